@@ -1,0 +1,227 @@
+"""An acquisition from its first step to its last, written once for both drivers."""
+
+from __future__ import annotations
+
+import time
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from pyrate_limiter._engine.steps import Acquire, AwaitTurn, Cleanup, Gates, Pause, Work
+from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision, StateAlgorithm
+from pyrate_limiter.abstracts.awaiting import discard, is_awaitable
+from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
+from pyrate_limiter.abstracts.checks import pad_ms
+from pyrate_limiter.abstracts.wrappers import BucketAsyncWrapper
+from pyrate_limiter.errors import BucketRetired, InvalidBucket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyrate_limiter._engine.steps import Program
+    from pyrate_limiter.abstracts.rate import Rate, RateItem
+
+PATIENT_MS = 1 << 60
+"""The patience of a caller who waits for ever."""
+
+
+class Terms:
+    """On what terms a caller waits.
+
+    Args:
+        blocking: whether it waits at all.
+        seconds: for how long at the most, -1 for ever.
+        buffer_ms: added to each wait; None adapts it to the failing interval.
+        known: whether to answer at once where the wait is known to be too long; otherwise the
+            caller sleeps until its time is up, and then takes what is free.
+    """
+
+    __slots__ = ("_deadline", "blocking", "buffer_ms", "known")
+
+    def __init__(
+        self, *, blocking: bool, seconds: float, buffer_ms: int | None, known: bool
+    ) -> None:
+        self.blocking = blocking
+        self.buffer_ms = buffer_ms
+        self.known = known
+        self._deadline = None if seconds == -1 else time.monotonic() + seconds
+
+    def until(self, deadline: float) -> Terms:
+        """The same terms with an end on the clock of ``time.monotonic``."""
+        self._deadline = deadline
+        return self
+
+    def patience_ms(self) -> int:
+        """How much longer the caller is willing to wait."""
+        if not self.blocking:
+            return 0
+        if self._deadline is None:
+            return PATIENT_MS
+        return min(PATIENT_MS, max(0, int((self._deadline - time.monotonic()) * 1000)))
+
+    def lock_seconds(self) -> float | None:
+        """How long to wait for a lock. One who does not block still waits for his turn."""
+        if not self.blocking or self._deadline is None:
+            return None
+        return max(0.0, self._deadline - time.monotonic())
+
+
+class Acquisition:
+    """What all acquisitions of one limiter share."""
+
+    __slots__ = ("_gates", "_lock", "_reserve_ahead", "factory")
+
+    def __init__(self, factory: BucketFactory, lock: Any, *, reserve_ahead: bool) -> None:
+        self.factory = factory
+        self._lock = lock
+        self._gates = Gates()
+        self._reserve_ahead = reserve_ahead
+
+    def acquire(self, name: str, weight: int, terms: Terms) -> Program[Decision]:
+        """Find the item's bucket, and admit it there."""
+        while True:
+            item, bucket = yield from self._route(name, weight)
+            try:
+                return (yield from self.at_bucket(bucket, item, terms))
+            except BucketRetired:  # dropped by its factory after we got it
+                continue
+
+    def check(self, name: str, weight: int) -> Program[Decision]:
+        """What the item's bucket would say, without taking anything."""
+        while True:
+            item, bucket = yield from self._route(name, weight)
+            try:
+                return (yield _work(bucket, bucket.check, item))
+            except BucketRetired:
+                continue
+
+    def _route(self, name: str, weight: int) -> Program[tuple[RateItem, AbstractBucket]]:
+        item = yield self.factory.wrap_item(name, weight)
+        bucket = yield self.factory.get(item)
+        if not isinstance(bucket, AbstractBucket):
+            raise InvalidBucket(bucket, f"Invalid bucket: item: {name}: what the factory's get returns")
+        return item, bucket
+
+    def at_bucket(self, bucket: AbstractBucket, item: RateItem, terms: Terms) -> Program[Decision]:
+        """Admit the item in its bucket, waiting as long as the terms allow."""
+        native = keeps_claims(bucket)
+        while True:
+            if native:
+                decision = yield from self._claim(bucket, item, terms)
+            else:
+                decision = yield from self._attempt(bucket, item, terms)
+            if decision.allowed or not terms.blocking or decision.retry_after_ms is None:
+                return decision
+            wait, patience = decision.retry_after_ms, terms.patience_ms()
+            if patience == 0 or (wait > patience and terms.known):
+                return decision
+            if wait > patience:
+                terms.blocking = False  # the last attempt is at the end of the caller's time
+                wait = patience
+            else:
+                pad = self._pad(bucket, decision.failing_rate, terms)
+                wait = min(patience, max(1, wait + pad))
+            yield Pause(wait / 1000)
+            item = yield from self._restamp(item, wait)
+
+    def _claim(self, bucket: AbstractBucket, item: RateItem, terms: Terms) -> Program[Decision]:
+        patience = terms.patience_ms() if self._reserve_ahead else 0
+        step = _work(bucket, bucket.claim, item, patience, terms.buffer_ms)
+        try:
+            decision: Decision = yield step
+        except BaseException:
+            # Cancelled while a worker thread was at it: what it has stored is nobody's.
+            if isinstance(step, Work) and step.result:
+                yield Cleanup(_work(bucket, bucket.release, item))
+            raise
+        while decision.wait_ms:
+            try:
+                yield Pause(bucket.pause(item, decision))
+                now = yield bucket.now()
+                decision = yield _work(bucket, bucket.settle, item, now, terms.patience_ms())
+            except GeneratorExit:
+                discard(bucket.release(item))
+                raise
+            except BaseException:
+                yield Cleanup(_work(bucket, bucket.release, item))
+                raise
+        return decision
+
+    def _attempt(self, bucket: AbstractBucket, item: RateItem, terms: Terms) -> Program[Decision]:
+        """One try at a user's own bucket, while no other is at it."""
+        shared = bucket.limiter_lock()
+        if shared is not None and not (yield Acquire(shared, terms.lock_seconds())):
+            return Decision(bucket.rates[0], 0)
+        try:
+            if not (yield Acquire(self._lock, terms.lock_seconds())):
+                return Decision(bucket.rates[0], 0)
+            try:
+                # An async `put` does nothing yet: it runs when it is its task's turn.
+                admitted = bucket.put(item)
+                waiting = 0 if is_awaitable(admitted) or admitted else bucket.waiting(item)
+            finally:
+                self._lock.release()
+            if is_awaitable(admitted) or is_awaitable(waiting):
+                admitted, waiting = yield from self._attempt_in_turn(bucket, item, admitted, waiting)
+        finally:
+            if shared is not None:
+                shared.release()
+        if admitted:
+            return ADMITTED
+        failing_rate = bucket.failing_rate or bucket.rates[0]
+        return Decision(failing_rate, None if waiting < 0 else waiting)
+
+    def _attempt_in_turn(
+        self, bucket: AbstractBucket, item: RateItem, admitted: Any, waiting: Any
+    ) -> Program[tuple[bool, int]]:
+        try:
+            gate = yield AwaitTurn(self._gates)
+        except BaseException:
+            discard(admitted)
+            discard(waiting)
+            raise
+        try:
+            if is_awaitable(admitted):
+                admitted = yield admitted
+                if not admitted:
+                    waiting = bucket.waiting(item)
+            return admitted, (yield waiting)
+        finally:
+            gate.release()
+
+    def _restamp(self, item: RateItem, waited_ms: int) -> Program[RateItem]:
+        fresh = yield self.factory.wrap_item(item.name, item.weight)
+        if fresh.timestamp >= item.timestamp:
+            # A sleep that was cut short, as tests do, still counts as slept.
+            fresh.timestamp = max(fresh.timestamp, item.timestamp + waited_ms)
+        return fresh
+
+    @staticmethod
+    def _pad(bucket: AbstractBucket, rate: Rate | None, terms: Terms) -> int:
+        if terms.buffer_ms is not None or rate is None:
+            return terms.buffer_ms or 0
+        one_unit = isinstance(bucket._algorithm, StateAlgorithm)
+        return pad_ms(rate.interval // rate.limit if one_unit else rate.interval)
+
+
+def keeps_claims(bucket: AbstractBucket) -> bool:
+    """Whether `claim` is the bucket's own, and does not bypass what a subclass overrides."""
+    if type(bucket) is BucketAsyncWrapper:
+        return keeps_claims(bucket.bucket)
+    return _claims_by_itself(type(bucket))
+
+
+@lru_cache(maxsize=256)
+def _claims_by_itself(kind: type[AbstractBucket]) -> bool:
+    lineage = kind.__mro__
+
+    def definer(name: str) -> int:
+        return next(depth for depth, base in enumerate(lineage) if name in vars(base))
+
+    claim = definer("claim")
+    return lineage[claim] is not AbstractBucket and all(
+        claim <= definer(name) for name in ("put", "put_decision", "waiting")
+    )
+
+
+def _work(bucket: AbstractBucket, call: Callable[..., Any], *args: Any) -> Any:
+    return Work(call, *args) if bucket.blocks else call(*args)

@@ -1,0 +1,30 @@
+"""Public names that are imported on first use (PEP 562)."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+def resolver(module: str, places: Mapping[str, str]) -> Callable[[str], Any]:
+    """A module's ``__getattr__`` that finds each name in the module that ``places`` gives for it.
+
+    A name that is given a module of the same last part is that module itself.
+    """
+
+    def __getattr__(name: str) -> Any:  # noqa: N807 - it becomes the module's own
+        try:
+            place = places[name]
+        except KeyError:
+            msg = f"module {module!r} has no attribute {name!r}"
+            raise AttributeError(msg) from None
+        found = import_module(place)
+        value = found if place.endswith("." + name) else getattr(found, name)
+        setattr(sys.modules[module], name, value)
+        return value
+
+    return __getattr__

@@ -1,0 +1,35 @@
+"""The one place that asks "is it awaitable?"."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def is_awaitable(value: object) -> bool:
+    """Whether ``value`` has to be awaited before it can be used."""
+    return hasattr(type(value), "__await__")
+
+
+def then(value: Any, use: Callable[[Any], R]) -> R | Awaitable[R]:
+    """``use(value)``, now or once it is there."""
+    if is_awaitable(value):
+        return _await_then(value, use)
+    return use(value)
+
+
+async def _await_then(value: Awaitable[T], use: Callable[[T], Any]) -> Any:
+    result = use(await value)
+    return await result if is_awaitable(result) else result
+
+
+def discard(value: object) -> None:
+    """Drop an awaitable that nobody will await, without a warning that it was forgotten."""
+    close = getattr(value, "close", None)
+    if close is not None and is_awaitable(value):
+        close()

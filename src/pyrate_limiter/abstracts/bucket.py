@@ -1,0 +1,308 @@
+"""What users subclass: a bucket that limits, and a factory that routes items to buckets."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision, LogAlgorithm, SlidingWindowLog
+from pyrate_limiter.abstracts.awaiting import then
+from pyrate_limiter.abstracts.rate import Rate, RateItem
+from pyrate_limiter.abstracts.sweeper import Leaker
+from pyrate_limiter.clocks import AbstractClock, MonotonicClock
+from pyrate_limiter.errors import InvalidBucket, WrongType
+from pyrate_limiter.utils import RateList, enforce_rate_list, sorted_rates
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Sequence
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from pyrate_limiter.abstracts.algorithm import Algorithm
+
+__all__ = [
+    "AbstractBucket",
+    "AbstractClock",
+    "BucketFactory",
+    "Decision",
+    "Leaker",
+    "LogAlgorithm",
+    "MonotonicClock",
+    "Rate",
+    "RateItem",
+    "SlidingWindowLog",
+    "enforce_rate_list",
+]
+
+B = TypeVar("B", bound="AbstractBucket")
+
+
+class AbstractBucket(ABC):
+    """Holds what was admitted, and decides whether more fits.
+
+    A subclass needs `put`, `leak`, `flush`, `count` and `peek`, any of them sync or async, and sets
+    ``self.rates``. That is enough for a `Limiter` to wait on it: it tries again after each wait.
+
+    A bucket that can store an item at a future moment also has `claim`, `settle`, `release` and
+    `check`. Then a waiter sleeps once, to a moment that is its own, and is served in order.
+    """
+
+    __slots__ = ()
+
+    failing_rate: Rate | None = None
+    """The rate that denied the last `put`, None if it was admitted."""
+
+    is_async: bool | None = None
+    """Whether the methods have to be awaited; None is "unknown, look at what they return"."""
+
+    blocks: ClassVar[bool] = False
+    """Whether a call may wait for a disk, a socket or a lock. Under asyncio it then runs in a
+    worker thread."""
+
+    _clock: AbstractClock = MonotonicClock()
+    _algorithm: Any = SlidingWindowLog()
+
+    @property
+    def rates(self) -> list[Rate]:
+        """The rates, ordered by interval. Assigning checks and sorts them.
+
+        Raises:
+            InvalidRateList: on assigning a list in which some rate can never matter.
+        """
+        return self._rates
+
+    @rates.setter
+    def rates(self, rates: Sequence[Rate]) -> None:
+        self._rates = sorted_rates(rates)
+
+    if TYPE_CHECKING:
+        _rates: RateList
+
+    @abstractmethod
+    def put(self, item: RateItem) -> bool | Awaitable[bool]:
+        """Store all ``item.weight`` units if they fit now, else none, and set `failing_rate`."""
+
+    @abstractmethod
+    def leak(self, current_timestamp: int | None = None) -> int | Awaitable[int]:
+        """Drop the units that are outside every window at that time, and say how many."""
+
+    @abstractmethod
+    def flush(self) -> None | Awaitable[None]:
+        """Empty the bucket and clear `failing_rate`."""
+
+    @abstractmethod
+    def count(self) -> int | Awaitable[int]:
+        """Stored units, expired ones that were not leaked yet included."""
+
+    @abstractmethod
+    def peek(self, index: int) -> RateItem | None | Awaitable[RateItem | None]:
+        """The unit ``index`` places from the newest, None if there is none."""
+
+    def now(self) -> int | Awaitable[int]:
+        """The time on the bucket's clock, in ms."""
+        return self._clock.now()
+
+    def put_decision(self, item: RateItem) -> Decision | Awaitable[Decision]:
+        """`put`, with the wait as part of the answer."""
+
+        def judge(admitted: bool) -> Any:
+            return ADMITTED if admitted else then(self.waiting(item), self._denied)
+
+        return then(self.put(item), judge)
+
+    def _denied(self, waiting_ms: int) -> Decision:
+        failing_rate = self.failing_rate or self.rates[0]
+        return Decision(failing_rate, None if waiting_ms < 0 else waiting_ms)
+
+    def waiting(self, item: RateItem) -> int | Awaitable[int]:
+        """Milliseconds after the item's own timestamp until its weight fits.
+
+        0 if the last `put` was admitted, -1 if the weight can never fit.
+        """
+        rate = self.failing_rate
+        if rate is None:
+            return 0
+        algorithm: Algorithm = self._algorithm
+        if item.weight > algorithm.max_weight(rate):
+            return -1
+        if not isinstance(algorithm, LogAlgorithm):
+            return 0
+        offset = algorithm.blocking_offset(rate, item.weight)
+
+        def after(unit: RateItem | None) -> int:
+            blocking = None if unit is None else unit.timestamp
+            return max(0, algorithm.retry_after(rate, item.timestamp, blocking))
+
+        return then(None if offset is None else self.peek(offset), after)
+
+    def claim(
+        self, item: RateItem, patience_ms: int = 0, buffer_ms: int | None = None
+    ) -> Decision | Awaitable[Decision]:
+        """Admit the item now, or at the earliest moment within ``patience_ms``, in one atomic step.
+
+        This default cannot store the future: it is `put_decision`.
+
+        Args:
+            item: a bucket that stores the claim writes its moment to ``item.timestamp``.
+            patience_ms: how long the caller is willing to wait.
+            buffer_ms: kept clear after the earliest moment; None adapts it to the failing interval.
+
+        Returns:
+            Allowed with ``wait_ms`` 0: stored, go. Allowed with ``wait_ms``: stored at that future
+            moment, sleep until then and `settle`. Otherwise nothing is stored.
+        """
+        del patience_ms, buffer_ms
+        return self.put_decision(item)
+
+    def settle(
+        self, item: RateItem, now: int, patience_ms: int = 0
+    ) -> Decision | Awaitable[Decision]:
+        """Turn a claim into the truth when its waiter has woken, at ``now``.
+
+        A unit whose waiter is late is moved to the true time. Where others who came late before it
+        have used up its room, the decision says how long to sleep on; if that exceeds
+        ``patience_ms`` the claim is given back and the decision is a refusal.
+        """
+        del item, now, patience_ms
+        return ADMITTED
+
+    def release(self, item: RateItem) -> bool | Awaitable[bool]:
+        """Give a claim back that nobody waits for any more; False if it is not stored."""
+        del item
+        return False
+
+    def check(self, item: RateItem) -> Decision | Awaitable[Decision]:
+        """What `claim` would answer to somebody without patience; nothing is stored.
+
+        This default asks for the one unit per rate that decides, as `SlidingWindowLog` does.
+        """
+        return self._check_from(item, list(self.rates), None, item.timestamp)
+
+    def _check_from(
+        self, item: RateItem, rates: list[Rate], failing: Rate | None, fits: int
+    ) -> Any:
+        if not rates:
+            return ADMITTED if failing is None else Decision(failing, fits - item.timestamp)
+        rate = rates[0]
+        if item.weight > self._algorithm.max_weight(rate):
+            return Decision(rate)
+
+        def look(unit: RateItem | None) -> Any:
+            leaves = item.timestamp if unit is None else unit.timestamp + rate.interval + 1
+            first = failing or (rate if leaves > item.timestamp else None)
+            return self._check_from(item, rates[1:], first, max(fits, leaves))
+
+        return then(self.peek(rate.limit - item.weight) if item.weight else None, look)
+
+    def pause(self, item: RateItem, decision: Decision) -> float:
+        """How long the holder of a claim sleeps, in seconds, as exactly as the clock can say."""
+        del item
+        return decision.wait_ms / 1000
+
+    def limiter_lock(self) -> Any:
+        """A cross-process lock to be held around each attempt, or None."""
+        return None
+
+    def close(self) -> None:
+        """Release what the bucket opened; may be called again."""
+        return
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class BucketFactory(ABC):
+    """Routes each item to its bucket.
+
+    A subclass needs `wrap_item` and `get`, either of them sync or async. It need not call
+    ``super().__init__()``.
+    """
+
+    _leaker: Leaker | None = None
+    _leak_interval: int = 10_000
+
+    @property
+    def leak_interval(self) -> int:
+        """Milliseconds between two sweeps of the scheduled buckets."""
+        return self._leak_interval if self._leaker is None else self._leaker.leak_interval
+
+    @leak_interval.setter
+    def leak_interval(self, value: int) -> None:
+        if not isinstance(value, int) or value < 0:
+            raise WrongType("leak_interval", value, "a whole number of milliseconds")
+        self._leak_interval = value
+        if self._leaker is not None:
+            self._leaker.leak_interval = value
+            self._leaker.start()
+
+    @abstractmethod
+    def wrap_item(self, name: str, weight: int = 1) -> RateItem | Awaitable[RateItem]:
+        """Stamp a new item with the current time of the bucket that it will go to."""
+
+    @abstractmethod
+    def get(self, item: RateItem) -> AbstractBucket | Awaitable[AbstractBucket]:
+        """The bucket of this item."""
+
+    def create(self, bucket_class: type[B], *args: Any, **kwargs: Any) -> B:
+        """Build a bucket and schedule its leak."""
+        bucket = bucket_class(*args, **kwargs)
+        self.schedule_leak(bucket)
+        return bucket
+
+    def schedule_leak(self, new_bucket: AbstractBucket) -> None:
+        """Let the bucket be swept every `leak_interval`.
+
+        Raises:
+            InvalidBucket: it is no bucket.
+        """
+        if not isinstance(new_bucket, AbstractBucket):
+            raise InvalidBucket(new_bucket, "the bucket to leak")
+        if self._leaker is None:
+            self._leaker = Leaker(self._leak_interval)
+        self._leaker.register(new_bucket)
+        self._leaker.start()
+
+    def get_buckets(self) -> list[AbstractBucket]:
+        """The buckets that are swept."""
+        if self._leaker is None:
+            return []
+        return [*self._leaker.sync_buckets.values(), *self._leaker.async_buckets.values()]
+
+    def owned_buckets(self) -> list[AbstractBucket]:
+        """The buckets that `close` closes."""
+        return self.get_buckets()
+
+    def dispose(self, bucket: int | AbstractBucket) -> bool:
+        """Stop sweeping a bucket, given itself or its ``id``; False if it was not scheduled."""
+        bucket_id = bucket if isinstance(bucket, int) else id(bucket)
+        return self._leaker is not None and self._leaker.deregister(bucket_id)
+
+    def close(self) -> None:
+        """Stop sweeping, and close the owned buckets. May be called again."""
+        owned = self.owned_buckets()
+        leaker, self._leaker = self._leaker, None
+        if leaker is not None:
+            leaker.close()
+        for bucket in owned:
+            bucket.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        if state.pop("_leaker", None) is not None:
+            state["_swept"] = self.get_buckets()
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        swept = state.pop("_swept", ())
+        self.__dict__.update(state)
+        for bucket in swept:
+            self.schedule_leak(bucket)

@@ -1,0 +1,132 @@
+"""A sync bucket in async clothes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pyrate_limiter.abstracts.awaiting import is_awaitable
+from pyrate_limiter.abstracts.bucket import AbstractBucket
+from pyrate_limiter.abstracts.rate import Rate, RateItem
+from pyrate_limiter.errors import InvalidBucket
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from pyrate_limiter.abstracts.algorithm import Decision
+
+__all__ = ["AbstractBucket", "BucketAsyncWrapper", "RateItem"]
+
+
+class BucketAsyncWrapper(AbstractBucket):
+    """Makes every method but `now` awaitable.
+
+    A bucket whose calls may wait for a disk, a socket or a lock is called in a worker thread, so
+    that the event loop never waits with it.
+
+    Args:
+        bucket: any bucket, sync or not.
+    """
+
+    is_async = True
+
+    def __init__(self, bucket: AbstractBucket) -> None:
+        if not isinstance(bucket, AbstractBucket):
+            raise InvalidBucket(bucket, "the wrapped bucket")
+        self.bucket = bucket
+
+    async def _call(self, method: Callable[..., Any], *args: Any) -> Any:
+        if self.bucket.blocks:
+            import asyncio
+
+            result = await asyncio.to_thread(method, *args)
+        else:
+            result = method(*args)
+        return await result if is_awaitable(result) else result
+
+    @property
+    def rates(self) -> Any:
+        """The bucket's rates; may be assigned."""
+        return self.bucket.rates
+
+    @rates.setter
+    def rates(self, rates: Sequence[Rate]) -> None:
+        self.bucket.rates = list(rates)
+
+    @property
+    def failing_rate(self) -> Rate | None:  # type: ignore[override] # not stored here
+        """The rate that denied the bucket's last `put`."""
+        return self.bucket.failing_rate
+
+    @property
+    def _algorithm(self) -> Any:
+        return self.bucket._algorithm
+
+    @property
+    def _clock(self) -> Any:
+        return self.bucket._clock
+
+    @_clock.setter
+    def _clock(self, clock: Any) -> None:
+        self.bucket._clock = clock
+
+    def now(self) -> int | Awaitable[int]:
+        """The bucket's time, as the bucket gives it."""
+        return self.bucket.now()
+
+    async def put(self, item: RateItem) -> bool:
+        """See `AbstractBucket.put`."""
+        return bool(await self._call(self.bucket.put, item))
+
+    async def put_decision(self, item: RateItem) -> Decision:
+        """See `AbstractBucket.put_decision`."""
+        return await self._call(self.bucket.put_decision, item)  # type: ignore[no-any-return]
+
+    async def waiting(self, item: RateItem) -> int:
+        """See `AbstractBucket.waiting`."""
+        return await self._call(self.bucket.waiting, item)  # type: ignore[no-any-return]
+
+    async def claim(
+        self, item: RateItem, patience_ms: int = 0, buffer_ms: int | None = None
+    ) -> Decision:
+        """See `AbstractBucket.claim`."""
+        return await self._call(self.bucket.claim, item, patience_ms, buffer_ms)  # type: ignore[no-any-return]
+
+    async def settle(self, item: RateItem, now: int, patience_ms: int = 0) -> Decision:
+        """See `AbstractBucket.settle`."""
+        return await self._call(self.bucket.settle, item, now, patience_ms)  # type: ignore[no-any-return]
+
+    async def release(self, item: RateItem) -> bool:
+        """See `AbstractBucket.release`."""
+        return bool(await self._call(self.bucket.release, item))
+
+    async def check(self, item: RateItem) -> Decision:
+        """See `AbstractBucket.check`."""
+        return await self._call(self.bucket.check, item)  # type: ignore[no-any-return]
+
+    def pause(self, item: RateItem, decision: Decision) -> float:
+        """See `AbstractBucket.pause`."""
+        return self.bucket.pause(item, decision)
+
+    async def leak(self, current_timestamp: int | None = None) -> int:
+        """See `AbstractBucket.leak`."""
+        return await self._call(self.bucket.leak, current_timestamp)  # type: ignore[no-any-return]
+
+    async def flush(self) -> None:
+        """See `AbstractBucket.flush`."""
+        await self._call(self.bucket.flush)
+
+    async def count(self) -> int:
+        """See `AbstractBucket.count`."""
+        return await self._call(self.bucket.count)  # type: ignore[no-any-return]
+
+    async def peek(self, index: int) -> RateItem | None:
+        """See `AbstractBucket.peek`."""
+        return await self._call(self.bucket.peek, index)  # type: ignore[no-any-return]
+
+    def limiter_lock(self) -> Any:
+        """The bucket's cross-process lock."""
+        return self.bucket.limiter_lock()
+
+    def close(self) -> None:
+        """Close the bucket."""
+        self.bucket.close()

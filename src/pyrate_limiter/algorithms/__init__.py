@@ -1,0 +1,1 @@
+"""The pure policies: no I/O, no clock, no lock."""

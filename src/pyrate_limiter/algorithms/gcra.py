@@ -1,0 +1,90 @@
+"""The generic cell rate algorithm, and the token bucket that it is equivalent to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pyrate_limiter.algorithms.base import State, StateAlgorithm
+from pyrate_limiter.algorithms.decision import ADMITTED, Decision
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pyrate_limiter.abstracts.rate import Rate
+
+_US = 1000  # microseconds in a millisecond
+
+
+class GCRA(StateAlgorithm):
+    """Units spaced ``interval / limit`` apart, of which ``burst`` may be taken ahead.
+
+    The state is one integer per rate: the theoretical arrival time (TAT), in microseconds, at
+    which the bucket would be empty again. A unit moves it on by one emission interval; an item
+    conforms while the TAT is not more than ``burst`` emission intervals ahead of now.
+
+    Source: ITU-T I.371 (the virtual scheduling algorithm), in the form that Stripe's and Bucket4j's
+    limiters use.
+    """
+
+    def max_weight(self, rate: Rate) -> int:
+        """``burst``: a heavier item never conforms."""
+        return rate.burst
+
+    def initial(self, rates: Sequence[Rate]) -> State:
+        """Nothing owed under any rate."""
+        return (0,) * len(rates)
+
+    def step(
+        self, rates: Sequence[Rate], state: State, now: int, weight: int
+    ) -> tuple[State, Decision]:
+        """All rates are judged before any is charged."""
+        now_us = now * _US
+        charged = []
+        failing, wait_us = None, 0
+        for rate, tat in zip(rates, state):
+            emission, burst = rate.emission_us, rate.burst
+            if weight > burst:
+                return state, Decision(rate)
+            owed = (tat if tat > now_us else now_us) + weight * emission
+            early_us = owed - burst * emission - now_us
+            if early_us > 0:
+                failing = failing or rate
+                if early_us > wait_us:
+                    wait_us = early_us
+            charged.append(owed)
+        if failing is not None:
+            return state, Decision(failing, -(-wait_us // _US))
+        return tuple(charged), ADMITTED
+
+    def outlook(
+        self, rates: Sequence[Rate], state: State, now: int
+    ) -> tuple[int | None, int | None]:
+        """See `StateAlgorithm.outlook`."""
+        now_us = now * _US
+        owed = [max(0, tat - now_us) for tat in state]
+        remaining = min(
+            rate.burst - -(-debt // rate.emission_us) for rate, debt in zip(rates, owed)
+        )
+        return max(0, int(remaining)), -(-int(max(owed)) // _US)
+
+    def consumed(self, rates: Sequence[Rate], state: State, now: int) -> int:
+        """Units owed under the rate that is owed most, rounded up."""
+        now_us = now * _US
+        return max(
+            int(-(-max(0, tat - now_us) // rate.emission_us)) for rate, tat in zip(rates, state)
+        )
+
+    def decode(self, values: Sequence[str | bytes | float]) -> State:
+        """Whole microseconds."""
+        return tuple(int(value) for value in values)
+
+    def redis_args(self, rates: Sequence[Rate]) -> list[int]:
+        """``[emission_us, burst, ...]``, two for each rate."""
+        return [number for rate in rates for number in (rate.emission_us, rate.burst)]
+
+
+class TokenBucket(GCRA):
+    """A bucket of ``burst`` tokens, refilled at ``limit / interval``.
+
+    It admits exactly what `GCRA` admits: the tokens missing from the bucket are the units owed.
+    """

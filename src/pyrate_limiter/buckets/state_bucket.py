@@ -1,0 +1,245 @@
+"""Buckets of a few numbers per key instead of a log."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pyrate_limiter.abstracts.algorithm import ADMITTED, GCRA, Decision, StateAlgorithm
+from pyrate_limiter.abstracts.awaiting import then
+from pyrate_limiter.abstracts.bucket import AbstractBucket
+from pyrate_limiter.abstracts.checks import check_item, pad_ms
+from pyrate_limiter.abstracts.rate import Rate, RateItem
+from pyrate_limiter.abstracts.store import StateStore
+from pyrate_limiter.buckets.in_memory_state import InMemoryStateStore
+from pyrate_limiter.clocks import AbstractClock
+from pyrate_limiter.errors import AlgorithmMismatch
+from pyrate_limiter.utils import RateList, sorted_rates
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+__all__ = [
+    "ADMITTED",
+    "GCRA",
+    "AbstractBucket",
+    "AbstractClock",
+    "Decision",
+    "InMemoryStateStore",
+    "Rate",
+    "RateItem",
+    "StateAlgorithm",
+    "StateBucket",
+    "StateStore",
+]
+
+_STOCK = GCRA()
+
+
+class StateBucket(AbstractBucket):
+    """A bucket that runs a `StateAlgorithm` over a `StateStore`.
+
+    Args:
+        rates: the limits; all of them hold.
+        algorithm: `GCRA` if left out.
+        store: where the state lives; in this process's memory if left out. A store that has to be
+            awaited makes the bucket async.
+        clock: the store's ``default_clock`` if left out.
+
+    Raises:
+        InvalidRateList: some rate of the list can never matter.
+        AlgorithmMismatch: the algorithm works on a log.
+    """
+
+    __slots__ = (
+        "__dict__",
+        "__weakref__",
+        "_algorithm",
+        "_clock",
+        "_learnt",
+        "_rates",
+        "failing_rate",
+        "is_async",
+        "store",
+    )
+
+    # The weight and the moment of the last refusal, -1 for never.
+    _learnt: tuple[int, int] | None
+
+    def __init__(
+        self,
+        rates: Sequence[Rate],
+        algorithm: StateAlgorithm | None = None,
+        store: StateStore | None = None,
+        clock: AbstractClock | None = None,
+    ) -> None:
+        if algorithm is None:
+            algorithm = _STOCK
+        elif not isinstance(algorithm, StateAlgorithm):
+            raise AlgorithmMismatch(algorithm, type(self).__name__, "a StateAlgorithm")
+        self._rates = sorted_rates(rates)
+        self._algorithm = algorithm
+        self.store = InMemoryStateStore() if store is None else store
+        self._clock = self.store.default_clock if clock is None else clock
+        self.is_async = self.store.is_async
+        self.failing_rate = None
+        self._learnt = None
+
+    @property
+    def algorithm(self) -> StateAlgorithm:
+        """The policy in use."""
+        return self._algorithm  # type: ignore[no-any-return]
+
+    @property
+    def rates(self) -> RateList:
+        """See `AbstractBucket.rates`."""
+        return self._rates
+
+    @rates.setter
+    def rates(self, rates: Sequence[Rate]) -> None:
+        self._rates = sorted_rates(rates)
+        self._learnt = None
+
+    def straight(self) -> Callable[[str, int], bool | None] | None:
+        """`take`, where it does what `put` would do; None where a subclass or store differs."""
+        changed = type(self.store) is not InMemoryStateStore or any(
+            getattr(type(self), name) is not getattr(StateBucket, name)
+            for name in ("put", "put_decision", "waiting", "claim", "now", "limiter_lock")
+        )
+        return None if changed else self.take
+
+    def take(self, name: str, weight: int) -> bool | None:
+        """`put` an item of this moment, without making the item.
+
+        Returns:
+            None where that cannot be said at once: the clock has to be awaited, or a keyed factory
+            has dropped the bucket.
+        """
+        del name
+        decision = self.store.check_now(self._algorithm, self._rates, self._clock, weight)
+        if decision is None:
+            return None
+        self.failing_rate = decision.failing_rate
+        return decision.failing_rate is None
+
+    def put(self, item: RateItem) -> bool | Awaitable[bool]:
+        """See `AbstractBucket.put`."""
+        return then(self.put_decision(item), _allowed)
+
+    def put_decision(self, item: RateItem) -> Decision | Awaitable[Decision]:
+        """See `AbstractBucket.put_decision`."""
+        check_item(item)
+        if item.weight == 0:
+            self.failing_rate = None
+            return ADMITTED
+        verdict = self.store.check(self._algorithm, self._rates, item.timestamp, item.weight)
+        return then(verdict, lambda decision: self._learn(item.timestamp, item.weight, decision))
+
+    def _learn(self, now: int, weight: int, decision: Decision) -> Decision:
+        self.failing_rate = decision.failing_rate
+        if decision.failing_rate is not None:
+            retry = decision.retry_after_ms
+            self._learnt = (weight, -1 if retry is None else now + retry)
+        return decision
+
+    def waiting(self, item: RateItem) -> int | Awaitable[int]:
+        """See `AbstractBucket.waiting`."""
+        if self.failing_rate is None:
+            return 0
+        learnt = self._learnt
+        if learnt is not None and learnt[0] == item.weight:
+            return -1 if learnt[1] == -1 else max(0, learnt[1] - item.timestamp)
+        return then(self.check(item), _wait)
+
+    def check(self, item: RateItem) -> Decision | Awaitable[Decision]:
+        """See `AbstractBucket.check`."""
+        check_item(item)
+        if type(self.store) is InMemoryStateStore:
+            return self.store.forecast(self._algorithm, self._rates, item.timestamp, item.weight)
+
+        def judge(state: Any) -> Decision:
+            algorithm, now = self._algorithm, item.timestamp
+            decision = ADMITTED
+            if item.weight:
+                _, decision = algorithm.step(self._rates, state, now, item.weight)
+            remaining, reset = algorithm.outlook(self._rates, state, now)
+            return Decision(decision.failing_rate, decision.retry_after_ms, 0, remaining, reset)
+
+        return then(self.store.read(self._algorithm, self._rates), judge)
+
+    def claim(
+        self, item: RateItem, patience_ms: int = 0, buffer_ms: int | None = None
+    ) -> Decision | Awaitable[Decision]:
+        """See `AbstractBucket.claim`. A store that keeps no claims is tried again after a wait."""
+        if type(self.store) is not InMemoryStateStore:
+            return self.put_decision(item)
+        check_item(item)
+        if buffer_ms is None:
+            buffer_ms = pad_ms(min(rate.interval // rate.limit for rate in self._rates))
+        now = item.timestamp
+        decision = self.store.claim(self._algorithm, self._rates, item, patience_ms, buffer_ms)
+        return self._learn(now, item.weight, decision)
+
+    def settle(
+        self, item: RateItem, now: int, patience_ms: int = 0
+    ) -> Decision | Awaitable[Decision]:
+        """See `AbstractBucket.settle`."""
+        if type(self.store) is not InMemoryStateStore:
+            return ADMITTED
+        return self.store.settle(self._algorithm, self._rates, item, now, patience_ms)
+
+    def release(self, item: RateItem) -> bool | Awaitable[bool]:
+        """See `AbstractBucket.release`."""
+        return type(self.store) is InMemoryStateStore and self.store.release(item)
+
+    def pause(self, item: RateItem, decision: Decision) -> float:
+        """See `AbstractBucket.pause`."""
+        if type(self.store) is InMemoryStateStore:
+            exact = self._clock.seconds_until(self.store.moment(item))
+            if exact is not None:
+                return max(0.0, exact)
+        return decision.wait_ms / 1000
+
+    def leak(self, current_timestamp: int | None = None) -> int:
+        """0: a state holds nothing that could leak."""
+        del current_timestamp
+        return 0
+
+    def flush(self) -> None | Awaitable[None]:
+        """See `AbstractBucket.flush`."""
+        return then(self.store.reset(), self._flushed)
+
+    def _flushed(self, _: None) -> None:
+        self.failing_rate = None
+        self._learnt = None
+
+    def count(self) -> int | Awaitable[int]:
+        """Units owed now, rounded up."""
+
+        def owed(state: Any) -> Any:
+            return then(self.now(), lambda now: self._algorithm.consumed(self._rates, state, now))
+
+        return then(self.store.read(self._algorithm, self._rates), owed)
+
+    def peek(self, index: int) -> RateItem | None:
+        """None: a state knows no units."""
+        del index
+
+    def retire(self, now: int) -> bool:
+        """Refuse all use from now on, unless something is still owed at ``now``."""
+        return type(self.store) is InMemoryStateStore and self.store.retire(
+            self._algorithm, self._rates, now
+        )
+
+    def close(self) -> None:
+        """Close the store."""
+        self.store.close()
+
+
+def _allowed(decision: Decision) -> bool:
+    return decision.allowed
+
+
+def _wait(decision: Decision) -> int:
+    if decision.failing_rate is None:
+        return 0
+    return -1 if decision.retry_after_ms is None else decision.retry_after_ms

@@ -1,0 +1,279 @@
+"""A log of units in flat arrays: run lengths instead of an object per unit.
+
+Units are numbered from 1 in the order of the log, and the numbers never change meaning: ``_base``
+units have been dropped at the front, ``_total`` were ever stored. A *run* is the units of one
+timestamp; run ``k`` ends with unit number ``_ends[k]`` and has timestamp ``_stamps[k]``. The newest
+run is still open and lies outside the arrays: it has timestamp ``_newest`` and ends with ``_total``.
+Names are kept the same way, in runs of their own: most logs have one.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, overload
+
+from pyrate_limiter.abstracts.rate import RateItem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BEGINNING = -(1 << 62)
+FOREVER = 1 << 62
+
+_SLACK = 1024  # runs that may lie expired before the log drops them by itself
+_STRIDE = 8  # how far the run that decides moves between two looks, as a rule
+
+Run = tuple[int, str, int]  # timestamp, name, units
+
+
+class UnitLog:
+    """The storage of a log; it knows nothing of rates. Its user holds the lock."""
+
+    __slots__ = (
+        "_base",
+        "_ends",
+        "_hint",
+        "_name",
+        "_name_ends",
+        "_names",
+        "_newest",
+        "_stamps",
+        "_sweep_at",
+        "_total",
+    )
+
+    _base: int
+    _total: int
+    _newest: int
+    _stamps: Any  # array of int64, or the empty tuple: most keys never need more than the open run
+    _ends: Any
+    _name: str | None
+    _names: list[str]
+    _name_ends: Any
+    _hint: int
+    _sweep_at: int
+
+    def _clear(self) -> None:
+        self._newest = BEGINNING
+        self._base = self._total = 0
+        self._drop_arrays()
+        self._name = None
+        self._sweep_at = _SLACK
+
+    def _append(self, name: str, weight: int, stamp: int) -> None:
+        """Store ``weight`` units as the newest. ``stamp`` is not before ``_newest``."""
+        if stamp != self._newest:
+            if self._total > self._base:
+                self._seal()
+            self._newest = stamp
+        if name is not self._name and name != self._name:
+            self._seal_name()
+            self._name = name
+        self._total += weight
+
+    def _seal(self) -> None:
+        if not self._stamps:
+            self._stamps, self._ends = array("q"), array("q")
+        self._stamps.append(self._newest)
+        self._ends.append(self._total)
+
+    def _seal_name(self) -> None:
+        if self._total > (self._name_ends[-1] if self._name_ends else self._base):
+            if not self._name_ends:
+                self._names, self._name_ends = [], array("q")
+            self._names.append(self._name)  # type: ignore[arg-type] # there are units, so a name
+            self._name_ends.append(self._total)
+
+    def _stamp(self, number: int) -> int:
+        """The timestamp of a unit that is in the log."""
+        ends = self._ends
+        k, last = self._hint, len(ends)
+        high = min(k + _STRIDE, last)
+        if k < high and ends[high - 1] >= number and (k == 0 or ends[k - 1] < number):
+            k = bisect_left(ends, number, k, high)
+        else:
+            k = bisect_left(ends, number)
+        self._hint = k
+        return self._stamps[k] if k < last else self._newest  # type: ignore[no-any-return]
+
+    def _before(self, stamp: int) -> int:
+        """The number of the last unit that is older than ``stamp``."""
+        if self._newest < stamp:
+            return self._total
+        k = bisect_left(self._stamps, stamp)
+        return self._ends[k - 1] if k else self._base
+
+    def _name_of(self, number: int) -> str:
+        j = bisect_left(self._name_ends, number)
+        return self._names[j] if j < len(self._names) else self._name  # type: ignore[return-value]
+
+    def _drop_before(self, stamp: int) -> int:
+        """Drop the runs that are older, and say how many units that were."""
+        base = self._base
+        keep = self._before(stamp)
+        if keep == base:
+            return 0
+        self._base = keep
+        if keep == self._total:
+            self._drop_arrays()
+        else:
+            k = bisect_right(self._ends, keep)
+            del self._stamps[:k], self._ends[:k]
+            self._hint = max(0, self._hint - k)
+            if self._name_ends:
+                j = bisect_right(self._name_ends, keep)
+                del self._names[:j], self._name_ends[:j]
+        return keep - base
+
+    def _sweep(self, stamp: int) -> None:
+        """Drop what is older than ``stamp``, and come back when the log has doubled."""
+        self._drop_before(stamp)
+        self._sweep_at = max(_SLACK, 2 * len(self._stamps))
+
+    def _shift(self, milliseconds: int) -> None:
+        """Move every timestamp back."""
+        self._newest -= milliseconds
+        if self._stamps:
+            self._stamps = array("q", [stamp - milliseconds for stamp in self._stamps])
+
+    def _remove(self, stamp: int, name: str, weight: int) -> bool:
+        """Take ``weight`` units of that time and name out again; False if they are not there."""
+        return self._edit(stamp, stamp, name, weight, -1)
+
+    def _move(self, stamp: int, name: str, weight: int, later: int) -> bool:
+        """Give units another timestamp, behind all that have one as old; False as in `_remove`."""
+        return self._edit(stamp, later, name, weight, 1)
+
+    def _edit(self, stamp: int, later: int, name: str, weight: int, sign: int) -> bool:
+        if self._total == self._base:
+            return False
+        self._seal()
+        self._seal_name()
+        low = bisect_left(self._stamps, stamp)
+        high = bisect_right(self._stamps, later)
+        runs = self._decode(low, high)
+        found = low < high and _take_out(runs, stamp, name, weight)
+        if found:
+            if sign > 0:
+                runs.append((later, name, weight))
+            self._encode(low, high, runs, 0 if sign > 0 else -weight)
+            self._hint = 0
+        if self._stamps:
+            self._newest = self._stamps.pop()
+            self._ends.pop()
+            self._name = self._names.pop()
+            self._name_ends.pop()
+        else:
+            self._newest = BEGINNING
+            self._drop_arrays()
+        return found
+
+    def _drop_arrays(self) -> None:
+        self._stamps = self._ends = self._name_ends = ()
+        self._names = ()  # type: ignore[assignment] # replaced by a list when there are two
+        self._hint = 0
+
+    def _decode(self, low: int, high: int) -> list[Run]:
+        """The units of runs ``low`` to ``high`` by time and name. All is sealed."""
+        runs: list[Run] = []
+        number = self._ends[low - 1] if low else self._base
+        j = bisect_right(self._name_ends, number)
+        for k in range(low, high):
+            while number < self._ends[k]:
+                end = min(self._ends[k], self._name_ends[j])
+                runs.append((self._stamps[k], self._names[j], end - number))
+                number = end
+                j += number == self._name_ends[j]
+        return runs
+
+    def _encode(self, low: int, high: int, runs: list[Run], shift: int) -> None:
+        """Put ``runs`` in the place of runs ``low`` to ``high``; later numbers move by ``shift``."""
+        start = self._ends[low - 1] if low else self._base
+        finish = self._ends[high - 1]
+        self._encode_names(start, finish, runs, shift)
+        stamps, ends = array("q"), array("q")
+        number = start
+        for stamp, _, units in runs:
+            number += units
+            if stamps and stamps[-1] == stamp:
+                ends[-1] = number
+            else:
+                stamps.append(stamp)
+                ends.append(number)
+        if shift:
+            for k in range(high, len(self._ends)):
+                self._ends[k] += shift
+            self._total += shift
+        self._stamps[low:high], self._ends[low:high] = stamps, ends
+
+    def _encode_names(self, start: int, finish: int, runs: list[Run], shift: int) -> None:
+        first = bisect_right(self._name_ends, start)
+        last = bisect_left(self._name_ends, finish)
+        number = self._name_ends[first - 1] if first else self._base
+        pieces = [(self._names[first], start - number)]
+        pieces += [(name, units) for _, name, units in runs]
+        pieces.append((self._names[last], self._name_ends[last] - finish))
+        names: list[str] = []
+        ends = array("q")
+        for name, units in pieces:
+            number += units
+            if names and names[-1] == name:
+                ends[-1] = number
+            elif units:
+                names.append(name)
+                ends.append(number)
+        if shift:
+            for j in range(last + 1, len(self._name_ends)):
+                self._name_ends[j] += shift
+        self._names[first : last + 1], self._name_ends[first : last + 1] = names, ends
+
+
+def _take_out(runs: list[Run], stamp: int, name: str, weight: int) -> bool:
+    """Take ``weight`` units of that time and name out of ``runs``, the newest first."""
+    if sum(units for when, who, units in runs if when == stamp and who == name) < weight:
+        return False
+    for k in range(len(runs) - 1, -1, -1):
+        when, who, units = runs[k]
+        if when == stamp and who == name:
+            taken = min(units, weight)
+            weight -= taken
+            runs[k] = (when, who, units - taken)
+    runs[:] = [run for run in runs if run[2]]
+    return True
+
+
+class UnitsView(Sequence[RateItem]):
+    """The units of a log, oldest first, one `RateItem` each, made as they are read."""
+
+    __slots__ = ("_lock", "_log")
+
+    def __init__(self, log: UnitLog, lock: Any) -> None:
+        self._log = log
+        self._lock = lock
+
+    def __len__(self) -> int:
+        return self._log._total - self._log._base
+
+    @overload
+    def __getitem__(self, index: int) -> RateItem: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[RateItem]: ...
+    def __getitem__(self, index: int | slice) -> RateItem | list[RateItem]:
+        with self._lock:
+            chosen = range(len(self))[index]
+            if isinstance(chosen, range):
+                return [self._unit(place) for place in chosen]
+            return self._unit(chosen)
+
+    def _unit(self, place: int) -> RateItem:
+        log = self._log
+        number = log._base + place + 1
+        return RateItem(log._name_of(number), log._stamp(number))
+
+    def __iter__(self) -> Iterator[RateItem]:
+        return iter(self[:])
+
+    def __repr__(self) -> str:
+        return f"[{', '.join(map(str, self))}]"

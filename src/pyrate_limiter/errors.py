@@ -1,0 +1,212 @@
+"""Every exception that the library raises.
+
+Each belongs to the family `PyrateError` and also inherits the built-in type that release 4.5.1
+raised at the same place, so that handlers written for it go on working. Errors carry their data as
+attributes and survive pickling.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pyrate_limiter.abstracts.rate import Rate
+    from pyrate_limiter.algorithms.decision import Decision
+
+
+def _rebuild(cls: type[PyrateError], args: tuple[Any, ...], data: dict[str, Any]) -> PyrateError:
+    error = cls.__new__(cls)
+    error.args = args
+    error.__dict__.update(data)
+    return error
+
+
+class PyrateError(Exception):
+    """The base of the family."""
+
+    def __reduce__(self) -> tuple[Callable[..., PyrateError], tuple[Any, ...]]:
+        """Pickle the message and the data, whatever the constructor looks like."""
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+class WrongType(PyrateError, TypeError):
+    """An argument is of a type that cannot be used there.
+
+    Attributes:
+        field: what the argument is called.
+        value: what was given.
+    """
+
+    def __init__(self, field: str, value: object, expected: str) -> None:
+        super().__init__(f"{field} must be {expected}, got {value!r}")
+        self.field, self.value = field, value
+
+
+class InvalidRate(PyrateError, ValueError, AssertionError):
+    """A rate's limit, interval or burst is below 1."""
+
+    def __init__(self, field: str, value: object) -> None:
+        super().__init__(f"Rate's {field} must be >= 1, got {value!r}")
+        self.field, self.value = field, value
+
+
+class InvalidRateText(PyrateError, ValueError):
+    """A text such as ``"10/second"`` could not be read as a rate.
+
+    Attributes:
+        text: the whole text.
+        position: index of the character at which reading stopped.
+    """
+
+    def __init__(self, text: str, position: int, expected: str) -> None:
+        pointer = " " * position + "^"
+        super().__init__(
+            f"Cannot read {text!r} as a rate: expected {expected} at character {position}, "
+            f"as in '10/second' or '100 per 15 minutes'\n  {text}\n  {pointer}"
+        )
+        self.text, self.position = text, position
+
+
+class InvalidRateList(PyrateError, ValueError, AssertionError):
+    """A list of rates is empty, or some of its rates can never matter.
+
+    Attributes:
+        rates: the refused list, ordered by interval.
+    """
+
+    def __init__(self, rates: Sequence[object], message: str | None = None) -> None:
+        super().__init__(
+            message
+            or "Invalid rate list: rates must be non-empty and ordered by strictly increasing "
+            "interval, with strictly increasing limits and non-increasing density "
+            f"(limit/interval). Got: {list(rates)!r}"
+        )
+        self.rates = list(rates)
+
+
+class InvalidLimiterArgument(PyrateError, TypeError, AssertionError):
+    """`Limiter` was given something that is no rate, list of rates, bucket or factory."""
+
+    def __init__(self, value: object, message: str = "Not a valid bucket/bucket-factory") -> None:
+        super().__init__(
+            f"{message}: Limiter takes a Rate, a list of Rate, an AbstractBucket or a "
+            f"BucketFactory, got {value!r}"
+        )
+        self.value = value
+
+
+class InvalidBucket(PyrateError, TypeError, AssertionError):
+    """A bucket was expected, and something else was given."""
+
+    def __init__(self, value: object, where: str) -> None:
+        super().__init__(f"{where} must be an AbstractBucket, got {value!r}")
+        self.value = value
+
+
+class InvalidWeight(PyrateError, ValueError, AssertionError):
+    """An item's weight is negative."""
+
+    def __init__(self, weight: object) -> None:
+        super().__init__(f"item's weight must be >= 0, got {weight!r}")
+        self.weight = weight
+
+
+class InvalidTimestamp(PyrateError, ValueError):
+    """An item's timestamp is not a number of milliseconds that can be stored."""
+
+    def __init__(self, timestamp: object) -> None:
+        super().__init__(
+            f"item's timestamp must be a whole number of milliseconds within +/-2**62, "
+            f"got {timestamp!r}"
+        )
+        self.timestamp = timestamp
+
+
+class InvalidTimeout(PyrateError, ValueError):
+    """A timeout is negative and not -1, or not a number."""
+
+    def __init__(self, timeout: object) -> None:
+        super().__init__(f"timeout must be -1 or >= 0, got {timeout!r} (seconds; -1 waits for ever)")
+        self.timeout = timeout
+
+
+class TimeoutWithoutBlocking(PyrateError, RuntimeError):
+    """A timeout was given to a call that never waits."""
+
+    def __init__(self, timeout: object) -> None:
+        super().__init__(
+            f"Can't set timeout with non-blocking: got timeout={timeout!r}; "
+            "leave out one of blocking=False and timeout"
+        )
+        self.timeout = timeout
+
+
+class AlgorithmMismatch(PyrateError, TypeError):
+    """A bucket was given a kind of algorithm that it cannot run."""
+
+    def __init__(self, algorithm: object, bucket: str, expected: str) -> None:
+        super().__init__(f"{bucket} needs {expected}, got {algorithm!r}")
+        self.algorithm = algorithm
+
+
+class RateLimitExceeded(PyrateError, RuntimeError):
+    """The bucket is full: the call was not admitted.
+
+    Attributes:
+        name: the item's name.
+        weight: the item's weight.
+        decision: why, and how long until it would fit.
+    """
+
+    def __init__(
+        self, name: str, weight: int, decision: Decision, message: str | None = None
+    ) -> None:
+        super().__init__(message or _exceeded(name, weight, decision))
+        self.name, self.weight, self.decision = name, weight, decision
+
+    @property
+    def failing_rate(self) -> Rate | None:
+        """The rate that refused."""
+        return self.decision.failing_rate
+
+    @property
+    def retry_after_ms(self) -> int | None:
+        """Milliseconds until the weight fits; None if unknown, or if it never can."""
+        return self.decision.retry_after_ms
+
+
+def _exceeded(name: str, weight: int, decision: Decision) -> str:
+    if decision.retry_after_ms is None:
+        hope = "this weight can never fit"
+    else:
+        hope = f"it fits in {decision.retry_after_ms} ms"
+    return f"Rate limit exceeded for {name!r} with weight={weight}: {decision.failing_rate}; {hope}"
+
+
+class AsyncBucketInSyncCode(PyrateError, RuntimeError):
+    """A call that must answer at once met a bucket, clock or factory that has to be awaited."""
+
+
+class BucketRetired(PyrateError, RuntimeError):
+    """A keyed factory has dropped this bucket because it was idle."""
+
+    def __init__(self) -> None:
+        super().__init__("this bucket was idle and its factory dropped it: get a new one from it")
+
+
+class TooManyKeys(PyrateError, RuntimeError):
+    """Every one of a keyed factory's buckets still limits something, and one more was asked for.
+
+    Attributes:
+        name: the name that has no bucket.
+        max_keys: the bound that was reached.
+    """
+
+    def __init__(self, name: str, max_keys: int) -> None:
+        super().__init__(
+            f"no bucket for {name!r}: all {max_keys} keys hold live units; "
+            "raise max_keys, or route rare names to a shared bucket"
+        )
+        self.name, self.max_keys = name, max_keys

@@ -1,0 +1,171 @@
+"""A bucket of its own for every name, in bounded memory."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from pyrate_limiter.abstracts.awaiting import is_awaitable, then
+from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
+from pyrate_limiter.abstracts.locks import shared_lock
+from pyrate_limiter.abstracts.rate import Rate, RateItem
+from pyrate_limiter.abstracts.sweeper import Leaker
+from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
+from pyrate_limiter.errors import InvalidBucket, TooManyKeys, WrongType
+from pyrate_limiter.utils import sorted_rates
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+_RESCAN_SECONDS = 1.0  # after a look for idle keys that found none
+
+
+class KeyedBucketFactory(BucketFactory):
+    """Routes each name to a bucket of its own, made on first use.
+
+    A bucket in which nothing counts any more is dropped, by the sweep every `leak_interval` and
+    where room is needed. One that still limits somebody is never dropped: with ``max_keys`` of
+    those, a further name gets `TooManyKeys`, so that a flood of made-up names can neither fill the
+    memory nor wash out the limits of others. After such a refusal the idle keys are looked for
+    again a second later at the earliest.
+
+    Args:
+        rates: the limits that each name is held to.
+        bucket: makes a bucket from a list of rates: a bucket class, or any function. Only a bucket
+            that has `retire`, as `InMemoryBucket` and `StateBucket` do, is ever dropped.
+        max_keys: how many buckets there may be at a time.
+
+    Raises:
+        InvalidRateList: some rate of the list can never matter.
+        WrongType: ``max_keys`` is no whole number of 1 or more.
+    """
+
+    def __init__(
+        self,
+        rates: Rate | Sequence[Rate],
+        *,
+        bucket: Callable[[list[Rate]], AbstractBucket] = InMemoryBucket,
+        max_keys: int = 100_000,
+    ) -> None:
+        if not isinstance(max_keys, int) or max_keys < 1:
+            raise WrongType("max_keys", max_keys, "a whole number, 1 or more")
+        self._rates = sorted_rates([rates] if isinstance(rates, Rate) else rates)
+        self._make = bucket
+        self.max_keys = max_keys
+        self._keys = _Keys()
+
+    def wrap_item(self, name: str, weight: int = 1) -> RateItem | Awaitable[RateItem]:
+        """Stamp an item with the time of its bucket."""
+        return then(self.bucket(name).now(), lambda now: RateItem(name, now, weight))
+
+    def get(self, item: RateItem) -> AbstractBucket:
+        """The bucket of the item's name."""
+        return self.bucket(item.name)
+
+    def bucket(self, name: str) -> AbstractBucket:
+        """The bucket of a name.
+
+        Raises:
+            TooManyKeys: it has none, and no other can be dropped.
+        """
+        bucket = self._keys.buckets.get(name)
+        if bucket is None:
+            with self._keys.lock:
+                bucket = self._keys.buckets.get(name)
+                if bucket is None:
+                    bucket = self._add(name)
+        return bucket
+
+    def _add(self, name: str) -> AbstractBucket:
+        keys = self._keys
+        if len(keys.buckets) >= self.max_keys and not keys.make_room():
+            raise TooManyKeys(name, self.max_keys)
+        bucket = self._make(self._rates)
+        if not isinstance(bucket, AbstractBucket):
+            raise InvalidBucket(bucket, "what a keyed factory's bucket function returns")
+        keys.buckets[name] = bucket
+        if self._leaker is None:
+            self._leaker = Leaker(self._leak_interval)
+            self._leaker.sync_buckets[id(keys)] = keys  # type: ignore[assignment] # it leaks alike
+            self._leaker.start()
+        return bucket
+
+    def straight(self) -> Callable[[str, int], bool | None] | None:
+        """`take`, where all buckets have one."""
+        stock = isinstance(self._make, type) and type(self) is KeyedBucketFactory
+        straight = getattr(self._make(self._rates), "straight", None) if stock else None
+        return self.take if straight is not None and straight() is not None else None
+
+    def take(self, name: str, weight: int) -> bool | None:
+        """The straight path of the name's bucket; None where it was dropped meanwhile."""
+        bucket: Any = self._keys.buckets.get(name)
+        if bucket is None:
+            bucket = self.bucket(name)
+        return bucket.take(name, weight)  # type: ignore[no-any-return]
+
+    def get_buckets(self) -> list[AbstractBucket]:
+        """All buckets there are at the moment."""
+        return list(self._keys.buckets.values())
+
+    def dispose(self, bucket: int | AbstractBucket) -> bool:
+        """Drop a bucket, live or not, given itself or its ``id``."""
+        wanted = bucket if isinstance(bucket, int) else id(bucket)
+        with self._keys.lock:
+            for name, kept in self._keys.buckets.items():
+                if id(kept) == wanted:
+                    del self._keys.buckets[name]
+                    return True
+        return False
+
+    def close(self) -> None:
+        """Stop sweeping, and close and drop the buckets. May be called again."""
+        super().close()
+        self._keys.buckets.clear()
+
+    def __len__(self) -> int:
+        return len(self._keys.buckets)
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = ("_keys", "_leaker")
+        state = {name: value for name, value in self.__dict__.items() if name not in own}
+        return {**state, "_buckets": dict(self._keys.buckets)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._keys = _Keys()
+        self._keys.buckets.update(state.pop("_buckets"))
+        self.__dict__.update(state)
+
+
+class _Keys:
+    """The buckets by name, apart from their factory, so that the sweeper does not hold that."""
+
+    is_async = False
+
+    def __init__(self) -> None:
+        self.lock: Any = shared_lock()
+        self.buckets: dict[str, AbstractBucket] = {}
+        self._next_scan = 0.0
+
+    def make_room(self) -> bool:
+        """Drop the idle keys; False if there are none, or if that was so just now."""
+        now = time.monotonic()
+        if now < self._next_scan:
+            return False
+        if self.leak():
+            return True
+        self._next_scan = now + _RESCAN_SECONDS
+        return False
+
+    def leak(self) -> int:
+        """Drop the buckets in which nothing counts any more, and say how many."""
+        dropped = 0
+        for name, bucket in list(self.buckets.items()):
+            retire = getattr(bucket, "retire", None)
+            now = None if retire is None else bucket.now()
+            if retire is None or is_awaitable(now):
+                continue
+            with self.lock:
+                if self.buckets.get(name) is bucket and retire(now):
+                    del self.buckets[name]
+                    dropped += 1
+        return dropped

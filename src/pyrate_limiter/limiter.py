@@ -1,0 +1,489 @@
+"""The facade: it checks the arguments, and drives the acquisition."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from contextlib import contextmanager
+from time import sleep
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Union
+
+from pyrate_limiter._engine.acquisition import Acquisition, Terms
+from pyrate_limiter._engine.steps import run_async, run_blocking
+from pyrate_limiter.abstracts.awaiting import discard, is_awaitable, then
+from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
+from pyrate_limiter.abstracts.checks import check_weight
+from pyrate_limiter.abstracts.rate import Rate, RateItem
+from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
+from pyrate_limiter.errors import (
+    AsyncBucketInSyncCode,
+    InvalidLimiterArgument,
+    InvalidRateList,
+    InvalidTimeout,
+    RateLimitExceeded,
+    TimeoutWithoutBlocking,
+    WrongType,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
+    from types import TracebackType
+
+    from typing_extensions import ParamSpec, Self
+
+    from pyrate_limiter._engine.steps import Program
+    from pyrate_limiter.abstracts.algorithm import Decision
+
+    P = ParamSpec("P")
+    R = TypeVar("R")
+
+__all__ = [
+    "AbstractBucket",
+    "BucketFactory",
+    "InMemoryBucket",
+    "Limiter",
+    "LockLike",
+    "Rate",
+    "RateItem",
+    "SingleBucketFactory",
+    "combined_lock",
+]
+
+
+class _AdaptiveBuffer(int):
+    """The default of ``buffer_ms``: 50, or 5 % of the failing interval where that is less."""
+
+    __slots__ = ()
+
+
+_ADAPTIVE = _AdaptiveBuffer(50)
+
+
+class LockLike(Protocol):
+    """What `combined_lock` can take: a ``threading`` or ``multiprocessing`` lock, for example."""
+
+    def acquire(self, blocking: bool = ..., timeout: float = ...) -> bool:
+        """Take the lock; False if that failed."""
+
+    def release(self) -> None:
+        """Let it go."""
+
+
+@contextmanager
+def combined_lock(
+    locks: LockLike | Sequence[LockLike], blocking: bool, timeout: float = -1
+) -> Iterator[None]:
+    """Hold several locks, taken in order and released in reverse.
+
+    Raises:
+        TimeoutError: one of them could not be had within ``timeout`` seconds, or at once where
+            ``blocking`` is false. Then none is held.
+    """
+    several = list(locks) if isinstance(locks, (list, tuple)) else [locks]
+    deadline = None if timeout == -1 else time.monotonic() + timeout
+    held: list[Any] = []
+    try:
+        for lock in several:
+            if not blocking:
+                taken = lock.acquire(False)
+            elif deadline is None:
+                taken = lock.acquire()
+            else:
+                taken = lock.acquire(True, max(0.0, deadline - time.monotonic()))
+            if not taken:
+                msg = "Timeout while acquiring combined lock."
+                raise TimeoutError(msg)
+            held.append(lock)
+        yield
+    finally:
+        for lock in reversed(held):
+            lock.release()
+
+
+class SingleBucketFactory(BucketFactory):
+    """Routes every item to one bucket.
+
+    Args:
+        bucket: the bucket.
+        schedule_leak: whether to sweep it every `leak_interval`.
+    """
+
+    def __init__(self, bucket: AbstractBucket, schedule_leak: bool = True) -> None:
+        self.bucket = bucket
+        if schedule_leak:
+            self.schedule_leak(bucket)
+
+    def wrap_item(self, name: str, weight: int = 1) -> RateItem | Awaitable[RateItem]:
+        """Stamp an item with the bucket's time."""
+        return then(self.bucket.now(), lambda now: RateItem(name, now, weight))
+
+    def get(self, _: RateItem) -> AbstractBucket:
+        """The bucket."""
+        return self.bucket
+
+    def owned_buckets(self) -> list[AbstractBucket]:
+        """The bucket, and what `create` made."""
+        others = [bucket for bucket in self.get_buckets() if bucket is not self.bucket]
+        return [self.bucket, *others]
+
+
+class Limiter:
+    """Lets calls through at a rate, and makes the others wait or go away.
+
+    Args:
+        argument: a rate or a list of rates, for one bucket in memory that all names share; or a
+            bucket; or a factory that finds a bucket for each item.
+        buffer_ms: added to each wait, to keep clear of a server's own window edge. Left out, it is
+            50 ms, or 5 % of the failing interval where that is less.
+        reserve_ahead: whether a waiter claims its moment ahead, which is what serves waiters in the
+            order in which they came. False makes every waiter try again after its wait, for a fleet
+            in which some processes still run 4.5.1: they do not see the future.
+
+    Raises:
+        InvalidLimiterArgument: ``argument`` is nothing of the above.
+        InvalidRateList: some rate of the list can never matter.
+        WrongType: ``buffer_ms`` is no whole number of 0 or more.
+    """
+
+    bucket_factory: BucketFactory
+
+    def __init__(
+        self,
+        argument: BucketFactory | AbstractBucket | Rate | list[Rate],
+        buffer_ms: int = _ADAPTIVE,
+        *,
+        reserve_ahead: bool = True,
+    ) -> None:
+        if not isinstance(buffer_ms, int) or buffer_ms < 0:
+            raise WrongType("buffer_ms", buffer_ms, "a whole number of milliseconds, 0 or more")
+        self.buffer_ms = buffer_ms
+        self.reserve_ahead = reserve_ahead
+        self.bucket_factory = _as_factory(argument)
+        self._make_ready()
+
+    def _make_ready(self) -> None:
+        self.lock = threading.RLock()
+        factory = self.bucket_factory
+        self._acquisition = Acquisition(factory, self.lock, reserve_ahead=self.reserve_ahead)
+        self._take = _straight_path(factory) or _no_straight_path
+
+    @classmethod
+    def per_key(
+        cls,
+        rates: Rate | list[Rate],
+        *,
+        bucket: Callable[[list[Rate]], AbstractBucket] = InMemoryBucket,
+        max_keys: int = 100_000,
+        buffer_ms: int = _ADAPTIVE,
+        reserve_ahead: bool = True,
+    ) -> Self:
+        """A limiter that holds each name to the rates by itself.
+
+        See `KeyedBucketFactory` for what the arguments mean, and for what happens at ``max_keys``.
+        """
+        from pyrate_limiter.keyed import KeyedBucketFactory
+
+        factory = KeyedBucketFactory(rates, bucket=bucket, max_keys=max_keys)
+        return cls(factory, buffer_ms, reserve_ahead=reserve_ahead)
+
+    def try_acquire(
+        self, name: str = "pyrate", weight: int = 1, blocking: bool = True, timeout: float = -1
+    ) -> bool | Awaitable[bool]:
+        """Admit ``weight`` units under ``name``, waiting for room if need be.
+
+        Args:
+            name: what the call is for.
+            weight: how many units it takes; 0 is always admitted.
+            blocking: whether to wait.
+            timeout: seconds to wait at the most. -1 waits for ever, 0 takes what is free now. Where
+                the wait is known to be longer, it still sleeps until its time is up.
+
+        Returns:
+            Whether it was admitted. False at once if the weight can never fit. An awaitable of it,
+            where the bucket, its clock or the factory is async.
+
+        Raises:
+            InvalidWeight: it is negative.
+            InvalidTimeout: it is negative and not -1.
+            TimeoutWithoutBlocking: there is a timeout for a call that does not wait.
+        """
+        if timeout != -1:
+            _check_timeout(timeout, blocking)
+        if weight.__class__ is not int or weight <= 0:
+            check_weight(weight)
+            if weight == 0:
+                return True
+        taken = self._take(name, weight)
+        if taken is not None and (taken or not blocking):
+            return taken
+        return run_blocking(self._try(name, weight, self._terms(blocking, timeout)), _sleep)
+
+    async def try_acquire_async(
+        self, name: str = "pyrate", weight: int = 1, blocking: bool = True, timeout: float = -1
+    ) -> bool:
+        """`try_acquire` for asyncio, over sync and async buckets: it waits with ``asyncio.sleep``.
+
+        A cancelled waiter gives back what it had claimed.
+        """
+        if timeout != -1:
+            _check_timeout(timeout, blocking)
+        if weight.__class__ is not int or weight <= 0:
+            check_weight(weight)
+            if weight == 0:
+                return True
+        taken = self._take(name, weight)
+        if taken is not None and (taken or not blocking):
+            return taken
+        return await self._run(self._try(name, weight, self._terms(blocking, timeout)))
+
+    def acquire(
+        self, name: str = "pyrate", weight: int = 1, blocking: bool = True, timeout: float = -1
+    ) -> Decision:
+        """`try_acquire`, with the whole `Decision` as the answer.
+
+        Unlike `try_acquire` it answers at once, without sleeping, where the wait is known to exceed
+        the timeout.
+
+        Raises:
+            AsyncBucketInSyncCode: the bucket, its clock or the factory is async.
+        """
+        return self._now(self._acquire(name, weight, blocking, timeout), "acquire")
+
+    async def acquire_async(
+        self, name: str = "pyrate", weight: int = 1, blocking: bool = True, timeout: float = -1
+    ) -> Decision:
+        """`acquire` for asyncio, over sync and async buckets."""
+        return await self._run(self._acquire(name, weight, blocking, timeout))
+
+    def check(self, name: str = "pyrate", weight: int = 1) -> Decision:
+        """What `acquire` would say without waiting, and nothing is taken.
+
+        Raises:
+            AsyncBucketInSyncCode: the bucket, its clock or the factory is async.
+        """
+        check_weight(weight)
+        return self._now(self._acquisition.check(name, weight), "check")
+
+    async def check_async(self, name: str = "pyrate", weight: int = 1) -> Decision:
+        """`check` for asyncio, over sync and async buckets."""
+        check_weight(weight)
+        return await self._run(self._acquisition.check(name, weight))
+
+    def limit(self, name: str = "pyrate", weight: int = 1, timeout: float = -1) -> _Admission:
+        """A context, for ``with`` and ``async with``, that is entered when admitted.
+
+        It waits for ``timeout`` seconds at the most, -1 for ever, and gives the `Decision`.
+
+        Raises:
+            RateLimitExceeded: on entering, when it is not admitted.
+        """
+        check_weight(weight)
+        if timeout != -1:
+            _check_timeout(timeout, blocking=True)
+        return _Admission(self, name, weight, timeout)
+
+    def as_decorator(
+        self, *, name: str = "ratelimiter", weight: int = 1
+    ) -> Callable[[Callable[P, R]], Callable[P, R]]:
+        """Make each call of a function, sync or async, wait until it is admitted.
+
+        Raises:
+            RateLimitExceeded: at the call, if the weight can never fit.
+            AsyncBucketInSyncCode: at the call of a sync function, if the bucket is async.
+        """
+        from functools import wraps
+        from inspect import iscoroutinefunction
+
+        check_weight(weight)
+
+        def decorate(function: Callable[P, R]) -> Callable[P, R]:
+            if iscoroutinefunction(function):
+
+                @wraps(function)
+                async def wait_async(*args: P.args, **kwargs: P.kwargs) -> Any:
+                    if not await self.try_acquire_async(name, weight):
+                        raise _never(name, weight, await self.check_async(name, weight))
+                    return await function(*args, **kwargs)
+
+                return wait_async  # type: ignore[return-value] # R is a coroutine here
+
+            @wraps(function)
+            def wait(*args: P.args, **kwargs: P.kwargs) -> R:
+                admitted = self.try_acquire(name, weight)
+                if admitted is not True:
+                    if is_awaitable(admitted):
+                        discard(admitted)
+                        msg = "Can't use async bucket with sync decorator"
+                        raise AsyncBucketInSyncCode(msg)
+                    raise _never(name, weight, self.check(name, weight))
+                return function(*args, **kwargs)
+
+            return wait
+
+        return decorate
+
+    def handle_bucket_put(
+        self,
+        bucket: AbstractBucket,
+        item: RateItem,
+        blocking: bool,
+        _force_async: bool = False,
+        deadline: float | None = None,
+    ) -> bool | Awaitable[bool]:
+        """Admit an item that is already stamped in a bucket that is already chosen.
+
+        Args:
+            bucket: the bucket.
+            item: the item.
+            blocking: whether to wait.
+            _force_async: whether to return an awaitable whatever the bucket is.
+            deadline: when to give up, on the clock of ``time.monotonic``.
+        """
+        terms = self._terms(blocking, -1)
+        if deadline is not None:
+            terms.until(deadline)
+        program = _verdict(self._acquisition.at_bucket(bucket, item, terms))
+        return run_async(program) if _force_async else run_blocking(program, _sleep)
+
+    def buckets(self) -> list[AbstractBucket]:
+        """The buckets that are swept."""
+        return self.bucket_factory.get_buckets()
+
+    def dispose(self, bucket: int | AbstractBucket) -> bool:
+        """Stop sweeping a bucket, given itself or its ``id``; False if it was not swept."""
+        return self.bucket_factory.dispose(bucket)
+
+    def close(self) -> None:
+        """Stop sweeping, and close the buckets. May be called again."""
+        self.bucket_factory.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = ("lock", "_acquisition", "_take")
+        return {name: value for name, value in self.__dict__.items() if name not in own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._make_ready()
+
+    def _terms(self, blocking: bool, timeout: float, *, known: bool = False) -> Terms:
+        buffer_ms = None if isinstance(self.buffer_ms, _AdaptiveBuffer) else self.buffer_ms
+        return Terms(blocking=blocking, seconds=timeout, buffer_ms=buffer_ms, known=known)
+
+    def _try(self, name: str, weight: int, terms: Terms) -> Program[bool]:
+        return _verdict(self._acquisition.acquire(name, weight, terms))
+
+    def _acquire(self, name: str, weight: int, blocking: bool, timeout: float) -> Program[Decision]:
+        check_weight(weight)
+        if timeout != -1:
+            _check_timeout(timeout, blocking)
+        return self._acquisition.acquire(name, weight, self._terms(blocking, timeout, known=True))
+
+    def _now(self, program: Program[R], method: str) -> R:
+        outcome: Any = run_blocking(program, _sleep)
+        if is_awaitable(outcome):
+            discard(outcome)
+            msg = (
+                f"{method} cannot answer at once: the bucket, its clock or the factory is async; "
+                f"await {method}_async instead"
+            )
+            raise AsyncBucketInSyncCode(msg)
+        return outcome  # type: ignore[no-any-return]
+
+    def _run(self, program: Program[R]) -> Awaitable[R]:
+        leaker = getattr(self.bucket_factory, "_leaker", None)
+        if leaker is not None and leaker.async_buckets:
+            leaker.bind()
+        return run_async(program)
+
+
+class _Admission:
+    """See `Limiter.limit`."""
+
+    __slots__ = ("_limiter", "_name", "_timeout", "_weight")
+
+    def __init__(self, limiter: Limiter, name: str, weight: int, timeout: float) -> None:
+        self._limiter = limiter
+        self._name, self._weight, self._timeout = name, weight, timeout
+
+    def _admitted(self, decision: Decision) -> Decision:
+        if not decision:
+            raise RateLimitExceeded(self._name, self._weight, decision)
+        return decision
+
+    def __enter__(self) -> Decision:
+        return self._admitted(
+            self._limiter.acquire(self._name, self._weight, timeout=self._timeout)
+        )
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+    async def __aenter__(self) -> Decision:
+        return self._admitted(
+            await self._limiter.acquire_async(self._name, self._weight, timeout=self._timeout)
+        )
+
+    async def __aexit__(self, *_: object) -> None:
+        return
+
+
+def _verdict(program: Program[Decision]) -> Generator[Any, Any, bool]:
+    decision = yield from program
+    return decision.failing_rate is None
+
+
+def _sleep(seconds: float) -> None:
+    sleep(seconds)  # looked up each time: programs' tests replace it in this module
+
+
+def _as_factory(argument: Any) -> BucketFactory:
+    if isinstance(argument, BucketFactory):
+        return argument
+    if isinstance(argument, AbstractBucket):
+        return SingleBucketFactory(argument)
+    if isinstance(argument, Rate):
+        argument = [argument]
+    if not isinstance(argument, (list, tuple)):
+        raise InvalidLimiterArgument(argument)
+    if not argument:
+        raise InvalidRateList(argument, "Rates must not be empty: give at least one Rate")
+    if not all(isinstance(rate, Rate) for rate in argument):
+        raise InvalidLimiterArgument(argument, "Not valid rates list")
+    return SingleBucketFactory(InMemoryBucket(argument))
+
+
+def _straight_path(factory: BucketFactory) -> Callable[[str, int], bool | None] | None:
+    """The way of the first attempt that needs no generator, where the factory has one."""
+    if type(factory) is SingleBucketFactory:
+        straight = getattr(factory.bucket, "straight", None)
+    else:
+        straight = getattr(factory, "straight", None)
+    return None if straight is None else straight()  # type: ignore[no-any-return]
+
+
+def _no_straight_path(name: str, weight: int) -> None:
+    del name, weight
+
+
+def _check_timeout(timeout: float, blocking: bool) -> None:
+    if not isinstance(timeout, (int, float)) or timeout < 0 or math.isnan(timeout):
+        raise InvalidTimeout(timeout)
+    if not blocking:
+        raise TimeoutWithoutBlocking(timeout)
+
+
+def _never(name: str, weight: int, decision: Decision) -> RateLimitExceeded:
+    message = f"Rate limit for {name!r} can never admit weight={weight}; call denied."
+    return RateLimitExceeded(name, weight, decision, message)
