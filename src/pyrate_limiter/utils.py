@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pyrate_limiter._lazy import resolver
 from pyrate_limiter.errors import InvalidRateList, WrongType
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pyrate_limiter.abstracts.rate import Rate
+
+# Programs import `Rate` from here too; it is found on first use, for it stands above this module.
+__getattr__ = resolver(__name__, {"Rate": "pyrate_limiter.abstracts.rate"})
 
 
 def id_generator(size: int = 10) -> str:

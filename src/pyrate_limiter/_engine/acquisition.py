@@ -11,6 +11,7 @@ from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision, StateAlgorith
 from pyrate_limiter.abstracts.awaiting import discard, is_awaitable
 from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
 from pyrate_limiter.abstracts.checks import pad_ms
+from pyrate_limiter.abstracts.rate import RateItem
 from pyrate_limiter.abstracts.wrappers import BucketAsyncWrapper
 from pyrate_limiter.errors import BucketRetired, InvalidBucket
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pyrate_limiter._engine.steps import Program
-    from pyrate_limiter.abstracts.rate import Rate, RateItem
+    from pyrate_limiter.abstracts.rate import Rate
 
 PATIENT_MS = 1 << 60
 """The patience of a caller who waits for ever."""
@@ -32,7 +33,8 @@ class Terms:
         seconds: for how long at the most, -1 for ever.
         buffer_ms: added to each wait; None adapts it to the failing interval.
         known: whether to answer at once where the wait is known to be too long; otherwise the
-            caller sleeps until its time is up, and then takes what is free.
+            caller sleeps until its time is up, and then takes what is free. A caller who wants to
+            know also gets a fresh outlook after a wait.
     """
 
     __slots__ = ("_deadline", "blocking", "buffer_ms", "known")
@@ -133,7 +135,9 @@ class Acquisition:
             if isinstance(step, Work) and step.result:
                 yield Cleanup(_work(bucket, bucket.release, item))
             raise
+        waited = 0
         while decision.wait_ms:
+            waited += decision.wait_ms
             try:
                 yield Pause(bucket.pause(item, decision))
                 now = yield bucket.now()
@@ -144,6 +148,9 @@ class Acquisition:
             except BaseException:
                 yield Cleanup(_work(bucket, bucket.release, item))
                 raise
+        if waited and terms.known and decision.allowed:
+            fresh = yield _work(bucket, bucket.check, RateItem(item.name, now, 0))
+            return Decision(None, None, waited, fresh.remaining, fresh.reset_after_ms)
         return decision
 
     def _attempt(self, bucket: AbstractBucket, item: RateItem, terms: Terms) -> Program[Decision]:

@@ -1,5 +1,6 @@
 """The policies, under the import path that subclasses use."""
 
+from pyrate_limiter.abstracts.rate import Rate
 from pyrate_limiter.algorithms.base import Algorithm, LogAlgorithm, State, StateAlgorithm
 from pyrate_limiter.algorithms.decision import ADMITTED, Decision
 from pyrate_limiter.algorithms.fixed_window import FixedWindow
@@ -13,6 +14,7 @@ __all__ = [
     "Decision",
     "FixedWindow",
     "LogAlgorithm",
+    "Rate",
     "SlidingWindowLog",
     "State",
     "StateAlgorithm",

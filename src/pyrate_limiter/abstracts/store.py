@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
 
     from pyrate_limiter.abstracts.algorithm import State
+    from pyrate_limiter.abstracts.rate import RateItem
 
 __all__ = [
     "AbstractClock",
@@ -28,6 +29,9 @@ class StateStore(ABC):
     """Keeps one state, and steps it atomically."""
 
     __slots__ = ()
+
+    blocks: bool = False
+    """Whether a call may wait for a disk, a socket or a lock, see `AbstractBucket.blocks`."""
 
     is_async: bool | None = False
     """Whether the methods have to be awaited; None is "look at what they return"."""
@@ -54,3 +58,52 @@ class StateStore(ABC):
     def close(self) -> None:
         """Release what the store opened; may be called again."""
         return
+
+    keeps_claims: bool = False
+    """Whether the store has the methods below. A bucket on a store that has not tries again after
+    each wait."""
+
+    def claim(
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        item: RateItem,
+        patience_ms: int,
+        buffer_ms: int,
+    ) -> Decision | Awaitable[Decision]:
+        """See `AbstractBucket.claim`."""
+        raise NotImplementedError
+
+    def settle(
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        item: RateItem,
+        now: int,
+        patience_ms: int,
+    ) -> Decision | Awaitable[Decision]:
+        """See `AbstractBucket.settle`."""
+        raise NotImplementedError
+
+    def release(
+        self, algorithm: StateAlgorithm, rates: Sequence[Rate], item: RateItem
+    ) -> bool | Awaitable[bool]:
+        """See `AbstractBucket.release`."""
+        raise NotImplementedError
+
+    def forecast(
+        self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int, weight: int
+    ) -> Decision | Awaitable[Decision]:
+        """See `AbstractBucket.check`."""
+        raise NotImplementedError
+
+    def moment(self, item: RateItem) -> int:
+        """When an item's claim is due, on the bucket's clock."""
+        return item.timestamp
+
+    def retire(
+        self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int
+    ) -> bool:
+        """See `StateBucket.retire`."""
+        del algorithm, rates, now
+        return False

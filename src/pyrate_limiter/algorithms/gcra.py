@@ -40,20 +40,12 @@ class GCRA(StateAlgorithm):
         """All rates are judged before any is charged."""
         now_us = now * _US
         charged = []
-        failing, wait_us = None, 0
         for rate, tat in zip(rates, state):
-            emission, burst = rate.emission_us, rate.burst
-            if weight > burst:
-                return state, Decision(rate)
+            emission = rate.emission_us
             owed = (tat if tat > now_us else now_us) + weight * emission
-            early_us = owed - burst * emission - now_us
-            if early_us > 0:
-                failing = failing or rate
-                if early_us > wait_us:
-                    wait_us = early_us
+            if owed - now_us > rate.burst * emission:
+                return state, _refusal(rates, state, now_us, weight)
             charged.append(owed)
-        if failing is not None:
-            return state, Decision(failing, -(-wait_us // _US))
         return tuple(charged), ADMITTED
 
     def outlook(
@@ -81,6 +73,20 @@ class GCRA(StateAlgorithm):
     def redis_args(self, rates: Sequence[Rate]) -> list[int]:
         """``[emission_us, burst, ...]``, two for each rate."""
         return [number for rate in rates for number in (rate.emission_us, rate.burst)]
+
+
+def _refusal(rates: Sequence[Rate], state: State, now_us: int, weight: int) -> Decision:
+    """The first rate that does not conform, and the longest wait, rounded up to whole ms."""
+    failing, wait_us = None, 0
+    for rate, tat in zip(rates, state):
+        if weight > rate.burst:
+            return Decision(rate)
+        ahead = (weight - rate.burst) * rate.emission_us
+        early_us = max(int(tat), now_us) + ahead - now_us
+        if early_us > 0:
+            failing = failing or rate
+            wait_us = max(wait_us, early_us)
+    return Decision(failing, -(-wait_us // _US))
 
 
 class TokenBucket(GCRA):

@@ -6,7 +6,7 @@ from before the first open claim, and plays the claims again where one of them c
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,19 +31,17 @@ class Claim:
 class ClaimQueue:
     """The open claims in the order of their moments. Its user holds the lock."""
 
-    __slots__ = ("_algorithm", "_before", "_claims", "_disturbed", "_rates")
+    __slots__ = ("_before", "_claims", "_disturbed")
 
-    def __init__(self, algorithm: StateAlgorithm, rates: Sequence[Rate], state: State) -> None:
-        self._algorithm = algorithm
-        self._rates = rates
-        self._before = state
+    def __init__(self, before: State) -> None:
+        self._before = before
         self._claims: list[Claim] = []
         self._disturbed = False
 
     @property
     def newest(self) -> int:
-        """The moment of the last claim; there is one."""
-        return self._claims[-1].at
+        """The moment of the last claim, long ago if there is none."""
+        return self._claims[-1].at if self._claims else -(1 << 62)
 
     def add(self, moment: int, weight: int, *, gone: bool) -> None:
         """Append a claim, or units that go at once."""
@@ -56,51 +54,74 @@ class ClaimQueue:
                 return claim
         return None
 
-    def go(self, claim: Claim, now: int) -> State | None:
+    def go(
+        self, claim: Claim, now: int, algorithm: StateAlgorithm, rates: Sequence[Rate]
+    ) -> State | None:
         """Its waiter wants to go at ``now``: mark the claim as gone, or move it to a later moment.
 
         Returns:
             The new state of the whole queue where that has changed.
         """
         state = None
-        planned = claim.at
-        if now > planned or self._disturbed:
-            claim.at = max(planned, now)
+        if now > claim.at or self._disturbed:
+            claim.at = max(claim.at, now)
             self._disturbed = True
-            state = self.replay()
+            state = self._replay(algorithm, rates)
         # A waiter that wakes early is taken at its word; one that was pushed back is not.
         claim.gone = claim.at <= max(now, claim.key)
         return state
 
-    def drop(self, claim: Claim) -> State:
+    def drop(self, claim: Claim, algorithm: StateAlgorithm, rates: Sequence[Rate]) -> State:
         """Take a claim out; returns the state without it."""
         self._claims.remove(claim)
-        return self.replay()
+        return self._replay(algorithm, rates)
 
-    def replay(self) -> State:
-        """The state after all claims, each moved to where it fits behind those before it."""
-        self._claims.sort(key=lambda claim: claim.at)
-        state = self._before
-        for claim in self._claims:
-            at = claim.at
-            after, decision = self._algorithm.step(self._rates, state, at, claim.weight)
-            while decision.retry_after_ms is not None:
-                at += max(1, decision.retry_after_ms)
-                after, decision = self._algorithm.step(self._rates, state, at, claim.weight)
-            if not claim.gone:
-                claim.at = at
-            state = after
-        return state
-
-    def fold(self, now: int) -> bool:
+    def fold(self, now: int, algorithm: StateAlgorithm, rates: Sequence[Rate]) -> bool:
         """Forget the claims at the front that are done; returns whether any is left."""
         done = 0
         for claim in self._claims:
             if not claim.gone and claim.at + _ABANDONED_MS > now:
                 break
-            self._before, _ = self._algorithm.step(
-                self._rates, self._before, claim.at, claim.weight
-            )
+            self._before = _charged(claim, self._before, algorithm, rates)[0]
             done += 1
         del self._claims[:done]
         return bool(self._claims)
+
+    def _replay(self, algorithm: StateAlgorithm, rates: Sequence[Rate]) -> State:
+        """The state after all claims, each moved to where it fits behind those before it."""
+        self._claims.sort(key=lambda claim: claim.at)
+        state = self._before
+        for claim in self._claims:
+            state, at = _charged(claim, state, algorithm, rates)
+            if not claim.gone:
+                claim.at = at
+        return state
+
+    def dump(self) -> list[Any]:
+        """The queue as plain numbers."""
+        claims = [(claim.key, claim.at, claim.weight, claim.gone) for claim in self._claims]
+        return [self._before, self._disturbed, claims]
+
+    @classmethod
+    def restored(cls, numbers: Sequence[Any]) -> ClaimQueue:
+        """The queue that `dump` gave."""
+        before, disturbed, claims = numbers
+        queue = cls(tuple(before))
+        queue._disturbed = disturbed
+        for key, at, weight, gone in claims:
+            claim = Claim(key, weight, gone=gone)
+            claim.at = at
+            queue._claims.append(claim)
+        return queue
+
+
+def _charged(
+    claim: Claim, state: State, algorithm: StateAlgorithm, rates: Sequence[Rate]
+) -> tuple[State, int]:
+    """The state with the claim in it, and the moment from ``claim.at`` on at which it fits."""
+    at = claim.at
+    while True:
+        after, decision = algorithm.step(rates, state, at, claim.weight)
+        if decision.retry_after_ms is None:
+            return after, at
+        at += max(1, decision.retry_after_ms)

@@ -90,6 +90,11 @@ class StateBucket(AbstractBucket):
         return self._algorithm  # type: ignore[no-any-return]
 
     @property
+    def blocks(self) -> bool:  # type: ignore[override] # it is the store's affair
+        """See `AbstractBucket.blocks`."""
+        return self.store.blocks
+
+    @property
     def rates(self) -> RateList:
         """See `AbstractBucket.rates`."""
         return self._rates
@@ -115,11 +120,11 @@ class StateBucket(AbstractBucket):
             has dropped the bucket.
         """
         del name
-        decision = self.store.check_now(self._algorithm, self._rates, self._clock, weight)
-        if decision is None:
+        failing = self.store.take_now(self._algorithm, self._rates, self._clock, weight)
+        if failing is False:
             return None
-        self.failing_rate = decision.failing_rate
-        return decision.failing_rate is None
+        self.failing_rate = failing
+        return failing is None
 
     def put(self, item: RateItem) -> bool | Awaitable[bool]:
         """See `AbstractBucket.put`."""
@@ -153,51 +158,50 @@ class StateBucket(AbstractBucket):
     def check(self, item: RateItem) -> Decision | Awaitable[Decision]:
         """See `AbstractBucket.check`."""
         check_item(item)
-        if type(self.store) is InMemoryStateStore:
-            return self.store.forecast(self._algorithm, self._rates, item.timestamp, item.weight)
+        store, algorithm, rates, now = self.store, self._algorithm, self._rates, item.timestamp
+        if store.keeps_claims:
+            return store.forecast(algorithm, rates, now, item.weight)
 
         def judge(state: Any) -> Decision:
-            algorithm, now = self._algorithm, item.timestamp
             decision = ADMITTED
             if item.weight:
-                _, decision = algorithm.step(self._rates, state, now, item.weight)
-            remaining, reset = algorithm.outlook(self._rates, state, now)
+                _, decision = algorithm.step(rates, state, now, item.weight)
+            remaining, reset = algorithm.outlook(rates, state, now)
             return Decision(decision.failing_rate, decision.retry_after_ms, 0, remaining, reset)
 
-        return then(self.store.read(self._algorithm, self._rates), judge)
+        return then(store.read(algorithm, rates), judge)
 
     def claim(
         self, item: RateItem, patience_ms: int = 0, buffer_ms: int | None = None
     ) -> Decision | Awaitable[Decision]:
         """See `AbstractBucket.claim`. A store that keeps no claims is tried again after a wait."""
-        if type(self.store) is not InMemoryStateStore:
+        if not self.store.keeps_claims:
             return self.put_decision(item)
         check_item(item)
         if buffer_ms is None:
             buffer_ms = pad_ms(min(rate.interval // rate.limit for rate in self._rates))
-        now = item.timestamp
-        decision = self.store.claim(self._algorithm, self._rates, item, patience_ms, buffer_ms)
-        return self._learn(now, item.weight, decision)
+        now, weight = item.timestamp, item.weight
+        verdict = self.store.claim(self._algorithm, self._rates, item, patience_ms, buffer_ms)
+        return then(verdict, lambda decision: self._learn(now, weight, decision))
 
     def settle(
         self, item: RateItem, now: int, patience_ms: int = 0
     ) -> Decision | Awaitable[Decision]:
         """See `AbstractBucket.settle`."""
-        if type(self.store) is not InMemoryStateStore:
+        if not self.store.keeps_claims:
             return ADMITTED
         return self.store.settle(self._algorithm, self._rates, item, now, patience_ms)
 
     def release(self, item: RateItem) -> bool | Awaitable[bool]:
         """See `AbstractBucket.release`."""
-        return type(self.store) is InMemoryStateStore and self.store.release(item)
+        if not self.store.keeps_claims:
+            return False
+        return self.store.release(self._algorithm, self._rates, item)
 
     def pause(self, item: RateItem, decision: Decision) -> float:
         """See `AbstractBucket.pause`."""
-        if type(self.store) is InMemoryStateStore:
-            exact = self._clock.seconds_until(self.store.moment(item))
-            if exact is not None:
-                return max(0.0, exact)
-        return decision.wait_ms / 1000
+        exact = self._clock.seconds_until(self.store.moment(item))
+        return decision.wait_ms / 1000 if exact is None else max(0.0, exact)
 
     def leak(self, current_timestamp: int | None = None) -> int:
         """0: a state holds nothing that could leak."""
@@ -226,9 +230,7 @@ class StateBucket(AbstractBucket):
 
     def retire(self, now: int) -> bool:
         """Refuse all use from now on, unless something is still owed at ``now``."""
-        return type(self.store) is InMemoryStateStore and self.store.retire(
-            self._algorithm, self._rates, now
-        )
+        return self.store.retire(self._algorithm, self._rates, now)
 
     def close(self) -> None:
         """Close the store."""

@@ -1,0 +1,54 @@
+"""The project's checks: ``nox`` runs the first four, ``nox -s NAME -- ARGS`` one of them.
+
+Every session uses the interpreter that runs nox.
+"""
+
+import nox
+
+nox.needs_version = ">=2024.4.15"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.sessions = ["tests", "lint", "types", "docs"]
+
+# The parts in which a branch that no test takes is a limit that nobody has checked.
+FULLY_COVERED = "*/pyrate_limiter/algorithms/*,*/pyrate_limiter/_engine/*"
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests; the whole suite also has to take every branch of the core."""
+    session.install("-r", "tests/requirements.txt", ".")
+    if session.posargs:
+        session.run("python", "-m", "pytest", *session.posargs)
+        return
+    session.run("coverage", "run", "-m", "pytest")
+    session.run("coverage", "report", f"--include={FULLY_COVERED}", "--fail-under=100")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and formatting."""
+    session.install("ruff==0.17.*")  # "all rules" means other rules in each minor version
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the types, and that no public name lacks one."""
+    # basedpyright is pyright with its own runtime in the wheel: nothing is fetched when it starts.
+    session.install("mypy>=1.11", "basedpyright", "pytest>=8", "types-requests", ".[all]")
+    session.run("mypy")
+    session.run("basedpyright", "--verifytypes", "pyrate_limiter", "--ignoreexternal")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation; a warning is an error."""
+    session.install("-r", "docs/requirements.txt", ".")
+    session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure against 4.5.1; the benchmarks make their own environments."""
+    session.run("python", "-m", "benchmarks", *session.posargs)
