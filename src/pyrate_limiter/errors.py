@@ -128,7 +128,9 @@ class InvalidTimeout(PyrateError, ValueError):
     """A timeout is negative and not -1, or not a number."""
 
     def __init__(self, timeout: object) -> None:
-        super().__init__(f"timeout must be -1 or >= 0, got {timeout!r} (seconds; -1 waits for ever)")
+        super().__init__(
+            f"timeout must be -1 or >= 0, got {timeout!r} (seconds; -1 waits for ever)"
+        )
         self.timeout = timeout
 
 

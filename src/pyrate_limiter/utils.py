@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from pyrate_limiter._lazy import resolver
@@ -33,7 +34,7 @@ def validate_rate_list(rates: Sequence[Rate]) -> bool:
         earlier.interval < later.interval
         and earlier.limit < later.limit
         and earlier.limit * later.interval >= later.limit * earlier.interval
-        for earlier, later in zip(rates, rates[1:])
+        for earlier, later in pairwise(rates)
     )
 
 

@@ -92,15 +92,18 @@ class Acquisition:
         while True:
             item, bucket = yield from self._route(name, weight)
             try:
-                return (yield _work(bucket, bucket.check, item))
+                decision: Decision = yield _work(bucket, bucket.check, item)
             except BucketRetired:
                 continue
+            else:
+                return decision
 
     def _route(self, name: str, weight: int) -> Program[tuple[RateItem, AbstractBucket]]:
         item = yield self.factory.wrap_item(name, weight)
         bucket = yield self.factory.get(item)
         if not isinstance(bucket, AbstractBucket):
-            raise InvalidBucket(bucket, f"Invalid bucket: item: {name}: what the factory's get returns")
+            where = f"Invalid bucket: item: {name}: what the factory's get returns"
+            raise InvalidBucket(bucket, where)
         return item, bucket
 
     def at_bucket(self, bucket: AbstractBucket, item: RateItem, terms: Terms) -> Program[Decision]:
@@ -135,7 +138,7 @@ class Acquisition:
             if isinstance(step, Work) and step.result:
                 yield Cleanup(_work(bucket, bucket.release, item))
             raise
-        waited = 0
+        waited, now = 0, item.timestamp
         while decision.wait_ms:
             waited += decision.wait_ms
             try:
@@ -163,12 +166,15 @@ class Acquisition:
                 return Decision(bucket.rates[0], 0)
             try:
                 # An async `put` does nothing yet: it runs when it is its task's turn.
-                admitted = bucket.put(item)
-                waiting = 0 if is_awaitable(admitted) or admitted else bucket.waiting(item)
+                admitted: Any = bucket.put(item)
+                waiting: Any = 0
+                if not is_awaitable(admitted) and not admitted:
+                    waiting = bucket.waiting(item)
             finally:
                 self._lock.release()
             if is_awaitable(admitted) or is_awaitable(waiting):
-                admitted, waiting = yield from self._attempt_in_turn(bucket, item, admitted, waiting)
+                turn = self._attempt_in_turn(bucket, item, admitted, waiting)
+                admitted, waiting = yield from turn
         finally:
             if shared is not None:
                 shared.release()
@@ -196,7 +202,7 @@ class Acquisition:
             gate.release()
 
     def _restamp(self, item: RateItem, waited_ms: int) -> Program[RateItem]:
-        fresh = yield self.factory.wrap_item(item.name, item.weight)
+        fresh: RateItem = yield self.factory.wrap_item(item.name, item.weight)
         if fresh.timestamp >= item.timestamp:
             # A sleep that was cut short, as tests do, still counts as slept.
             fresh.timestamp = max(fresh.timestamp, item.timestamp + waited_ms)

@@ -6,7 +6,7 @@ whose result is sent back; or one of the steps below. The drivers hold only slee
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar, Union
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyrate_limiter.abstracts.awaiting import is_awaitable
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
     Program = Generator[Any, Any, T]
-    Outcome = Union[T, Coroutine[Any, Any, T]]
 
 _POLL_SECONDS = 0.001  # between two looks at a lock that an event loop must not wait for
 
@@ -93,7 +92,7 @@ class Gates:
         return gate
 
 
-def run_blocking(program: Program[T], sleep: Callable[[float], Any]) -> Outcome[T]:
+def run_blocking(program: Program[T], sleep: Callable[[float], Any]) -> T | Coroutine[Any, Any, T]:
     """Run a program in this thread, or return what runs the rest of it where it must be awaited."""
     answer: Any = None
     error: BaseException | None = None
@@ -168,7 +167,7 @@ async def _poll(step: Acquire) -> bool:
     import time
 
     deadline = None if step.seconds is None else time.monotonic() + step.seconds
-    while not step.lock.acquire(False):  # noqa: FBT003 - the name differs between kinds of lock
+    while not step.lock.acquire(False):
         if deadline is not None and time.monotonic() >= deadline:
             return False
         await asyncio.sleep(_POLL_SECONDS)

@@ -8,7 +8,7 @@ _PLACES = {
     "StateBucket": "pyrate_limiter.buckets.state_bucket",
 }
 
-__all__ = ["InMemoryBucket", "InMemoryStateStore", "StateBucket"]  # noqa: F822 - see __getattr__
+__all__ = ["InMemoryBucket", "InMemoryStateStore", "StateBucket"]
 
 __getattr__ = resolver(__name__, _PLACES)
 

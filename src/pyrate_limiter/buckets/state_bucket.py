@@ -120,7 +120,8 @@ class StateBucket(AbstractBucket):
             has dropped the bucket.
         """
         del name
-        failing = self.store.take_now(self._algorithm, self._rates, self._clock, weight)
+        store: Any = self.store
+        failing = store.take_now(self._algorithm, self._rates, self._clock, weight)
         if failing is False:
             return None
         self.failing_rate = failing
@@ -208,7 +209,7 @@ class StateBucket(AbstractBucket):
         del current_timestamp
         return 0
 
-    def flush(self) -> None | Awaitable[None]:
+    def flush(self) -> Awaitable[None] | None:
         """See `AbstractBucket.flush`."""
         return then(self.store.reset(), self._flushed)
 
@@ -227,6 +228,7 @@ class StateBucket(AbstractBucket):
     def peek(self, index: int) -> RateItem | None:
         """None: a state knows no units."""
         del index
+        return None
 
     def retire(self, now: int) -> bool:
         """Refuse all use from now on, unless something is still owed at ``now``."""

@@ -136,9 +136,7 @@ class StateRecord:
         item.timestamp = claim.key = claim.at
         return Decision(wait_ms=claim.at - now)
 
-    def _release(
-        self, algorithm: StateAlgorithm, rates: Sequence[Rate], item: RateItem
-    ) -> bool:
+    def _release(self, algorithm: StateAlgorithm, rates: Sequence[Rate], item: RateItem) -> bool:
         """See `AbstractBucket.release`."""
         queue = self._queue
         claim = None if queue is None else queue.find(item.timestamp, item.weight)
