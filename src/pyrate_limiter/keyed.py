@@ -51,7 +51,7 @@ class KeyedBucketFactory(BucketFactory):
             raise WrongType("max_keys", max_keys, "a whole number, 1 or more")
         self._rates = sorted_rates([rates] if isinstance(rates, Rate) else rates)
         self._make = bucket
-        self.max_keys = max_keys
+        self.max_keys: int = max_keys
         self._keys = _Keys()
 
     def wrap_item(self, name: str, weight: int = 1) -> RateItem | Awaitable[RateItem]:

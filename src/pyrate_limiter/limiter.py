@@ -89,13 +89,13 @@ class Limiter:
     ) -> None:
         if not isinstance(buffer_ms, int) or buffer_ms < 0:
             raise WrongType("buffer_ms", buffer_ms, "a whole number of milliseconds, 0 or more")
-        self.buffer_ms = buffer_ms
-        self.reserve_ahead = reserve_ahead
+        self.buffer_ms: int = buffer_ms
+        self.reserve_ahead: bool = reserve_ahead
         self.bucket_factory = _as_factory(argument)
         self._make_ready()
 
     def _make_ready(self) -> None:
-        self.lock = threading.RLock()
+        self.lock: Any = threading.RLock()
         factory = self.bucket_factory
         self._acquisition = Acquisition(factory, self.lock, reserve_ahead=self.reserve_ahead)
         self._take = _straight_path(factory) or _no_straight_path

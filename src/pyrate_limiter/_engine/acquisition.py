@@ -6,7 +6,8 @@ import time
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter._engine.steps import Acquire, AwaitTurn, Cleanup, Gates, Pause, Work
+from pyrate_limiter._engine.line import line_of, tickets
+from pyrate_limiter._engine.steps import Acquire, AwaitTurn, Cleanup, Gates, Pause, Turn, Work
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision, StateAlgorithm
 from pyrate_limiter.abstracts.awaiting import discard, is_awaitable
 from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
@@ -130,6 +131,7 @@ class Acquisition:
 
     def _claim(self, bucket: AbstractBucket, item: RateItem, terms: Terms) -> Program[Decision]:
         patience = terms.patience_ms() if self._reserve_ahead else 0
+        ticket = next(tickets)
         step = _work(bucket, bucket.claim, item, patience, terms.buffer_ms)
         try:
             decision: Decision = yield step
@@ -141,8 +143,12 @@ class Acquisition:
         waited, now = 0, item.timestamp
         while decision.wait_ms:
             waited += decision.wait_ms
+            place = line_of(bucket).join(item.timestamp, ticket)
             try:
                 yield Pause(bucket.pause(item, decision))
+                yield Turn(place)
+                if bucket.blocks:
+                    place.leave()  # the others must not wait for a disk or a network
                 now = yield bucket.now()
                 decision = yield _work(bucket, bucket.settle, item, now, terms.patience_ms())
             except GeneratorExit:
@@ -151,6 +157,8 @@ class Acquisition:
             except BaseException:
                 yield Cleanup(_work(bucket, bucket.release, item))
                 raise
+            finally:
+                place.leave()
         if waited and terms.known and decision.allowed:
             fresh = yield _work(bucket, bucket.check, RateItem(item.name, now, 0))
             return Decision(None, None, waited, fresh.remaining, fresh.reset_after_ms)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Awaitable, Callable, Coroutine, Generator
 
+    from pyrate_limiter._engine.line import Place
+
     T = TypeVar("T")
     Program = Generator[Any, Any, T]
 
@@ -46,6 +48,15 @@ class AwaitTurn:
 
     def __init__(self, gates: Gates) -> None:
         self.gates = gates
+
+
+class Turn:
+    """Wait until those before have left the line."""
+
+    __slots__ = ("place",)
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
 
 
 class Work:
@@ -107,6 +118,8 @@ def run_blocking(program: Program[T], sleep: Callable[[float], Any]) -> T | Coro
         try:
             if isinstance(step, Pause):
                 sleep(step.seconds)
+            elif isinstance(step, Turn):
+                step.place.reach_front()
             elif isinstance(step, Work):
                 answer = step.run()
             elif isinstance(step, Acquire):
@@ -129,6 +142,8 @@ async def run_async(program: Program[T], step: Any = None) -> T:
         try:
             if isinstance(step, Pause):
                 await asyncio.sleep(step.seconds)
+            elif isinstance(step, Turn):
+                await step.place.reach_front_async()
             elif isinstance(step, Work):
                 answer = await _in_thread(step)
             elif isinstance(step, Acquire):

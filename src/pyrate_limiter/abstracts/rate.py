@@ -223,9 +223,9 @@ class RateItem:
     __slots__ = ("name", "timestamp", "weight")
 
     def __init__(self, name: str, timestamp: int, weight: int = 1) -> None:
-        self.name = name
-        self.timestamp = timestamp
-        self.weight = weight
+        self.name: str = name
+        self.timestamp: int = timestamp
+        self.weight: int = weight
 
     def __str__(self) -> str:
         return f"RateItem(name={self.name}, weight={self.weight}, timestamp={self.timestamp})"

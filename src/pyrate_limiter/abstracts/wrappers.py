@@ -27,7 +27,7 @@ class BucketAsyncWrapper(AbstractBucket):
         bucket: any bucket, sync or not.
     """
 
-    is_async = True
+    is_async: bool | None = True
 
     def __init__(self, bucket: AbstractBucket) -> None:
         if not isinstance(bucket, AbstractBucket):

@@ -60,7 +60,8 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
         "_lock",
     )
 
-    is_async = False
+    is_async: bool | None = False
+    failing_rate: Rate | None
 
     def __init__(self, rates: Sequence[Rate], algorithm: LogAlgorithm | None = None) -> None:
         if algorithm is None:

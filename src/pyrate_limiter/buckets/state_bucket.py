@@ -62,6 +62,8 @@ class StateBucket(AbstractBucket):
         "store",
     )
 
+    failing_rate: Rate | None
+    is_async: bool | None
     # The weight and the moment of the last refusal, -1 for never.
     _learnt: tuple[int, int] | None
 
@@ -78,7 +80,7 @@ class StateBucket(AbstractBucket):
             raise AlgorithmMismatch(algorithm, type(self).__name__, "a StateAlgorithm")
         self._rates = sorted_rates(rates)
         self._algorithm = algorithm
-        self.store = InMemoryStateStore() if store is None else store
+        self.store: StateStore = InMemoryStateStore() if store is None else store
         self._clock = self.store.default_clock if clock is None else clock
         self.is_async = self.store.is_async
         self.failing_rate = None
