@@ -156,40 +156,50 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
                 return self._outlook(now, self.failing_rate, moment)
             if moment > now:
                 moment = self._behind_queue(moment, now + patience_ms, failing, buffer_ms)
+                self._expect(moment, weight, now)
                 item.timestamp = moment + self._stepped
             self._store(item.name, weight, moment, now)
             return self._outlook(now, None, moment)
 
     def settle(self, item: RateItem, now: int, patience_ms: int = 0) -> Decision:
         """See `AbstractBucket.settle`."""
-        stamp, name, weight = item.timestamp - self._stepped, item.name, item.weight
+        name, weight = item.name, item.weight
         with self._lock:
             now = self._observe(now)
+            stamp = item.timestamp - self._stepped
             own = self._before(stamp + 1)
+            if own == self._base or self._stamp(own) != stamp:
+                # Flushed, or so late that it has expired and was dropped.
+                self._expect(stamp, -weight, now)
+                item.timestamp = now
+                return self.claim(item, patience_ms)
             moment, failing = max(now, stamp), None
             for _ in range(ROUNDS):
-                # Judged as if the log ended at that moment: what is stored behind it comes after.
-                fits, short = self._next_fit(moment, self._before(moment + 1), weight, own)
+                fits, short = self._next_departure(moment, weight)
                 if fits == moment:
                     break
                 moment, failing = fits, short
+            self._expect(stamp, -weight, now)
             if moment == stamp:
                 return ADMITTED
+            self._full = None
             if moment == FOREVER or moment - now > patience_ms:
                 self._remove(stamp, name, weight)
                 self._refuse(weight, moment, failing)
                 return self._outlook(now, self.failing_rate, moment)
-            if not self._move(stamp, name, weight, moment):
+            if not self._move(stamp, name, weight, moment) or moment <= now:
                 return ADMITTED
-            self._full = None
+            self._expect(moment, weight, now)
             item.timestamp = moment + self._stepped
-            return self._outlook(now, None, max(now, moment))
+            return Decision(wait_ms=moment - now)
 
     def release(self, item: RateItem) -> bool:
         """See `AbstractBucket.release`."""
+        stamp = item.timestamp - self._stepped
         with self._lock:
             self._full = None
-            return self._remove(item.timestamp - self._stepped, item.name, item.weight)
+            self._expect(stamp, -item.weight, stamp)
+            return self._remove(stamp, item.name, item.weight)
 
     def check(self, item: RateItem) -> Decision:
         """See `AbstractBucket.check`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.abstracts.algorithm import Decision, SlidingWindowLog
@@ -11,12 +12,15 @@ from pyrate_limiter.buckets.unit_log import BEGINNING, FOREVER, SLACK, UnitLog
 from pyrate_limiter.errors import BucketRetired
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pyrate_limiter.abstracts.algorithm import LogAlgorithm
     from pyrate_limiter.abstracts.rate import Rate
     from pyrate_limiter.clocks import AbstractClock
     from pyrate_limiter.utils import RateList
 
 ROUNDS = 64  # how often a policy may name a moment and then refuse it
+_ABANDONED_MS = 60_000  # a claim this much overdue counts as used
 _SAME_CLOCK_MS = 60_000  # stamps this close to the clock's reading were read off it
 
 
@@ -32,6 +36,7 @@ class JudgedLog(UnitLog):
         "_clock",
         "_full",
         "_latest",
+        "_pending",
         "_rates",
         "_stepped",
         "failing_rate",
@@ -46,6 +51,8 @@ class JudgedLog(UnitLog):
     _full: tuple[int, int, Rate] | None
     # The largest clock reading so far. What is stored after it is a claim still to come.
     _latest: int
+    # Units by moment that are claimed, and whose waiters have not gone yet; in order.
+    _pending: dict[int, int] | None
     # By how much the clock has stepped back so far: claims carry their moment plus this.
     _stepped: int
 
@@ -60,6 +67,7 @@ class JudgedLog(UnitLog):
     def _clear(self) -> None:
         super()._clear()
         self._full = None
+        self._pending = None
         self._latest = BEGINNING
 
     def _put_now(self, name: str, weight: int, now: int) -> bool:
@@ -127,24 +135,61 @@ class JudgedLog(UnitLog):
             failing = self._rates[0]
         return moment, failing
 
+    def _next_departure(self, moment: int, weight: int) -> tuple[int, Rate | None]:
+        """When a waiter may go who wants to at ``moment``, and what is in the way.
+
+        Judged by those who have gone by then. Who is still to wake will be judged after it.
+        """
+        pending = []
+        for stamp, units in (self._pending or {}).items():
+            if stamp > moment:
+                break
+            pending.append((stamp, units))
+        gone = self._before(moment + 1) - sum(units for _, units in pending)
+        return self._next_fit(moment, gone + weight, weight, pending)
+
+    def _expect(self, moment: int, units: int, now: int) -> None:
+        """Note that units are claimed for ``moment``; negative, that their waiter has gone."""
+        pending = self._pending
+        if pending is None:
+            pending = self._pending = {}
+        left = pending.get(moment, 0) + units
+        if left <= 0:
+            pending.pop(moment, None)
+        elif moment in pending or not pending or moment > next(reversed(pending)):
+            pending[moment] = left
+        else:
+            self._pending = pending = dict(sorted([*pending.items(), (moment, left)]))
+        for stamp in list(islice(pending, 1)):  # a claim that nobody settled must not stay for ever
+            if stamp + self._rates.longest_ms + _ABANDONED_MS < now:
+                del pending[stamp]
+
+    def _number(self, place: int, pending: Sequence[tuple[int, int]]) -> int:
+        """The number of the unit at a place among those that are not pending."""
+        for stamp, units in pending:
+            if place <= self._before(stamp):
+                break
+            place += units
+        return place
+
     def _next_fit(
-        self, moment: int, upto: int, weight: int, own: int | None = None
+        self, moment: int, upto: int, weight: int, pending: Sequence[tuple[int, int]] = ()
     ) -> tuple[int, Rate | None]:
         """The first moment from ``moment`` on that suits every rate.
 
         Args:
             moment: ms on the bucket's clock.
-            upto: the number that the item's last unit has, or would have.
-            weight: the item's units, which do not count.
-            own: the last of the item's units where they are stored already, earlier in the log.
+            upto: the place that the item's last unit would have among those that count.
+            weight: the item's units.
+            pending: the units, by moment, that do not count.
         """
         if self._algorithm.__class__ is not SlidingWindowLog:
-            return self._next_fit_by_policy(moment, upto, weight, own)
+            return self._next_fit_by_policy(moment, upto, weight, pending)
         fits, failing = moment, None
         for limit, interval, rate in self._rates.bounds:
             place = upto - limit
-            if own is not None and place > own - weight:
-                place += weight
+            if pending:
+                place = self._number(place, pending)
             if place > self._base:
                 leaves = self._stamp(place) + interval + 1
                 if leaves > moment:
@@ -153,25 +198,23 @@ class JudgedLog(UnitLog):
         return fits, failing
 
     def _next_fit_by_policy(
-        self, moment: int, upto: int, weight: int, own: int | None
+        self, moment: int, upto: int, weight: int, pending: Sequence[tuple[int, int]]
     ) -> tuple[int, Rate | None]:
         """`_next_fit` for any policy: ask it, and ask again at the moment that it names."""
         policy, rates = self._algorithm, self._rates
-        own_stamp = FOREVER if own is None else self._stamp(own)
+        counted = upto - weight
+
+        def count(start: int) -> int:
+            older = self._before(start) - sum(units for stamp, units in pending if stamp < start)
+            return max(0, counted - older)
 
         def peek_timestamp(offset: int) -> int | None:
-            place = upto - weight - offset
-            if own is not None and place > own - weight:
-                place += weight
+            place = self._number(counted - offset, pending)
             return self._stamp(place) if self._base < place <= self._total else None
 
         first = None
         for _ in range(ROUNDS):
-            starts = [policy.window_start(rate, moment) for rate in rates]
-            counts = [
-                max(0, upto - weight - self._before(start) + (weight if own_stamp < start else 0))
-                for start in starts
-            ]
+            counts = [count(policy.window_start(rate, moment)) for rate in rates]
             decision = policy.decide(rates, counts, weight, moment, peek_timestamp)
             if decision.failing_rate is None:
                 break
@@ -244,4 +287,6 @@ class JudgedLog(UnitLog):
         self._shift(milliseconds)
         self._latest -= milliseconds
         self._stepped += milliseconds
+        if self._pending:
+            self._pending = {at - milliseconds: units for at, units in self._pending.items()}
         self._full = None
