@@ -6,6 +6,7 @@ whose result is sent back; or a `Step`, which knows how to be done in a thread a
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyrate_limiter.abstracts.awaiting import discard, is_awaitable
@@ -23,21 +24,27 @@ if TYPE_CHECKING:
 _POLL_SECONDS = 0.001  # between two looks at a lock that an event loop must not wait for
 
 
-class Step:
+class Step(ABC):
     """Something that takes time."""
 
     __slots__ = ()
 
-    def block(self, sleep: Sleep) -> Any:
-        """Do it in this thread."""
-        raise NotImplementedError
-
+    @abstractmethod
     async def wait(self) -> Any:
         """Do it in the running event loop."""
-        raise NotImplementedError
 
 
-class Pause(Step):
+class BlockingStep(Step):
+    """Something that can also be done where there is no event loop."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def block(self, sleep: Sleep) -> Any:
+        """Do it in this thread."""
+
+
+class Pause(BlockingStep):
     """Sleep once, for so many seconds."""
 
     __slots__ = ("seconds",)
@@ -46,7 +53,7 @@ class Pause(Step):
         self.seconds = seconds
 
     def block(self, sleep: Sleep) -> None:
-        """See `Step.block`."""
+        """See `BlockingStep.block`."""
         sleep(self.seconds)
 
     async def wait(self) -> None:
@@ -56,7 +63,7 @@ class Pause(Step):
         await asyncio.sleep(self.seconds)
 
 
-class Turn(Step):
+class Turn(BlockingStep):
     """Wait until those who stand before this place have left."""
 
     __slots__ = ("place",)
@@ -65,7 +72,7 @@ class Turn(Step):
         self.place = place
 
     def block(self, sleep: Sleep) -> None:
-        """See `Step.block`."""
+        """See `BlockingStep.block`."""
         del sleep
         self.place.reach_front()
 
@@ -74,7 +81,7 @@ class Turn(Step):
         await self.place.reach_front_async()
 
 
-class Acquire(Step):
+class Acquire(BlockingStep):
     """Take a lock; answered by whether that succeeded within the seconds given."""
 
     __slots__ = ("lock", "seconds")
@@ -84,7 +91,7 @@ class Acquire(Step):
         self.seconds = seconds
 
     def block(self, sleep: Sleep) -> bool:
-        """See `Step.block`."""
+        """See `BlockingStep.block`."""
         del sleep
         return bool(self.lock.acquire(True, -1 if self.seconds is None else self.seconds))
 
@@ -101,7 +108,7 @@ class Acquire(Step):
         return True
 
 
-class Work(Step):
+class Work(BlockingStep):
     """A call that may wait for a disk, a socket or a lock. ``result`` is there once it returned."""
 
     __slots__ = ("args", "call", "result")
@@ -117,7 +124,7 @@ class Work(Step):
         return self.result
 
     def block(self, sleep: Sleep) -> Any:
-        """See `Step.block`."""
+        """See `BlockingStep.block`."""
         del sleep
         return self.run()
 
@@ -204,7 +211,7 @@ def run_blocking(program: Program[T], sleep: Sleep) -> T | Coroutine[Any, Any, T
         try:
             if isinstance(step, AwaitTurn) or is_awaitable(step):
                 return run_async(program, step)
-            answer = step.block(sleep) if isinstance(step, Step) else step
+            answer = step.block(sleep) if isinstance(step, BlockingStep) else step
         except BaseException as raised:  # noqa: BLE001 - the program gives back what it holds
             error = raised
 
