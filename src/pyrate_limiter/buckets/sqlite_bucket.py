@@ -19,7 +19,7 @@ from pyrate_limiter.errors import AlgorithmMismatch, InvalidDatabase, WrongType
 from pyrate_limiter.utils import sorted_rates
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from pyrate_limiter.abstracts.algorithm import Decision
     from pyrate_limiter.utils import RateList
@@ -203,7 +203,7 @@ class SQLiteBucket(AbstractBucket):
     @rates.setter
     def rates(self, rates: Sequence[Rate]) -> None:
         checked = sorted_rates(rates)
-        self._log._full = None
+        self._log._known = None
         self._log._rates = checked
 
     @property
@@ -226,6 +226,19 @@ class SQLiteBucket(AbstractBucket):
     @_clock.setter
     def _clock(self, clock: AbstractClock) -> None:
         self._log._clock = clock
+
+    def straight(self) -> Callable[[str, int], bool | None] | None:
+        """`take`, unless a subclass changes what `put` does."""
+        changed = any(
+            getattr(type(self), name) is not getattr(SQLiteBucket, name)
+            for name in ("put", "put_decision", "waiting", "claim", "now", "limiter_lock")
+        )
+        return None if changed else self.take
+
+    def take(self, name: str, weight: int) -> bool | None:
+        """False where the last refusal still stands, which is known without waiting; else None."""
+        del name
+        return self._log.still_refused(weight)
 
     def now(self) -> int:
         """See `AbstractBucket.now`."""

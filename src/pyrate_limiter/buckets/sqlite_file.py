@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _FIRST_PAUSE = 0.0001  # seconds before the second try at a database that another one is writing to
 _LONGEST_PAUSE = 0.002
+_LOOK_SECONDS = 0.02  # how long a file is taken to be there that was there just now
 _FOREVER = 1e6  # seconds: longer than a lock can be waited for
 
 _databases: weakref.WeakSet[Database] = weakref.WeakSet()
@@ -68,6 +69,7 @@ class Database:
         self.path = path
         self.is_file = bool(path) and path != ":memory:"
         self._tag: tuple[int, int] | None = None
+        self._look_at = 0.0
         self._lock: Any = threading.RLock()
         self._own: list[sqlite3.Connection | None] = [None]
         self._cursor: Any = None
@@ -149,9 +151,14 @@ class Database:
         if version is None or self._handed is not None or not self._lock.acquire(blocking=False):
             return False
         try:
-            if self.closed or id(self._cursor) != version[0] or not self._is_there():
+            if self.closed or id(self._cursor) != version[0]:
                 return False
-            return self.version() == version  # type: ignore[no-any-return, unused-ignore]
+            now = time.monotonic()
+            if now >= self._look_at:
+                if not self._is_there():
+                    return False
+                self._look_at = now + _LOOK_SECONDS
+            return self.version() == version
         except (sqlite3.Error, OSError):
             return False
         finally:

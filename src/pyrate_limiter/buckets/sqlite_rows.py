@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pyrate_limiter.abstracts.algorithm import Decision
+from pyrate_limiter.abstracts.algorithm import Decision, SlidingWindowLog
+from pyrate_limiter.abstracts.awaiting import discard
 from pyrate_limiter.abstracts.checks import check_item
 from pyrate_limiter.abstracts.rate import RateItem
 from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
@@ -58,6 +59,17 @@ class Turn:
             raise
 
 
+class Refusal(NamedTuple):
+    """What the last refusal has taught."""
+
+    asked: int  # the time at which it was given
+    until: int  # until then the same rate refuses that weight, if nothing changes
+    moment: int  # the earliest one at which the weight fits
+    weight: int
+    rate: Rate
+    version: tuple[int, int] | None  # of the database
+
+
 class RowLog(InMemoryBucket):
     """The log of a `SQLiteBucket`: `InMemoryBucket`'s rules over rows instead of arrays.
 
@@ -72,15 +84,14 @@ class RowLog(InMemoryBucket):
     """
 
     __slots__ = (
-        "_asked",
         "_db",
         "_fences",
         "_judged",
+        "_known",
         "_loaded",
         "_marks",
         "_scope",
         "_sql",
-        "_version",
     )
 
     _loaded: bool  # whether _latest and _stepped are those of this transaction
@@ -110,8 +121,8 @@ class RowLog(InMemoryBucket):
         self._total = self._base = 0
         self._newest = self._judged = BEGINNING
         self._latest = BEGINNING
-        self._full = self._version = self._pending = None
-        self._asked = self._sweep_at = 0
+        self._full = self._pending = self._known = None
+        self._sweep_at = 0
         self._loaded = False
 
     # What the bucket's methods do otherwise than in memory ------------------------------------
@@ -119,8 +130,9 @@ class RowLog(InMemoryBucket):
     def put(self, item: RateItem) -> bool:
         """See `AbstractBucket.put`."""
         check_item(item)
-        if self._is_still_full(item.timestamp, item.weight):
-            self.failing_rate = self._full[2]  # type: ignore[index] # it is full
+        known = self._still_known(item.timestamp, item.weight)
+        if known is not None:
+            self.failing_rate = known.rate
             return False
         return super().put(item)
 
@@ -128,11 +140,10 @@ class RowLog(InMemoryBucket):
         """See `AbstractBucket.claim`. The item is stamped anew when its turn has come."""
         check_item(item)
         stamp = self._time_of(item.timestamp)
-        if self._is_still_full(stamp, item.weight):
-            moment, weight, rate = self._full  # type: ignore[misc] # it is full
-            if weight == 1 and moment - stamp > patience_ms:
-                self.failing_rate = rate
-                return self._refusal(stamp, moment, rate)
+        known = self._still_known(stamp, item.weight)
+        if known is not None and item.weight == 1 and known.moment - stamp > patience_ms:
+            self.failing_rate = known.rate
+            return self._refusal(stamp, known)
         with Turn(self, patience_ms / 1000):
             item.timestamp = self._time_of(item.timestamp)
             return super().claim(item, patience_ms, buffer_ms)
@@ -155,10 +166,10 @@ class RowLog(InMemoryBucket):
 
     def waiting(self, item: RateItem) -> int:
         """See `AbstractBucket.waiting`."""
-        full = self._full
-        if self.failing_rate is None or full is None or full[1] != item.weight:
+        known = self._known
+        if self.failing_rate is None or known is None or known.weight != item.weight:
             return super().waiting(item)
-        return -1 if full[0] == FOREVER else max(0, full[0] - item.timestamp)
+        return -1 if known.moment == FOREVER else max(0, known.moment - item.timestamp)
 
     def flush(self) -> None:
         """See `AbstractBucket.flush`."""
@@ -181,23 +192,36 @@ class RowLog(InMemoryBucket):
         now: Any = self._clock.now()
         return now if now.__class__ is int and 0 < now - stamp <= _SAME_CLOCK_MS else stamp
 
-    def _is_still_full(self, stamp: int, weight: int) -> bool:
-        """Whether the last refusal still stands: nothing has changed, and it is too early."""
-        full = self._full
-        return (
-            full is not None
-            and self._asked <= stamp < full[0]
-            and weight >= full[1]
-            and self._db.is_still(self._version)
-        )
+    def _still_known(self, stamp: int, weight: int) -> Refusal | None:
+        """The last refusal, where it still stands: it is too early, and nothing has changed."""
+        known = self._known
+        if (
+            known is not None
+            and known.asked <= stamp < known.until
+            and (weight == known.weight or (weight > known.weight and known.rate is self._rates[0]))
+            and self._db.is_still(known.version)
+        ):
+            return known
+        return None
 
-    def _refusal(self, now: int, moment: int, rate: Rate) -> Decision:
+    def still_refused(self, weight: int) -> bool | None:
+        """False where the last refusal still stands at this moment, else None."""
+        if self._known is None:
+            return None
+        now: Any = self._clock.now()
+        known = self._still_known(now, weight) if now.__class__ is int else discard(now)
+        if known is None:
+            return None
+        self.failing_rate = known.rate
+        return False
+
+    def _refusal(self, now: int, known: Refusal) -> Decision:
         last = max(now, self._newest)
         reset = max(
-            last - now + self._algorithm.retry_after(each, last, self._newest)
-            for each in self._rates
+            last - now + self._algorithm.retry_after(rate, last, self._newest)
+            for rate in self._rates
         )
-        return Decision(rate, None if moment == FOREVER else moment - now, 0, 0, reset)
+        return Decision(known.rate, known.moment - now, 0, 0, reset)
 
     # The table as a `UnitLog` --------------------------------------------------------------------
 
@@ -221,7 +245,7 @@ class RowLog(InMemoryBucket):
                 del rows[0]
                 break
             fences.pop()
-            self._marks, self._full = [], None
+            self._marks, self._known = [], None
         else:
             self._forget()
             rows = self._rows(self._sql.since, BEGINNING)
@@ -249,7 +273,7 @@ class RowLog(InMemoryBucket):
         Only claims to come stay behind it.
         """
         self._load()
-        self._marks, self._full = [], None
+        self._marks, self._known = [], None
         good, rows = self._total, self._rows(self._sql.units, self._total)
         due = {moment for moment, _ in self._rows(self._sql.claims)}
         latest = self._latest if self._newest in due else self._newest
@@ -272,7 +296,7 @@ class RowLog(InMemoryBucket):
 
     def _cut(self, keep: int) -> None:
         """Note that the rows after ``keep`` were changed."""
-        self._marks, self._full = [], None
+        self._marks, self._known = [], None
         self._fences = [fence for fence in self._fences if fence[0] <= keep]
         last = self._run(self._sql.stamp, self._total)
         if last is None:
@@ -298,7 +322,7 @@ class RowLog(InMemoryBucket):
         if weight:
             self._insert(name, weight, stamp)
             self._newest = stamp
-            self._full = None
+            self._known = None
             self._set_fence()
 
     def _stamp(self, number: int) -> int:
@@ -387,9 +411,16 @@ class RowLog(InMemoryBucket):
             self._sweep(now)
 
     def _refuse(self, weight: int, moment: int, failing: Rate | None) -> None:
-        super()._refuse(weight, moment, failing)
-        self._asked = self._judged
-        self._version = self._db.version()
+        failing = failing or self._rates[0]
+        self.failing_rate = failing
+        until = moment
+        if self._algorithm.__class__ is not SlidingWindowLog or self._newest > self._judged:
+            until = BEGINNING
+        elif weight <= failing.limit and len(self._rates) > 1:
+            # From then on it is another rate that refuses.
+            until = self._stamp(self._total + weight - failing.limit) + failing.interval + 1
+        version = self._db.version() if until > BEGINNING else None
+        self._known = Refusal(self._judged, until, moment, weight, failing, version)
 
     def _observe(self, stamp: int) -> int:
         if stamp < self._newest:
