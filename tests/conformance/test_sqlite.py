@@ -49,7 +49,7 @@ class TestHandedInConnection(BucketConformance):
         conn = sqlite3.connect(":memory:", check_same_thread=False)
         conn.row_factory = sqlite3.Row
         self.connections.append(conn)
-        return SQLiteBucket(rates, conn, "it's a \"table\"; --")
+        return SQLiteBucket(rates, conn, 'it\'s a "table"; --')
 
 
 class TestSQLiteStateStore(BucketConformance):

@@ -60,8 +60,8 @@ def rows(path, table="rate_bucket"):
 
 def test_the_table_is_the_one_that_451_makes(path):
     with opened(path) as bucket:
-        assert bucket.put(RateItem("it's \"x\"", T, 2))
-    assert rows(path) == [(1, "it's \"x\"", T), (2, "it's \"x\"", T)]
+        assert bucket.put(RateItem('it\'s "x"', T, 2))
+    assert rows(path) == [(1, 'it\'s "x"', T), (2, 'it\'s "x"', T)]
     conn = sqlite3.connect(path)
     columns = conn.execute("PRAGMA table_info(rate_bucket)").fetchall()
     conn.close()

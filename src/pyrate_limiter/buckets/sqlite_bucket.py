@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pyrate_limiter.abstracts.algorithm import Decision
+    from pyrate_limiter.buckets.sqlite_keys import SQLiteKeys
     from pyrate_limiter.utils import RateList
 
 __all__ = [
@@ -158,6 +159,26 @@ class SQLiteBucket(AbstractBucket):
         if not temporary and db.is_file:
             bucket._recipe = (table, db.path, create_new_table, use_file_lock)
         return bucket
+
+    @staticmethod
+    def per_key(
+        source: str | os.PathLike[str] | sqlite3.Connection, table: str = "rate_buckets"
+    ) -> SQLiteKeys:
+        """For ``Limiter.per_key(rates, bucket=...)``: a log for each name, all in one table.
+
+        Names cost rows and no objects, and one in which nothing counts any more leaves nothing
+        behind. ``max_keys`` does not apply.
+
+        Args:
+            source: a file, made if missing, or a connection, which stays open.
+            table: the table's name; it is made if missing. Its format is not that of 4.5.1.
+
+        Raises:
+            WrongType: ``source`` is neither path nor connection, or ``table`` no text.
+        """
+        from pyrate_limiter.buckets.sqlite_keys import SQLiteKeys
+
+        return SQLiteKeys(source, table)
 
     _recipe: tuple[Any, ...] | None = None  # how another process opens it
 
@@ -308,10 +329,20 @@ class SQLiteBucket(AbstractBucket):
         """Another process opens the same file again."""
         if self._recipe is None:
             raise WrongType(
-                "a SQLiteBucket that is to be pickled", self, "one that init_from_file opened on a named file"
+                "a SQLiteBucket that is to be pickled",
+                self,
+                "one that init_from_file opened on a named file",
             )
         table, path, create, use_file_lock = self._recipe
-        return _reopen, (type(self), self.rates, table, path, create, use_file_lock, self._algorithm)
+        return _reopen, (
+            type(self),
+            self.rates,
+            table,
+            path,
+            create,
+            use_file_lock,
+            self._algorithm,
+        )
 
 
 def _reopen(cls: type[SQLiteBucket], *arguments: Any) -> SQLiteBucket:

@@ -6,7 +6,9 @@ from __future__ import annotations
 class SQLiteQueries:
     """Statements on the table of a `SQLiteBucket`; fill in the names with ``str.format``."""
 
-    CREATE_BUCKET_TABLE = "CREATE TABLE IF NOT EXISTS '{table}' (name VARCHAR, item_timestamp INTEGER)"
+    CREATE_BUCKET_TABLE = (
+        "CREATE TABLE IF NOT EXISTS '{table}' (name VARCHAR, item_timestamp INTEGER)"
+    )
     CREATE_INDEX_ON_TIMESTAMP = (
         "CREATE INDEX IF NOT EXISTS '{index_name}' ON '{table_name}' (item_timestamp)"
     )

@@ -338,12 +338,15 @@ class RowLog(InMemoryBucket):
         if self._newest < stamp or self._total == self._base:
             return self._total
         known = max((mark for mark in self._marks if mark[0] <= stamp), default=None)
+        found = high = self._total
         if known is not None and stamp - known[0] <= self._rates.shortest_ms:
             # Seen from the last answer it is a few rows on: the look at them is one step.
-            found: int = self._run(self._sql.first_since, known[1], stamp)[0] - 1
             self._marks.remove(known)
-        else:
-            found, high = self._base, self._total
+            row = self._run(self._sql.first_since, known[1], stamp)
+            if row is not None and row[0] > known[1]:
+                found = high = row[0] - 1
+        if found == self._total:
+            found = self._base
             while found < high:
                 middle = (found + high) // 2
                 if self._stamp(middle + 1) < stamp:

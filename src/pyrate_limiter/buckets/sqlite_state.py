@@ -206,5 +206,3 @@ class _Step:
         self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
     ) -> None:
         self._store._db.end(error)
-
-

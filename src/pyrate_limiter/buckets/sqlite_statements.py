@@ -40,6 +40,10 @@ class Statements:
         every = "name = ?" if keyed else "1"
         mine = f"bucket = {quoted(table, chr(39))} AND key = " + ("?" if keyed else "''")
         key = f"{quoted(table, chr(39))}, " + ("?" if keyed else "''")
+        self.index = (
+            f"CREATE INDEX IF NOT EXISTS {quoted(table + '_item_timestamp')} "
+            f"ON {name} (item_timestamp)"
+        )
         if keyed:
             self.create = (
                 f"CREATE TABLE IF NOT EXISTS {name} (name VARCHAR NOT NULL, seq INTEGER NOT NULL, "
@@ -61,8 +65,12 @@ class Statements:
         self.stamp = f"SELECT item_timestamp FROM {name} WHERE {where} {number} = ?"
         self.name = f"SELECT name FROM {name} WHERE {where} {number} = ?"
         self.first_since = (
-            f"SELECT {number} FROM {name} WHERE {where} {number} > ? AND +item_timestamp >= ? "
+            f"SELECT {number} FROM {name} WHERE {where} {number} >= ? AND +item_timestamp >= ? "
             f"ORDER BY {number} LIMIT 1"
+        )
+        self.last = (
+            f"SELECT {number}, item_timestamp FROM {name} WHERE {every} "
+            f"ORDER BY {number} DESC LIMIT 1"
         )
         self.first = f"SELECT MIN({number}) FROM {name} WHERE {every}"
         self.count = (
@@ -88,6 +96,17 @@ class Statements:
         self.close_gap = f"UPDATE {name} SET {number} = {number} - ? WHERE {where} {number} > ?"
         self.shift = f"UPDATE {name} SET item_timestamp = item_timestamp - ? WHERE {every}"
         self.flush = f"DELETE FROM {name} WHERE {every}"
+        # Of all names at once: the index finds what is expired, so many at a time.
+        self.drop_expired = (
+            f"DELETE FROM {name} WHERE (name, seq) IN (SELECT name, seq FROM {name} "
+            "WHERE item_timestamp < ? ORDER BY item_timestamp LIMIT ?)"
+        )
+        its = f"bucket = {quoted(table, chr(39))}"
+        self.drop_quiet = tuple(
+            f"DELETE FROM {side} WHERE {its} "
+            f"AND NOT EXISTS (SELECT 1 FROM {name} WHERE name = key)"
+            for side in ("pyrate_limiter_claims", "pyrate_limiter_clocks")
+        )
         # Claims to come.
         claims = "pyrate_limiter_claims"
         self.claims = f"SELECT moment, units FROM {claims} WHERE {mine} ORDER BY moment"
