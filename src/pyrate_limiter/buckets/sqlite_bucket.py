@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import tempfile
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.abstracts.algorithm import LogAlgorithm
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.rate import Rate, RateItem
+from pyrate_limiter.buckets.sqlite_connections import file_name
 from pyrate_limiter.buckets.sqlite_file import Database
 from pyrate_limiter.buckets.sqlite_queries import SQLiteQueries
 from pyrate_limiter.buckets.sqlite_rows import RowLog
@@ -142,7 +142,7 @@ class SQLiteBucket(AbstractBucket):
         sql = statements(table)
         schema = (sql.create, *SIDE_TABLES) if create_new_table else SIDE_TABLES
         temporary = db_path is None
-        db = Database(_file_name(db_path), lock=lock, temporary=temporary, schema=schema)
+        db = Database(file_name(db_path), lock=lock, temporary=temporary, schema=schema)
         try:
             db.begin()
             try:
@@ -347,12 +347,3 @@ class SQLiteBucket(AbstractBucket):
 
 def _reopen(cls: type[SQLiteBucket], *arguments: Any) -> SQLiteBucket:
     return cls.init_from_file(*arguments)
-
-
-def _file_name(db_path: str | os.PathLike[str] | None) -> str:
-    if db_path is None:
-        handle, path = tempfile.mkstemp(prefix="pyrate_limiter_", suffix=".sqlite")
-        os.close(handle)
-        return path
-    path = os.fspath(db_path)
-    return path if path == ":memory:" else os.path.abspath(path)

@@ -9,8 +9,16 @@ import threading
 import time
 import weakref
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from pyrate_limiter.buckets.sqlite_connections import (
+    dispose,
+    is_busy,
+    parked,
+    path_of,
+    plain_cursor,
+)
 from pyrate_limiter.buckets.sqlite_errors import (
     DatabaseLocked,
     DatabaseVanished,
@@ -27,7 +35,6 @@ _LOOK_SECONDS = 0.02  # how long a file is taken to be there that was there just
 _FOREVER = 1e6  # seconds: longer than a lock can be waited for
 
 _databases: weakref.WeakSet[Database] = weakref.WeakSet()
-_parked: list[Any] = []  # connections that must be neither used nor closed any more
 
 
 class Database:
@@ -65,7 +72,7 @@ class Database:
         self._handed = conn
         self._bound = False  # the handed one belongs to some other thread
         if conn is not None:
-            path = _path_of(conn)
+            path = path_of(conn)
         self.path = path
         self.is_file = bool(path) and path != ":memory:"
         self._tag: tuple[int, int] | None = None
@@ -77,7 +84,7 @@ class Database:
         self._inside = ""
         _databases.add(self)
         removed = path if temporary else None
-        self._finalizer = weakref.finalize(self, _dispose, self._own, os.getpid(), removed)
+        self._finalizer = weakref.finalize(self, dispose, self._own, os.getpid(), removed)
         if conn is None:
             self._connect()
 
@@ -189,10 +196,10 @@ class Database:
         self._park()
         self._finalizer.detach()
         if not self.closed:
-            self._finalizer = weakref.finalize(self, _dispose, self._own, os.getpid(), None)
+            self._finalizer = weakref.finalize(self, dispose, self._own, os.getpid(), None)
 
     def _park(self) -> None:
-        _parked.append((self._own[0], self._cursor))
+        parked.append((self._own[0], self._cursor))
         self._own[0] = self._cursor = None
 
     def _take_shared(self, patience: float) -> None:
@@ -218,7 +225,7 @@ class Database:
             raise BucketClosed
         if self._handed is not None and not self._bound:
             if self._cursor is None:
-                self._cursor = _plain_cursor(self._handed)
+                self._cursor = plain_cursor(self._handed)
             return self._cursor
         if not self._is_there():
             if not os.path.exists(self.path or ""):
@@ -228,7 +235,7 @@ class Database:
         if self._own[0] is None:
             self._connect()
         elif self._cursor is None:
-            self._cursor = _plain_cursor(self._own[0])
+            self._cursor = plain_cursor(self._own[0])
         return self._cursor
 
     def _connect(self) -> None:
@@ -247,13 +254,13 @@ class Database:
             if self._handed is None:
                 deadline = time.monotonic() + self.busy_seconds
                 for statement in ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=NORMAL"):
-                    self._insist(lambda sql=statement: conn.execute(sql).fetchall(), deadline)
+                    self._insist(partial(conn.execute, statement), deadline)
         except BaseException:
             conn.close()
             raise
         self._own[0] = conn
         self._prepared = False
-        self._cursor = _plain_cursor(conn)
+        self._cursor = plain_cursor(conn)
         if self.is_file:
             found = os.stat(self.path or "")
             self._tag = (found.st_dev, found.st_ino)
@@ -265,7 +272,7 @@ class Database:
             try:
                 step()
             except sqlite3.OperationalError as error:
-                if not _is_busy(error) or time.monotonic() >= deadline:
+                if not is_busy(error) or time.monotonic() >= deadline:
                     raise
             else:
                 return
@@ -281,7 +288,7 @@ class Database:
                 raise
             self._use_own(deadline)
         except sqlite3.DatabaseError as error:
-            if _is_busy(error):
+            if is_busy(error):
                 raise DatabaseLocked(self.path or "it", patience) from error
             self._drop()
             raise
@@ -336,52 +343,8 @@ class Database:
             self._own[0] = conn
 
 
-def _plain_cursor(conn: sqlite3.Connection) -> sqlite3.Cursor:
-    cursor = conn.cursor()
-    cursor.row_factory = None  # plain tuples, whatever the caller has chosen for himself
-    return cursor
-
-
 def _not_begun(*_: Any) -> Any:
     raise BucketClosed
-
-
-def _is_busy(error: sqlite3.Error) -> bool:
-    code = getattr(error, "sqlite_errorcode", None)
-    if code is not None:
-        return code & 0xFF in (5, 6)  # SQLITE_BUSY, SQLITE_LOCKED
-    return "locked" in str(error)
-
-
-def _path_of(conn: sqlite3.Connection) -> str:
-    if getattr(conn, "autocommit", None) is False:
-        msg = (
-            "a connection with autocommit=False is never outside a transaction, so that nobody "
-            "else would see what was admitted: open it with autocommit=True, or leave that out"
-        )
-        raise UnusableConnection(msg)
-    try:
-        rows = _plain_cursor(conn).execute("PRAGMA database_list").fetchall()
-    except sqlite3.ProgrammingError as error:
-        if "thread" not in str(error):
-            raise
-        msg = f"make the bucket in the thread that opened its connection: {error}"
-        raise UnusableConnection(msg) from error
-    return next((row[2] for row in rows if row[1] == "main"), "") or ""
-
-
-def _dispose(own: list[sqlite3.Connection | None], pid: int, removed: str | None) -> None:
-    conn, own[0] = own[0], None
-    if pid != os.getpid():
-        _parked.append(conn)
-        return
-    if conn is not None:
-        with suppress(sqlite3.Error):
-            conn.close()
-    if removed is not None:
-        for suffix in ("", "-wal", "-shm", "-journal"):
-            with suppress(OSError):
-                os.remove(removed + suffix)
 
 
 def _after_fork() -> None:

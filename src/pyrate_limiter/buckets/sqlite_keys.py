@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from pyrate_limiter.abstracts.bucket import BucketFactory
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.abstracts.sweeper import Leaker
-from pyrate_limiter.buckets.sqlite_bucket import SQLiteBucket, SQLiteClock, _file_name
+from pyrate_limiter.buckets.sqlite_bucket import SQLiteBucket, SQLiteClock
+from pyrate_limiter.buckets.sqlite_connections import file_name
 from pyrate_limiter.buckets.sqlite_file import Database
 from pyrate_limiter.buckets.sqlite_rows import RowLog
 from pyrate_limiter.buckets.sqlite_statements import SIDE_TABLES, Statements, statements
@@ -120,7 +121,7 @@ class _Logs:
         if isinstance(keys.source, sqlite3.Connection):
             self.db = Database(None, keys.source, schema=schema)
         else:
-            self.db = Database(_file_name(keys.source), schema=schema)
+            self.db = Database(file_name(keys.source), schema=schema)
 
     def visit(self, now: int) -> None:
         """Drop expired rows now and then. Within a transaction."""
@@ -186,11 +187,11 @@ class _KeyLog(RowLog):
 
     def _insert(self, name: str, weight: int, stamp: int) -> None:
         del name  # the rows are found by the key
-        super()._insert(*self._scope, weight, stamp)
+        super()._insert(self._scope[0], weight, stamp)
 
     def _edit(self, stamp: int, later: int, name: str, weight: int, sign: int) -> bool:
         del name
-        return super()._edit(stamp, later, *self._scope, weight, sign)
+        return super()._edit(stamp, later, self._scope[0], weight, sign)
 
     def _sweep(self, now: int) -> None:
         self._sweep_at = self._total + _SWEEP_EVERY

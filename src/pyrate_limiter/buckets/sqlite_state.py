@@ -8,7 +8,7 @@ import sqlite3
 from typing import TYPE_CHECKING
 
 from pyrate_limiter.abstracts.store import StateStore
-from pyrate_limiter.buckets.sqlite_bucket import _file_name
+from pyrate_limiter.buckets.sqlite_connections import file_name
 from pyrate_limiter.buckets.sqlite_file import Database
 from pyrate_limiter.buckets.sqlite_statements import quoted
 from pyrate_limiter.buckets.state_record import StateRecord
@@ -16,7 +16,7 @@ from pyrate_limiter.clocks import AbstractClock, WallClock
 from pyrate_limiter.errors import WrongType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from types import TracebackType
 
     from pyrate_limiter.abstracts.algorithm import Decision, State, StateAlgorithm
@@ -77,7 +77,7 @@ class SQLiteStateStore(StateRecord, StateStore):
         if isinstance(source, sqlite3.Connection):
             self._db = Database(None, source, schema=schema)
         elif isinstance(source, (str, os.PathLike)):
-            self._db = Database(_file_name(source), schema=schema)
+            self._db = Database(file_name(source), schema=schema)
         else:
             raise WrongType("source", source, "a path or a sqlite3.Connection")
         self._kept: str | None = None

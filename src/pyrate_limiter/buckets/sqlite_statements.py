@@ -103,8 +103,7 @@ class Statements:
         )
         its = f"bucket = {quoted(table, chr(39))}"
         self.drop_quiet = tuple(
-            f"DELETE FROM {side} WHERE {its} "
-            f"AND NOT EXISTS (SELECT 1 FROM {name} WHERE name = key)"
+            f"DELETE FROM {side} WHERE {its} AND NOT EXISTS (SELECT 1 FROM {name} WHERE name = key)"
             for side in ("pyrate_limiter_claims", "pyrate_limiter_clocks")
         )
         # Claims to come.
