@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import pytest
 
@@ -35,12 +36,11 @@ WORKER = """
 
 def start(path, limit, interval, seconds, how="plain", python=sys.executable):
     process = subprocess.Popen(
-        [python, "-c", textwrap.dedent(WORKER), str(path), str(limit), str(interval), str(seconds)]
-        + [how],
+        [python, "-c", textwrap.dedent(WORKER), path, str(limit), str(interval), str(seconds), how],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        cwd=os.path.dirname(path),
+        cwd=Path(path).parent,
     )
     assert process.stdout.readline() == "ready\n"
     return process

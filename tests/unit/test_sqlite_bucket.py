@@ -1,3 +1,5 @@
+# Paths are text here, as programs give them.
+# ruff: noqa: PTH
 """SQLiteBucket: files, connections, clocks, and what can go wrong with a database."""
 
 import asyncio
@@ -13,8 +15,8 @@ import time
 import pytest
 
 from pyrate_limiter import (
-    FixedWindow,
     GCRA,
+    FixedWindow,
     Limiter,
     Rate,
     RateItem,
@@ -167,7 +169,7 @@ def test_a_wrong_argument_is_refused_before_a_file_is_made(path):
     assert not os.path.exists(path)
 
 
-# The log ------------------------------------------------------------------------------------------
+# The log ----------------------------------------------------------------------------------------
 
 
 def test_two_buckets_on_one_file_are_one_log(path):
@@ -284,7 +286,7 @@ def test_many_live_rows_are_judged_exactly(path, live):
         assert bucket.check(RateItem("a", T + HOUR + 1)).remaining == live
 
 
-# The clock ------------------------------------------------------------------------------------------
+# The clock --------------------------------------------------------------------------------------
 
 
 def test_the_clock_is_the_epoch_and_follows_frozen_time(path):
@@ -351,7 +353,7 @@ def test_time_spent_waiting_for_the_file_does_not_date_a_unit_back(path):
         assert rows(path)[0][2] == T + 700
 
 
-# Connections ----------------------------------------------------------------------------------------
+# Connections ------------------------------------------------------------------------------------
 
 
 def test_a_handed_in_connection_stays_open_and_as_it_is(path):
@@ -410,7 +412,7 @@ def test_a_transaction_of_the_callers_is_neither_committed_nor_lost(path):
     conn.close()
 
 
-# What can go wrong ------------------------------------------------------------------------------------
+# What can go wrong ------------------------------------------------------------------------------
 
 
 def test_a_locked_database_is_waited_for(path):
@@ -541,7 +543,7 @@ def test_a_file_without_a_place_is_an_error(tmp_path):
         SQLiteBucket.init_from_file([Rate(1, 1)], db_path=str(tmp_path / "no" / "such.db"))
 
 
-# Ready made -------------------------------------------------------------------------------------------
+# Ready made -------------------------------------------------------------------------------------
 
 
 def test_ready_made_sqlite_limiters(path):

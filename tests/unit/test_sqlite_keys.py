@@ -57,13 +57,13 @@ class TestOneKey(BucketConformance):
         self.made += 1
         factory = SQLiteBucket.per_key(self.path, f"t{self.made}").keyed_factory(rates)
         self.factories.append(factory)
-        return factory.bucket("it's a \"key\"")
+        return factory.bucket('it\'s a "key"')
 
 
 def test_each_name_is_limited_by_itself(path):
     limiter, clock = keyed(path, Rate(2, 1000), Rate(3, 10_000))
     with limiter:
-        for name in ("ann", "bob", "it's \"x\"; --"):
+        for name in ("ann", "bob", 'it\'s "x"; --'):
             answers = [limiter.try_acquire(name, blocking=False) for _ in range(3)]
             assert answers == [True, True, False]
         clock.advance(1001)
@@ -161,7 +161,7 @@ def test_wrong_arguments_are_refused(path):
         SQLiteStateStore(7, "key")
 
 
-# States ---------------------------------------------------------------------------------------------
+# States -----------------------------------------------------------------------------------------
 
 
 def state_bucket(source, key, *rates):

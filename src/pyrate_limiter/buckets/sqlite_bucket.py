@@ -228,7 +228,7 @@ class SQLiteBucket(AbstractBucket):
         self._log._rates = checked
 
     @property
-    def failing_rate(self) -> Rate | None:  # type: ignore[override] # the log has it
+    def failing_rate(self) -> Rate | None:
         """See `AbstractBucket.failing_rate`."""
         return self._log.failing_rate
 

@@ -24,13 +24,24 @@ def file_name(db_path: str | os.PathLike[str] | None) -> str:
     return path if path == ":memory:" else os.path.abspath(path)
 
 
+def tag_of(path: str | None) -> tuple[int, int] | None:
+    """What tells a file from another one of the same name; None if there is none."""
+    try:
+        found = os.stat(path or "")
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def plain_cursor(conn: sqlite3.Connection) -> sqlite3.Cursor:
+    """A cursor that gives plain tuples, whatever the caller has chosen for himself."""
     cursor = conn.cursor()
-    cursor.row_factory = None  # plain tuples, whatever the caller has chosen for himself
+    cursor.row_factory = None
     return cursor
 
 
 def is_busy(error: sqlite3.Error) -> bool:
+    """Whether it is another connection that is in the way."""
     code = getattr(error, "sqlite_errorcode", None)
     if code is not None:
         return code & 0xFF in (5, 6)  # SQLITE_BUSY, SQLITE_LOCKED
@@ -38,6 +49,11 @@ def is_busy(error: sqlite3.Error) -> bool:
 
 
 def path_of(conn: sqlite3.Connection) -> str:
+    """The file of a connection, empty if it has none.
+
+    Raises:
+        UnusableConnection: it cannot be used here.
+    """
     if getattr(conn, "autocommit", None) is False:
         msg = (
             "a connection with autocommit=False is never outside a transaction, so that nobody "
@@ -55,6 +71,7 @@ def path_of(conn: sqlite3.Connection) -> str:
 
 
 def dispose(own: list[sqlite3.Connection | None], pid: int, removed: str | None) -> None:
+    """Close a connection of this process, and remove a temporary file."""
     conn, own[0] = own[0], None
     if pid != os.getpid():
         parked.append(conn)

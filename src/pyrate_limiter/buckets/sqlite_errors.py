@@ -1,4 +1,4 @@
-"""What can go wrong with a database file. Apart from `errors`, so that no sqlite3 is imported there.
+"""What can go wrong with a database file. Apart from `errors`, which imports no sqlite3.
 
 What SQLite itself reports (read-only, full, corrupt) passes through as it is.
 """

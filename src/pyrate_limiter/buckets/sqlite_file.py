@@ -18,6 +18,7 @@ from pyrate_limiter.buckets.sqlite_connections import (
     parked,
     path_of,
     plain_cursor,
+    tag_of,
 )
 from pyrate_limiter.buckets.sqlite_errors import (
     DatabaseLocked,
@@ -211,13 +212,7 @@ class Database:
             raise DatabaseLocked(self.path or "it", patience)
 
     def _is_there(self) -> bool:
-        if self._tag is None:
-            return True
-        try:
-            found = os.stat(self.path or "")
-        except FileNotFoundError:
-            return False
-        return (found.st_dev, found.st_ino) == self._tag
+        return self._tag is None or tag_of(self.path) == self._tag
 
     def _ready(self) -> Any:
         """A cursor of a connection that may be used here and now."""
@@ -228,7 +223,7 @@ class Database:
                 self._cursor = plain_cursor(self._handed)
             return self._cursor
         if not self._is_there():
-            if not os.path.exists(self.path or ""):
+            if tag_of(self.path) is None:
                 raise DatabaseVanished(self.path or "")
             # Closing it would remove the log that belongs to the new file.
             self._park()
@@ -239,7 +234,7 @@ class Database:
         return self._cursor
 
     def _connect(self) -> None:
-        if self.is_file and self._tag is not None and not os.path.exists(self.path or ""):
+        if self._tag is not None and tag_of(self.path) is None:
             raise DatabaseVanished(self.path or "")
         if self._handed is not None and not self.is_file:
             msg = (
@@ -261,9 +256,7 @@ class Database:
         self._own[0] = conn
         self._prepared = False
         self._cursor = plain_cursor(conn)
-        if self.is_file:
-            found = os.stat(self.path or "")
-            self._tag = (found.st_dev, found.st_ino)
+        self._tag = tag_of(self.path) if self.is_file else None
 
     def _insist(self, step: Callable[[], Any], deadline: float) -> None:
         """Do it, again and again while the database is busy."""

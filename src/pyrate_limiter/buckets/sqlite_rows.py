@@ -106,7 +106,10 @@ class RowLog(RowTable):
         if self._known is None:
             return None
         now: Any = self._clock.now()
-        known = self._still_known(now, weight) if now.__class__ is int else discard(now)
+        if now.__class__ is not int:
+            discard(now)
+            return None
+        known = self._still_known(now, weight)
         if known is None:
             return None
         self.failing_rate = known.rate

@@ -11,7 +11,7 @@ from pyrate_limiter.abstracts.store import StateStore
 from pyrate_limiter.buckets.sqlite_connections import file_name
 from pyrate_limiter.buckets.sqlite_file import Database
 from pyrate_limiter.buckets.sqlite_statements import quoted
-from pyrate_limiter.buckets.state_record import StateRecord
+from pyrate_limiter.buckets.state_record import FOREVER, StateRecord
 from pyrate_limiter.clocks import AbstractClock, WallClock
 from pyrate_limiter.errors import WrongType
 
@@ -62,8 +62,11 @@ class SQLiteStateStore(StateRecord, StateStore):
         self.key = key
         name = quoted(table)
         schema = (
-            f"CREATE TABLE IF NOT EXISTS {name} "
-            "(key TEXT PRIMARY KEY, state TEXT NOT NULL, idle_at INTEGER NOT NULL) WITHOUT ROWID",
+            (
+                f"CREATE TABLE IF NOT EXISTS {name} "
+                "(key TEXT PRIMARY KEY, state TEXT NOT NULL, idle_at INTEGER NOT NULL) "
+                "WITHOUT ROWID"
+            ),
             f"CREATE INDEX IF NOT EXISTS {quoted(table + '_idle_at')} ON {name} (idle_at)",
         )
         self._read = f"SELECT state FROM {name} WHERE key = ?"
@@ -100,12 +103,10 @@ class SQLiteStateStore(StateRecord, StateStore):
             return
         self._kept = dumped
         _, reset = algorithm.outlook(rates, self._current(algorithm, rates), self._latest)
-        if reset is None:
-            idle_at = 1 << 62
-        else:
-            # Kept for longer than it is owed: what time it last was tells whether the clock has
-            # stepped back, and a claim is kept until its waiter must have gone.
-            idle_at = now + reset + rates[-1].interval + _LINGER_MS
+        # Kept for longer than it is owed: what time it last was tells whether the clock has stepped
+        # back, and a claim is kept until its waiter must have gone.
+        kept_ms = FOREVER // 2 if reset is None else reset + rates[-1].interval + _LINGER_MS
+        idle_at = now + kept_ms
         self._db.run(self._save, (self.key, dumped, idle_at))
         self._writes += 1
         if self._writes % _SWEEP_EVERY == 1:

@@ -6,14 +6,18 @@ from functools import lru_cache
 
 SIDE_TABLES = (
     # Claims whose waiters have still to go: units by moment, in ms.
-    "CREATE TABLE IF NOT EXISTS pyrate_limiter_claims (bucket TEXT NOT NULL, key TEXT NOT NULL, "
-    "moment INTEGER NOT NULL, units INTEGER NOT NULL, PRIMARY KEY (bucket, key, moment)) "
-    "WITHOUT ROWID",
+    (
+        "CREATE TABLE IF NOT EXISTS pyrate_limiter_claims (bucket TEXT NOT NULL, key TEXT NOT NULL,"
+        " moment INTEGER NOT NULL, units INTEGER NOT NULL, PRIMARY KEY (bucket, key, moment)) "
+        "WITHOUT ROWID"
+    ),
     # How far the clock had come when a claim was last made, the last claim's moment, and by how
     # much the clock has stepped back in all.
-    "CREATE TABLE IF NOT EXISTS pyrate_limiter_clocks (bucket TEXT NOT NULL, key TEXT NOT NULL, "
-    "latest INTEGER NOT NULL, moment INTEGER NOT NULL, stepped INTEGER NOT NULL, "
-    "PRIMARY KEY (bucket, key)) WITHOUT ROWID",
+    (
+        "CREATE TABLE IF NOT EXISTS pyrate_limiter_clocks (bucket TEXT NOT NULL, key TEXT NOT NULL,"
+        " latest INTEGER NOT NULL, moment INTEGER NOT NULL, stepped INTEGER NOT NULL, "
+        "PRIMARY KEY (bucket, key)) WITHOUT ROWID"
+    ),
 )
 
 
