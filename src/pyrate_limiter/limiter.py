@@ -49,6 +49,7 @@ __all__ = [
     "RateItem",
     "SingleBucketFactory",
     "combined_lock",
+    "sleep",
 ]
 
 
