@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{row.name:<28} {row.title} [{row.unit}] {row.target or ''}")
         return 0
     _say("building the two environments")
-    pythons = build()
+    pythons = build("filelock")
     results = _run(chosen, pythons, options.repeats)
     lines = [_line(row, results[row.name]) for row in chosen]
     lines.append(_over_line(results))

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     )
     from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
     from pyrate_limiter.buckets.in_memory_state import InMemoryStateStore
+    from pyrate_limiter.buckets.sqlite_bucket import SQLiteBucket, SQLiteClock
+    from pyrate_limiter.buckets.sqlite_queries import SQLiteQueries
+    from pyrate_limiter.buckets.sqlite_state import SQLiteStateStore
     from pyrate_limiter.buckets.state_bucket import StateBucket
     from pyrate_limiter.clocks import (
         AbstractClock,
@@ -39,7 +42,11 @@ if TYPE_CHECKING:
     from pyrate_limiter.errors import PyrateError, RateLimitExceeded
     from pyrate_limiter.keyed import KeyedBucketFactory
     from pyrate_limiter.limiter import Limiter, SingleBucketFactory
-    from pyrate_limiter.utils import id_generator, validate_rate_list
+    from pyrate_limiter.utils import (
+        dedicated_sqlite_clock_connection,
+        id_generator,
+        validate_rate_list,
+    )
 
 __all__ = [
     "GCRA",
@@ -62,6 +69,10 @@ __all__ = [
     "Rate",
     "RateItem",
     "RateLimitExceeded",
+    "SQLiteBucket",
+    "SQLiteClock",
+    "SQLiteQueries",
+    "SQLiteStateStore",
     "SingleBucketFactory",
     "SlidingWindowLog",
     "StateAlgorithm",
@@ -70,6 +81,7 @@ __all__ = [
     "TokenBucket",
     "WallClock",
     "__version__",
+    "dedicated_sqlite_clock_connection",
     "id_generator",
     "limiter_factory",
     "validate_rate_list",
@@ -88,13 +100,16 @@ _PLACES = {
         "abstracts.wrappers": "BucketAsyncWrapper",
         "buckets.in_memory_bucket": "InMemoryBucket",
         "buckets.in_memory_state": "InMemoryStateStore",
+        "buckets.sqlite_bucket": "SQLiteBucket SQLiteClock",
+        "buckets.sqlite_queries": "SQLiteQueries",
+        "buckets.sqlite_state": "SQLiteStateStore",
         "buckets.state_bucket": "StateBucket",
         "clocks": "AbstractClock MonotonicAsyncClock MonotonicClock WallClock",
         "errors": "PyrateError RateLimitExceeded",
         "keyed": "KeyedBucketFactory",
         "limiter": "Limiter SingleBucketFactory",
         "limiter_factory": "limiter_factory",
-        "utils": "id_generator validate_rate_list",
+        "utils": "dedicated_sqlite_clock_connection id_generator validate_rate_list",
     }.items()
     for name in names.split()
 }

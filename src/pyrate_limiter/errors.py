@@ -196,6 +196,17 @@ class AsyncBucketInSyncCode(PyrateError, RuntimeError):
     """A call that must answer at once met a bucket, clock or factory that has to be awaited."""
 
 
+class InvalidDatabase(PyrateError, ValueError):
+    """What was said about the database makes no sense together."""
+
+
+class BucketClosed(PyrateError, RuntimeError, AttributeError):
+    """The bucket was closed, and is asked for something that it cannot know any more."""
+
+    def __init__(self) -> None:
+        super().__init__("this bucket is closed: make a new one")
+
+
 class BucketRetired(PyrateError, RuntimeError):
     """A keyed factory has dropped this bucket because it was idle."""
 
@@ -218,3 +229,19 @@ class TooManyKeys(PyrateError, RuntimeError):
         )
         self.name: str = name
         self.max_keys: int = max_keys
+
+
+class MissingDriver(PyrateError, ImportError):
+    """A backend needs a package that is not installed.
+
+    Attributes:
+        package: what is missing.
+        extra: the extra of this distribution that brings it.
+    """
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f'{package} is not installed; it comes with: pip install "pyrate-limiter[{extra}]"'
+        )
+        self.package: str = package
+        self.extra: str = extra

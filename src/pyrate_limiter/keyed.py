@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pyrate_limiter.abstracts.awaiting import is_awaitable, then
 from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
 _RESCAN_SECONDS = 1.0  # after a look for idle keys that found none
+
+
+class KeyedStore(Protocol):
+    """A place that keeps the buckets of all names by itself; `Limiter.per_key` takes one."""
+
+    def keyed_factory(self, rates: Rate | Sequence[Rate]) -> BucketFactory:
+        """The factory of its buckets."""
 
 
 class KeyedBucketFactory(BucketFactory):

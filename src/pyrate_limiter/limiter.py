@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from pyrate_limiter._engine.steps import Program
     from pyrate_limiter.abstracts.algorithm import Decision
+    from pyrate_limiter.keyed import KeyedStore
 
     P = ParamSpec("P")
     R = TypeVar("R")
@@ -106,7 +107,7 @@ class Limiter:
         cls,
         rates: Rate | list[Rate],
         *,
-        bucket: Callable[[list[Rate]], AbstractBucket] = InMemoryBucket,
+        bucket: Callable[[list[Rate]], AbstractBucket] | KeyedStore = InMemoryBucket,
         max_keys: int = 100_000,
         buffer_ms: int = _ADAPTIVE,
         reserve_ahead: bool = True,
@@ -114,10 +115,18 @@ class Limiter:
         """A limiter that holds each name to the rates by itself.
 
         See `KeyedBucketFactory` for what the arguments mean, and for what happens at ``max_keys``.
+        A ``bucket`` such as ``SQLiteBucket.per_key("limits.db")`` keeps all names in one place of
+        its own, in which case ``max_keys`` means nothing.
         """
-        from pyrate_limiter.keyed import KeyedBucketFactory
+        factory: BucketFactory
+        keyed_factory = getattr(bucket, "keyed_factory", None)
+        if keyed_factory is not None:
+            factory = keyed_factory(rates)
+        else:
+            from pyrate_limiter.keyed import KeyedBucketFactory
 
-        factory = KeyedBucketFactory(rates, bucket=bucket, max_keys=max_keys)
+            make: Any = bucket
+            factory = KeyedBucketFactory(rates, bucket=make, max_keys=max_keys)
         return cls(factory, buffer_ms, reserve_ahead=reserve_ahead)
 
     def try_acquire(

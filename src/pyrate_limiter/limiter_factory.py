@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from pyrate_limiter._lazy import resolver
 from pyrate_limiter.abstracts.algorithm import TokenBucket
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.rate import Duration, Rate
 from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
 from pyrate_limiter.buckets.state_bucket import StateBucket
 from pyrate_limiter.limiter import _ADAPTIVE, Limiter
+
+if TYPE_CHECKING:
+    from pyrate_limiter.buckets.sqlite_bucket import SQLiteBucket
+else:  # found on first use: it loads sqlite3
+    __getattr__ = resolver(__name__, {"SQLiteBucket": "pyrate_limiter.buckets.sqlite_bucket"})
 
 __all__ = [
     "LIMITER",
@@ -16,9 +24,12 @@ __all__ = [
     "InMemoryBucket",
     "Limiter",
     "Rate",
+    "SQLiteBucket",
     "StateBucket",
     "TokenBucket",
     "create_inmemory_limiter",
+    "create_sqlite_bucket",
+    "create_sqlite_limiter",
     "create_token_bucket_limiter",
     "init_global_limiter",
 ]
@@ -34,6 +45,33 @@ def create_inmemory_limiter(
 ) -> Limiter:
     """A limiter with one rate, in this process's memory."""
     return Limiter(Rate(rate_per_duration, duration), buffer_ms)
+
+
+def create_sqlite_bucket(
+    rates: list[Rate],
+    db_path: str | None,
+    table_name: str = "pyrate_limiter",
+    use_file_lock: bool = False,
+) -> SQLiteBucket:
+    """A bucket in a table of a SQLite file; see `SQLiteBucket.init_from_file`."""
+    from pyrate_limiter.buckets.sqlite_bucket import SQLiteBucket
+
+    return SQLiteBucket.init_from_file(
+        rates, table_name, db_path, create_new_table=True, use_file_lock=use_file_lock
+    )
+
+
+def create_sqlite_limiter(
+    rate_per_duration: int = 3,
+    duration: int | Duration = Duration.SECOND,
+    db_path: str | None = None,
+    table_name: str = "rate_bucket",
+    buffer_ms: int = _ADAPTIVE,
+    use_file_lock: bool = False,
+) -> Limiter:
+    """A limiter with one rate, in a table of a SQLite file; a temporary one without a path."""
+    rates = [Rate(rate_per_duration, duration)]
+    return Limiter(create_sqlite_bucket(rates, db_path, table_name, use_file_lock), buffer_ms)
 
 
 def create_token_bucket_limiter(

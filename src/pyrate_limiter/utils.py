@@ -9,6 +9,7 @@ from pyrate_limiter._lazy import resolver
 from pyrate_limiter.errors import InvalidRateList, WrongType
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Sequence
 
     from pyrate_limiter.abstracts.rate import Rate
@@ -23,6 +24,13 @@ def id_generator(size: int = 10) -> str:
     import secrets
 
     return secrets.token_hex((size + 1) // 2)[:size]
+
+
+def dedicated_sqlite_clock_connection() -> sqlite3.Connection:
+    """A connection to an empty database in memory, for asking SQLite for the time."""
+    import sqlite3
+
+    return sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
 
 
 def validate_rate_list(rates: Sequence[Rate]) -> bool:

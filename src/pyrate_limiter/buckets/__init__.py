@@ -7,15 +7,25 @@ from pyrate_limiter._lazy import resolver
 if TYPE_CHECKING:
     from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
     from pyrate_limiter.buckets.in_memory_state import InMemoryStateStore
+    from pyrate_limiter.buckets.sqlite_bucket import SQLiteBucket
+    from pyrate_limiter.buckets.sqlite_state import SQLiteStateStore
     from pyrate_limiter.buckets.state_bucket import StateBucket
 
 _PLACES = {
     "InMemoryBucket": "pyrate_limiter.buckets.in_memory_bucket",
     "InMemoryStateStore": "pyrate_limiter.buckets.in_memory_state",
+    "SQLiteBucket": "pyrate_limiter.buckets.sqlite_bucket",
+    "SQLiteStateStore": "pyrate_limiter.buckets.sqlite_state",
     "StateBucket": "pyrate_limiter.buckets.state_bucket",
 }
 
-__all__ = ["InMemoryBucket", "InMemoryStateStore", "StateBucket"]
+__all__ = [
+    "InMemoryBucket",
+    "InMemoryStateStore",
+    "SQLiteBucket",
+    "SQLiteStateStore",
+    "StateBucket",
+]
 
 if not TYPE_CHECKING:  # a checker would take every name for known
     __getattr__ = resolver(__name__, _PLACES)

@@ -1,0 +1,349 @@
+"""The log in a SQLite database: it outlives the process, and is shared by those of one host."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from typing import TYPE_CHECKING, Any
+
+from pyrate_limiter.abstracts.algorithm import LogAlgorithm
+from pyrate_limiter.abstracts.bucket import AbstractBucket
+from pyrate_limiter.abstracts.rate import Rate, RateItem
+from pyrate_limiter.buckets.sqlite_connections import file_name
+from pyrate_limiter.buckets.sqlite_file import Database
+from pyrate_limiter.buckets.sqlite_queries import SQLiteQueries
+from pyrate_limiter.buckets.sqlite_rows import RowLog
+from pyrate_limiter.buckets.sqlite_statements import SIDE_TABLES, statements
+from pyrate_limiter.clocks import AbstractClock, WallClock
+from pyrate_limiter.errors import AlgorithmMismatch, InvalidDatabase, WrongType
+from pyrate_limiter.utils import sorted_rates
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pyrate_limiter.abstracts.algorithm import Decision
+    from pyrate_limiter.buckets.sqlite_keys import SQLiteKeys
+    from pyrate_limiter.utils import RateList
+
+__all__ = [
+    "AbstractBucket",
+    "AbstractClock",
+    "LogAlgorithm",
+    "Queries",
+    "Rate",
+    "RateItem",
+    "SQLiteBucket",
+    "SQLiteClock",
+]
+
+Queries = SQLiteQueries
+
+
+class SQLiteClock(WallClock):
+    """Milliseconds since the Unix epoch.
+
+    SQLite reads the clock of the host that it runs on. So does this, without asking it.
+
+    Args:
+        conn: a connection or a `SQLiteBucket`; kept as `conn`, and not used.
+    """
+
+    __slots__ = ("__dict__", "conn")
+
+    time_query = "SELECT CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
+    """How to ask SQLite for the same."""
+
+    def __init__(self, conn: sqlite3.Connection | SQLiteBucket | None) -> None:
+        self.conn = conn.conn if isinstance(conn, SQLiteBucket) else conn
+
+    @classmethod
+    def default(cls) -> SQLiteClock:
+        """A clock that needs no connection."""
+        return cls(None)
+
+
+class SQLiteBucket(AbstractBucket):
+    """A log of units in a table of a SQLite database, exact between threads and processes.
+
+    Each operation is one transaction, so it needs no other lock. A database that another process
+    is writing to is waited for: as long as the caller waits, and at least `busy_seconds`. Expired
+    units are dropped as the bucket is used. The cost does not grow with the number of live units.
+
+    Most programs want `init_from_file`. A connection that is handed in stays as it is and stays
+    open; in another thread than its own, or after a fork, a connection of the bucket's own to the
+    same file stands in for it. While the caller has a transaction open on it, the bucket's steps
+    are part of that.
+
+    Args:
+        rates: the limits; all of them hold.
+        conn: the connection.
+        table: the table's name; it is made if missing. Any characters are safe.
+        lock: held around each transaction, where given.
+        algorithm: a `LogAlgorithm`; `SlidingWindowLog` if left out.
+
+    Raises:
+        InvalidRateList: some rate of the list can never matter.
+        AlgorithmMismatch: the algorithm does not work on a log.
+        WrongType: ``conn`` is no connection, or ``table`` no text.
+        UnusableConnection: the connection cannot be used here.
+    """
+
+    is_async = False
+    blocks = True
+
+    def __init__(
+        self,
+        rates: Sequence[Rate],
+        conn: sqlite3.Connection,
+        table: str,
+        lock: Any = None,
+        algorithm: LogAlgorithm | None = None,
+    ) -> None:
+        checked = self._checked(rates, table, algorithm)
+        if not isinstance(conn, sqlite3.Connection):
+            raise WrongType("conn", conn, "a sqlite3.Connection")
+        schema = (statements(table).create, *SIDE_TABLES)
+        self._set_up(checked, Database(None, conn, lock, schema=schema), table, algorithm)
+
+    @classmethod
+    def init_from_file(
+        cls,
+        rates: Sequence[Rate],
+        table: str = "rate_bucket",
+        db_path: str | None = None,
+        create_new_table: bool = True,
+        use_file_lock: bool = False,
+        algorithm: LogAlgorithm | None = None,
+    ) -> SQLiteBucket:
+        """A bucket on a file, with a connection of its own, which `close` closes.
+
+        Args:
+            rates: see the class.
+            table: see the class.
+            db_path: the file; made if missing. None is a new temporary file, removed on close.
+            create_new_table: whether to make the table where it is missing.
+            use_file_lock: whether to hold the lock file ``db_path + ".lock"`` around each
+                transaction. Only needed beside programs that run 4.5.1, which do so.
+            algorithm: see the class.
+
+        Raises:
+            InvalidDatabase: a file lock without a path.
+            MissingDriver: a file lock, and filelock is not installed.
+            sqlite3.OperationalError: the file cannot be opened, or the table is missing.
+        """
+        checked = cls._checked(rates, table, algorithm)
+        lock: Any = None
+        if use_file_lock:
+            from pyrate_limiter.buckets.file_lock import SharedFileLock
+
+            if db_path is None:
+                raise InvalidDatabase("db_path must be specified when using use_file_lock")
+            lock = SharedFileLock(os.path.abspath(db_path) + ".lock")
+        sql = statements(table)
+        schema = (sql.create, *SIDE_TABLES) if create_new_table else SIDE_TABLES
+        temporary = db_path is None
+        db = Database(file_name(db_path), lock=lock, temporary=temporary, schema=schema)
+        try:
+            db.begin()
+            try:
+                db.run(sql.exists).fetchone()
+            except BaseException as error:
+                db.end(error)
+                raise
+            db.end(None)
+        except BaseException:
+            db.close()
+            raise
+        bucket = cls.__new__(cls)
+        bucket._set_up(checked, db, table, algorithm)
+        if not temporary and db.is_file:
+            bucket._recipe = (table, db.path, create_new_table, use_file_lock)
+        return bucket
+
+    @staticmethod
+    def per_key(
+        source: str | os.PathLike[str] | sqlite3.Connection, table: str = "rate_buckets"
+    ) -> SQLiteKeys:
+        """For ``Limiter.per_key(rates, bucket=...)``: a log for each name, all in one table.
+
+        Names cost rows and no objects, and one in which nothing counts any more leaves nothing
+        behind. ``max_keys`` does not apply.
+
+        Args:
+            source: a file, made if missing, or a connection, which stays open.
+            table: the table's name; it is made if missing. Its format is not that of 4.5.1.
+
+        Raises:
+            WrongType: ``source`` is neither path nor connection, or ``table`` no text.
+        """
+        from pyrate_limiter.buckets.sqlite_keys import SQLiteKeys
+
+        return SQLiteKeys(source, table)
+
+    _recipe: tuple[Any, ...] | None = None  # how another process opens it
+
+    @classmethod
+    def _checked(cls, rates: Sequence[Rate], table: str, algorithm: Any) -> RateList:
+        if algorithm is not None and not isinstance(algorithm, LogAlgorithm):
+            raise AlgorithmMismatch(algorithm, cls.__name__, "a LogAlgorithm")
+        if not isinstance(table, str) or not table or "\0" in table:
+            raise WrongType("table", table, "a text without null characters, not empty")
+        return sorted_rates(rates)
+
+    def _set_up(
+        self, rates: RateList, db: Database, table: str, algorithm: LogAlgorithm | None
+    ) -> None:
+        self.table = table
+        self._db = db
+        self._log = RowLog(rates, algorithm, SQLiteClock(None), db, statements(table))
+
+    @property
+    def busy_seconds(self) -> float:
+        """How long a writer of another process is waited for at least, in seconds."""
+        return self._db.busy_seconds
+
+    @busy_seconds.setter
+    def busy_seconds(self, seconds: float) -> None:
+        self._db.busy_seconds = seconds
+
+    @property
+    def conn(self) -> sqlite3.Connection | None:
+        """The connection; None once closed."""
+        return self._db.connection
+
+    @property
+    def lock(self) -> Any:
+        """The lock that is held around each transaction, or None."""
+        return self._db.lock
+
+    @property
+    def rates(self) -> RateList:
+        """See `AbstractBucket.rates`."""
+        return self._log._rates
+
+    @rates.setter
+    def rates(self, rates: Sequence[Rate]) -> None:
+        checked = sorted_rates(rates)
+        self._log._known = None
+        self._log._rates = checked
+
+    @property
+    def failing_rate(self) -> Rate | None:
+        """See `AbstractBucket.failing_rate`."""
+        return self._log.failing_rate
+
+    @failing_rate.setter
+    def failing_rate(self, rate: Rate | None) -> None:
+        self._log.failing_rate = rate
+
+    @property
+    def _algorithm(self) -> Any:
+        return self._log._algorithm
+
+    @property
+    def _clock(self) -> AbstractClock:
+        return self._log._clock
+
+    @_clock.setter
+    def _clock(self, clock: AbstractClock) -> None:
+        self._log._clock = clock
+
+    def straight(self) -> Callable[[str, int], bool | None] | None:
+        """`take`, unless a subclass changes what `put` does."""
+        changed = any(
+            getattr(type(self), name) is not getattr(SQLiteBucket, name)
+            for name in ("put", "put_decision", "waiting", "claim", "now", "limiter_lock")
+        )
+        return None if changed else self.take
+
+    def take(self, name: str, weight: int) -> bool | None:
+        """False where the last refusal still stands, which is known without waiting; else None."""
+        del name
+        return self._log.still_refused(weight)
+
+    def now(self) -> int:
+        """See `AbstractBucket.now`."""
+        return self._log._clock.now()  # type: ignore[return-value] # as the clock is
+
+    def put(self, item: RateItem) -> bool:
+        """See `AbstractBucket.put`."""
+        return self._log.put(item)
+
+    def put_decision(self, item: RateItem) -> Decision:
+        """See `AbstractBucket.put_decision`."""
+        return self._log.put_decision(item)
+
+    def waiting(self, item: RateItem) -> int:
+        """See `AbstractBucket.waiting`."""
+        return self._log.waiting(item)
+
+    def claim(self, item: RateItem, patience_ms: int = 0, buffer_ms: int | None = None) -> Decision:
+        """See `AbstractBucket.claim`.
+
+        The item is stamped anew when the database is free, so that no time that was spent waiting
+        for it dates a unit back.
+        """
+        return self._log.claim(item, patience_ms, buffer_ms)
+
+    def settle(self, item: RateItem, now: int, patience_ms: int = 0) -> Decision:
+        """See `AbstractBucket.settle`."""
+        return self._log.settle(item, now, patience_ms)
+
+    def release(self, item: RateItem) -> bool:
+        """See `AbstractBucket.release`."""
+        return self._log.release(item)
+
+    def check(self, item: RateItem) -> Decision:
+        """See `AbstractBucket.check`."""
+        return self._log.check(item)
+
+    def pause(self, item: RateItem, decision: Decision) -> float:
+        """See `AbstractBucket.pause`."""
+        return self._log.pause(item, decision)
+
+    def leak(self, current_timestamp: int | None = None) -> int:
+        """See `AbstractBucket.leak`. 0 once closed."""
+        return 0 if self._db.closed else self._log.leak(current_timestamp)
+
+    def flush(self) -> None:
+        """See `AbstractBucket.flush`. A file that is gone is made anew."""
+        self._log.flush()
+
+    def count(self) -> int:
+        """See `AbstractBucket.count`."""
+        return self._log.count()
+
+    def peek(self, index: int) -> RateItem | None:
+        """See `AbstractBucket.peek`."""
+        return self._log.peek(index)
+
+    def limiter_lock(self) -> Any:
+        """The file lock, or the lock that was handed in; None without."""
+        return self._db.lock
+
+    def close(self) -> None:
+        """Close the file, and remove it if it is temporary. A handed-in connection stays open."""
+        self._db.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process opens the same file again."""
+        if self._recipe is None:
+            raise WrongType(
+                "a SQLiteBucket that is to be pickled",
+                self,
+                "one that init_from_file opened on a named file",
+            )
+        table, path, create, use_file_lock = self._recipe
+        return _reopen, (
+            type(self),
+            self.rates,
+            table,
+            path,
+            create,
+            use_file_lock,
+            self._algorithm,
+        )
+
+
+def _reopen(cls: type[SQLiteBucket], *arguments: Any) -> SQLiteBucket:
+    return cls.init_from_file(*arguments)

@@ -1,0 +1,209 @@
+"""A state in a row of a SQLite table: it outlives the process, and is shared by those of a host."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from typing import TYPE_CHECKING
+
+from pyrate_limiter.abstracts.store import StateStore
+from pyrate_limiter.buckets.sqlite_connections import file_name
+from pyrate_limiter.buckets.sqlite_file import Database
+from pyrate_limiter.buckets.sqlite_statements import quoted
+from pyrate_limiter.buckets.state_record import FOREVER, StateRecord
+from pyrate_limiter.clocks import AbstractClock, WallClock
+from pyrate_limiter.errors import WrongType
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from pyrate_limiter.abstracts.algorithm import Decision, State, StateAlgorithm
+    from pyrate_limiter.abstracts.rate import Rate, RateItem
+
+_SWEEP_EVERY = 256  # writes of this process between two looks for keys with nothing owed
+_LINGER_MS = 60_000
+_SWEEP_AT_MOST = 1024  # keys removed at a time
+
+
+class SQLiteStateStore(StateRecord, StateStore):
+    """One state in a SQLite database, under a key; many keys share a table.
+
+    Each step is one transaction, exact between threads and processes. Keys on which nothing is
+    owed any more are removed from the table as it is used.
+
+    Args:
+        source: a file, made if missing, or a connection, which stays as it is and stays open; see
+            `SQLiteBucket`.
+        key: which state; any text.
+        table: the table's name; it is made if missing.
+
+    Raises:
+        WrongType: ``key`` or ``table`` is no text, or ``source`` neither path nor connection.
+        UnusableConnection: the connection cannot be used here.
+        sqlite3.OperationalError: the file cannot be opened.
+    """
+
+    default_clock: AbstractClock = WallClock()
+    keeps_claims = True
+    blocks = True
+
+    def __init__(
+        self,
+        source: str | os.PathLike[str] | sqlite3.Connection,
+        key: str,
+        table: str = "pyrate_limiter_states",
+    ) -> None:
+        for field, text in (("key", key), ("table", table)):
+            if not isinstance(text, str) or (field == "table" and not text) or "\0" in table:
+                raise WrongType(field, text, "a text")
+        super().__init__()
+        self.key = key
+        name = quoted(table)
+        schema = (
+            (
+                f"CREATE TABLE IF NOT EXISTS {name} "
+                "(key TEXT PRIMARY KEY, state TEXT NOT NULL, idle_at INTEGER NOT NULL) "
+                "WITHOUT ROWID"
+            ),
+            f"CREATE INDEX IF NOT EXISTS {quoted(table + '_idle_at')} ON {name} (idle_at)",
+        )
+        self._read = f"SELECT state FROM {name} WHERE key = ?"
+        self._save = f"INSERT OR REPLACE INTO {name} VALUES (?, ?, ?)"
+        self._forget = f"DELETE FROM {name} WHERE key = ?"
+        self._sweep = (
+            f"DELETE FROM {name} WHERE key IN "
+            f"(SELECT key FROM {name} WHERE idle_at < ? ORDER BY idle_at LIMIT {_SWEEP_AT_MOST})"
+        )
+        self._writes = 0
+        if isinstance(source, sqlite3.Connection):
+            self._db = Database(None, source, schema=schema)
+        elif isinstance(source, (str, os.PathLike)):
+            self._db = Database(file_name(source), schema=schema)
+        else:
+            raise WrongType("source", source, "a path or a sqlite3.Connection")
+        self._kept: str | None = None
+
+    def _within(self, patience_ms: int = 0) -> _Step:
+        return _Step(self, patience_ms / 1000)
+
+    def _fetch(self) -> None:
+        row = self._db.run(self._read, (self.key,)).fetchone()
+        self._kept = None if row is None else row[0]
+        if row is None:
+            self._clear()
+        else:
+            self.load(json.loads(row[0]))
+
+    def _keep(self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int) -> None:
+        """Write the record down, and when it may be removed."""
+        dumped = json.dumps(self.dump(), separators=(",", ":"))
+        if dumped == self._kept:
+            return
+        self._kept = dumped
+        _, reset = algorithm.outlook(rates, self._current(algorithm, rates), self._latest)
+        # Kept for longer than it is owed: what time it last was tells whether the clock has stepped
+        # back, and a claim is kept until its waiter must have gone.
+        kept_ms = FOREVER // 2 if reset is None else reset + rates[-1].interval + _LINGER_MS
+        idle_at = now + kept_ms
+        self._db.run(self._save, (self.key, dumped, idle_at))
+        self._writes += 1
+        if self._writes % _SWEEP_EVERY == 1:
+            self._db.run(self._sweep, (now,))
+
+    def check(
+        self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int, weight: int
+    ) -> Decision:
+        """See `StateStore.check`."""
+        with self._within():
+            before = self._state
+            decision = self._step(algorithm, rates, self._observe(now, rates), weight)
+            if decision.allowed or before is not self._state:
+                self._keep(algorithm, rates, now)
+            return decision
+
+    def claim(
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        item: RateItem,
+        patience_ms: int,
+        buffer_ms: int,
+    ) -> Decision:
+        """See `StateStore.claim`."""
+        now = item.timestamp
+        with self._within(patience_ms):
+            decision = self._claim(algorithm, rates, item, patience_ms, buffer_ms)
+            if decision.allowed:
+                self._keep(algorithm, rates, now)
+            return decision
+
+    def settle(
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        item: RateItem,
+        now: int,
+        patience_ms: int,
+    ) -> Decision:
+        """See `StateStore.settle`."""
+        with self._within(patience_ms):
+            decision = self._settle(algorithm, rates, item, now, patience_ms)
+            self._keep(algorithm, rates, now)
+            return decision
+
+    def release(self, algorithm: StateAlgorithm, rates: Sequence[Rate], item: RateItem) -> bool:
+        """See `StateStore.release`."""
+        with self._within():
+            released = self._release(algorithm, rates, item)
+            self._keep(algorithm, rates, self._latest - self._skew)
+            return released
+
+    def forecast(
+        self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int, weight: int
+    ) -> Decision:
+        """See `StateStore.forecast`."""
+        with self._within():
+            return self._forecast(algorithm, rates, now, weight)
+
+    def moment(self, item: RateItem) -> int:
+        """See `StateStore.moment`."""
+        return item.timestamp - self._skew
+
+    def read(self, algorithm: StateAlgorithm, rates: Sequence[Rate]) -> State:
+        """See `StateStore.read`."""
+        with self._within():
+            return self._current(algorithm, rates)
+
+    def reset(self) -> None:
+        """See `StateStore.reset`. A file that is gone is made anew."""
+        self._db.start_anew()
+        with self._within():
+            self._db.run(self._forget, (self.key,))
+
+    def close(self) -> None:
+        """Close the file that was opened here. May be called again."""
+        self._db.close()
+
+
+class _Step:
+    """A transaction in which the store is the record of its key."""
+
+    __slots__ = ("_seconds", "_store")
+
+    def __init__(self, store: SQLiteStateStore, seconds: float) -> None:
+        self._store, self._seconds = store, seconds
+
+    def __enter__(self) -> None:
+        self._store._db.begin(self._seconds)
+        try:
+            self._store._fetch()
+        except BaseException as error:
+            self._store._db.end(error)
+            raise
+
+    def __exit__(
+        self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
+    ) -> None:
+        self._store._db.end(error)

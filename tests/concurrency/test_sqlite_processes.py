@@ -1,0 +1,220 @@
+"""Processes on one SQLite file: killed, suspended, running 4.5.1."""
+
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from pyrate_limiter import Rate, RateItem, SQLiteBucket
+
+WORKER = """
+    import sys, time
+    from pyrate_limiter import Limiter, Rate, SQLiteBucket
+
+    path, limit, interval, seconds, how = sys.argv[1:]
+    bucket = SQLiteBucket.init_from_file(
+        [Rate(int(limit), int(interval))], db_path=path, use_file_lock=how == "lock"
+    )
+    options = {} if how != "lock" or not hasattr(Limiter, "check") else {"reserve_ahead": False}
+    limiter = Limiter(bucket, **options)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    end = time.time() + float(seconds)
+    while time.time() < end:
+        if limiter.try_acquire("x", timeout=5) is True:
+            print(time.time_ns() // 1_000_000, flush=True)
+"""
+
+
+def start(path, limit, interval, seconds, how="plain", python=sys.executable):
+    process = subprocess.Popen(
+        [python, "-c", textwrap.dedent(WORKER), path, str(limit), str(interval), str(seconds), how],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(path).parent,
+    )
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def go(processes):
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+
+
+def admissions(process):
+    output, _ = process.communicate(timeout=60)
+    # A killed process may have left half a line.
+    return [int(line) for line in output.splitlines() if len(line) == 13]
+
+
+def stored(path):
+    conn = sqlite3.connect(path)
+    try:
+        rows = conn.execute("SELECT item_timestamp FROM rate_bucket ORDER BY rowid").fetchall()
+        assert conn.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    finally:
+        conn.close()
+    return [stamp for (stamp,) in rows]
+
+
+def assert_within(stamps, limit, interval):
+    stamps = sorted(stamps)
+    for first, last in zip(stamps, stamps[limit:]):
+        assert last - first > interval, f"{limit + 1} units within {last - first} ms"
+
+
+@pytest.mark.parametrize("how", ["plain", "lock"])
+def test_processes_that_are_killed_and_suspended_keep_to_the_limit(tmp_path, how):
+    path = str(tmp_path / "limits.db")
+    limit, interval, seconds = 30, 200, 5.0  # too few for the bucket to drop any
+    processes = [start(path, limit, interval, seconds, how) for _ in range(8)]
+    go(processes)
+    rng = random.Random(7)
+    doomed, sleepers = processes[:3], processes[3:5]
+    for process, sleeper in zip(doomed, [*sleepers, None]):
+        time.sleep(0.3 + rng.random() * 0.3)
+        process.send_signal(signal.SIGKILL)
+        if sleeper is not None:
+            sleeper.send_signal(signal.SIGSTOP)
+            time.sleep(1.0)
+            sleeper.send_signal(signal.SIGCONT)
+    last_trouble = time.time() * 1000
+    seen = [admissions(process) for process in processes]
+    for process in processes[3:]:
+        assert process.returncode == 0
+    rows = stored(path)
+    assert rows == sorted(rows)
+    assert_within(rows, limit, interval)
+    for survivor in seen[5:]:
+        assert any(last_trouble < stamp < last_trouble + 2000 for stamp in survivor)
+    # All that was told to a caller is in the log; beside it only what the killed ones held.
+    told = sum(map(len, seen))
+    assert told > 15 * limit
+    assert told <= len(rows) <= told + len(doomed)
+
+
+def test_processes_with_room_to_spare_are_never_refused(tmp_path):
+    path = str(tmp_path / "limits.db")
+    program = """
+        import sys
+        from pyrate_limiter import Limiter, Rate, SQLiteBucket
+        limiter = Limiter(SQLiteBucket.init_from_file([Rate(800, 600_000)], db_path=sys.argv[1]))
+        print("ready", flush=True)
+        sys.stdin.readline()
+        print([limiter.try_acquire("x", blocking=False) for _ in range(300)].count(True))
+    """
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(program), path],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    go(processes)
+    assert sum(int(process.communicate(timeout=60)[0]) for process in processes) == 800
+    assert len(stored(path)) == 800
+
+
+def test_a_unit_counts_after_its_process_was_killed(tmp_path):
+    path = str(tmp_path / "limits.db")
+    program = """
+        import os, signal, sys
+        from pyrate_limiter import Rate, RateItem, SQLiteBucket
+        bucket = SQLiteBucket.init_from_file([Rate(3, 600_000)], db_path=sys.argv[1])
+        assert bucket.put(RateItem("x", bucket.now(), 2))
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program), path], check=False)
+    assert done.returncode == -signal.SIGKILL
+    with SQLiteBucket.init_from_file([Rate(3, 600_000)], db_path=path) as bucket:
+        assert bucket.count() == 2
+        assert not bucket.put(RateItem("x", bucket.now(), 2))
+        assert bucket.put(RateItem("x", bucket.now()))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_goes_on_with_a_connection_of_its_own(tmp_path):
+    with SQLiteBucket.init_from_file([Rate(3, 600_000)], db_path=tmp_path / "limits.db") as bucket:
+        assert bucket.put(RateItem("parent", bucket.now()))
+        child = os.fork()
+        if child == 0:
+            try:
+                admitted = bucket.put(RateItem("child", bucket.now()))
+                os._exit(0 if admitted and bucket.count() == 2 else 1)
+            finally:
+                os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert bucket.count() == 2
+        assert bucket.peek(0).name == "child"
+        assert bucket.put(RateItem("parent", bucket.now()))
+        assert not bucket.put(RateItem("parent", bucket.now()))
+
+
+@pytest.fixture(scope="module")
+def old_python(tmp_path_factory):
+    """An environment with 4.5.1 in it."""
+    folder = tmp_path_factory.mktemp("old") / "env"
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, timeout=120)
+    python = str(folder / ("Scripts" if os.name == "nt" else "bin") / "python")
+    install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    subprocess.run([*install, "pyrate-limiter==4.5.1", "filelock"], check=True, timeout=300)
+    yield python
+    shutil.rmtree(folder)
+
+
+@pytest.mark.timeout(400)
+def test_a_mixed_fleet_keeps_to_the_limit(tmp_path, old_python):
+    path = str(tmp_path / "limits.db")
+    limit, interval = 40, 400
+    old = [start(path, limit, interval, 4.0, "lock", old_python) for _ in range(2)]
+    new = [start(path, limit, interval, 4.0, "lock") for _ in range(3)]
+    go([*old, *new])
+    seen = [admissions(process) for process in [*old, *new]]
+    assert all(process.returncode == 0 for process in [*old, *new])
+    assert sum(map(len, seen[:2])) > 0
+    assert sum(map(len, seen[2:])) > 0
+    assert_within(stored(path), limit, interval)
+
+
+@pytest.mark.timeout(400)
+def test_a_file_that_451_wrote_still_counts(tmp_path, old_python):
+    path = str(tmp_path / "limits.db")
+    program = """
+        import sys
+        from pyrate_limiter import Rate, RateItem, SQLiteBucket
+        bucket = SQLiteBucket.init_from_file([Rate(10, 600_000)], db_path=sys.argv[1])
+        now = bucket.now()
+        for name, stamp in (("a", now), ("late", now - 500), ("b", now + 1)):
+            assert bucket.put(RateItem(name, stamp, 2))
+        bucket.close()
+    """
+    subprocess.run([old_python, "-c", textwrap.dedent(program), path], check=True, timeout=60)
+    with SQLiteBucket.init_from_file([Rate(10, 600_000)], db_path=path) as bucket:
+        assert bucket.count() == 6
+        assert not bucket.put(RateItem("c", bucket.now(), 5))
+        assert bucket.put(RateItem("c", bucket.now(), 4))
+        assert not bucket.put(RateItem("c", bucket.now()))
+        assert [bucket.peek(place).name for place in (0, 4, 6, 8)] == ["c", "b", "late", "a"]
+    check = """
+        import sys
+        from pyrate_limiter import Rate, RateItem, SQLiteBucket
+        bucket = SQLiteBucket.init_from_file([Rate(10, 600_000)], db_path=sys.argv[1])
+        assert bucket.count() == 10
+        assert not bucket.put(RateItem("d", bucket.now()))
+    """
+    subprocess.run([old_python, "-c", textwrap.dedent(check), path], check=True, timeout=60)

@@ -1,0 +1,65 @@
+"""The SQLite backends under the conformance suite."""
+
+import sqlite3
+
+import pytest
+
+from pyrate_limiter import FixedWindow, SQLiteBucket, SQLiteStateStore, StateBucket
+from pyrate_limiter.testing.conformance import BucketConformance
+
+
+class TestSQLiteBucket(BucketConformance):
+    claims = True
+
+    def make_bucket(self, rates):
+        return SQLiteBucket.init_from_file(rates)
+
+
+class TestSQLiteBucketWithFileLock(BucketConformance):
+    claims = True
+
+    @pytest.fixture(autouse=True)
+    def _folder(self, tmp_path):
+        self.folder, self.made = tmp_path, 0
+
+    def make_bucket(self, rates):
+        self.made += 1
+        path = str(self.folder / f"{self.made}.db")
+        return SQLiteBucket.init_from_file(rates, db_path=path, use_file_lock=True)
+
+
+class TestSQLiteBucketFixedWindow(BucketConformance):
+    claims = True
+
+    def make_bucket(self, rates):
+        return SQLiteBucket.init_from_file(rates, algorithm=FixedWindow())
+
+
+class TestHandedInConnection(BucketConformance):
+    claims = True
+
+    @pytest.fixture(autouse=True)
+    def _connections(self):
+        self.connections = []
+        yield
+        for conn in self.connections:
+            conn.close()
+
+    def make_bucket(self, rates):
+        conn = sqlite3.connect(":memory:", check_same_thread=False)
+        conn.row_factory = sqlite3.Row
+        self.connections.append(conn)
+        return SQLiteBucket(rates, conn, 'it\'s a "table"; --')
+
+
+class TestSQLiteStateStore(BucketConformance):
+    claims = True
+
+    @pytest.fixture(autouse=True)
+    def _folder(self, tmp_path):
+        self.folder, self.made = tmp_path, 0
+
+    def make_bucket(self, rates):
+        self.made += 1
+        store = SQLiteStateStore(self.folder / "states.db", f"key '{self.made}\"")
+        return StateBucket(rates, store=store)

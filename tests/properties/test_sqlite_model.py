@@ -1,0 +1,117 @@
+"""SQLiteBucket answers as InMemoryBucket does, however many connections share the file."""
+
+import random
+
+import pytest
+
+from pyrate_limiter import FixedWindow, InMemoryBucket, Rate, RateItem, SQLiteBucket
+from pyrate_limiter.testing import ManualClock
+
+T = 10**12
+STEPS = ("put", "put", "claim", "claim", "check", "settle", "release", "go", "leak")
+
+
+def answer(decision):
+    return (
+        decision.failing_rate,
+        decision.retry_after_ms,
+        decision.wait_ms,
+        decision.remaining,
+        decision.reset_after_ms,
+    )
+
+
+def play(rng, model, pick, clock, *, keyed=False):  # noqa: C901, PLR0912 - a list of steps
+    """Do the same at both; claims are settled, late or early, or given back.
+
+    A key's expired units may be dropped at any time, with those of the others.
+    """
+    open_claims = []
+    for _ in range(150):
+        real = pick()
+        step = rng.choice(STEPS)
+        name, weight, now = rng.choice("a" if keyed else "ab"), rng.randint(1, 4), clock.ms
+        if step == "put":
+            item = RateItem(name, now, weight)
+            assert real.put(item) == model.put(item)
+            assert (real.failing_rate is None) == (model.failing_rate is None)
+            if not open_claims:  # behind a queue the model may answer from an older refusal
+                assert real.failing_rate == model.failing_rate
+                assert real.waiting(item) == model.waiting(item)
+        elif step == "claim":
+            patience, pad = rng.choice((0, 50, 500, 5000)), rng.choice((0, 7, None))
+            mine, theirs = RateItem(name, now, weight), RateItem(name, now, weight)
+            one, two = model.claim(mine, patience, pad), real.claim(theirs, patience, pad)
+            assert answer(two) == answer(one)
+            if one.wait_ms:
+                open_claims.append((mine, theirs))
+        elif step == "check":
+            item = RateItem(name, now, weight)
+            assert answer(real.check(item)) == answer(model.check(item))
+        elif step == "go":
+            clock.advance(rng.choice((0, 1, 20, 130, 700)))
+        elif step == "leak":
+            dropped = real.leak(now), model.leak(now)
+            assert keyed or dropped[0] == dropped[1]
+        elif open_claims:
+            mine, theirs = open_claims.pop(rng.randrange(len(open_claims)))
+            if step == "release":
+                assert real.release(theirs) == model.release(mine)
+                continue
+            clock.set(max(now, mine.timestamp + rng.choice((0, 0, 3, 400))))
+            patience = rng.choice((0, 10_000))
+            one = model.settle(mine, clock.ms, patience)
+            two = real.settle(theirs, clock.ms, patience)
+            assert (two.failing_rate, two.wait_ms) == (one.failing_rate, one.wait_ms)
+            if one.allowed and one.wait_ms:
+                open_claims.append((mine, theirs))
+        if keyed:
+            nothing = RateItem("a", clock.ms, 0)
+            assert answer(pick().check(nothing)) == answer(model.check(nothing))
+            continue
+        assert pick().count() == model.count()
+        places = range(min(3, model.count()))
+        found = [str(pick().peek(place)) for place in places]
+        assert found == [str(model.peek(place)) for place in places]
+
+
+def some_rates(seed):
+    return [Rate(3, 100)] if seed % 3 == 0 else [Rate(4, 100), Rate(9, 1000)]
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("algorithm", [None, FixedWindow()], ids=["sliding", "fixed"])
+def test_it_answers_as_the_log_in_memory(tmp_path, seed, algorithm):
+    rng, rates, clock = random.Random(seed), some_rates(seed), ManualClock(T)
+    model = InMemoryBucket(rates, algorithm=algorithm)
+    path = str(tmp_path / "limits.db")
+    several = [SQLiteBucket.init_from_file(rates, db_path=path, algorithm=algorithm) for _ in "abc"]
+    for bucket in (model, *several):
+        bucket._clock = clock
+    try:
+        play(rng, model, lambda: rng.choice(several), clock)
+    finally:
+        for bucket in several:
+            bucket.close()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_one_key_of_many_answers_as_a_log_in_memory(tmp_path, seed):
+    rng, rates, clock = random.Random(seed), some_rates(seed), ManualClock(T)
+    model = InMemoryBucket(rates)
+    model._clock = clock
+    factories = [SQLiteBucket.per_key(tmp_path / "limits.db").keyed_factory(rates) for _ in "ab"]
+    for factory in factories:
+        factory._logs.clock = clock
+
+    def pick():
+        factory = rng.choice(factories)
+        other = factory.bucket("other")
+        other.put(RateItem("other", clock.ms))
+        return factory.bucket("a")
+
+    try:
+        play(rng, model, pick, clock, keyed=True)
+    finally:
+        for factory in factories:
+            factory.close()
