@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     )
     from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
     from pyrate_limiter.buckets.in_memory_state import InMemoryStateStore
+    from pyrate_limiter.buckets.mp_bucket import MultiprocessBucket
+    from pyrate_limiter.buckets.mp_state import MultiprocessStateStore
     from pyrate_limiter.buckets.state_bucket import StateBucket
     from pyrate_limiter.clocks import (
         AbstractClock,
@@ -58,6 +60,8 @@ __all__ = [
     "LogAlgorithm",
     "MonotonicAsyncClock",
     "MonotonicClock",
+    "MultiprocessBucket",
+    "MultiprocessStateStore",
     "PyrateError",
     "Rate",
     "RateItem",
@@ -88,6 +92,8 @@ _PLACES = {
         "abstracts.wrappers": "BucketAsyncWrapper",
         "buckets.in_memory_bucket": "InMemoryBucket",
         "buckets.in_memory_state": "InMemoryStateStore",
+        "buckets.mp_bucket": "MultiprocessBucket",
+        "buckets.mp_state": "MultiprocessStateStore",
         "buckets.state_bucket": "StateBucket",
         "clocks": "AbstractClock MonotonicAsyncClock MonotonicClock WallClock",
         "errors": "PyrateError RateLimitExceeded",

@@ -7,15 +7,25 @@ from pyrate_limiter._lazy import resolver
 if TYPE_CHECKING:
     from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
     from pyrate_limiter.buckets.in_memory_state import InMemoryStateStore
+    from pyrate_limiter.buckets.mp_bucket import MultiprocessBucket
+    from pyrate_limiter.buckets.mp_state import MultiprocessStateStore
     from pyrate_limiter.buckets.state_bucket import StateBucket
 
 _PLACES = {
     "InMemoryBucket": "pyrate_limiter.buckets.in_memory_bucket",
     "InMemoryStateStore": "pyrate_limiter.buckets.in_memory_state",
+    "MultiprocessBucket": "pyrate_limiter.buckets.mp_bucket",
+    "MultiprocessStateStore": "pyrate_limiter.buckets.mp_state",
     "StateBucket": "pyrate_limiter.buckets.state_bucket",
 }
 
-__all__ = ["InMemoryBucket", "InMemoryStateStore", "StateBucket"]
+__all__ = [
+    "InMemoryBucket",
+    "InMemoryStateStore",
+    "MultiprocessBucket",
+    "MultiprocessStateStore",
+    "StateBucket",
+]
 
 if not TYPE_CHECKING:  # a checker would take every name for known
     __getattr__ = resolver(__name__, _PLACES)
