@@ -36,9 +36,7 @@ def limiter_on(bucket):
 def over_limit(stamps, limit, interval):
     """The most units in any window, beyond the limit."""
     stamps = sorted(stamps)
-    return max(
-        [0] + [1 for early, late in zip(stamps, stamps[limit:]) if late - early <= interval]
-    )
+    return max([0] + [1 for early, late in zip(stamps, stamps[limit:]) if late - early <= interval])
 
 
 @contextlib.contextmanager
@@ -238,8 +236,9 @@ def test_forking_while_another_thread_is_at_it():
     answers = FORK.Queue()
     try:
         for _ in range(10):
-            with running(FORK, 1, take_share, bucket, answers, 20):
+            with running(FORK, 1, take_share, bucket, answers, 20) as (child,):
                 assert answers.get(timeout=PATIENCE) == 20
+                child.join(PATIENCE)  # killed, it could take the queue's lock with it
     finally:
         stop.set()
         thread.join()

@@ -137,7 +137,10 @@ def test_two_replicas_together_answer_as_one_bucket(kind, seed, monkeypatch, req
         one = MultiprocessBucket(rates, items, multiprocessing.RLock(), policy)
     else:
         one = MultiprocessBucket.init(rates, policy)
-    replicas, model = [one, copy_of(one) if kind != "manager" else None], InMemoryBucket(rates, policy)
+    replicas, model = (
+        [one, copy_of(one) if kind != "manager" else None],
+        InMemoryBucket(rates, policy),
+    )
     if kind == "manager":
         replicas[1] = MultiprocessBucket(rates, items, one.mp_lock, policy)
     clock = ManualClock(1_000_000)
@@ -175,7 +178,9 @@ def test_two_replicas_together_answer_as_one_bucket(kind, seed, monkeypatch, req
         assert answers[0] == answers[1]
         assert pair[0].timestamp == pair[1].timestamp
         clock.advance(chance.randrange(30))
-    live = [(item.name, item.timestamp) for item in model.items if item.timestamp >= clock.ms - 1000]
+    live = [
+        (item.name, item.timestamp) for item in model.items if item.timestamp >= clock.ms - 1000
+    ]
     for bucket in replicas:
         units = [(unit.name, unit.timestamp) for unit in bucket.items]
         assert units[len(units) - len(live) :] == live
@@ -271,7 +276,11 @@ if __name__ == "__main__":
     print(bucket.items.file.path, state.store._values.file.path)
 """)
     done = subprocess.run(
-        [sys.executable, "-W", "error", str(program)], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-W", "error", str(program)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
     for path in done.stdout.split():
@@ -285,7 +294,10 @@ def test_without_record_locks_a_manager_serves(monkeypatch):
     state = StateBucket([Rate(5, 1000)], store=MultiprocessStateStore.init())
     try:
         for limited in (bucket, state):
-            assert [Limiter(limited).try_acquire("a", 3, blocking=False) for _ in "12"] == [True, False]
+            assert [Limiter(limited).try_acquire("a", 3, blocking=False) for _ in "12"] == [
+                True,
+                False,
+            ]
     finally:
         bucket._manager.shutdown()
         state.store._manager.shutdown()
@@ -299,7 +311,9 @@ def test_state_stores_share_one_state(manager):
         (shared, copy_of(shared)),
         (listed, MultiprocessStateStore(listed._values, listed.lock)),
     ]:
-        one, two = (StateBucket([Rate(5, 1000)], store=each, clock=clock) for each in (store, other))
+        one, two = (
+            StateBucket([Rate(5, 1000)], store=each, clock=clock) for each in (store, other)
+        )
         assert one.put(RateItem("a", clock.ms, 3))
         assert not two.put(RateItem("a", clock.ms, 3))
         claimed = RateItem("a", clock.ms, 3)

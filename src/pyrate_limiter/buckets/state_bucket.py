@@ -37,9 +37,7 @@ __all__ = [
 if TYPE_CHECKING:
     from pyrate_limiter.buckets.mp_state import MultiprocessStateStore
 else:  # programs import it from here too; it is found on first use, for it loads multiprocessing
-    __getattr__ = resolver(
-        __name__, {"MultiprocessStateStore": "pyrate_limiter.buckets.mp_state"}
-    )
+    __getattr__ = resolver(__name__, {"MultiprocessStateStore": "pyrate_limiter.buckets.mp_state"})
 
 _STOCK = GCRA()
 

@@ -13,7 +13,13 @@ if TYPE_CHECKING:
     from pyrate_limiter.testing.sleeping import sleeping_advances
     from pyrate_limiter.testing.state_store_conformance import StateStoreConformance
 
-__all__ = ["BucketConformance", "ManualAsyncClock", "ManualClock", "StateStoreConformance", "sleeping_advances"]
+__all__ = [
+    "BucketConformance",
+    "ManualAsyncClock",
+    "ManualClock",
+    "StateStoreConformance",
+    "sleeping_advances",
+]
 
 _PLACES = {
     "BucketConformance": "pyrate_limiter.testing.conformance",
