@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -114,7 +115,7 @@ def test_processes_that_are_killed_and_suspended_never_exceed_the_limit(work):
     assert over_limit(stamps, limit, interval) == 0
     # Survivors went on within two seconds, whoever was stopped or killed.
     moments = [begun, *stamps, ended]
-    assert max(late - early for early, late in zip(moments, moments[1:])) < 2000
+    assert max(late - early for early, late in pairwise(moments)) < 2000
     assert len(stamps) >= limit * (ended - begun - 2000) / (interval + 1) * 0.5
 
 
@@ -186,7 +187,7 @@ def test_an_event_loop_does_not_wait_for_a_suspended_holder():
         assert not task.done()
         child.kill()
         assert await asyncio.wait_for(task, PATIENCE)
-        assert max(late - early for early, late in zip(ticks, ticks[1:])) < 1
+        assert max(late - early for early, late in pairwise(ticks)) < 1
 
     with running(FORK, 1, hold_lock, bucket, held) as (child,):
         assert held.wait(PATIENCE)

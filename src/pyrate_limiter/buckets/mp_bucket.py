@@ -58,6 +58,8 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
 
     blocks: ClassVar[bool] = True
 
+    _manager: Any
+
     def __init__(
         self,
         rates: Sequence[Rate],
@@ -89,7 +91,7 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
             AlgorithmMismatch: the algorithm does not work on a log.
         """
         InMemoryBucket(rates, algorithm)  # raises before anything is made
-        if shared_lock.fcntl is None:
+        if not shared_lock.is_supported():
             import multiprocessing
 
             manager = multiprocessing.Manager()

@@ -41,6 +41,11 @@ class MultiprocessStateStore(InMemoryStateStore):
 
     blocks = True
 
+    _manager: Any
+    _values: Any
+    before: Any
+    """What is stored, as far as is known here."""
+
     def __init__(self, values: ListProxy[Any], lock: Any) -> None:
         if not isinstance(values, ListProxy):
             raise NotShared("values", values)
@@ -48,8 +53,8 @@ class MultiprocessStateStore(InMemoryStateStore):
         self._values = values
         self.lock = lock
         self.before = None
-        shared = isinstance(values, SharedItems)
-        medium: Medium = _StateFile(values.file) if shared else _StateList(values)
+        medium: Medium
+        medium = _StateFile(values.file) if isinstance(values, SharedItems) else _StateList(values)
         self._lock = Session(self, medium, lock)
 
     @classmethod
@@ -59,7 +64,7 @@ class MultiprocessStateStore(InMemoryStateStore):
         Where the system has no record locks (Windows) it is a manager's list, served by a helper
         process, and a lock that a dying process can take with it.
         """
-        if shared_lock.fcntl is None:
+        if not shared_lock.is_supported():
             import multiprocessing
 
             manager = multiprocessing.Manager()
@@ -72,7 +77,10 @@ class MultiprocessStateStore(InMemoryStateStore):
     def take_now(
         self, algorithm: StateAlgorithm, rates: Sequence[Rate], clock: AbstractClock, weight: int
     ) -> Rate | bool | None:
-        """See `InMemoryStateStore.take_now`. Under asyncio, False also where another holds the lock."""
+        """See `InMemoryStateStore.take_now`.
+
+        False also where another holds the lock under asyncio, and over a manager's list.
+        """
         session = self._lock
         if not isinstance(self._values, SharedItems) or not session.enter_at_once():
             return False
@@ -118,7 +126,7 @@ class _StateFile:
             file = self._file
             replica.before = replica.dump()
             data = pack(replica.before)
-            start, end, limit, _, _, _ = file.header()
+            start, _, limit, *_ = file.header()
             # Where the last but one was, if it fits between the header and the last one.
             place = DATA if start >= DATA + len(data) else max(DATA, limit)
             header = [place, place + len(data), max(limit, place + len(data)), 0, 0, 0]
@@ -146,7 +154,7 @@ class _StateList:
     def push(self, replica: MultiprocessStateStore) -> None:
         """See `Medium`."""
         if _is_changed(replica):
-            replica.before = latest, skew, state, queue = replica.dump()
+            latest, skew, state, queue = replica.before = replica.dump()
             plain = queue is None and not skew
             with reaching(self._values):
                 self._values[:] = [*(state or ()), *(() if plain else ((latest, skew, queue),))]
@@ -171,7 +179,8 @@ def _load(replica: MultiprocessStateStore, numbers: tuple[Any, ...] | None) -> N
 
 def _numbers(file: SharedFile) -> tuple[Any, ...] | None:
     start, end, _, _, _, _ = file.header()
-    return unpack(file.read(start, end)) if end else None  # type: ignore[no-any-return]
+    numbers: tuple[Any, ...] | None = unpack(file.read(start, end)) if end else None
+    return numbers
 
 
 def stored_numbers(file: SharedFile) -> list[Any]:

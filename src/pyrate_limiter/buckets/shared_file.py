@@ -16,11 +16,13 @@ import tempfile
 import threading
 import weakref
 from array import array
+from pathlib import Path
 from typing import Any
 
 from pyrate_limiter.buckets.shared_lock import lock_of
 from pyrate_limiter.errors import SharedStorageLost
 
+_FOLDER = "/dev/shm"  # noqa: S108 - memory; mkstemp makes the name, for this user alone
 HEADER = 6  # numbers that a commit names
 DATA = mmap.PAGESIZE  # where the data begins
 _SLOTS = (8, 24)  # two places for the header, in words: the number of commits says which one holds
@@ -47,7 +49,7 @@ class SharedFile:
     @classmethod
     def create(cls) -> SharedFile:
         """Make a new one, in which nothing is committed."""
-        folder = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        folder = _FOLDER if os.access(_FOLDER, os.W_OK) else None
         fd, path = tempfile.mkstemp(prefix="pyrate-limiter-", dir=folder)
         _made[path] = os.getpid()
         _allocate(fd, 2 * DATA)
@@ -81,7 +83,7 @@ class SharedFile:
         words = self._words
         number = words[0] + 1
         first = _SLOTS[number & 1]
-        words[first : first + HEADER] = array("q", header)  # type: ignore[assignment]
+        words[first : first + HEADER] = array("q", header)
         words[0] = number  # eight aligned bytes: written as a whole or not at all
         return number
 
@@ -140,7 +142,10 @@ def pack(value: Any) -> bytes:
 
 def unpack(data: bytes) -> Any:
     """What was packed."""
-    return pickle.loads(data) if data[:1] == pickle.PROTO else marshal.loads(data)
+    # Only this user's own processes can write to the file.
+    if data[:1] == pickle.PROTO:
+        return pickle.loads(data)  # noqa: S301
+    return marshal.loads(data)  # noqa: S302
 
 
 def _allocate(fd: int, size: int) -> None:
@@ -156,7 +161,7 @@ def _remove(path: str) -> None:
     _handed_on.discard(path)
     for name in (path, path + ".lock"):
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
+            Path(name).unlink()
 
 
 def _remove_unless_handed_on(path: str) -> None:

@@ -1,4 +1,4 @@
-"""A ``ListProxy`` without a manager: to its readers it is the list that a shared file stands for."""
+"""A ``ListProxy`` without a manager: to its readers it is the list that a file stands for."""
 
 from __future__ import annotations
 
@@ -13,7 +13,17 @@ if TYPE_CHECKING:
     from pyrate_limiter.buckets.shared_file import SharedFile
 
 _READING = frozenset(
-    "__add__ __contains__ __getitem__ __len__ __mul__ __reversed__ __rmul__ count index".split()
+    (
+        "__add__",
+        "__contains__",
+        "__getitem__",
+        "__len__",
+        "__mul__",
+        "__reversed__",
+        "__rmul__",
+        "count",
+        "index",
+    )
 )
 
 
@@ -47,7 +57,7 @@ class SharedItems(ListProxy):  # type: ignore[type-arg] # the class takes no par
     def __str__(self) -> str:
         return str(self._read(self.file))
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> list[Any]:
+    def __deepcopy__(self, memo: Any) -> list[Any]:
         return self._read(self.file)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -22,11 +22,17 @@ if TYPE_CHECKING:
 _RETRY_SECONDS = 0.001
 
 
+def is_supported() -> bool:
+    """Whether this system has record locks."""
+    return fcntl is not None
+
+
 class SharedLock:
     """A reentrant lock between threads and processes, which a dead process does not keep.
 
     It is a record lock on a file, so it belongs to the process; the threads of a process take
-    turns by a lock of their own. A process that is suspended keeps it until it goes on or is killed.
+    turns by a lock of their own. A process that is suspended keeps it until it goes on or is
+    killed.
     """
 
     def __init__(self, path: str) -> None:
