@@ -14,6 +14,7 @@ from pyrate_limiter.buckets.shared_file import SharedFile
 from pyrate_limiter.buckets.shared_items import SharedItems
 from pyrate_limiter.buckets.shared_log import LogFile, RecordingLog
 from pyrate_limiter.buckets.shared_session import Session
+from pyrate_limiter.buckets.unit_log import UnitsView
 from pyrate_limiter.clocks import MonotonicClock
 from pyrate_limiter.errors import NotShared
 
@@ -162,12 +163,15 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
             setattr(self, name, value)
 
 
-def stored_units(file: SharedFile) -> list[RateItem]:
-    """What the items of `MultiprocessBucket.init` read as."""
+def stored_units(file: SharedFile) -> Callable[[], Sequence[RateItem]]:
+    """Reads what is stored in the items of `MultiprocessBucket.init`."""
     reader = MultiprocessBucket(_ANY, SharedItems(file, stored_units), file.lock)
-    with reader._lock:
-        numbers = range(reader._base + 1, reader._total + 1)
-        return [RateItem(reader._name_of(number), reader._stamp(number)) for number in numbers]
+
+    def look() -> Sequence[RateItem]:
+        with reader._lock:
+            return UnitsView(reader, reader._lock)
+
+    return look
 
 
 _ANY = [Rate(1, 1 << 40)]

@@ -14,7 +14,7 @@ from pyrate_limiter.buckets.shared_session import Session
 from pyrate_limiter.errors import NotShared
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from typing_extensions import Self
 
@@ -112,12 +112,14 @@ class _StateFile:
     def __init__(self, file: SharedFile) -> None:
         self._file = file
         self._commits = -1
+        self._header: list[int] = []
 
     def pull(self, replica: MultiprocessStateStore, fresh: bool) -> None:
         """See `Medium`."""
         commits = self._file.commits
         if commits != self._commits or fresh:
-            _load(replica, _numbers(self._file))
+            self._header = self._file.header()
+            _load(replica, _numbers(self._file, self._header))
             self._commits = commits
 
     def push(self, replica: MultiprocessStateStore) -> None:
@@ -126,12 +128,12 @@ class _StateFile:
             file = self._file
             replica.before = replica.dump()
             data = pack(replica.before)
-            start, _, limit, *_ = file.header()
+            start, _, limit, _, _, _ = self._header
             # Where the last but one was, if it fits between the header and the last one.
             place = DATA if start >= DATA + len(data) else max(DATA, limit)
             header = [place, place + len(data), max(limit, place + len(data)), 0, 0, 0]
             file.write(place, data)
-            self._commits = file.commit(header)
+            self._commits, self._header = file.commit(header), header
 
 
 class _StateList:
@@ -172,22 +174,27 @@ def _load(replica: MultiprocessStateStore, numbers: tuple[Any, ...] | None) -> N
     replica._full = None
     if numbers is None:
         replica._clear()
+        replica.before = replica.dump()
     else:
         replica.load(numbers)
-    replica.before = replica.dump()
+        replica.before = numbers
 
 
-def _numbers(file: SharedFile) -> tuple[Any, ...] | None:
-    start, end, _, _, _, _ = file.header()
+def _numbers(file: SharedFile, header: list[int]) -> tuple[Any, ...] | None:
+    start, end = header[:2]
     numbers: tuple[Any, ...] | None = unpack(file.read(start, end)) if end else None
     return numbers
 
 
-def stored_numbers(file: SharedFile) -> list[Any]:
-    """What the values of `MultiprocessStateStore.init` read as."""
-    with file.lock:
-        numbers = _numbers(file)
-    if numbers is None:
-        return []
-    latest, skew, state, queue = numbers
-    return [*(state or ()), *(() if queue is None else ((latest, skew, queue),))]
+def stored_numbers(file: SharedFile) -> Callable[[], Sequence[Any]]:
+    """Reads what is stored in the values of `MultiprocessStateStore.init`."""
+
+    def look() -> Sequence[Any]:
+        with file.lock:
+            numbers = _numbers(file, file.header())
+        if numbers is None:
+            return []
+        latest, skew, state, queue = numbers
+        return [*(state or ()), *(() if queue is None else ((latest, skew, queue),))]
+
+    return look

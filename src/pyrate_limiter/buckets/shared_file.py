@@ -43,7 +43,7 @@ class SharedFile:
             self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             raise SharedStorageLost(path) from None
-        weakref.finalize(self, os.close, self._fd)
+        weakref.finalize(self, os.close, self._fd).atexit = False
         self._map()
 
     @classmethod

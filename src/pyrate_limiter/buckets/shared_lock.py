@@ -37,7 +37,7 @@ class SharedLock:
 
     def __init__(self, path: str) -> None:
         self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        weakref.finalize(self, os.close, self._fd)
+        weakref.finalize(self, os.close, self._fd).atexit = False
         self.path = path
         self.forget()
 
@@ -54,13 +54,16 @@ class SharedLock:
             block: whether to wait.
             timeout: for so many seconds at the most; None, or a negative number, is for ever.
         """
-        endless = block and (timeout is None or timeout < 0)
-        seconds = timeout if block and timeout is not None else 0.0
-        deadline = None if endless else time.monotonic() + seconds
+        if not block:
+            return self._take_at_once()
+        endless = timeout is None or timeout < 0
+        deadline = None
         if endless:
             self._threads.acquire()
-        elif not self._threads.acquire(timeout=seconds):
-            return False
+        else:
+            deadline = time.monotonic() + timeout  # type: ignore[operator] # it is a number
+            if not self._threads.acquire(timeout=timeout):  # type: ignore[arg-type]
+                return False
         if not self._depth:
             try:
                 taken = self._lock_file(deadline)
@@ -68,6 +71,18 @@ class SharedLock:
                 self._threads.release()
                 raise
             if not taken:
+                self._threads.release()
+                return False
+        self._depth += 1
+        return True
+
+    def _take_at_once(self) -> bool:
+        if not self._threads.acquire(blocking=False):
+            return False
+        if not self._depth:
+            try:
+                fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
                 self._threads.release()
                 return False
         self._depth += 1

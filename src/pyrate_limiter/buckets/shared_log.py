@@ -122,6 +122,7 @@ class LogFile:
     def __init__(self, file: SharedFile) -> None:
         self._file = file
         self._commits = -1
+        self._header: list[int] = []
         self._generation = -1
         self._read = 0  # bytes of the records that the replica has seen
 
@@ -131,7 +132,8 @@ class LogFile:
         if file.commits == self._commits and not fresh:
             return
         commits = file.commits
-        generation, snapshot, begin, end, _, _ = file.header()
+        self._header = file.header()
+        generation, snapshot, begin, end, _, _ = self._header
         if not commits:
             JudgedLog._clear(replica)
         elif fresh or generation != self._generation:
@@ -153,7 +155,7 @@ class LogFile:
         if not records:
             return
         file = self._file
-        generation, snapshot, begin, end, limit, _ = file.header()
+        generation, snapshot, begin, end, limit, _ = self._header
         frame = pack(records)
         stop = end + _LENGTH + len(frame)
         if generation and stop <= limit:
@@ -167,5 +169,5 @@ class LogFile:
             begin = place + len(whole)
             header = [generation + 1, place, begin, begin, place + size, 0]
         records.clear()
-        self._commits = file.commit(header)
+        self._commits, self._header = file.commit(header), header
         self._generation, self._read = header[0], header[3] - header[2]

@@ -62,16 +62,14 @@ class Session:
         self._begin()
 
     def _is_mine(self) -> bool:
-        if self._owner is None:
-            return False
-        if self._process != os.getpid():  # forked while some thread of the parent was at it
-            self._owner, self._stale = None, True
-            return False
-        return self._owner == threading.get_ident()
+        return self._owner == threading.get_ident() and self._process == os.getpid()
 
     def _begin(self) -> None:
-        self._owner, self._depth, self._process = threading.get_ident(), 1, os.getpid()
-        stale, self._stale = self._stale, True
+        process = os.getpid()
+        # In a child that was forked while some thread of its parent was at it, nothing is sure.
+        stale = self._stale or process != self._process
+        self._owner, self._depth, self._process = threading.get_ident(), 1, process
+        self._stale = True
         try:
             self._medium.pull(self._replica, stale)
         except BaseException:
