@@ -52,6 +52,7 @@ class TestManagersList(BucketConformance):
 
 class TestStateInSharedMemory(BucketConformance):
     claims = True
+    units = False
 
     def make_bucket(self, rates):
         return StateBucket(rates, store=MultiprocessStateStore.init())
@@ -59,6 +60,7 @@ class TestStateInSharedMemory(BucketConformance):
 
 class TestStateInManagersList(BucketConformance):
     claims = True
+    units = False
 
     @pytest.fixture(autouse=True)
     def _with(self, manager):

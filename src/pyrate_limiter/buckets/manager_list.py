@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.abstracts.rate import RateItem
 from pyrate_limiter.buckets.judged_log import JudgedLog
-from pyrate_limiter.buckets.shared_log import APPEND, CLEAR, DROP, EXPECT
+from pyrate_limiter.buckets.shared_log import APPEND, CLEAR, DROP, EXPECT, LATEST, note_latest
 from pyrate_limiter.buckets.unit_log import UnitLog
 from pyrate_limiter.errors import SharedStorageLost
 
@@ -61,6 +61,7 @@ class LogList:
         self._edition = ""
         self._length = 0  # of the list, when the replica was last up to date
         self._last: Any = None
+        self._latest = 0
 
     def pull(self, replica: RecordingLog, fresh: bool) -> None:
         """See `Medium`."""
@@ -87,6 +88,7 @@ class LogList:
         elif units:  # filled by somebody else
             replica._latest = replica._newest
             replica._records.append((CLEAR,))
+        self._latest = replica._latest
 
     def _goes_on(self, replica: RecordingLog, units: list[Any]) -> bool:
         """Whether the first of these is the last that the replica has."""
@@ -100,6 +102,7 @@ class LogList:
 
     def push(self, replica: RecordingLog) -> None:
         """See `Medium`."""
+        note_latest(replica, self._latest)
         records = replica._records
         if not records:
             return
@@ -108,12 +111,12 @@ class LogList:
         rest = (replica._latest, replica._stepped, replica._pending)
         new: list[StoredUnit] = []
         with reaching(items):
-            if not {record[0] for record in records} <= {APPEND, DROP, EXPECT}:
+            if not {record[0] for record in records} <= {APPEND, DROP, EXPECT, LATEST}:
                 self._edition = token_hex(8)
                 self._write(slice(None), _units(replica, self._edition), rest)
             else:
                 end = replica._total - sum(r[2] for r in records if r[0] == APPEND)
-                for _, name, weight, moment, _ in (r for r in records if r[0] == APPEND):
+                for _, name, weight, moment in (r for r in records if r[0] == APPEND):
                     end += weight
                     unit = StoredUnit(name, moment, end, self._edition)
                     new += [unit] * weight
@@ -130,6 +133,7 @@ class LogList:
                         unit.edition = self._edition
                     self._write(slice(None), new, rest)
         records.clear()
+        self._latest = replica._latest
         self._length = stored
 
     def _write(self, where: slice, units: list[StoredUnit], rest: tuple[Any, ...]) -> None:

@@ -22,7 +22,7 @@ ROOM = 1 << 16  # bytes of records at the least between two snapshots
 _LENGTH = 4  # bytes before each frame of records
 
 # The kinds of record, by what each does to a replica.
-APPEND, DROP, CLEAR, REMOVE, MOVE, EXPECT, STEP_BACK = range(7)
+APPEND, DROP, CLEAR, REMOVE, MOVE, EXPECT, STEP_BACK, LATEST = range(8)
 _PLAY: tuple[Any, ...] = (
     None,  # see `play`
     UnitLog._drop_before,
@@ -31,6 +31,7 @@ _PLAY: tuple[Any, ...] = (
     UnitLog._move,
     JudgedLog._expect,
     JudgedLog._step_back,
+    lambda log, now: setattr(log, "_latest", now),
 )
 _FIELDS = ("_base", "_total", "_newest", "_name", "_sweep_at", "_latest", "_stepped")
 
@@ -48,12 +49,12 @@ class RecordingLog(JudgedLog):
         self._noted = False
         admitted = super()._put_now(name, weight, now)
         if admitted and not self._noted:
-            self._records.append((APPEND, name, weight, now, now))
+            self._records.append((APPEND, name, weight, now))
         return admitted
 
     def _store(self, name: str, weight: int, moment: int, now: int) -> None:
         self._noted = True
-        self._records.append((APPEND, name, weight, moment, now))
+        self._records.append((APPEND, name, weight, moment))
         super()._store(name, weight, moment, now)
 
     def _drop_before(self, stamp: int) -> int:
@@ -87,12 +88,23 @@ def play(log: JudgedLog, records: list[tuple[Any, ...]]) -> None:
     """Do to a replica what was recorded elsewhere."""
     for kind, *args in records:
         if kind == APPEND:
-            name, weight, moment, now = args
+            name, weight, moment = args
             UnitLog._append(log, name, weight, moment)
-            log._latest = now
+            if moment > log._latest and len(records) == 1:
+                log._latest = moment
         else:
             _PLAY[kind](log, *args)
             log._full = None
+
+
+def note_latest(log: RecordingLog, known: int) -> None:
+    """Record the time of the last operation, unless it is the stamp of the only unit."""
+    latest, records = log._latest, log._records
+    if latest == known or (
+        len(records) == 1 and records[0][0] == APPEND and records[0][3] == latest
+    ):
+        return
+    records.append((LATEST, latest))
 
 
 def dump(log: JudgedLog) -> tuple[Any, ...]:
@@ -123,6 +135,7 @@ class LogFile:
         self._file = file
         self._commits = -1
         self._header: list[int] = []
+        self._latest = 0
         self._generation = -1
         self._read = 0  # bytes of the records that the replica has seen
 
@@ -148,9 +161,11 @@ class LogFile:
             place = first + int.from_bytes(data[place:first], "little")
             play(replica, unpack(data[first:place]))
         self._generation, self._read, self._commits = generation, end - begin, commits
+        self._latest = replica._latest
 
     def push(self, replica: RecordingLog) -> None:
         """See `Medium`."""
+        note_latest(replica, self._latest)
         records = replica._records
         if not records:
             return
@@ -169,5 +184,6 @@ class LogFile:
             begin = place + len(whole)
             header = [generation + 1, place, begin, begin, place + size, 0]
         records.clear()
+        self._latest = replica._latest
         self._commits, self._header = file.commit(header), header
         self._generation, self._read = header[0], header[3] - header[2]
