@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     )
     from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
     from pyrate_limiter.buckets.in_memory_state import InMemoryStateStore
+    from pyrate_limiter.buckets.mp_bucket import MultiprocessBucket
+    from pyrate_limiter.buckets.mp_state import MultiprocessStateStore
     from pyrate_limiter.buckets.sqlite_bucket import SQLiteBucket, SQLiteClock
     from pyrate_limiter.buckets.sqlite_queries import SQLiteQueries
     from pyrate_limiter.buckets.sqlite_state import SQLiteStateStore
@@ -65,6 +67,8 @@ __all__ = [
     "LogAlgorithm",
     "MonotonicAsyncClock",
     "MonotonicClock",
+    "MultiprocessBucket",
+    "MultiprocessStateStore",
     "PyrateError",
     "Rate",
     "RateItem",
@@ -103,6 +107,8 @@ _PLACES = {
         "buckets.sqlite_bucket": "SQLiteBucket SQLiteClock",
         "buckets.sqlite_queries": "SQLiteQueries",
         "buckets.sqlite_state": "SQLiteStateStore",
+        "buckets.mp_bucket": "MultiprocessBucket",
+        "buckets.mp_state": "MultiprocessStateStore",
         "buckets.state_bucket": "StateBucket",
         "clocks": "AbstractClock MonotonicAsyncClock MonotonicClock WallClock",
         "errors": "PyrateError RateLimitExceeded",

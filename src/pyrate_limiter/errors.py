@@ -245,3 +245,29 @@ class MissingDriver(PyrateError, ImportError):
         )
         self.package: str = package
         self.extra: str = extra
+
+
+class NotShared(PyrateError, ValueError):
+    """What is to hold the data of several processes is nothing that they can share."""
+
+    def __init__(self, field: str, value: object) -> None:
+        super().__init__(
+            f"{field} must be a multiprocessing.managers.ListProxy, such as Manager().list(), "
+            f"got {value!r}; init() makes what is needed"
+        )
+        self.field, self.value = field, value
+
+
+class SharedStorageLost(PyrateError, ConnectionError, EOFError):
+    """The data that processes share is gone: its manager or the process that made it has ended.
+
+    Attributes:
+        place: where the data was.
+    """
+
+    def __init__(self, place: object) -> None:
+        super().__init__(
+            f"the data shared between processes is gone ({place}): its manager, or the process "
+            "that made it, has ended or closed it; keep that alive, or make a new bucket"
+        )
+        self.place = place

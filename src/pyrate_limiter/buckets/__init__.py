@@ -7,6 +7,8 @@ from pyrate_limiter._lazy import resolver
 if TYPE_CHECKING:
     from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
     from pyrate_limiter.buckets.in_memory_state import InMemoryStateStore
+    from pyrate_limiter.buckets.mp_bucket import MultiprocessBucket
+    from pyrate_limiter.buckets.mp_state import MultiprocessStateStore
     from pyrate_limiter.buckets.sqlite_bucket import SQLiteBucket
     from pyrate_limiter.buckets.sqlite_state import SQLiteStateStore
     from pyrate_limiter.buckets.state_bucket import StateBucket
@@ -16,12 +18,16 @@ _PLACES = {
     "InMemoryStateStore": "pyrate_limiter.buckets.in_memory_state",
     "SQLiteBucket": "pyrate_limiter.buckets.sqlite_bucket",
     "SQLiteStateStore": "pyrate_limiter.buckets.sqlite_state",
+    "MultiprocessBucket": "pyrate_limiter.buckets.mp_bucket",
+    "MultiprocessStateStore": "pyrate_limiter.buckets.mp_state",
     "StateBucket": "pyrate_limiter.buckets.state_bucket",
 }
 
 __all__ = [
     "InMemoryBucket",
     "InMemoryStateStore",
+    "MultiprocessBucket",
+    "MultiprocessStateStore",
     "SQLiteBucket",
     "SQLiteStateStore",
     "StateBucket",

@@ -199,8 +199,8 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
 
     def release(self, item: RateItem) -> bool:
         """See `AbstractBucket.release`."""
-        stamp = item.timestamp - self._stepped
         with self._lock:
+            stamp = item.timestamp - self._stepped
             self._full = None
             self._expect(stamp, -item.weight, stamp)
             return self._remove(stamp, item.name, item.weight)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pyrate_limiter._lazy import resolver
 from pyrate_limiter.abstracts.algorithm import ADMITTED, GCRA, Decision, StateAlgorithm
 from pyrate_limiter.abstracts.awaiting import then
 from pyrate_limiter.abstracts.bucket import AbstractBucket
@@ -25,12 +26,18 @@ __all__ = [
     "AbstractClock",
     "Decision",
     "InMemoryStateStore",
+    "MultiprocessStateStore",
     "Rate",
     "RateItem",
     "StateAlgorithm",
     "StateBucket",
     "StateStore",
 ]
+
+if TYPE_CHECKING:
+    from pyrate_limiter.buckets.mp_state import MultiprocessStateStore
+else:  # programs import it from here too; it is found on first use, for it loads multiprocessing
+    __getattr__ = resolver(__name__, {"MultiprocessStateStore": "pyrate_limiter.buckets.mp_state"})
 
 _STOCK = GCRA()
 
@@ -108,7 +115,7 @@ class StateBucket(AbstractBucket):
 
     def straight(self) -> Callable[[str, int], bool | None] | None:
         """`take`, where it does what `put` would do; None where a subclass or store differs."""
-        changed = type(self.store) is not InMemoryStateStore or any(
+        changed = "take_now" not in vars(type(self.store)) or any(
             getattr(type(self), name) is not getattr(StateBucket, name)
             for name in ("put", "put_decision", "waiting", "claim", "now", "limiter_lock")
         )

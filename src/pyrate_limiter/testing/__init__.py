@@ -11,13 +11,21 @@ if TYPE_CHECKING:
     from pyrate_limiter.testing.clocks import ManualAsyncClock, ManualClock
     from pyrate_limiter.testing.conformance import BucketConformance
     from pyrate_limiter.testing.sleeping import sleeping_advances
+    from pyrate_limiter.testing.state_store_conformance import StateStoreConformance
 
-__all__ = ["BucketConformance", "ManualAsyncClock", "ManualClock", "sleeping_advances"]
+__all__ = [
+    "BucketConformance",
+    "ManualAsyncClock",
+    "ManualClock",
+    "StateStoreConformance",
+    "sleeping_advances",
+]
 
 _PLACES = {
     "BucketConformance": "pyrate_limiter.testing.conformance",
     "ManualAsyncClock": "pyrate_limiter.testing.clocks",
     "ManualClock": "pyrate_limiter.testing.clocks",
+    "StateStoreConformance": "pyrate_limiter.testing.state_store_conformance",
     "sleeping_advances": "pyrate_limiter.testing.sleeping",
 }
 

@@ -1,0 +1,177 @@
+"""The log shared by the processes of one host."""
+
+from __future__ import annotations
+
+from multiprocessing.managers import ListProxy
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pyrate_limiter.abstracts.algorithm import LogAlgorithm, SlidingWindowLog
+from pyrate_limiter.abstracts.rate import Rate, RateItem
+from pyrate_limiter.buckets import shared_lock
+from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
+from pyrate_limiter.buckets.manager_list import LogList
+from pyrate_limiter.buckets.shared_file import SharedFile
+from pyrate_limiter.buckets.shared_items import SharedItems
+from pyrate_limiter.buckets.shared_log import LogFile, RecordingLog
+from pyrate_limiter.buckets.shared_session import Session
+from pyrate_limiter.buckets.unit_log import UnitsView
+from pyrate_limiter.clocks import MonotonicClock
+from pyrate_limiter.errors import NotShared
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from typing_extensions import Self
+
+    from pyrate_limiter.buckets.shared_session import Medium
+
+__all__ = [
+    "InMemoryBucket",
+    "LogAlgorithm",
+    "MonotonicClock",
+    "MultiprocessBucket",
+    "Rate",
+    "RateItem",
+]
+
+_CHANGED = ("put", "put_decision", "waiting", "claim", "now", "limiter_lock", "take")
+
+
+class MultiprocessBucket(RecordingLog, InMemoryBucket):
+    """An `InMemoryBucket` that processes share: hand it to child processes, or pickle it.
+
+    Each process holds a replica of the log, brought up to date under the shared lock. Waiters of
+    all processes are served in the order in which they came. A process that dies, even while it
+    holds the lock of `init`, neither blocks the others nor leaves anything half done behind.
+
+    Args:
+        rates: the limits; all of them hold.
+        items: the list that is shared: a manager's, or that of another bucket. It reads as the
+            stored units, oldest first.
+        mp_lock: what guards it in all processes, a ``multiprocessing.RLock()`` for example.
+        algorithm: a `LogAlgorithm`; `SlidingWindowLog` if left out.
+
+    Raises:
+        NotShared: ``items`` is no ``ListProxy``.
+        InvalidRateList: some rate of the list can never matter.
+        AlgorithmMismatch: the algorithm does not work on a log.
+    """
+
+    blocks: ClassVar[bool] = True
+
+    _manager: Any
+
+    def __init__(
+        self,
+        rates: Sequence[Rate],
+        items: ListProxy[Any],
+        mp_lock: Any,
+        algorithm: LogAlgorithm | None = None,
+    ) -> None:
+        if not isinstance(items, ListProxy):
+            raise NotShared("items", items)
+        self._records = []
+        super().__init__(rates, algorithm)
+        self._share(items, mp_lock)
+
+    def _share(self, items: ListProxy[Any], mp_lock: Any) -> None:
+        self._items = items
+        self.mp_lock = mp_lock
+        medium: Medium = LogFile(items.file) if isinstance(items, SharedItems) else LogList(items)
+        self._lock = Session(self, medium, mp_lock)
+
+    @classmethod
+    def init(cls, rates: Sequence[Rate], algorithm: LogAlgorithm | None = None) -> Self:
+        """A bucket in memory of its own, without a helper process.
+
+        Where the system has no record locks (Windows) it is a manager's list, served by a helper
+        process, and a lock that a dying process can take with it.
+
+        Raises:
+            InvalidRateList: some rate of the list can never matter.
+            AlgorithmMismatch: the algorithm does not work on a log.
+        """
+        InMemoryBucket(rates, algorithm)  # raises before anything is made
+        if not shared_lock.is_supported():
+            import multiprocessing
+
+            manager = multiprocessing.Manager()
+            bucket = cls(rates, manager.list(), multiprocessing.RLock(), algorithm)
+            bucket._manager = manager
+            return bucket
+        file = SharedFile.create()
+        return cls(rates, SharedItems(file, stored_units), file.lock, algorithm)
+
+    @property
+    def items(self) -> Any:
+        """The shared list: the stored units as `RateItem`, oldest first."""
+        return self._items
+
+    def limiter_lock(self) -> Any:
+        """The lock that all processes share."""
+        return self.mp_lock
+
+    def straight(self) -> Callable[[str, int], bool | None] | None:
+        """See `InMemoryBucket.straight`; there is none over a manager's list."""
+        mine = type(self)
+        changed = any(getattr(mine, it) is not getattr(MultiprocessBucket, it) for it in _CHANGED)
+        stock = type(self._algorithm) is SlidingWindowLog and isinstance(self._items, SharedItems)
+        return self.take if stock and not changed else None
+
+    def take(self, name: str, weight: int) -> bool | None:
+        """See `InMemoryBucket.take`. Under asyncio, None also where another holds the lock."""
+        session = self._lock
+        if not session.enter_at_once():
+            return None
+        try:
+            verdict = super().take(name, weight)
+        except BaseException as error:
+            session.__exit__(type(error), error, None)
+            raise
+        session.__exit__(None, None, None)
+        return verdict
+
+    def count(self) -> int:
+        """See `AbstractBucket.count`."""
+        with self._lock:
+            return super().count()
+
+    def retire(self, now: int) -> bool:
+        """False: other processes may be about to use it."""
+        del now
+        return False
+
+    def close(self) -> None:
+        """Give up the shared memory, in the process that made it; others may go on with theirs."""
+        if isinstance(self._items, SharedItems):
+            self._items.file.remove()
+
+    def __getstate__(self) -> dict[str, Any]:
+        slots = ("_rates", "_algorithm", "_clock")
+        own = ("_lock", "_records", "_noted", "_manager", "_items", "mp_lock")
+        rest = {name: value for name, value in self.__dict__.items() if name not in own}
+        state = {name: getattr(self, name) for name in slots}
+        return {**state, **rest, "_items": self._items, "mp_lock": self.mp_lock}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._records = []
+        self._stepped = 0
+        self.failing_rate = None
+        self._clear()
+        self._share(state.pop("_items"), state.pop("mp_lock"))
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+def stored_units(file: SharedFile) -> Callable[[], Sequence[RateItem]]:
+    """Reads what is stored in the items of `MultiprocessBucket.init`."""
+    reader = MultiprocessBucket(_ANY, SharedItems(file, stored_units), file.lock)
+
+    def look() -> Sequence[RateItem]:
+        with reader._lock:
+            return UnitsView(reader, reader._lock)
+
+    return look
+
+
+_ANY = [Rate(1, 1 << 40)]

@@ -1,0 +1,200 @@
+"""A state shared by the processes of one host."""
+
+from __future__ import annotations
+
+from multiprocessing.managers import ListProxy
+from typing import TYPE_CHECKING, Any
+
+from pyrate_limiter.buckets import shared_lock
+from pyrate_limiter.buckets.in_memory_state import InMemoryStateStore
+from pyrate_limiter.buckets.manager_list import reaching
+from pyrate_limiter.buckets.shared_file import DATA, SharedFile, pack, unpack
+from pyrate_limiter.buckets.shared_items import SharedItems
+from pyrate_limiter.buckets.shared_session import Session
+from pyrate_limiter.errors import NotShared
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from typing_extensions import Self
+
+    from pyrate_limiter.abstracts.algorithm import StateAlgorithm
+    from pyrate_limiter.abstracts.rate import Rate
+    from pyrate_limiter.buckets.shared_session import Medium
+    from pyrate_limiter.clocks import AbstractClock
+
+
+class MultiprocessStateStore(InMemoryStateStore):
+    """One state that processes share: hand it to child processes, or pickle it.
+
+    Args:
+        values: the list that is shared: a manager's, or that of another store. It reads as the
+            state's numbers, followed by the claims on it where there are some.
+        lock: what guards it in all processes, a ``multiprocessing.RLock()`` for example.
+
+    Raises:
+        NotShared: ``values`` is no ``ListProxy``.
+    """
+
+    if not TYPE_CHECKING:
+        __slots__ = ("_manager", "_values", "before", "lock")
+
+    blocks = True
+
+    _manager: Any
+    _values: Any
+    before: Any
+    """What is stored, as far as is known here."""
+
+    def __init__(self, values: ListProxy[Any], lock: Any) -> None:
+        if not isinstance(values, ListProxy):
+            raise NotShared("values", values)
+        super().__init__()
+        self._values = values
+        self.lock = lock
+        self.before = None
+        medium: Medium
+        medium = _StateFile(values.file) if isinstance(values, SharedItems) else _StateList(values)
+        self._lock = Session(self, medium, lock)
+
+    @classmethod
+    def init(cls) -> Self:
+        """A store in memory of its own, without a helper process.
+
+        Where the system has no record locks (Windows) it is a manager's list, served by a helper
+        process, and a lock that a dying process can take with it.
+        """
+        if not shared_lock.is_supported():
+            import multiprocessing
+
+            manager = multiprocessing.Manager()
+            store = cls(manager.list(), multiprocessing.RLock())
+            store._manager = manager
+            return store
+        file = SharedFile.create()
+        return cls(SharedItems(file, stored_numbers), file.lock)
+
+    def take_now(
+        self, algorithm: StateAlgorithm, rates: Sequence[Rate], clock: AbstractClock, weight: int
+    ) -> Rate | bool | None:
+        """See `InMemoryStateStore.take_now`.
+
+        False also where another holds the lock under asyncio, and over a manager's list.
+        """
+        session = self._lock
+        if not isinstance(self._values, SharedItems) or not session.enter_at_once():
+            return False
+        try:
+            verdict = super().take_now(algorithm, rates, clock, weight)
+        except BaseException as error:
+            session.__exit__(type(error), error, None)
+            raise
+        session.__exit__(None, None, None)
+        return verdict
+
+    def retire(self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int) -> bool:
+        """False: other processes may be about to use it."""
+        del algorithm, rates, now
+        return False
+
+    def close(self) -> None:
+        """Give up the shared memory, in the process that made it; others may go on with theirs."""
+        if isinstance(self._values, SharedItems):
+            self._values.file.remove()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._values, self.lock)
+
+
+class _StateFile:
+    """The medium of a state that is shared by a file."""
+
+    def __init__(self, file: SharedFile) -> None:
+        self._file = file
+        self._commits = -1
+        self._header: list[int] = []
+
+    def pull(self, replica: MultiprocessStateStore, fresh: bool) -> None:
+        """See `Medium`."""
+        commits = self._file.commits
+        if commits != self._commits or fresh:
+            self._header = self._file.header()
+            _load(replica, _numbers(self._file, self._header))
+            self._commits = commits
+
+    def push(self, replica: MultiprocessStateStore) -> None:
+        """See `Medium`."""
+        if _is_changed(replica):
+            file = self._file
+            replica.before = replica.dump()
+            data = pack(replica.before)
+            start, _, limit, _, _, _ = self._header
+            # Where the last but one was, if it fits between the header and the last one.
+            place = DATA if start >= DATA + len(data) else max(DATA, limit)
+            header = [place, place + len(data), max(limit, place + len(data)), 0, 0, 0]
+            file.write(place, data)
+            self._commits, self._header = file.commit(header), header
+
+
+class _StateList:
+    """The medium of a state that is shared by a manager's list."""
+
+    def __init__(self, values: ListProxy[Any]) -> None:
+        self._values = values
+
+    def pull(self, replica: MultiprocessStateStore, fresh: bool) -> None:
+        """See `Medium`."""
+        del fresh
+        with reaching(self._values):
+            values = self._values[:]
+        rest = values.pop() if values and isinstance(values[-1], tuple) else None
+        state = tuple(values) or None
+        if rest is None:
+            rest = (replica._latest, 0, None)
+        _load(replica, (rest[0], rest[1], state, rest[2]))
+
+    def push(self, replica: MultiprocessStateStore) -> None:
+        """See `Medium`."""
+        if _is_changed(replica):
+            latest, skew, state, queue = replica.before = replica.dump()
+            plain = queue is None and not skew
+            with reaching(self._values):
+                self._values[:] = [*(state or ()), *(() if plain else ((latest, skew, queue),))]
+
+
+def _is_changed(replica: MultiprocessStateStore) -> bool:
+    """Whether there is something to store: that the time has gone on need not be known."""
+    latest, skew, state, queue = replica.before
+    if queue is None and replica._queue is None:
+        return bool(replica._state != state or replica._skew != skew)
+    return replica.dump() != (latest, skew, state, queue)
+
+
+def _load(replica: MultiprocessStateStore, numbers: tuple[Any, ...] | None) -> None:
+    replica._full = None
+    if numbers is None:
+        replica._clear()
+        replica.before = replica.dump()
+    else:
+        replica.load(numbers)
+        replica.before = numbers
+
+
+def _numbers(file: SharedFile, header: list[int]) -> tuple[Any, ...] | None:
+    start, end = header[:2]
+    numbers: tuple[Any, ...] | None = unpack(file.read(start, end)) if end else None
+    return numbers
+
+
+def stored_numbers(file: SharedFile) -> Callable[[], Sequence[Any]]:
+    """Reads what is stored in the values of `MultiprocessStateStore.init`."""
+
+    def look() -> Sequence[Any]:
+        with file.lock:
+            numbers = _numbers(file, file.header())
+        if numbers is None:
+            return []
+        latest, skew, state, queue = numbers
+        return [*(state or ()), *(() if queue is None else ((latest, skew, queue),))]
+
+    return look

@@ -1,0 +1,162 @@
+"""What every state store has to do, as a pytest class. Importing this module needs pytest."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pyrate_limiter.abstracts.algorithm import GCRA
+from pyrate_limiter.abstracts.awaiting import is_awaitable
+from pyrate_limiter.abstracts.rate import Rate, RateItem
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from pyrate_limiter.abstracts.store import StateStore
+
+_NOW = 1_000_000_000  # ms
+
+
+def _scenario(steps: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    """Make a coroutine function a test, for sync and async stores alike."""
+
+    @wraps(steps)
+    def test(self: StateStoreConformance) -> None:
+        asyncio.run(self._closing(steps))
+
+    del test.__wrapped__  # type: ignore[attr-defined] # pytest would call the test asynchronous
+    return test
+
+
+async def _get(value: Any) -> Any:
+    return await value if is_awaitable(value) else value
+
+
+class StateStoreConformance:
+    """Holds a state store, sync or async, to what `StateBucket` relies on.
+
+    Subclass it in a test module, under a name that pytest collects, and say how to make a store:
+
+        class TestMyStore(StateStoreConformance):
+            def make_store(self):
+                return MyStore()
+
+    The store has to be empty each time.
+    """
+
+    manual_time: bool = True
+    """Whether the store goes by the time that it is told. False for one that asks a server."""
+
+    _made: list[Any]
+
+    def make_store(self) -> StateStore | Awaitable[StateStore]:
+        """A new store with nothing in it."""
+        raise NotImplementedError
+
+    async def _closing(self, steps: Callable[..., Awaitable[None]]) -> None:
+        self._made = []
+        try:
+            await steps(self)
+        finally:
+            for store in self._made:
+                await _get(store.close())
+
+    async def _new(self) -> Any:
+        store = await _get(self.make_store())
+        self._made.append(store)
+        return store
+
+    @_scenario
+    async def test_a_new_store_reads_the_initial_state(self) -> None:
+        """Nothing stored is nothing owed."""
+        store, policy, rates = await self._new(), GCRA(), [Rate(5, 1000), Rate(20, 10_000)]
+        assert tuple(await _get(store.read(policy, rates))) == policy.initial(rates)
+
+    @_scenario
+    async def test_admits_the_burst_and_then_refuses_with_the_wait(self) -> None:
+        """Each admitted step is stored, a refused one is not."""
+        store, policy, rates = await self._new(), GCRA(), [Rate(5, 60_000)]
+        for _ in range(5):
+            decision = await _get(store.check(policy, rates, _NOW, 1))
+            assert decision.failing_rate is None
+        before = await _get(store.read(policy, rates))
+        refused = await _get(store.check(policy, rates, _NOW, 1))
+        assert refused.failing_rate == rates[0]
+        assert 0 < refused.retry_after_ms <= 12_000
+        assert await _get(store.read(policy, rates)) == before
+
+    @_scenario
+    async def test_what_is_stored_is_the_policys_own_state(self) -> None:
+        """The store keeps every number of the policy's state as it is."""
+        store, policy = await self._new(), GCRA()
+        rates = [Rate(5, 1000), Rate(20, 10_000)]
+        if not self.manual_time:
+            pytest.skip("the store asks a server for the time")
+        expected = policy.initial(rates)
+        for step in range(3):
+            expected, _ = policy.step(rates, expected, _NOW + step, 2)
+            await _get(store.check(policy, rates, _NOW + step, 2))
+            assert tuple(await _get(store.read(policy, rates))) == expected
+
+    @_scenario
+    async def test_the_wait_is_exact(self) -> None:
+        """One millisecond before its time is refused, its time is not."""
+        store, policy, rates = await self._new(), GCRA(), [Rate(2, 1000)]
+        if not self.manual_time:
+            pytest.skip("the store asks a server for the time")
+        await _get(store.check(policy, rates, _NOW, 2))
+        refused = await _get(store.check(policy, rates, _NOW, 1))
+        assert refused.retry_after_ms == 500
+        early = await _get(store.check(policy, rates, _NOW + 499, 1))
+        assert early.failing_rate == rates[0]
+        in_time = await _get(store.check(policy, rates, _NOW + 500, 1))
+        assert in_time.failing_rate is None
+
+    @_scenario
+    async def test_a_weight_above_the_burst_never_fits(self) -> None:
+        """No wait is named for what can never be."""
+        store, policy, rates = await self._new(), GCRA(), [Rate(5, 1000, burst=3)]
+        refused = await _get(store.check(policy, rates, _NOW, 4))
+        assert refused.failing_rate == rates[0]
+        assert refused.retry_after_ms is None
+
+    @_scenario
+    async def test_reset_forgets_the_state(self) -> None:
+        """After it, the whole burst is free again."""
+        store, policy, rates = await self._new(), GCRA(), [Rate(5, 60_000)]
+        await _get(store.check(policy, rates, _NOW, 5))
+        await _get(store.reset())
+        assert tuple(await _get(store.read(policy, rates))) == policy.initial(rates)
+        decision = await _get(store.check(policy, rates, _NOW, 5))
+        assert decision.failing_rate is None
+
+    @_scenario
+    async def test_close_may_be_called_again(self) -> None:
+        """Closing is idempotent."""
+        store = await self._new()
+        await _get(store.close())
+        await _get(store.close())
+
+    @_scenario
+    async def test_claims_stand_in_line_and_can_be_given_back(self) -> None:
+        """A store that keeps claims stores them ahead, in order, and takes them out again."""
+        store, policy, rates = await self._new(), GCRA(), [Rate(2, 1000, burst=1)]
+        if not (store.keeps_claims and self.manual_time):
+            pytest.skip("the store keeps no claims, or asks a server for the time")
+        items = [RateItem("name", _NOW) for _ in range(3)]
+        waits = [
+            (await _get(store.claim(policy, rates, item, 60_000, 0))).wait_ms for item in items
+        ]
+        assert waits == [0, 500, 1000]
+        refused = await _get(store.check(policy, rates, _NOW + 400, 1))
+        assert refused.retry_after_ms == 1100
+        assert await _get(store.release(policy, rates, items[2])) is True
+        assert await _get(store.release(policy, rates, items[2])) is False
+        told = await _get(store.forecast(policy, rates, _NOW + 400, 1))
+        assert told.retry_after_ms == 600
+        settled = await _get(store.settle(policy, rates, items[1], _NOW + 500, 60_000))
+        assert settled.wait_ms == 0
+        assert settled.allowed

@@ -1,0 +1,259 @@
+"""Processes that share a bucket, with real time, real signals and real deaths."""
+
+import asyncio
+import contextlib
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from pyrate_limiter import (
+    Limiter,
+    MultiprocessBucket,
+    MultiprocessStateStore,
+    Rate,
+    RateItem,
+    SingleBucketFactory,
+    StateBucket,
+)
+from pyrate_limiter.buckets.shared_file import SharedFile
+
+FORK = multiprocessing.get_context("fork")
+PATIENCE = 30  # seconds for a busy machine; nothing waits so long where all is well
+
+
+def limiter_on(bucket):
+    return Limiter(SingleBucketFactory(bucket, schedule_leak=False), buffer_ms=0)
+
+
+def over_limit(stamps, limit, interval):
+    """The most units in any window, beyond the limit."""
+    stamps = sorted(stamps)
+    return max([0] + [1 for early, late in zip(stamps, stamps[limit:]) if late - early <= interval])
+
+
+@contextlib.contextmanager
+def running(context, count, target, *args):
+    children = [context.Process(target=target, args=(*args, n), daemon=True) for n in range(count)]
+    for child in children:
+        child.start()
+    try:
+        yield children
+    finally:
+        for child in children:
+            if child.is_alive():
+                os.kill(child.pid, signal.SIGCONT)
+                child.kill()
+            child.join()
+
+
+# Children ---------------------------------------------------------------------------------------
+
+
+def hammer(bucket, _):
+    limiter = limiter_on(bucket)
+    while True:
+        limiter.try_acquire("hammer", blocking=False)
+
+
+def wait_again_and_again(bucket, _):
+    limiter = limiter_on(bucket)
+    while True:
+        limiter.try_acquire("wait")
+
+
+def take_share(bucket, answers, share, _):
+    limiter = limiter_on(bucket)
+    answers.put(sum(limiter.try_acquire("share", blocking=False) for _ in range(share)))
+
+
+def hold_lock(bucket, held, _):
+    bucket.limiter_lock().acquire()
+    held.set()
+    time.sleep(PATIENCE)
+
+
+def die_at_commit(bucket, _):
+    SharedFile.commit = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    bucket.put(RateItem("dying", bucket.now()))
+
+
+def wait_in_line(bucket, order, number):
+    assert limiter_on(bucket).try_acquire("line")
+    order.put((number, time.monotonic()))
+
+
+# Tests ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("work", [hammer, wait_again_and_again])
+def test_processes_that_are_killed_and_suspended_never_exceed_the_limit(work):
+    limit, interval, seconds = 20, 100, 4.0
+    bucket = MultiprocessBucket.init([Rate(limit, interval)])
+    chance = random.Random()
+    begun = bucket.now()
+    with running(FORK, 8, work, bucket) as children:
+        for victim in children[:4]:
+            time.sleep(seconds / 10 * chance.random() + 0.2)
+            victim.kill()
+        sleeper = children[4]
+        os.kill(sleeper.pid, signal.SIGSTOP)
+        time.sleep(1)
+        os.kill(sleeper.pid, signal.SIGCONT)
+        time.sleep(max(0.0, seconds - (bucket.now() - begun) / 1000))
+        ended = bucket.now()
+        with bucket.limiter_lock():
+            stamps = [unit.timestamp for unit in bucket.items if unit.timestamp <= ended]
+    assert over_limit(stamps, limit, interval) == 0
+    # Survivors went on within two seconds, whoever was stopped or killed.
+    moments = [begun, *stamps, ended]
+    assert max(late - early for early, late in pairwise(moments)) < 2000
+    assert len(stamps) >= limit * (ended - begun - 2000) / (interval + 1) * 0.5
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_nobody_is_refused_while_there_is_room(method):
+    context = multiprocessing.get_context(method)
+    answers = context.Queue()
+    with (
+        MultiprocessBucket.init([Rate(1000, 3_600_000)]) as bucket,
+        running(context, 8, take_share, bucket, answers, 125),
+    ):
+        assert [answers.get(timeout=PATIENCE) for _ in range(8)] == [125] * 8
+        assert not bucket.put(RateItem("one more", bucket.now()))
+        assert len(bucket.items) == 1000
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_state_is_shared_exactly(method):
+    context = multiprocessing.get_context(method)
+    answers = context.Queue()
+    bucket = StateBucket([Rate(800, 36_000_000)], store=MultiprocessStateStore.init())
+    with running(context, 4, take_share, bucket, answers, 200):
+        assert [answers.get(timeout=PATIENCE) for _ in range(4)] == [200] * 4
+    assert not bucket.put(RateItem("one more", bucket.now()))
+
+
+def test_a_managers_list_is_shared_exactly():
+    answers = FORK.Queue()
+    with multiprocessing.get_context("spawn").Manager() as manager:
+        bucket = MultiprocessBucket([Rate(200, 3_600_000)], manager.list(), FORK.RLock())
+        with running(FORK, 4, take_share, bucket, answers, 50):
+            assert [answers.get(timeout=PATIENCE) for _ in range(4)] == [50] * 4
+        assert bucket.count() == 200
+        assert not bucket.put(RateItem("one more", bucket.now()))
+
+
+def test_a_child_killed_with_the_lock_in_hand_blocks_nobody():
+    bucket = MultiprocessBucket.init([Rate(5, 1000)])
+    held = FORK.Event()
+    with running(FORK, 1, hold_lock, bucket, held) as (child,):
+        assert held.wait(PATIENCE)
+        threading.Timer(0.2, child.kill).start()
+        begun = time.monotonic()
+        assert limiter_on(bucket).try_acquire("survivor", blocking=False)
+        assert 0.1 < time.monotonic() - begun < 2
+
+
+def test_what_a_child_left_half_done_is_not_seen():
+    bucket = MultiprocessBucket.init([Rate(5, 60_000)])
+    for expected in range(1, 6):
+        with running(FORK, 1, die_at_commit, bucket) as (child,):
+            child.join(PATIENCE)
+            assert child.exitcode == -signal.SIGKILL
+        assert bucket.put(RateItem("survivor", bucket.now()))
+        assert bucket.count() == expected
+    assert not bucket.put(RateItem("survivor", bucket.now()))
+
+
+def test_an_event_loop_does_not_wait_for_a_suspended_holder():
+    bucket = MultiprocessBucket.init([Rate(50, 1000)])
+    held = FORK.Event()
+
+    async def main(child):
+        ticks = [time.monotonic()]
+        task = asyncio.ensure_future(limiter_on(bucket).try_acquire_async("a"))
+        for _ in range(10):
+            await asyncio.sleep(0.02)
+            ticks.append(time.monotonic())
+        assert not task.done()
+        child.kill()
+        assert await asyncio.wait_for(task, PATIENCE)
+        assert max(late - early for early, late in pairwise(ticks)) < 1
+
+    with running(FORK, 1, hold_lock, bucket, held) as (child,):
+        assert held.wait(PATIENCE)
+        os.kill(child.pid, signal.SIGSTOP)
+        asyncio.run(main(child))
+
+
+def test_a_lock_waits_no_longer_than_it_is_told():
+    bucket = MultiprocessBucket.init([Rate(5, 1000)])
+    held = FORK.Event()
+    with running(FORK, 1, hold_lock, bucket, held):
+        assert held.wait(PATIENCE)
+        lock = bucket.limiter_lock()
+        assert lock.acquire(False) is False
+        begun = time.monotonic()
+        assert lock.acquire(timeout=0.1) is False
+        assert time.monotonic() - begun >= 0.1
+
+
+def test_processes_are_served_in_the_order_in_which_they_came():
+    bucket = MultiprocessBucket.init([Rate(1, 300)])
+    order = FORK.Queue()
+    bucket.put(RateItem("first", bucket.now()))
+    with contextlib.ExitStack() as stack:
+        for number in range(5):
+            stored = len(bucket.items)
+            child = FORK.Process(target=wait_in_line, args=(bucket, order, number), daemon=True)
+            child.start()
+            stack.callback(child.join, PATIENCE)
+            deadline = time.monotonic() + PATIENCE
+            while len(bucket.items) == stored and time.monotonic() < deadline:
+                time.sleep(0.001)
+        served = sorted((order.get(timeout=PATIENCE) for _ in range(5)), key=lambda one: one[1])
+    assert [number for number, _ in served] == list(range(5))
+
+
+def test_forking_while_another_thread_is_at_it():
+    bucket = MultiprocessBucket.init([Rate(10**6, 3_600_000)])
+    stop = threading.Event()
+
+    def keep_busy():
+        while not stop.is_set():
+            bucket.put(RateItem("busy", bucket.now()))
+
+    thread = threading.Thread(target=keep_busy)
+    thread.start()
+    answers = FORK.Queue()
+    try:
+        for _ in range(10):
+            with running(FORK, 1, take_share, bucket, answers, 20) as (child,):
+                assert answers.get(timeout=PATIENCE) == 20
+                child.join(PATIENCE)  # killed, it could take the queue's lock with it
+    finally:
+        stop.set()
+        thread.join()
+    assert sum(unit.name == "share" for unit in bucket.items) == 200
+
+
+def test_the_process_pool_example():
+    example = Path(__file__).parents[2] / "examples" / "process_pool.py"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(example)],
+        capture_output=True,
+        text=True,
+        timeout=2 * PATIENCE,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "40 calls" in done.stdout
