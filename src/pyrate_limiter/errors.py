@@ -210,3 +210,18 @@ class TooManyKeys(PyrateError, RuntimeError):
             "raise max_keys, or route rare names to a shared bucket"
         )
         self.name, self.max_keys = name, max_keys
+
+
+class MissingDriver(PyrateError, ImportError):
+    """A backend needs a package that is not installed.
+
+    Attributes:
+        package: what is missing.
+        extra: the extra of this distribution that brings it.
+    """
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f"{package} is not installed; it comes with: pip install \"pyrate-limiter[{extra}]\""
+        )
+        self.package, self.extra = package, extra

@@ -1,0 +1,208 @@
+"""One statement on a caller's pool, sync or asyncio: written once, as generators.
+
+A program yields what may have to be awaited and is sent the result. Nothing is kept in the session,
+so that a pooler in transaction mode may stand between.
+"""
+
+from __future__ import annotations
+
+import time
+from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pyrate_limiter.abstracts.awaiting import is_awaitable
+from pyrate_limiter.errors import MissingDriver, WrongType
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+    T = TypeVar("T")
+    Program = Generator[Any, Any, T]
+
+FIRST_NAP_SECONDS = 0.002
+LONGEST_NAP_SECONDS = 0.1
+RETRY_SECONDS = 2.0
+"""How long a call without a timeout of its own tries again after a lost connection."""
+
+
+def driver() -> Any:
+    """The psycopg module.
+
+    Raises:
+        MissingDriver: it is not installed.
+    """
+    try:
+        import psycopg
+    except ImportError as error:
+        raise MissingDriver("psycopg", "postgres") from error
+    return psycopg
+
+
+class Nap:
+    """A step of a program: sleep."""
+
+    __slots__ = ("seconds",)
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+
+class Link:
+    """The way to the server over a pool that belongs to the caller.
+
+    Raises:
+        MissingDriver: psycopg is not installed.
+        WrongType: it is no pool.
+    """
+
+    def __init__(self, pool: Any) -> None:
+        psycopg = driver()
+        if not callable(getattr(pool, "getconn", None)):
+            raise WrongType("pool", pool, "a psycopg_pool.ConnectionPool or AsyncConnectionPool")
+        self.pool = pool
+        self.is_async = iscoroutinefunction(pool.getconn)
+        self._cursor = psycopg.AsyncClientCursor if self.is_async else psycopg.ClientCursor
+        self._tuple_row = psycopg.rows.tuple_row
+        self._error = psycopg.Error
+        self._conflicts = (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected)
+        self._lost = (psycopg.OperationalError, psycopg.InterfaceError)
+
+    def run(self, program: Program[T]) -> Any:
+        """The program's result, or an awaitable of it."""
+        return _run_async(program) if self.is_async else _run_sync(program)
+
+    def query(
+        self, text: Any, values: Sequence[Any] | None = None, seconds: float | None = None
+    ) -> Program[Any]:
+        """The first row of the last statement that has rows, in a transaction of its own.
+
+        A lost connection, a serialization failure and a deadlock are tried again. ``text`` may be a
+        function of "is this another try": then it gives the text and the values.
+
+        Args:
+            text: SQL; ``%s`` are bound by the client, so there may be several statements.
+            values: for the ``%s``.
+            seconds: how long the caller is willing to wait; None is as long as the pool says.
+        """
+        ask = text if callable(text) else lambda _again: (text, values)
+
+        def once(connection: Any, again: bool) -> Program[Any]:
+            return (yield from self.fetch(connection, *ask(again)))
+
+        return (yield from self.transact(once, seconds))
+
+    def transact(self, work: Any, seconds: float | None = None) -> Program[Any]:
+        """Run ``work(connection, again)``, a program, on a connection in autocommit mode."""
+        started, nap, failure = time.monotonic(), FIRST_NAP_SECONDS, None
+        deadline = None if seconds is None else started + seconds
+        while True:
+            try:
+                connection = yield self._connect(deadline)
+            except self._lost:
+                if failure is None:
+                    raise
+                raise failure from None
+            try:
+                return (yield from self._with(connection, work, failure is not None))
+            except self._error as error:
+                lost = connection.closed and isinstance(error, self._lost)
+                if not lost and not isinstance(error, self._conflicts):
+                    raise
+                failure = error
+                if deadline is None:
+                    deadline = started + RETRY_SECONDS
+                if time.monotonic() + nap >= deadline:
+                    raise
+            if not lost:
+                yield Nap(nap)
+                nap = min(2 * nap, LONGEST_NAP_SECONDS)
+
+    def _connect(self, deadline: float | None) -> Any:
+        if deadline is None:
+            return self.pool.getconn()
+        left = max(0.001, deadline - time.monotonic())
+        return self.pool.getconn(timeout=min(left, self.pool.timeout))
+
+    def _with(self, connection: Any, work: Any, again: bool) -> Program[Any]:
+        borrowed = not connection.autocommit
+        try:
+            if borrowed:
+                yield self._set_autocommit(connection, True)
+            return (yield from work(connection, again))
+        finally:
+            try:
+                if not connection.closed:
+                    if connection.info.transaction_status:
+                        yield connection.rollback()
+                    if borrowed:
+                        yield self._set_autocommit(connection, False)
+            finally:
+                yield self.pool.putconn(connection)
+
+    def _set_autocommit(self, connection: Any, value: bool) -> Any:
+        if self.is_async:
+            return connection.set_autocommit(value)
+        connection.autocommit = value
+        return None
+
+    def fetch(
+        self, connection: Any, text: Any, values: Sequence[Any] | None = None, *, rows: bool = False
+    ) -> Program[Any]:
+        """The first row, or all rows, of the last of the statements that has any."""
+        cursor = self._cursor(connection, row_factory=self._tuple_row)
+        yield cursor.execute(text, values)
+        found = None
+        while True:
+            if cursor.description is not None:
+                found = yield (cursor.fetchall() if rows else cursor.fetchone())
+            if not cursor.nextset():
+                return found
+
+
+def _run_sync(program: Program[T]) -> T:
+    answer: Any = None
+    while True:
+        try:
+            step = program.send(answer)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]
+        if isinstance(step, Nap):
+            time.sleep(step.seconds)
+        answer = step
+
+
+async def _run_async(program: Program[T]) -> T:
+    """Run it to its end, whatever happens to the caller meanwhile."""
+    import asyncio
+
+    answer: Any = None
+    error: BaseException | None = None
+    while True:
+        try:
+            step = program.send(answer) if error is None else program.throw(error)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]
+        answer = error = None
+        try:
+            if isinstance(step, Nap):
+                await asyncio.sleep(step.seconds)
+            elif is_awaitable(step):
+                answer = await step
+            else:
+                answer = step
+        except BaseException as raised:  # noqa: BLE001 - the program gives back what it holds
+            error = raised
+
+
+async def uncancelled(work: Any, undo: Any = None) -> Any:
+    """Await ``work`` to its end. Where the caller is cancelled meanwhile, ``undo(result)`` follows."""
+    import asyncio
+
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        if undo is not None and not task.cancelled() and task.exception() is None:
+            await undo(task.result())
+        raise

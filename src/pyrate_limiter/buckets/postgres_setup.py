@@ -1,0 +1,189 @@
+"""The table with its indexes and functions: found, or made, from many processes at once."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from functools import lru_cache
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pyrate_limiter.buckets.postgres_link import driver
+
+if TYPE_CHECKING:
+    from pyrate_limiter.buckets.postgres_link import Link, Program
+
+_FOLDER = Path(__file__).with_name("sql")
+_COMMON = "p_lock bigint, p_durable boolean, p_name text, p_weight bigint, p_token bigint"
+_RATES = "p_limits bigint[], p_intervals bigint[]"
+PARAMETERS = {
+    "claim": f"{_COMMON}, {_RATES}, p_pads bigint[], p_now bigint, p_clock bigint, "
+    "p_patience bigint, p_buffer bigint, p_store boolean, p_look boolean, p_again boolean, "
+    "p_lock_ms bigint",
+    "settle": f"{_COMMON}, {_RATES}, p_now bigint, p_patience bigint",
+    "release": f"{_COMMON}, p_moment bigint",
+}
+_COLUMNS = ("at_ms", "seq", "claimed_ms", "token")
+_TRIES = 20
+_PROBE = """
+    SELECT n.nspname, (
+      SELECT count(*) FROM pg_attribute
+      WHERE attrelid = c.oid AND attname = ANY(%s) AND NOT attisdropped
+    ), (SELECT count(*) FROM pg_proc WHERE pronamespace = n.oid AND proname = ANY(%s))
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass(%s)
+    """
+
+
+def quoted(name: str) -> str:
+    """An identifier in SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def advisory_lock_id(table: str) -> int:
+    """The advisory lock under which a table is created, the same as in 4.5.1."""
+    return zlib.crc32(table.encode()) & 0x7FFFFFFF
+
+
+@lru_cache(maxsize=256)
+def body(step: str, table: str, keyed: bool) -> str:
+    """The PL/pgSQL of one step on one table, which is given as it stands in SQL."""
+    text = _read(step)
+    for part in ("adopt", "clean", "renumber"):
+        name = f"{part}_keyed" if part == "clean" and keyed else part
+        text = text.replace(f"@{part}@", _read(name).rstrip())
+    return text.replace("@mine@", "AND name = p_name" if keyed else "").replace("@table@", table)
+
+
+@lru_cache(maxsize=16)
+def _read(name: str) -> str:
+    return (_FOLDER / f"postgres_{name}.sql").read_text("utf-8")
+
+
+@lru_cache(maxsize=1024)
+def anonymous(step: str, table: str, keyed: bool) -> str:
+    """The same step for a role that may not create functions: the parameters are declared in it."""
+    source = "claim" if step == "plain" else step
+    declared = ", ".join(f"{parameter} := %s;" for parameter in PARAMETERS[source].split(", "))
+    text = body(step, table, keyed).replace("%", "%%")
+    text = text.replace("DECLARE", "DECLARE " + declared.replace(";,", ";"), 1)
+    text = re.sub(
+        r"RETURN (ARRAY\[.*?\]::bigint\[\]);",
+        r"PERFORM set_config('pyrate_limiter.answer', (\1)::text, true); RETURN;",
+        text,
+        flags=re.DOTALL,
+    )
+    return (
+        "BEGIN ISOLATION LEVEL READ COMMITTED; "
+        f"DO $pyrate_limiter${text}$pyrate_limiter$; "
+        "SELECT current_setting('pyrate_limiter.answer')::bigint[]; COMMIT"
+    )
+
+
+class Place:
+    """Where a bucket's units are.
+
+    Attributes:
+        table: the table with its schema, as it stands in SQL.
+        functions: the function of each step; empty where the role may not create them.
+        has_columns: whether the table has more than the columns of 4.5.1.
+        is_complete: whether there is nothing left to make.
+    """
+
+    __slots__ = ("functions", "has_columns", "is_complete", "table")
+
+    def __init__(self, table: str, columns: int, functions: dict[str, str], found: int) -> None:
+        self.table = table
+        self.has_columns = columns == len(_COLUMNS)
+        self.is_complete = self.has_columns and found == len(functions)
+        self.functions = functions if self.is_complete else {}
+
+
+def find_or_make(link: Link, name: str, keyed: bool) -> Program[Place]:
+    """Find the table with all that belongs to it, or make what is missing and may be made."""
+    errors = driver().errors
+    # Others make the same at the same time; 4.5.1 does not wait for its turn.
+    races = (
+        errors.UniqueViolation,
+        errors.DuplicateTable,
+        errors.DuplicateObject,
+        errors.DuplicateFunction,
+    )
+    refused = (errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction)
+    for tries_left in reversed(range(_TRIES)):
+        place = yield from _find(link, name, keyed)
+        if place is not None and place.is_complete:
+            return place
+        try:
+            yield from link.query(_statements(name, keyed, place))
+        except races:
+            if not tries_left:
+                raise
+        except refused:
+            place = (yield from _find(link, name, keyed)) or place
+            if place is None:
+                raise
+            return place
+    return place
+
+
+def _find(link: Link, name: str, keyed: bool) -> Program[Place | None]:
+    functions = _functions(name, keyed)
+    values = (list(_COLUMNS), list(functions.values()), quoted(name))
+    row = yield from link.query(_PROBE, values)
+    if row is None:
+        return None
+    schema, columns, found = row
+    return Place(
+        f"{quoted(schema)}.{quoted(name)}",
+        columns,
+        {step: f"{quoted(schema)}.{function}" for step, function in functions.items()},
+        found,
+    )
+
+
+def _functions(name: str, keyed: bool) -> dict[str, str]:
+    """Each step's function. Another version of its text has another name."""
+    return {
+        step: f"pyrate_limiter_{step}_"
+        + blake2b((parameters + body(step, name, keyed)).encode(), digest_size=8).hexdigest()
+        for step, parameters in PARAMETERS.items()
+    }
+
+
+def _statements(name: str, keyed: bool, place: Place | None) -> str:
+    lock = f"BEGIN; SELECT pg_advisory_xact_lock({advisory_lock_id(name)});"
+    short = name.replace("ratelimit___", "", 1)
+    if place is None:
+        return (
+            f"{lock} CREATE TABLE IF NOT EXISTS {quoted(name)} "
+            "(name VARCHAR, weight SMALLINT, item_timestamp TIMESTAMP, "
+            "at_ms BIGINT, seq BIGINT, claimed_ms BIGINT, token BIGINT); COMMIT"
+        )
+    table, made = place.table, [lock]
+    if not place.has_columns:
+        columns = ", ".join(f"ADD COLUMN IF NOT EXISTS {column} BIGINT" for column in _COLUMNS)
+        made.append(f"ALTER TABLE {table} {columns};")
+    key = "name, " if keyed else ""
+    kind = "keyed_" if keyed else ""
+    for label, what in (
+        (f"timestampindex_{short}", "(item_timestamp)"),
+        (_index("token", name), "(token) WHERE claimed_ms IS NOT NULL"),
+        (_index(f"{kind}seq", name), f"({key}seq)"),
+        (_index(f"{kind}time", name), f"({key}at_ms, seq)"),
+        (_index(f"{kind}foreign", name), f"({key}item_timestamp) WHERE at_ms IS NULL"),
+        (_index("time", name), "(at_ms, seq)"),
+    ):
+        made.append(f"CREATE INDEX IF NOT EXISTS {quoted(label)} ON {table} {what};")
+    schema = table[: -len(quoted(name))]
+    for step, function in _functions(name, keyed).items():
+        made.append(
+            f"CREATE FUNCTION {schema}{function} ({PARAMETERS[step]}) RETURNS bigint[] "
+            f"LANGUAGE plpgsql SET enable_seqscan = off "
+            f"AS $pyrate_limiter${body(step, table, keyed)}$pyrate_limiter$;"
+        )
+    return " ".join([*made, "COMMIT"])
+
+
+def _index(kind: str, name: str) -> str:
+    return f"pyrate_limiter_{kind}_{blake2b(name.encode(), digest_size=8).hexdigest()}"
