@@ -99,7 +99,8 @@ _PLACES = {
     for name in names.split()
 }
 
-__getattr__ = resolver(__name__, _PLACES)
+if not TYPE_CHECKING:  # a checker would take every name for known
+    __getattr__ = resolver(__name__, _PLACES)
 
 
 def __dir__() -> list[str]:

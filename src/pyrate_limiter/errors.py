@@ -41,7 +41,8 @@ class WrongType(PyrateError, TypeError):
 
     def __init__(self, field: str, value: object, expected: str) -> None:
         super().__init__(f"{field} must be {expected}, got {value!r}")
-        self.field, self.value = field, value
+        self.field: str = field
+        self.value: object = value
 
 
 class InvalidRate(PyrateError, ValueError, AssertionError):
@@ -49,7 +50,8 @@ class InvalidRate(PyrateError, ValueError, AssertionError):
 
     def __init__(self, field: str, value: object) -> None:
         super().__init__(f"Rate's {field} must be >= 1, got {value!r}")
-        self.field, self.value = field, value
+        self.field: str = field
+        self.value: object = value
 
 
 class InvalidRateText(PyrateError, ValueError):
@@ -66,7 +68,8 @@ class InvalidRateText(PyrateError, ValueError):
             f"Cannot read {text!r} as a rate: expected {expected} at character {position}, "
             f"as in '10/second' or '100 per 15 minutes'\n  {text}\n  {pointer}"
         )
-        self.text, self.position = text, position
+        self.text: str = text
+        self.position: int = position
 
 
 class InvalidRateList(PyrateError, ValueError, AssertionError):
@@ -83,7 +86,7 @@ class InvalidRateList(PyrateError, ValueError, AssertionError):
             "interval, with strictly increasing limits and non-increasing density "
             f"(limit/interval). Got: {list(rates)!r}"
         )
-        self.rates = list(rates)
+        self.rates: list[object] = list(rates)
 
 
 class InvalidLimiterArgument(PyrateError, TypeError, AssertionError):
@@ -94,7 +97,7 @@ class InvalidLimiterArgument(PyrateError, TypeError, AssertionError):
             f"{message}: Limiter takes a Rate, a list of Rate, an AbstractBucket or a "
             f"BucketFactory, got {value!r}"
         )
-        self.value = value
+        self.value: object = value
 
 
 class InvalidBucket(PyrateError, TypeError, AssertionError):
@@ -102,7 +105,7 @@ class InvalidBucket(PyrateError, TypeError, AssertionError):
 
     def __init__(self, value: object, where: str) -> None:
         super().__init__(f"{where} must be an AbstractBucket, got {value!r}")
-        self.value = value
+        self.value: object = value
 
 
 class InvalidWeight(PyrateError, ValueError, AssertionError):
@@ -110,7 +113,7 @@ class InvalidWeight(PyrateError, ValueError, AssertionError):
 
     def __init__(self, weight: object) -> None:
         super().__init__(f"item's weight must be >= 0, got {weight!r}")
-        self.weight = weight
+        self.weight: object = weight
 
 
 class InvalidTimestamp(PyrateError, ValueError):
@@ -121,15 +124,17 @@ class InvalidTimestamp(PyrateError, ValueError):
             f"item's timestamp must be a whole number of milliseconds within +/-2**62, "
             f"got {timestamp!r}"
         )
-        self.timestamp = timestamp
+        self.timestamp: object = timestamp
 
 
 class InvalidTimeout(PyrateError, ValueError):
     """A timeout is negative and not -1, or not a number."""
 
     def __init__(self, timeout: object) -> None:
-        super().__init__(f"timeout must be -1 or >= 0, got {timeout!r} (seconds; -1 waits for ever)")
-        self.timeout = timeout
+        super().__init__(
+            f"timeout must be -1 or >= 0, got {timeout!r} (seconds; -1 waits for ever)"
+        )
+        self.timeout: object = timeout
 
 
 class TimeoutWithoutBlocking(PyrateError, RuntimeError):
@@ -140,7 +145,7 @@ class TimeoutWithoutBlocking(PyrateError, RuntimeError):
             f"Can't set timeout with non-blocking: got timeout={timeout!r}; "
             "leave out one of blocking=False and timeout"
         )
-        self.timeout = timeout
+        self.timeout: object = timeout
 
 
 class AlgorithmMismatch(PyrateError, TypeError):
@@ -148,7 +153,7 @@ class AlgorithmMismatch(PyrateError, TypeError):
 
     def __init__(self, algorithm: object, bucket: str, expected: str) -> None:
         super().__init__(f"{bucket} needs {expected}, got {algorithm!r}")
-        self.algorithm = algorithm
+        self.algorithm: object = algorithm
 
 
 class RateLimitExceeded(PyrateError, RuntimeError):
@@ -164,7 +169,9 @@ class RateLimitExceeded(PyrateError, RuntimeError):
         self, name: str, weight: int, decision: Decision, message: str | None = None
     ) -> None:
         super().__init__(message or _exceeded(name, weight, decision))
-        self.name, self.weight, self.decision = name, weight, decision
+        self.name: str = name
+        self.weight: int = weight
+        self.decision: Decision = decision
 
     @property
     def failing_rate(self) -> Rate | None:
@@ -209,7 +216,8 @@ class TooManyKeys(PyrateError, RuntimeError):
             f"no bucket for {name!r}: all {max_keys} keys hold live units; "
             "raise max_keys, or route rare names to a shared bucket"
         )
-        self.name, self.max_keys = name, max_keys
+        self.name: str = name
+        self.max_keys: int = max_keys
 
 
 class MissingDriver(PyrateError, ImportError):
@@ -222,6 +230,7 @@ class MissingDriver(PyrateError, ImportError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(
-            f"{package} is not installed; it comes with: pip install \"pyrate-limiter[{extra}]\""
+            f'{package} is not installed; it comes with: pip install "pyrate-limiter[{extra}]"'
         )
-        self.package, self.extra = package, extra
+        self.package: str = package
+        self.extra: str = extra

@@ -51,12 +51,12 @@ class KeyedBucketFactory(BucketFactory):
             raise WrongType("max_keys", max_keys, "a whole number, 1 or more")
         self._rates = sorted_rates([rates] if isinstance(rates, Rate) else rates)
         self._make = bucket
-        self.max_keys = max_keys
+        self.max_keys: int = max_keys
         self._keys = _Keys()
 
     def wrap_item(self, name: str, weight: int = 1) -> RateItem | Awaitable[RateItem]:
         """Stamp an item with the time of its bucket."""
-        return then(self.bucket(name).now(), lambda now: RateItem(name, now, weight))
+        return then(self.bucket(name).stamp(), lambda now: RateItem(name, now, weight))
 
     def get(self, item: RateItem) -> AbstractBucket:
         """The bucket of the item's name."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import threading
-import time
-from contextlib import contextmanager
 from time import sleep
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Union
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyrate_limiter._engine.acquisition import Acquisition, Terms
+from pyrate_limiter._engine.locks import LockLike, combined_lock
 from pyrate_limiter._engine.steps import run_async, run_blocking
-from pyrate_limiter.abstracts.awaiting import discard, is_awaitable, then
+from pyrate_limiter.abstracts.awaiting import discard, is_awaitable
 from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
 from pyrate_limiter.abstracts.checks import check_weight
 from pyrate_limiter.abstracts.rate import Rate, RateItem
@@ -25,9 +24,10 @@ from pyrate_limiter.errors import (
     TimeoutWithoutBlocking,
     WrongType,
 )
+from pyrate_limiter.single import SingleBucketFactory
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Generator
     from types import TracebackType
 
     from typing_extensions import ParamSpec, Self
@@ -60,74 +60,6 @@ class _AdaptiveBuffer(int):
 _ADAPTIVE = _AdaptiveBuffer(50)
 
 
-class LockLike(Protocol):
-    """What `combined_lock` can take: a ``threading`` or ``multiprocessing`` lock, for example."""
-
-    def acquire(self, blocking: bool = ..., timeout: float = ...) -> bool:
-        """Take the lock; False if that failed."""
-
-    def release(self) -> None:
-        """Let it go."""
-
-
-@contextmanager
-def combined_lock(
-    locks: LockLike | Sequence[LockLike], blocking: bool, timeout: float = -1
-) -> Iterator[None]:
-    """Hold several locks, taken in order and released in reverse.
-
-    Raises:
-        TimeoutError: one of them could not be had within ``timeout`` seconds, or at once where
-            ``blocking`` is false. Then none is held.
-    """
-    several = list(locks) if isinstance(locks, (list, tuple)) else [locks]
-    deadline = None if timeout == -1 else time.monotonic() + timeout
-    held: list[Any] = []
-    try:
-        for lock in several:
-            if not blocking:
-                taken = lock.acquire(False)
-            elif deadline is None:
-                taken = lock.acquire()
-            else:
-                taken = lock.acquire(True, max(0.0, deadline - time.monotonic()))
-            if not taken:
-                msg = "Timeout while acquiring combined lock."
-                raise TimeoutError(msg)
-            held.append(lock)
-        yield
-    finally:
-        for lock in reversed(held):
-            lock.release()
-
-
-class SingleBucketFactory(BucketFactory):
-    """Routes every item to one bucket.
-
-    Args:
-        bucket: the bucket.
-        schedule_leak: whether to sweep it every `leak_interval`.
-    """
-
-    def __init__(self, bucket: AbstractBucket, schedule_leak: bool = True) -> None:
-        self.bucket = bucket
-        if schedule_leak:
-            self.schedule_leak(bucket)
-
-    def wrap_item(self, name: str, weight: int = 1) -> RateItem | Awaitable[RateItem]:
-        """Stamp an item with the bucket's time."""
-        return then(self.bucket.now(), lambda now: RateItem(name, now, weight))
-
-    def get(self, _: RateItem) -> AbstractBucket:
-        """The bucket."""
-        return self.bucket
-
-    def owned_buckets(self) -> list[AbstractBucket]:
-        """The bucket, and what `create` made."""
-        others = [bucket for bucket in self.get_buckets() if bucket is not self.bucket]
-        return [self.bucket, *others]
-
-
 class Limiter:
     """Lets calls through at a rate, and makes the others wait or go away.
 
@@ -157,13 +89,13 @@ class Limiter:
     ) -> None:
         if not isinstance(buffer_ms, int) or buffer_ms < 0:
             raise WrongType("buffer_ms", buffer_ms, "a whole number of milliseconds, 0 or more")
-        self.buffer_ms = buffer_ms
-        self.reserve_ahead = reserve_ahead
+        self.buffer_ms: int = buffer_ms
+        self.reserve_ahead: bool = reserve_ahead
         self.bucket_factory = _as_factory(argument)
         self._make_ready()
 
     def _make_ready(self) -> None:
-        self.lock = threading.RLock()
+        self.lock: Any = threading.RLock()
         factory = self.bucket_factory
         self._acquisition = Acquisition(factory, self.lock, reserve_ahead=self.reserve_ahead)
         self._take = _straight_path(factory) or _no_straight_path
@@ -470,7 +402,7 @@ def _straight_path(factory: BucketFactory) -> Callable[[str, int], bool | None] 
         straight = getattr(factory.bucket, "straight", None)
     else:
         straight = getattr(factory, "straight", None)
-    return None if straight is None else straight()  # type: ignore[no-any-return]
+    return None if straight is None else straight()
 
 
 def _no_straight_path(name: str, weight: int) -> None:

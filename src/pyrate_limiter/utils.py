@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from pyrate_limiter._lazy import resolver
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
     from pyrate_limiter.abstracts.rate import Rate
 
 # Programs import `Rate` from here too; it is found on first use, for it stands above this module.
-__getattr__ = resolver(__name__, {"Rate": "pyrate_limiter.abstracts.rate"})
+if not TYPE_CHECKING:  # a checker would take every name for known
+    __getattr__ = resolver(__name__, {"Rate": "pyrate_limiter.abstracts.rate"})
 
 
 def id_generator(size: int = 10) -> str:
@@ -33,7 +35,7 @@ def validate_rate_list(rates: Sequence[Rate]) -> bool:
         earlier.interval < later.interval
         and earlier.limit < later.limit
         and earlier.limit * later.interval >= later.limit * earlier.interval
-        for earlier, later in zip(rates, rates[1:])
+        for earlier, later in pairwise(rates)
     )
 
 
@@ -60,9 +62,11 @@ class RateList(list["Rate"]):
                 raise WrongType("rates", rate, "Rate objects")
         super().__init__(sorted(rates, key=lambda rate: rate.interval))
         enforce_rate_list(self)
-        self.bounds = tuple((rate.limit, rate.interval, rate) for rate in self)
-        self.shortest_ms = self[0].interval
-        self.longest_ms = self[-1].interval
+        self.bounds: tuple[tuple[int, int, Rate], ...] = tuple(
+            (rate.limit, rate.interval, rate) for rate in self
+        )
+        self.shortest_ms: int = self[0].interval
+        self.longest_ms: int = self[-1].interval
 
     def __reduce__(self) -> tuple[type[RateList], tuple[list[Rate]]]:
         return type(self), (list(self),)

@@ -6,7 +6,8 @@ import time
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter._engine.steps import Acquire, AwaitTurn, Cleanup, Gates, Pause, Work
+from pyrate_limiter._engine.line import line_of, tickets
+from pyrate_limiter._engine.steps import Acquire, AwaitTurn, Cleanup, Gates, Pause, Turn, Work
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision, StateAlgorithm
 from pyrate_limiter.abstracts.awaiting import discard, is_awaitable
 from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
@@ -92,15 +93,18 @@ class Acquisition:
         while True:
             item, bucket = yield from self._route(name, weight)
             try:
-                return (yield _work(bucket, bucket.check, item))
+                decision: Decision = yield _work(bucket, bucket.check, item)
             except BucketRetired:
                 continue
+            else:
+                return decision
 
     def _route(self, name: str, weight: int) -> Program[tuple[RateItem, AbstractBucket]]:
         item = yield self.factory.wrap_item(name, weight)
         bucket = yield self.factory.get(item)
         if not isinstance(bucket, AbstractBucket):
-            raise InvalidBucket(bucket, f"Invalid bucket: item: {name}: what the factory's get returns")
+            where = f"Invalid bucket: item: {name}: what the factory's get returns"
+            raise InvalidBucket(bucket, where)
         return item, bucket
 
     def at_bucket(self, bucket: AbstractBucket, item: RateItem, terms: Terms) -> Program[Decision]:
@@ -127,6 +131,7 @@ class Acquisition:
 
     def _claim(self, bucket: AbstractBucket, item: RateItem, terms: Terms) -> Program[Decision]:
         patience = terms.patience_ms() if self._reserve_ahead else 0
+        ticket = next(tickets)
         step = _work(bucket, bucket.claim, item, patience, terms.buffer_ms)
         try:
             decision: Decision = yield step
@@ -135,12 +140,16 @@ class Acquisition:
             if isinstance(step, Work) and step.result:
                 yield Cleanup(_work(bucket, bucket.release, item))
             raise
-        waited = 0
+        waited, now = 0, item.timestamp
         while decision.wait_ms:
             waited += decision.wait_ms
+            place = line_of(bucket).join(item.timestamp, ticket)
             try:
                 yield Pause(bucket.pause(item, decision))
-                now = yield bucket.now()
+                yield Turn(place)
+                if bucket.blocks:
+                    place.leave()  # the others must not wait for a disk or a network
+                now = yield bucket.stamp()
                 decision = yield _work(bucket, bucket.settle, item, now, terms.patience_ms())
             except GeneratorExit:
                 discard(bucket.release(item))
@@ -148,6 +157,8 @@ class Acquisition:
             except BaseException:
                 yield Cleanup(_work(bucket, bucket.release, item))
                 raise
+            finally:
+                place.leave()
         if waited and terms.known and decision.allowed:
             fresh = yield _work(bucket, bucket.check, RateItem(item.name, now, 0))
             return Decision(None, None, waited, fresh.remaining, fresh.reset_after_ms)
@@ -163,12 +174,15 @@ class Acquisition:
                 return Decision(bucket.rates[0], 0)
             try:
                 # An async `put` does nothing yet: it runs when it is its task's turn.
-                admitted = bucket.put(item)
-                waiting = 0 if is_awaitable(admitted) or admitted else bucket.waiting(item)
+                admitted: Any = bucket.put(item)
+                waiting: Any = 0
+                if not is_awaitable(admitted) and not admitted:
+                    waiting = bucket.waiting(item)
             finally:
                 self._lock.release()
             if is_awaitable(admitted) or is_awaitable(waiting):
-                admitted, waiting = yield from self._attempt_in_turn(bucket, item, admitted, waiting)
+                turn = self._attempt_in_turn(bucket, item, admitted, waiting)
+                admitted, waiting = yield from turn
         finally:
             if shared is not None:
                 shared.release()
@@ -196,7 +210,7 @@ class Acquisition:
             gate.release()
 
     def _restamp(self, item: RateItem, waited_ms: int) -> Program[RateItem]:
-        fresh = yield self.factory.wrap_item(item.name, item.weight)
+        fresh: RateItem = yield self.factory.wrap_item(item.name, item.weight)
         if fresh.timestamp >= item.timestamp:
             # A sleep that was cut short, as tests do, still counts as slept.
             fresh.timestamp = max(fresh.timestamp, item.timestamp + waited_ms)

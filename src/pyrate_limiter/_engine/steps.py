@@ -6,7 +6,7 @@ whose result is sent back; or one of the steps below. The drivers hold only slee
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar, Union
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyrate_limiter.abstracts.awaiting import is_awaitable
 
@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Awaitable, Callable, Coroutine, Generator
 
+    from pyrate_limiter._engine.line import Place
+
     T = TypeVar("T")
     Program = Generator[Any, Any, T]
-    Outcome = Union[T, Coroutine[Any, Any, T]]
 
 _POLL_SECONDS = 0.001  # between two looks at a lock that an event loop must not wait for
 
@@ -47,6 +48,15 @@ class AwaitTurn:
 
     def __init__(self, gates: Gates) -> None:
         self.gates = gates
+
+
+class Turn:
+    """Wait until those before have left the line."""
+
+    __slots__ = ("place",)
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
 
 
 class Work:
@@ -93,7 +103,7 @@ class Gates:
         return gate
 
 
-def run_blocking(program: Program[T], sleep: Callable[[float], Any]) -> Outcome[T]:
+def run_blocking(program: Program[T], sleep: Callable[[float], Any]) -> T | Coroutine[Any, Any, T]:
     """Run a program in this thread, or return what runs the rest of it where it must be awaited."""
     answer: Any = None
     error: BaseException | None = None
@@ -108,6 +118,8 @@ def run_blocking(program: Program[T], sleep: Callable[[float], Any]) -> Outcome[
         try:
             if isinstance(step, Pause):
                 sleep(step.seconds)
+            elif isinstance(step, Turn):
+                step.place.reach_front()
             elif isinstance(step, Work):
                 answer = step.run()
             elif isinstance(step, Acquire):
@@ -130,6 +142,8 @@ async def run_async(program: Program[T], step: Any = None) -> T:
         try:
             if isinstance(step, Pause):
                 await asyncio.sleep(step.seconds)
+            elif isinstance(step, Turn):
+                await step.place.reach_front_async()
             elif isinstance(step, Work):
                 answer = await _in_thread(step)
             elif isinstance(step, Acquire):
@@ -168,7 +182,7 @@ async def _poll(step: Acquire) -> bool:
     import time
 
     deadline = None if step.seconds is None else time.monotonic() + step.seconds
-    while not step.lock.acquire(False):  # noqa: FBT003 - the name differs between kinds of lock
+    while not step.lock.acquire(False):
         if deadline is not None and time.monotonic() >= deadline:
             return False
         await asyncio.sleep(_POLL_SECONDS)

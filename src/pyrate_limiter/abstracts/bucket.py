@@ -48,7 +48,8 @@ class AbstractBucket(ABC):
     `check`. Then a waiter sleeps once, to a moment that is its own, and is served in order.
     """
 
-    __slots__ = ()
+    if not TYPE_CHECKING:
+        __slots__ = ()  # subclasses without slots have a __dict__, which a checker cannot know
 
     failing_rate: Rate | None = None
     """The rate that denied the last `put`, None if it was admitted."""
@@ -88,7 +89,7 @@ class AbstractBucket(ABC):
         """Drop the units that are outside every window at that time, and say how many."""
 
     @abstractmethod
-    def flush(self) -> None | Awaitable[None]:
+    def flush(self) -> Awaitable[None] | None:
         """Empty the bucket and clear `failing_rate`."""
 
     @abstractmethod
@@ -96,12 +97,20 @@ class AbstractBucket(ABC):
         """Stored units, expired ones that were not leaked yet included."""
 
     @abstractmethod
-    def peek(self, index: int) -> RateItem | None | Awaitable[RateItem | None]:
+    def peek(self, index: int) -> RateItem | Awaitable[RateItem | None] | None:
         """The unit ``index`` places from the newest, None if there is none."""
 
     def now(self) -> int | Awaitable[int]:
         """The time on the bucket's clock, in ms."""
         return self._clock.now()
+
+    def stamp(self) -> int | Awaitable[int]:
+        """The time to write on a new item: `now`.
+
+        A bucket that reads its clock in the same step that admits the item may give an estimate
+        here, and correct it there.
+        """
+        return self.now()
 
     def put_decision(self, item: RateItem) -> Decision | Awaitable[Decision]:
         """`put`, with the wait as part of the answer."""
@@ -177,7 +186,9 @@ class AbstractBucket(ABC):
 
         This default asks for the one unit per rate that decides, as `SlidingWindowLog` does.
         """
-        return self._check_from(item, list(self.rates), None, item.timestamp)
+        decision: Decision | Awaitable[Decision]
+        decision = self._check_from(item, list(self.rates), None, item.timestamp)
+        return decision
 
     def _check_from(
         self, item: RateItem, rates: list[Rate], failing: Rate | None, fits: int
@@ -193,7 +204,8 @@ class AbstractBucket(ABC):
             first = failing or (rate if leaves > item.timestamp else None)
             return self._check_from(item, rates[1:], first, max(fits, leaves))
 
-        return then(self.peek(rate.limit - item.weight) if item.weight else None, look)
+        unit = self.peek(rate.limit - item.weight) if item.weight else None
+        return then(unit, look)
 
     def pause(self, item: RateItem, decision: Decision) -> float:
         """How long the holder of a claim sleeps, in seconds, as exactly as the clock can say."""

@@ -10,13 +10,14 @@ from __future__ import annotations
 import itertools
 import os
 import threading
+from typing import Any
 
 # Reentrant, because a signal handler or a user's algorithm may come back to a bucket it interrupts.
 _LOCKS = tuple(threading.RLock() for _ in range(16))
 _turn = itertools.cycle(_LOCKS)
 
 
-def shared_lock() -> threading.RLock:  # type: ignore[valid-type]
+def shared_lock() -> Any:
     """One of the locks, in turn."""
     return next(_turn)
 

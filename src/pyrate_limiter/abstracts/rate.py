@@ -193,7 +193,7 @@ _GRAMMAR = (
     ("limit", re.compile(r"\s*(?P<limit>[0-9]+)"), "a whole number of units"),
     ("per", re.compile(r"\s*(?P<per>/|per\b)", re.IGNORECASE), "'/' or 'per'"),
     ("every", re.compile(r"\s*(?P<every>[0-9]+(?:\.[0-9]+)?|)"), "a number"),
-    ("unit", re.compile(r"\s*(?P<unit>[A-Za-z]+)"), "a unit of time, such as 'second' or '5 minutes'"),
+    ("unit", re.compile(r"\s*(?P<unit>[A-Za-z]+)"), "a unit of time, such as 'second'"),
     ("end", re.compile(r"(?P<end>\s*)$"), "the end, or ';' before another rate"),
 )
 
@@ -223,9 +223,9 @@ class RateItem:
     __slots__ = ("name", "timestamp", "weight")
 
     def __init__(self, name: str, timestamp: int, weight: int = 1) -> None:
-        self.name = name
-        self.timestamp = timestamp
-        self.weight = weight
+        self.name: str = name
+        self.timestamp: int = timestamp
+        self.weight: int = weight
 
     def __str__(self) -> str:
         return f"RateItem(name={self.name}, weight={self.weight}, timestamp={self.timestamp})"

@@ -46,13 +46,11 @@ class StateStore(ABC):
         """One `StateAlgorithm.step` at ``now`` ms; an admitted one is stored."""
 
     @abstractmethod
-    def read(
-        self, algorithm: StateAlgorithm, rates: Sequence[Rate]
-    ) -> State | Awaitable[State]:
+    def read(self, algorithm: StateAlgorithm, rates: Sequence[Rate]) -> State | Awaitable[State]:
         """The state as it is, the initial one if nothing is stored."""
 
     @abstractmethod
-    def reset(self) -> None | Awaitable[None]:
+    def reset(self) -> Awaitable[None] | None:
         """Forget the state."""
 
     def close(self) -> None:
@@ -101,9 +99,7 @@ class StateStore(ABC):
         """When an item's claim is due, on the bucket's clock."""
         return item.timestamp
 
-    def retire(
-        self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int
-    ) -> bool:
+    def retire(self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int) -> bool:
         """See `StateBucket.retire`."""
         del algorithm, rates, now
         return False

@@ -7,6 +7,7 @@ import queue
 import threading
 import time
 import weakref
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.abstracts.awaiting import discard, is_awaitable
@@ -74,9 +75,7 @@ class Leaker:
     def is_alive(self) -> bool:
         """Whether sync buckets are being swept."""
         return (
-            bool(self.sync_buckets)
-            and not self._stop_event.is_set()
-            and _sweeper.is_watching(self)
+            bool(self.sync_buckets) and not self._stop_event.is_set() and _sweeper.is_watching(self)
         )
 
     def close(self) -> None:
@@ -171,10 +170,8 @@ class _Sweeper:
                     self._thread = None
                     return
             if pause > 0:
-                try:
+                with suppress(queue.Empty):
                     wake.get(timeout=pause)
-                except queue.Empty:
-                    pass
                 continue
             self._sweep_due()
 

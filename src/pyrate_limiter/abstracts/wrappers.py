@@ -27,7 +27,7 @@ class BucketAsyncWrapper(AbstractBucket):
         bucket: any bucket, sync or not.
     """
 
-    is_async = True
+    is_async: bool | None = True
 
     def __init__(self, bucket: AbstractBucket) -> None:
         if not isinstance(bucket, AbstractBucket):
@@ -72,6 +72,10 @@ class BucketAsyncWrapper(AbstractBucket):
     def now(self) -> int | Awaitable[int]:
         """The bucket's time, as the bucket gives it."""
         return self.bucket.now()
+
+    def stamp(self) -> int | Awaitable[int]:
+        """See `AbstractBucket.stamp`."""
+        return self.bucket.stamp()
 
     async def put(self, item: RateItem) -> bool:
         """See `AbstractBucket.put`."""

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Tuple, Union
+from typing import TYPE_CHECKING, Tuple, Union  # noqa: UP035 - see State
 
 from pyrate_limiter.algorithms.decision import Decision
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from pyrate_limiter.abstracts.rate import Rate
 
 State = Tuple[Union[int, float], ...]  # noqa: UP006, UP007 - a name of 4.5.1, and a value at run time
 """What a `StateAlgorithm` keeps per key: a small tuple of numbers."""
 
 
-class Algorithm(ABC):
+class Algorithm(ABC):  # noqa: B024 - its two kinds have nothing abstract in common
     """A policy: stateless, shared between buckets and threads."""
 
     def max_weight(self, rate: Rate) -> int:

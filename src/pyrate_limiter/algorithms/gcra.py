@@ -42,7 +42,7 @@ class GCRA(StateAlgorithm):
         charged = []
         for rate, tat in zip(rates, state):
             emission = rate.emission_us
-            owed = (tat if tat > now_us else now_us) + weight * emission
+            owed = (max(now_us, tat)) + weight * emission
             if owed - now_us > rate.burst * emission:
                 return state, _refusal(rates, state, now_us, weight)
             charged.append(owed)

@@ -1,6 +1,13 @@
 """The backends, each resolved on first use: importing this loads no driver."""
 
+from typing import TYPE_CHECKING
+
 from pyrate_limiter._lazy import resolver
+
+if TYPE_CHECKING:
+    from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
+    from pyrate_limiter.buckets.in_memory_state import InMemoryStateStore
+    from pyrate_limiter.buckets.state_bucket import StateBucket
 
 _PLACES = {
     "InMemoryBucket": "pyrate_limiter.buckets.in_memory_bucket",
@@ -8,9 +15,10 @@ _PLACES = {
     "StateBucket": "pyrate_limiter.buckets.state_bucket",
 }
 
-__all__ = ["InMemoryBucket", "InMemoryStateStore", "StateBucket"]  # noqa: F822 - see __getattr__
+__all__ = ["InMemoryBucket", "InMemoryStateStore", "StateBucket"]
 
-__getattr__ = resolver(__name__, _PLACES)
+if not TYPE_CHECKING:  # a checker would take every name for known
+    __getattr__ = resolver(__name__, _PLACES)
 
 
 def __dir__() -> list[str]:

@@ -23,9 +23,10 @@ class Claim:
     __slots__ = ("at", "gone", "key", "weight")
 
     def __init__(self, key: int, weight: int, *, gone: bool) -> None:
-        self.key = self.at = key
-        self.weight = weight
-        self.gone = gone
+        self.key: int = key
+        self.at: int = key
+        self.weight: int = weight
+        self.gone: bool = gone
 
 
 class ClaimQueue:

@@ -62,6 +62,8 @@ class StateBucket(AbstractBucket):
         "store",
     )
 
+    failing_rate: Rate | None
+    is_async: bool | None
     # The weight and the moment of the last refusal, -1 for never.
     _learnt: tuple[int, int] | None
 
@@ -78,7 +80,7 @@ class StateBucket(AbstractBucket):
             raise AlgorithmMismatch(algorithm, type(self).__name__, "a StateAlgorithm")
         self._rates = sorted_rates(rates)
         self._algorithm = algorithm
-        self.store = InMemoryStateStore() if store is None else store
+        self.store: StateStore = InMemoryStateStore() if store is None else store
         self._clock = self.store.default_clock if clock is None else clock
         self.is_async = self.store.is_async
         self.failing_rate = None
@@ -120,7 +122,8 @@ class StateBucket(AbstractBucket):
             has dropped the bucket.
         """
         del name
-        failing = self.store.take_now(self._algorithm, self._rates, self._clock, weight)
+        store: Any = self.store
+        failing = store.take_now(self._algorithm, self._rates, self._clock, weight)
         if failing is False:
             return None
         self.failing_rate = failing
@@ -208,7 +211,7 @@ class StateBucket(AbstractBucket):
         del current_timestamp
         return 0
 
-    def flush(self) -> None | Awaitable[None]:
+    def flush(self) -> Awaitable[None] | None:
         """See `AbstractBucket.flush`."""
         return then(self.store.reset(), self._flushed)
 
@@ -227,6 +230,7 @@ class StateBucket(AbstractBucket):
     def peek(self, index: int) -> RateItem | None:
         """None: a state knows no units."""
         del index
+        return None
 
     def retire(self, now: int) -> bool:
         """Refuse all use from now on, unless something is still owed at ``now``."""

@@ -124,7 +124,9 @@ class StateRecord:
         queue = self._queue
         claim = None if queue is None else queue.find(item.timestamp, item.weight)
         if queue is None or claim is None:
-            return ADMITTED
+            # Forgotten, because the state was reset or the waiter is so very late.
+            item.timestamp = now - self._skew
+            return self._claim(algorithm, rates, item, patience_ms, 0)
         state = queue.go(claim, now, algorithm, rates)
         if state is not None:
             self._state = state
@@ -136,9 +138,7 @@ class StateRecord:
         item.timestamp = claim.key = claim.at
         return Decision(wait_ms=claim.at - now)
 
-    def _release(
-        self, algorithm: StateAlgorithm, rates: Sequence[Rate], item: RateItem
-    ) -> bool:
+    def _release(self, algorithm: StateAlgorithm, rates: Sequence[Rate], item: RateItem) -> bool:
         """See `AbstractBucket.release`."""
         queue = self._queue
         claim = None if queue is None else queue.find(item.timestamp, item.weight)

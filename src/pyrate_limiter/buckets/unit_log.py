@@ -2,9 +2,9 @@
 
 Units are numbered from 1 in the order of the log, and the numbers never change meaning: ``_base``
 units have been dropped at the front, ``_total`` were ever stored. A *run* is the units of one
-timestamp; run ``k`` ends with unit number ``_ends[k]`` and has timestamp ``_stamps[k]``. The newest
-run is still open and lies outside the arrays: it has timestamp ``_newest`` and ends with ``_total``.
-Names are kept the same way, in runs of their own: most logs have one.
+timestamp; run ``k`` ends with unit number ``_ends[k]`` and has timestamp ``_stamps[k]``. The
+newest run is still open and lies outside the arrays: it has timestamp ``_newest`` and ends with
+``_total``. Names are kept the same way, in runs of their own: most logs have one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 BEGINNING = -(1 << 62)
 FOREVER = 1 << 62
 
-_SLACK = 1024  # runs that may lie expired before the log drops them by itself
+SLACK = 1024  # runs that may lie expired before the log drops them by itself
 _STRIDE = 8  # how far the run that decides moves between two looks, as a rule
 
 Run = tuple[int, str, int]  # timestamp, name, units
@@ -60,7 +60,7 @@ class UnitLog:
         self._base = self._total = 0
         self._drop_arrays()
         self._name = None
-        self._sweep_at = _SLACK
+        self._sweep_at = SLACK
 
     def _append(self, name: str, weight: int, stamp: int) -> None:
         """Store ``weight`` units as the newest. ``stamp`` is not before ``_newest``."""
@@ -96,7 +96,7 @@ class UnitLog:
         else:
             k = bisect_left(ends, number)
         self._hint = k
-        return self._stamps[k] if k < last else self._newest  # type: ignore[no-any-return]
+        return self._stamps[k] if k < last else self._newest
 
     def _before(self, stamp: int) -> int:
         """The number of the last unit that is older than ``stamp``."""
@@ -126,11 +126,6 @@ class UnitLog:
                 j = bisect_right(self._name_ends, keep)
                 del self._names[:j], self._name_ends[:j]
         return keep - base
-
-    def _sweep(self, stamp: int) -> None:
-        """Drop what is older than ``stamp``, and come back when the log has doubled."""
-        self._drop_before(stamp)
-        self._sweep_at = max(_SLACK, 2 * len(self._stamps))
 
     def _shift(self, milliseconds: int) -> None:
         """Move every timestamp back."""
@@ -189,7 +184,7 @@ class UnitLog:
         return runs
 
     def _encode(self, low: int, high: int, runs: list[Run], shift: int) -> None:
-        """Put ``runs`` in the place of runs ``low`` to ``high``; later numbers move by ``shift``."""
+        """Replace runs ``low`` to ``high`` by ``runs``; later numbers move by ``shift``."""
         start = self._ends[low - 1] if low else self._base
         finish = self._ends[high - 1]
         self._encode_names(start, finish, runs, shift)

@@ -1,0 +1,1 @@
+"""What ``python -m pyrate_limiter`` runs."""

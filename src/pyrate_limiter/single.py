@@ -1,0 +1,39 @@
+"""One bucket for everything."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pyrate_limiter.abstracts.awaiting import then
+from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
+from pyrate_limiter.abstracts.rate import RateItem
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+
+class SingleBucketFactory(BucketFactory):
+    """Routes every item to one bucket.
+
+    Args:
+        bucket: the bucket.
+        schedule_leak: whether to sweep it every `leak_interval`.
+    """
+
+    def __init__(self, bucket: AbstractBucket, schedule_leak: bool = True) -> None:
+        self.bucket = bucket
+        if schedule_leak:
+            self.schedule_leak(bucket)
+
+    def wrap_item(self, name: str, weight: int = 1) -> RateItem | Awaitable[RateItem]:
+        """Stamp an item with the bucket's time."""
+        return then(self.bucket.stamp(), lambda now: RateItem(name, now, weight))
+
+    def get(self, _: RateItem) -> AbstractBucket:
+        """The bucket."""
+        return self.bucket
+
+    def owned_buckets(self) -> list[AbstractBucket]:
+        """The bucket, and what `create` made."""
+        others = [bucket for bucket in self.get_buckets() if bucket is not self.bucket]
+        return [self.bucket, *others]

@@ -1,0 +1,84 @@
+"""Clocks that stand still until a test moves them."""
+
+from __future__ import annotations
+
+import threading
+
+from pyrate_limiter.clocks import AbstractClock
+from pyrate_limiter.errors import WrongType
+
+
+class _HandMoved(AbstractClock):
+    """What both forms share: the time, and how it is moved."""
+
+    __slots__ = ("_lock", "_ms")
+
+    def __init__(self, start_ms: int = 0) -> None:
+        self._ms = _whole("start_ms", start_ms)
+        self._lock = threading.Lock()
+
+    @property
+    def ms(self) -> int:
+        """The time, in ms, without awaiting anything."""
+        return self._ms
+
+    def advance(self, ms: int) -> int:
+        """Move the clock on, and return the new time in ms.
+
+        Raises:
+            WrongType: ``ms`` is no whole number of 0 or more; to step back, use `set`.
+        """
+        if _whole("ms", ms) < 0:
+            raise WrongType("ms", ms, "0 or more: use set() for a clock that steps back")
+        with self._lock:
+            self._ms += ms
+            return self._ms
+
+    def set(self, ms: int) -> None:
+        """Put the clock to ``ms``, which may lie before the present.
+
+        Raises:
+            WrongType: it is no whole number.
+        """
+        with self._lock:
+            self._ms = _whole("ms", ms)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._ms})"
+
+
+class ManualClock(_HandMoved):
+    """A clock that moves only when told to: ``bucket._clock = ManualClock()``.
+
+    Thread-safe. It knows no fractions of a millisecond, so a waiter on it sleeps whole ones; see
+    `sleeping_advances` for a way to make such waits pass at once.
+
+    Args:
+        start_ms: the time at first, in ms.
+    """
+
+    __slots__ = ()
+
+    def now(self) -> int:
+        """See `AbstractClock.now`."""
+        return self._ms
+
+
+class ManualAsyncClock(_HandMoved):
+    """`ManualClock` in awaitable form, for code that has to await its clock.
+
+    Args:
+        start_ms: the time at first, in ms.
+    """
+
+    __slots__ = ()
+
+    async def now(self) -> int:
+        """See `AbstractClock.now`."""
+        return self._ms
+
+
+def _whole(field: str, value: int) -> int:
+    if not isinstance(value, int):
+        raise WrongType(field, value, "a whole number of milliseconds")
+    return value
