@@ -29,11 +29,14 @@ if TYPE_CHECKING:
     )
     from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
     from pyrate_limiter.buckets.in_memory_state import InMemoryStateStore
+    from pyrate_limiter.buckets.postgres import PgQueries, PostgresBucket, PostgresKeys
+    from pyrate_limiter.buckets.postgres_state import PostgresStateStore
     from pyrate_limiter.buckets.state_bucket import StateBucket
     from pyrate_limiter.clocks import (
         AbstractClock,
         MonotonicAsyncClock,
         MonotonicClock,
+        PostgresClock,
         WallClock,
     )
     from pyrate_limiter.errors import PyrateError, RateLimitExceeded
@@ -58,6 +61,11 @@ __all__ = [
     "LogAlgorithm",
     "MonotonicAsyncClock",
     "MonotonicClock",
+    "PgQueries",
+    "PostgresBucket",
+    "PostgresClock",
+    "PostgresKeys",
+    "PostgresStateStore",
     "PyrateError",
     "Rate",
     "RateItem",
@@ -88,8 +96,10 @@ _PLACES = {
         "abstracts.wrappers": "BucketAsyncWrapper",
         "buckets.in_memory_bucket": "InMemoryBucket",
         "buckets.in_memory_state": "InMemoryStateStore",
+        "buckets.postgres": "PgQueries PostgresBucket PostgresKeys",
+        "buckets.postgres_state": "PostgresStateStore",
         "buckets.state_bucket": "StateBucket",
-        "clocks": "AbstractClock MonotonicAsyncClock MonotonicClock WallClock",
+        "clocks": "AbstractClock MonotonicAsyncClock MonotonicClock PostgresClock WallClock",
         "errors": "PyrateError RateLimitExceeded",
         "keyed": "KeyedBucketFactory",
         "limiter": "Limiter SingleBucketFactory",

@@ -7,15 +7,29 @@ from pyrate_limiter._lazy import resolver
 if TYPE_CHECKING:
     from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
     from pyrate_limiter.buckets.in_memory_state import InMemoryStateStore
+    from pyrate_limiter.buckets.postgres import PgQueries, PostgresBucket, PostgresKeys
+    from pyrate_limiter.buckets.postgres_state import PostgresStateStore
     from pyrate_limiter.buckets.state_bucket import StateBucket
 
 _PLACES = {
     "InMemoryBucket": "pyrate_limiter.buckets.in_memory_bucket",
     "InMemoryStateStore": "pyrate_limiter.buckets.in_memory_state",
+    "PgQueries": "pyrate_limiter.buckets.postgres",
+    "PostgresBucket": "pyrate_limiter.buckets.postgres",
+    "PostgresKeys": "pyrate_limiter.buckets.postgres",
+    "PostgresStateStore": "pyrate_limiter.buckets.postgres_state",
     "StateBucket": "pyrate_limiter.buckets.state_bucket",
 }
 
-__all__ = ["InMemoryBucket", "InMemoryStateStore", "StateBucket"]
+__all__ = [
+    "InMemoryBucket",
+    "InMemoryStateStore",
+    "PgQueries",
+    "PostgresBucket",
+    "PostgresKeys",
+    "PostgresStateStore",
+    "StateBucket",
+]
 
 if not TYPE_CHECKING:  # a checker would take every name for known
     __getattr__ = resolver(__name__, _PLACES)

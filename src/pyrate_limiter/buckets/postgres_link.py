@@ -14,7 +14,7 @@ from pyrate_limiter.abstracts.awaiting import is_awaitable
 from pyrate_limiter.errors import MissingDriver, WrongType
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator
 
     T = TypeVar("T")
     Program = Generator[Any, Any, T]
@@ -36,6 +36,14 @@ def driver() -> Any:
     except ImportError as error:
         raise MissingDriver("psycopg", "postgres") from error
     return psycopg
+
+
+def literal(text: str) -> str:
+    """A string in SQL, whatever characters it has. What cannot be stored is written as an escape."""
+    if "\0" in text or not text.isprintable():
+        text = text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
+    text = text.replace("\\", "\\\\").replace("'", "''")
+    return f"E'{text}'".replace("$", "\\x24")  # a dollar could end what it is quoted in
 
 
 class Nap:
@@ -61,7 +69,7 @@ class Link:
             raise WrongType("pool", pool, "a psycopg_pool.ConnectionPool or AsyncConnectionPool")
         self.pool = pool
         self.is_async = iscoroutinefunction(pool.getconn)
-        self._cursor = psycopg.AsyncClientCursor if self.is_async else psycopg.ClientCursor
+        self._cursor = psycopg.AsyncCursor if self.is_async else psycopg.Cursor
         self._tuple_row = psycopg.rows.tuple_row
         self._error = psycopg.Error
         self._conflicts = (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected)
@@ -71,23 +79,19 @@ class Link:
         """The program's result, or an awaitable of it."""
         return _run_async(program) if self.is_async else _run_sync(program)
 
-    def query(
-        self, text: Any, values: Sequence[Any] | None = None, seconds: float | None = None
-    ) -> Program[Any]:
+    def query(self, text: Any, seconds: float | None = None) -> Program[Any]:
         """The first row of the last statement that has rows, in a transaction of its own.
 
-        A lost connection, a serialization failure and a deadlock are tried again. ``text`` may be a
-        function of "is this another try": then it gives the text and the values.
+        A lost connection, a serialization failure and a deadlock are tried again.
 
         Args:
-            text: SQL; ``%s`` are bound by the client, so there may be several statements.
-            values: for the ``%s``.
+            text: SQL with literals, of several statements if need be; or a function that gives it,
+                called with "is this another try?".
             seconds: how long the caller is willing to wait; None is as long as the pool says.
         """
-        ask = text if callable(text) else lambda _again: (text, values)
 
         def once(connection: Any, again: bool) -> Program[Any]:
-            return (yield from self.fetch(connection, *ask(again)))
+            return (yield from self.fetch(connection, text(again) if callable(text) else text))
 
         return (yield from self.transact(once, seconds))
 
@@ -145,12 +149,10 @@ class Link:
         connection.autocommit = value
         return None
 
-    def fetch(
-        self, connection: Any, text: Any, values: Sequence[Any] | None = None, *, rows: bool = False
-    ) -> Program[Any]:
+    def fetch(self, connection: Any, text: str, *, rows: bool = False) -> Program[Any]:
         """The first row, or all rows, of the last of the statements that has any."""
         cursor = self._cursor(connection, row_factory=self._tuple_row)
-        yield cursor.execute(text, values)
+        yield cursor.execute(text, prepare=False)
         found = None
         while True:
             if cursor.description is not None:

@@ -9,7 +9,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyrate_limiter.buckets.postgres_link import driver
+from pyrate_limiter.buckets.postgres_link import driver, literal
 
 if TYPE_CHECKING:
     from pyrate_limiter.buckets.postgres_link import Link, Program
@@ -25,13 +25,14 @@ PARAMETERS = {
     "release": f"{_COMMON}, p_moment bigint",
 }
 _COLUMNS = ("at_ms", "seq", "claimed_ms", "token")
+_RETURN = re.compile(r"RETURN (ARRAY\[.*?\]::bigint\[\]);", re.DOTALL)
 _TRIES = 20
 _PROBE = """
     SELECT n.nspname, (
       SELECT count(*) FROM pg_attribute
-      WHERE attrelid = c.oid AND attname = ANY(%s) AND NOT attisdropped
-    ), (SELECT count(*) FROM pg_proc WHERE pronamespace = n.oid AND proname = ANY(%s))
-    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass(%s)
+      WHERE attrelid = c.oid AND attname IN ({columns}) AND NOT attisdropped
+    ), (SELECT count(*) FROM pg_proc WHERE pronamespace = n.oid AND proname IN ({functions}))
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass({table})
     """
 
 
@@ -46,7 +47,7 @@ def advisory_lock_id(table: str) -> int:
 
 
 @lru_cache(maxsize=256)
-def body(step: str, table: str, keyed: bool) -> str:
+def _body(step: str, table: str, keyed: bool) -> str:
     """The PL/pgSQL of one step on one table, which is given as it stands in SQL."""
     text = _read(step)
     for part in ("adopt", "clean", "renumber"):
@@ -62,17 +63,16 @@ def _read(name: str) -> str:
 
 @lru_cache(maxsize=1024)
 def anonymous(step: str, table: str, keyed: bool) -> str:
-    """The same step for a role that may not create functions: the parameters are declared in it."""
-    source = "claim" if step == "plain" else step
-    declared = ", ".join(f"{parameter} := %s;" for parameter in PARAMETERS[source].split(", "))
-    text = body(step, table, keyed).replace("%", "%%")
-    text = text.replace("DECLARE", "DECLARE " + declared.replace(";,", ";"), 1)
-    text = re.sub(
-        r"RETURN (ARRAY\[.*?\]::bigint\[\]);",
-        r"PERFORM set_config('pyrate_limiter.answer', (\1)::text, true); RETURN;",
-        text,
-        flags=re.DOTALL,
-    )
+    """The same step for a role that may not create functions: its parameters are declared in it.
+
+    Returns:
+        Statements with a ``%s`` for each parameter.
+    """
+    parameters = PARAMETERS["claim" if step == "plain" else step].split(", ")
+    declared = " ".join(f"{parameter} := %s;" for parameter in parameters)
+    text = _body(step, table, keyed).replace("%", "%%")
+    text = text.replace("DECLARE", f"DECLARE {declared}", 1)
+    text = _RETURN.sub(r"PERFORM set_config('pyrate_limiter.answer', (\1)::text, true); RETURN;", text)
     return (
         "BEGIN ISOLATION LEVEL READ COMMITTED; "
         f"DO $pyrate_limiter${text}$pyrate_limiter$; "
@@ -129,8 +129,12 @@ def find_or_make(link: Link, name: str, keyed: bool) -> Program[Place]:
 
 def _find(link: Link, name: str, keyed: bool) -> Program[Place | None]:
     functions = _functions(name, keyed)
-    values = (list(_COLUMNS), list(functions.values()), quoted(name))
-    row = yield from link.query(_PROBE, values)
+    probe = _PROBE.format(
+        columns=", ".join(map(literal, _COLUMNS)),
+        functions=", ".join(map(literal, functions.values())),
+        table=literal(quoted(name)),
+    )
+    row = yield from link.query(probe)
     if row is None:
         return None
     schema, columns, found = row
@@ -146,7 +150,7 @@ def _functions(name: str, keyed: bool) -> dict[str, str]:
     """Each step's function. Another version of its text has another name."""
     return {
         step: f"pyrate_limiter_{step}_"
-        + blake2b((parameters + body(step, name, keyed)).encode(), digest_size=8).hexdigest()
+        + blake2b((parameters + _body(step, name, keyed)).encode(), digest_size=8).hexdigest()
         for step, parameters in PARAMETERS.items()
     }
 
@@ -180,7 +184,7 @@ def _statements(name: str, keyed: bool, place: Place | None) -> str:
         made.append(
             f"CREATE FUNCTION {schema}{function} ({PARAMETERS[step]}) RETURNS bigint[] "
             f"LANGUAGE plpgsql SET enable_seqscan = off "
-            f"AS $pyrate_limiter${body(step, table, keyed)}$pyrate_limiter$;"
+            f"AS $pyrate_limiter${_body(step, table, keyed)}$pyrate_limiter$;"
         )
     return " ".join([*made, "COMMIT"])
 

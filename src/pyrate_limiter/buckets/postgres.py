@@ -1,0 +1,520 @@
+"""The log in PostgreSQL: one limit for all programs that share the database."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from pyrate_limiter.abstracts.algorithm import (
+    ADMITTED,
+    Decision,
+    LogAlgorithm,
+    SlidingWindowLog,
+)
+from pyrate_limiter.abstracts.awaiting import is_awaitable, then
+from pyrate_limiter.abstracts.bucket import AbstractBucket
+from pyrate_limiter.abstracts.checks import check_item, pad_ms
+from pyrate_limiter.abstracts.rate import Rate, RateItem
+from pyrate_limiter.buckets.outage import ElsewhereStamp, Outage
+from pyrate_limiter.buckets.postgres_link import Link, driver, uncancelled
+from pyrate_limiter.buckets.postgres_policy import claim_by_policy
+from pyrate_limiter.buckets.postgres_setup import advisory_lock_id
+from pyrate_limiter.buckets.postgres_steps import Busy, Steps, array
+from pyrate_limiter.buckets.postgres_queries import Queries
+from pyrate_limiter.clocks import PostgresClock
+from pyrate_limiter.errors import AlgorithmMismatch, WrongType
+from pyrate_limiter.utils import RateList, sorted_rates
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pyrate_limiter.buckets.postgres_link import Program
+
+__all__ = [
+    "ADMITTED",
+    "AbstractBucket",
+    "Decision",
+    "LogAlgorithm",
+    "PgQueries",
+    "PostgresBucket",
+    "PostgresClock",
+    "PostgresKeys",
+    "Queries",
+    "Rate",
+    "RateItem",
+    "advisory_lock_id",
+]
+
+PgQueries = Queries
+
+_PREFIX = "ratelimit___"
+_REMEMBERED_SECONDS = 0.05
+_MOST_REMEMBERED = 10_000
+
+
+class _Unread(int):
+    """An estimate of the server's time, which the step that admits the item reads itself."""
+
+
+class _Stamp(int):
+    """The time at which an item's units are stored.
+
+    Attributes:
+        token: marks the units.
+        due: the moment on the clock of ``time.monotonic``.
+        slack: by how many ms the holder of the claim may be late.
+    """
+
+    token: int
+    due: float
+    slack: int
+
+    @classmethod
+    def of(cls, moment: int, token: int, due: float, slack: int) -> _Stamp:
+        """All of it."""
+        stamp = cls(moment)
+        stamp.token, stamp.due, stamp.slack = token, due, slack
+        return stamp
+
+
+class PostgresBucket(AbstractBucket):
+    """A log of units in a table of PostgreSQL, shared by all who use the same table.
+
+    One acquisition is one round trip: the server locks, reads its clock, decides and stores in one
+    statement. Nothing is kept in the session. The table is ``ratelimit___`` and the lower-cased
+    name; it is made if it is missing, with an index and functions beside it. A role that may not
+    create anything can use a table that is there; where that has only the columns of 4.5.1, waiters
+    try again instead of being served in order.
+
+    Args:
+        pool: a ``psycopg_pool.ConnectionPool``; or an ``AsyncConnectionPool``, which makes the
+            bucket async. It stays the caller's: the bucket never closes it.
+        table: the table's name, without the prefix.
+        rates: the limits; all of them hold.
+        algorithm: a `LogAlgorithm`; `SlidingWindowLog` if left out. Any other is run in this
+            process, under the bucket's lock, which takes a few round trips.
+        durable: whether a commit waits for the disk. If not, a crash of the server may forget the
+            last fraction of a second.
+        on_error: what to do while the server cannot be reached: ``"raise"`` the driver's error,
+            ``"allow"`` or ``"deny"`` everything, or ask another bucket, given here.
+
+    Raises:
+        InvalidRateList: some rate of the list can never matter.
+        AlgorithmMismatch: the algorithm does not work on a log.
+        WrongType: the pool is no pool, or ``on_error`` is nothing of the above.
+        MissingDriver: psycopg is not installed.
+    """
+
+    is_async = False
+    blocks = True
+    _keyed = False
+
+    def __init__(
+        self,
+        pool: Any,
+        table: str,
+        rates: Sequence[Rate],
+        algorithm: LogAlgorithm | None = None,
+        *,
+        durable: bool = False,
+        on_error: str | AbstractBucket = "raise",
+    ) -> None:
+        if algorithm is None:
+            algorithm = SlidingWindowLog()
+        elif not isinstance(algorithm, LogAlgorithm):
+            raise AlgorithmMismatch(algorithm, type(self).__name__, "a LogAlgorithm")
+        if not isinstance(table, str):
+            raise WrongType("table", table, "a string")
+        self.rates = rates  # type: ignore[assignment] # the setter takes any sequence
+        self._algorithm = algorithm
+        self.table = f"{_PREFIX}{table.lower()}"
+        where = f"Postgres table {self.table}"
+        self._outage = None if on_error == "raise" else Outage(on_error, where)
+        self.pool = pool
+        self._link = Link(pool)
+        self._steps = Steps(self._link, self.table, keyed=self._keyed, durable=durable)
+        self._clock = self._own_clock = PostgresClock(pool)
+        self.failing_rate = None
+        self._learnt: tuple[int, int | None] | None = None
+        # By name: until when (monotonic seconds), for which weight, what is refused without a look.
+        self._full: dict[str, tuple[float, int, int, Decision]] = {}
+        self._offset: float | None = None  # the server's ms less this process's, not too small
+        self.is_async = self._link.is_async
+        self.blocks = not self.is_async  # type: ignore[misc] # of this bucket
+        psycopg = driver()
+        self._outages = (
+            psycopg.OperationalError,
+            psycopg.InterfaceError,
+            psycopg.errors.ReadOnlySqlTransaction,
+        )
+        if not self.is_async:
+            self._guarded_setup()
+
+    def _guarded_setup(self) -> None:
+        try:
+            self._link.run(self._steps.place())
+        except self._outages as error:
+            if self._outage is None:
+                raise
+            self._outage.begins(error)
+
+    @property
+    def rates(self) -> RateList:
+        """See `AbstractBucket.rates`."""
+        return self._rates
+
+    @rates.setter
+    def rates(self, rates: Sequence[Rate]) -> None:
+        self._rates = sorted_rates(rates)
+        self._pads = array([pad_ms(rate.interval) for rate in self._rates])
+        self._full = {}
+
+    def stamp(self) -> Any:
+        """See `AbstractBucket.stamp`: the server's own reading replaces the estimate."""
+        if self._clock is not self._own_clock or type(self).now is not PostgresBucket.now:
+            return self.now()
+        offset = self._offset
+        return _Unread(0 if offset is None else _local_ms() + offset)
+
+    def put(self, item: RateItem) -> Any:
+        """See `AbstractBucket.put`."""
+        check_item(item)
+        if item.weight == 0:
+            self.failing_rate = None
+            return self._answer(True)
+        return then(self._claim(item, look=False), _is_allowed)
+
+    def put_decision(self, item: RateItem) -> Any:
+        """See `AbstractBucket.put_decision`."""
+        return self.claim(item)
+
+    def claim(self, item: RateItem, patience_ms: int = 0, buffer_ms: int | None = None) -> Any:
+        """See `AbstractBucket.claim`."""
+        check_item(item)
+        if item.weight == 0:
+            self.failing_rate = None
+            return self.check(item)
+        return self._claim(item, patience_ms, buffer_ms)
+
+    def check(self, item: RateItem) -> Any:
+        """See `AbstractBucket.check`."""
+        check_item(item)
+        return self._claim(item, store=False)
+
+    def waiting(self, item: RateItem) -> Any:
+        """See `AbstractBucket.waiting`."""
+        learnt = self._learnt
+        if self.failing_rate is None:
+            return self._answer(0)
+        if learnt is not None and learnt[0] == item.weight:
+            moment = learnt[1]
+            return self._answer(-1 if moment is None else max(0, moment - item.timestamp))
+
+        def wait(decision: Decision) -> int:
+            if decision.allowed:
+                return 0
+            return -1 if decision.retry_after_ms is None else decision.retry_after_ms
+
+        return then(self.check(item), wait)
+
+    def _answer(self, value: Any) -> Any:
+        return _ready(value) if self.is_async else value
+
+    def _claim(
+        self,
+        item: RateItem,
+        patience_ms: int = 0,
+        buffer_ms: int | None = None,
+        *,
+        store: bool = True,
+        look: bool = True,
+    ) -> Any:
+        weight = item.weight
+        for rate in self._rates:
+            if weight > self._algorithm.max_weight(rate):
+                if store:
+                    self.failing_rate, self._learnt = rate, (weight, None)
+                return self._answer(Decision(rate))
+        if store and item.timestamp.__class__ is _Unread:
+            refusal = self._recall(item, patience_ms)
+            if refusal is not None:
+                return self._answer(refusal)
+        program = self._judge(item, patience_ms, buffer_ms, store=store, look=look)
+        if not self.is_async:
+            return self._link.run(program)
+        undo = self._undo(item) if store else None
+        return uncancelled(self._link.run(program), undo)
+
+    def _undo(self, item: RateItem) -> Any:
+        async def undo(decision: Decision) -> None:
+            if decision.allowed:
+                await self.release(item)
+
+        return undo
+
+    def _recall(self, item: RateItem, patience_ms: int) -> Decision | None:
+        """What a refusal of just now says about this item."""
+        key = item.name if self._keyed else ""
+        known = self._full.get(key)
+        if known is None or known[1] != item.weight:
+            return None
+        until, _, moment, refusal = known
+        left = moment - item.timestamp
+        if time.monotonic() >= until or left <= patience_ms:
+            return None
+        self.failing_rate = refusal.failing_rate
+        self._learnt = (item.weight, moment)
+        item.timestamp = int(item.timestamp)
+        return Decision(refusal.failing_rate, left, 0, refusal.remaining, refusal.reset_after_ms)
+
+    def _judge(
+        self,
+        item: RateItem,
+        patience_ms: int,
+        buffer_ms: int | None,
+        *,
+        store: bool,
+        look: bool,
+    ) -> Program[Decision]:
+        outage = self._outage
+        if outage is not None and outage.is_waiting():
+            return self._judge_elsewhere(outage, item, patience_ms, buffer_ms, store=store)
+        program = self._judge_there(item, patience_ms, buffer_ms, store=store, look=look)
+        try:
+            decision = yield from program
+        except Busy:
+            return Decision(self._rates[0], 0)
+        except self._outages as error:
+            if outage is None or _is_closed(error):
+                raise
+            outage.begins(error)
+            return self._judge_elsewhere(outage, item, patience_ms, buffer_ms, store=store)
+        if outage is not None:
+            outage.ends()
+        return decision
+
+    def _judge_elsewhere(
+        self,
+        outage: Outage,
+        item: RateItem,
+        patience_ms: int,
+        buffer_ms: int | None,
+        *,
+        store: bool,
+    ) -> Decision:
+        decision = outage.decide(self._rates[0], item, patience_ms, buffer_ms, store=store)
+        if store:
+            self.failing_rate, self._learnt = decision.failing_rate, None
+        return decision
+
+    def _judge_there(
+        self,
+        item: RateItem,
+        patience_ms: int,
+        buffer_ms: int | None,
+        *,
+        store: bool,
+        look: bool,
+    ) -> Program[Decision]:
+        now, clock = self._times(item.timestamp)
+        token = int.from_bytes(os.urandom(8), "big") >> 1
+        sent = time.monotonic()
+        terms = {
+            "now": now, "clock": clock, "patience": patience_ms, "buffer": buffer_ms,
+            "store": store, "pads": self._pads,
+        }
+        if self._algorithm.__class__ is SlidingWindowLog:
+            answer = yield from self._steps.claim(
+                self._rates, item.name, item.weight, token, look=look, **terms
+            )
+        else:
+            answer = yield from claim_by_policy(
+                self._steps, self._rates, self._algorithm, item.name, item.weight, token, terms
+            )
+        return self._read(item, answer, token, sent, store=store, own_time=now is None)
+
+    def _times(self, stamp: int) -> tuple[int | None, int | None]:
+        """The time of the item, and the reading of a clock that is not the server's."""
+        clock = None
+        if self._clock is not self._own_clock:
+            reading = self._clock.now()
+            clock = None if is_awaitable(reading) else int(reading)  # type: ignore[call-overload]
+        return None if stamp.__class__ is _Unread else int(stamp), clock
+
+    def _read(
+        self,
+        item: RateItem,
+        answer: Sequence[Any],
+        token: int,
+        sent: float,
+        *,
+        store: bool,
+        own_time: bool,
+    ) -> Decision:
+        allowed, moment, failing, now, slack, remaining, newest = answer[:7]
+        received = time.monotonic()
+        if own_time:
+            self._offset = now - sent * 1000
+        reset = None
+        if newest is None and len(answer) > 7:
+            reset = answer[7]
+        elif remaining is not None:
+            live = remaining < self._rates[-1].limit
+            reset = max(0, newest + self._rates.longest_ms + 1 - now) if live else 0
+        if not allowed:
+            rate = self._rates[failing - 1]
+            refusal = Decision(rate, moment - now, 0, remaining, reset)
+            if own_time:
+                item.timestamp = now
+            if store:
+                self.failing_rate, self._learnt = rate, (item.weight, moment)
+                if own_time:
+                    self._remember(item, received, moment, refusal)
+            return refusal
+        if store:
+            self.failing_rate = None
+            due = received + (moment - now) / 1000
+            item.timestamp = _Stamp.of(moment, token, due, slack)
+        elif own_time:
+            item.timestamp = now
+        return Decision(None, None, max(0, moment - now), remaining, reset)
+
+    def _remember(self, item: RateItem, received: float, moment: int, refusal: Decision) -> None:
+        if len(self._full) >= _MOST_REMEMBERED:
+            self._full = {}
+        key = item.name if self._keyed else ""
+        until = received + _REMEMBERED_SECONDS
+        self._full[key] = (until, item.weight, moment, refusal)
+
+    def settle(self, item: RateItem, now: int, patience_ms: int = 0) -> Any:
+        """See `AbstractBucket.settle`. A waiter that is on time costs no round trip."""
+        stamp = item.timestamp
+        if isinstance(stamp, ElsewhereStamp):
+            fallback: Any = self._outage and self._outage.instead
+            return self._answer(fallback.settle(item, fallback.now(), patience_ms))
+        if not isinstance(stamp, _Stamp):
+            return self._answer(ADMITTED)
+        own_time = now.__class__ is _Unread
+        late = (time.monotonic() - stamp.due) * 1000 if own_time else now - stamp
+        if int(late) <= stamp.slack:
+            return self._answer(ADMITTED)
+        program = self._settle_there(item, stamp, None if own_time else int(now), patience_ms)
+        run = self._link.run(program)
+        return uncancelled(run) if self.is_async else run
+
+    def _settle_there(
+        self, item: RateItem, stamp: _Stamp, time_of_item: int | None, patience_ms: int
+    ) -> Program[Decision]:
+        place = yield from self._steps.place()
+        if not place.has_columns or self._algorithm.__class__ is not SlidingWindowLog:
+            return ADMITTED
+        allowed, moment, failing, now = yield from self._steps.settle(
+            self._rates, item.name, item.weight, stamp.token, now=time_of_item, patience=patience_ms
+        )
+        self._full.pop(item.name if self._keyed else "", None)
+        if allowed and moment is None:  # flushed, or so late that it was cleaned away
+            item.timestamp = _Unread(now) if time_of_item is None else time_of_item
+            return (
+                yield from self._judge_there(item, patience_ms, None, store=True, look=False)
+            )
+        if not allowed:
+            self.failing_rate, self._learnt = self._rates[failing - 1], (item.weight, moment)
+            item.timestamp = now
+            return Decision(self.failing_rate, moment - now)
+        wait = max(0, moment - now)
+        due = time.monotonic() + wait / 1000
+        item.timestamp = _Stamp.of(moment, stamp.token, due, 0)
+        return Decision(wait_ms=wait)
+
+    def release(self, item: RateItem) -> Any:
+        """See `AbstractBucket.release`."""
+        self._full.clear()
+        stamp = item.timestamp
+        if isinstance(stamp, ElsewhereStamp):
+            fallback: Any = self._outage and self._outage.instead
+            return self._answer(fallback.release(item))
+        token = stamp.token if isinstance(stamp, _Stamp) else None
+        run = self._link.run(self._steps.release(item.name, item.weight, token, int(stamp)))
+        return uncancelled(run) if self.is_async else run
+
+    def pause(self, item: RateItem, decision: Decision) -> float:
+        """See `AbstractBucket.pause`."""
+        stamp = item.timestamp
+        if isinstance(stamp, ElsewhereStamp) and self._outage is not None:
+            fallback: Any = self._outage.instead
+            return fallback.pause(item, decision)  # type: ignore[no-any-return]
+        if isinstance(stamp, _Stamp) and self._clock is self._own_clock:
+            return max(0.0, stamp.due - time.monotonic())
+        return decision.wait_ms / 1000
+
+    def leak(self, current_timestamp: int | None = None) -> Any:
+        """See `AbstractBucket.leak`."""
+        if current_timestamp is None and self._clock is not self._own_clock:
+            return then(self.now(), self.leak)
+        bound, longest = current_timestamp, self._rates.longest_ms
+        if bound is not None:
+            bound = self._algorithm.leak_bound(self._rates, bound)
+        return self._run(self._steps.leak(bound, longest))
+
+    def flush(self) -> Any:
+        """See `AbstractBucket.flush`."""
+        self._full = {}
+        self.failing_rate = None
+        return self._run(self._steps.flush())
+
+    def count(self) -> Any:
+        """See `AbstractBucket.count`."""
+        return self._run(self._steps.count())
+
+    def peek(self, index: int) -> Any:
+        """See `AbstractBucket.peek`."""
+        if index < 0:
+            return self._answer(None)
+        found = self._run(self._steps.peek(index))
+        return then(found, lambda row: None if row is None else RateItem(row[0], row[1]))
+
+    def _run(self, program: Program[Any]) -> Any:
+        run = self._link.run(program)
+        return uncancelled(run) if self.is_async else run
+
+    def close(self) -> None:
+        """Nothing: the pool is the caller's."""
+
+
+class PostgresKeys:
+    """For `Limiter.per_key`: every name is limited by itself, in one table, under its own lock.
+
+    The arguments are those of `PostgresBucket`, without the rates.
+    """
+
+    holds_all_names = True
+    """The bucket that it makes tells the names apart by itself."""
+
+    def __init__(self, pool: Any, table: str, **options: Any) -> None:
+        self._pool, self._table, self._options = pool, table, options
+
+    def __call__(self, rates: Sequence[Rate]) -> PostgresBucket:
+        """The bucket of all names."""
+        return _KeyedPostgresBucket(self._pool, self._table, rates, **self._options)
+
+
+class _KeyedPostgresBucket(PostgresBucket):
+    _keyed = True
+
+
+def _local_ms() -> float:
+    return time.monotonic() * 1000
+
+
+def _is_allowed(decision: Decision) -> bool:
+    return decision.allowed
+
+
+def _is_closed(error: BaseException) -> bool:
+    """Whether the caller has closed the pool, or not opened it."""
+    return type(error).__name__ == "PoolClosed"
+
+
+async def _ready(value: Any) -> Any:
+    return value
