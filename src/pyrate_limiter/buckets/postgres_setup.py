@@ -28,10 +28,12 @@ _COLUMNS = ("at_ms", "seq", "claimed_ms", "token")
 _RETURN = re.compile(r"RETURN (ARRAY\[.*?\]::bigint\[\]);", re.DOTALL)
 _TRIES = 20
 _PROBE = """
-    SELECT n.nspname, (
-      SELECT count(*) FROM pg_attribute
-      WHERE attrelid = c.oid AND attname IN ({columns}) AND NOT attisdropped
-    ), (SELECT count(*) FROM pg_proc WHERE pronamespace = n.oid AND proname IN ({functions}))
+    SELECT n.nspname,
+      ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid = c.oid AND NOT attisdropped),
+      ARRAY(SELECT relname::text FROM pg_index JOIN pg_class ON oid = indexrelid
+        WHERE indrelid = c.oid),
+      ARRAY(SELECT proname::text FROM pg_proc
+        WHERE pronamespace = n.oid AND proname IN ({functions}))
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass({table})
     """
 
@@ -87,16 +89,26 @@ class Place:
         table: the table with its schema, as it stands in SQL.
         functions: the function of each step; empty where the role may not create them.
         has_columns: whether the table has more than the columns of 4.5.1.
-        is_complete: whether there is nothing left to make.
+        missing: columns, indexes and functions that would have to be made.
     """
 
-    __slots__ = ("functions", "has_columns", "is_complete", "table")
+    __slots__ = ("functions", "has_columns", "missing", "schema", "table")
 
-    def __init__(self, table: str, columns: int, functions: dict[str, str], found: int) -> None:
-        self.table = table
-        self.has_columns = columns == len(_COLUMNS)
-        self.is_complete = self.has_columns and found == len(functions)
-        self.functions = functions if self.is_complete else {}
+    def __init__(self, schema: str, name: str, keyed: bool, found: list[set[str]]) -> None:
+        self.schema = quoted(schema)
+        self.table = f"{self.schema}.{quoted(name)}"
+        columns, indexes, functions = found
+        self.has_columns = columns.issuperset(_COLUMNS)
+        wanted = _functions(name, keyed)
+        self.missing = (
+            [column for column in _COLUMNS if column not in columns],
+            [label for label in _indexes(name, keyed) if label not in indexes],
+            [step for step, function in wanted.items() if function not in functions],
+        )
+        usable = self.has_columns and not self.missing[2]
+        self.functions = {}
+        if usable:
+            self.functions = {step: f"{self.schema}.{wanted[step]}" for step in wanted}
 
 
 def find_or_make(link: Link, name: str, keyed: bool) -> Program[Place]:
@@ -112,7 +124,7 @@ def find_or_make(link: Link, name: str, keyed: bool) -> Program[Place]:
     refused = (errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction)
     for tries_left in reversed(range(_TRIES)):
         place = yield from _find(link, name, keyed)
-        if place is not None and place.is_complete:
+        if place is not None and not any(place.missing):
             return place
         try:
             yield from link.query(_statements(name, keyed, place))
@@ -128,22 +140,12 @@ def find_or_make(link: Link, name: str, keyed: bool) -> Program[Place]:
 
 
 def _find(link: Link, name: str, keyed: bool) -> Program[Place | None]:
-    functions = _functions(name, keyed)
     probe = _PROBE.format(
-        columns=", ".join(map(literal, _COLUMNS)),
-        functions=", ".join(map(literal, functions.values())),
+        functions=", ".join(map(literal, _functions(name, keyed).values())),
         table=literal(quoted(name)),
     )
     row = yield from link.query(probe)
-    if row is None:
-        return None
-    schema, columns, found = row
-    return Place(
-        f"{quoted(schema)}.{quoted(name)}",
-        columns,
-        {step: f"{quoted(schema)}.{function}" for step, function in functions.items()},
-        found,
-    )
+    return None if row is None else Place(row[0], name, keyed, [set(found) for found in row[1:]])
 
 
 def _functions(name: str, keyed: bool) -> dict[str, str]:
@@ -155,37 +157,46 @@ def _functions(name: str, keyed: bool) -> dict[str, str]:
     }
 
 
+def _indexes(name: str, keyed: bool) -> dict[str, str]:
+    key, kind = ("name, ", "keyed_") if keyed else ("", "")
+    indexes = {
+        f"timestampindex_{name.removeprefix('ratelimit___')}": "(item_timestamp)",
+        _index("token", name): "(token) WHERE claimed_ms IS NOT NULL",
+        _index("time", name): "(at_ms, seq)",
+        _index(f"{kind}seq", name): f"({key}seq)",
+        _index(f"{kind}time", name): f"({key}at_ms, seq)",
+        _index(f"{kind}foreign", name): f"({key}item_timestamp) WHERE at_ms IS NULL",
+    }
+    # An identifier has at most 63 bytes; the server cuts off what is longer.
+    return {
+        label.encode()[:63].decode("utf-8", "ignore"): columns for label, columns in indexes.items()
+    }
+
+
 def _statements(name: str, keyed: bool, place: Place | None) -> str:
-    lock = f"BEGIN; SELECT pg_advisory_xact_lock({advisory_lock_id(name)});"
-    short = name.replace("ratelimit___", "", 1)
+    made = [f"BEGIN; SELECT pg_advisory_xact_lock({advisory_lock_id(name)});"]
     if place is None:
-        return (
-            f"{lock} CREATE TABLE IF NOT EXISTS {quoted(name)} "
-            "(name VARCHAR, weight SMALLINT, item_timestamp TIMESTAMP, "
-            "at_ms BIGINT, seq BIGINT, claimed_ms BIGINT, token BIGINT); COMMIT"
-        )
-    table, made = place.table, [lock]
-    if not place.has_columns:
-        columns = ", ".join(f"ADD COLUMN IF NOT EXISTS {column} BIGINT" for column in _COLUMNS)
-        made.append(f"ALTER TABLE {table} {columns};")
-    key = "name, " if keyed else ""
-    kind = "keyed_" if keyed else ""
-    for label, what in (
-        (f"timestampindex_{short}", "(item_timestamp)"),
-        (_index("token", name), "(token) WHERE claimed_ms IS NOT NULL"),
-        (_index(f"{kind}seq", name), f"({key}seq)"),
-        (_index(f"{kind}time", name), f"({key}at_ms, seq)"),
-        (_index(f"{kind}foreign", name), f"({key}item_timestamp) WHERE at_ms IS NULL"),
-        (_index("time", name), "(at_ms, seq)"),
-    ):
-        made.append(f"CREATE INDEX IF NOT EXISTS {quoted(label)} ON {table} {what};")
-    schema = table[: -len(quoted(name))]
-    for step, function in _functions(name, keyed).items():
         made.append(
-            f"CREATE FUNCTION {schema}{function} ({PARAMETERS[step]}) RETURNS bigint[] "
-            f"LANGUAGE plpgsql SET enable_seqscan = off "
-            f"AS $pyrate_limiter${_body(step, table, keyed)}$pyrate_limiter$;"
+            f"CREATE TABLE IF NOT EXISTS {quoted(name)} "
+            "(name VARCHAR, weight SMALLINT, item_timestamp TIMESTAMP, "
+            "at_ms BIGINT, seq BIGINT, claimed_ms BIGINT, token BIGINT);"
         )
+    else:
+        columns, indexes, functions = place.missing
+        if columns:
+            added = ", ".join(f"ADD COLUMN IF NOT EXISTS {column} BIGINT" for column in columns)
+            made.append(f"ALTER TABLE {place.table} {added};")
+        wanted = _indexes(name, keyed)
+        made += [
+            f"CREATE INDEX IF NOT EXISTS {quoted(label)} ON {place.table} {wanted[label]};"
+            for label in indexes
+        ]
+        made += [
+            f"CREATE FUNCTION {place.schema}.{_functions(name, keyed)[step]} ({PARAMETERS[step]}) "
+            "RETURNS bigint[] LANGUAGE plpgsql SET enable_seqscan = off "
+            f"AS $pyrate_limiter${_body(step, place.table, keyed)}$pyrate_limiter$;"
+            for step in functions
+        ]
     return " ".join([*made, "COMMIT"])
 
 
