@@ -26,7 +26,9 @@ from pyrate_limiter.limiter import Limiter
 from pyrate_limiter.utils import sorted_rates
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    from pyrate_limiter.abstracts.bucket import AbstractBucket
 
 _LOGS = {"sliding-window": SlidingWindowLog, "fixed-window": FixedWindow}
 _STATES = {"gcra": GCRA, "token-bucket": TokenBucket}
@@ -101,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _whole(least: int, most: int | None = None) -> object:
+def _whole(least: int, most: int | None = None) -> Callable[[str], int]:
     def number(text: str) -> int:
         value = int(text)
         if value < least or (most is not None and value > most):
@@ -129,6 +131,7 @@ def _rates(texts: Sequence[str], burst: int | None) -> list[Rate]:
 
 
 def _run(options: argparse.Namespace, rates: list[Rate], out: TextIO) -> int:
+    bucket: AbstractBucket
     if options.algorithm in _LOGS:
         bucket = InMemoryBucket(rates, algorithm=_LOGS[options.algorithm]())
     else:

@@ -51,6 +51,8 @@ class KeyedBucketFactory(BucketFactory):
             raise WrongType("max_keys", max_keys, "a whole number, 1 or more")
         self._rates = sorted_rates([rates] if isinstance(rates, Rate) else rates)
         self._make = bucket
+        is_kind = isinstance(bucket, type) and issubclass(bucket, AbstractBucket)
+        self._kind = bucket if is_kind else None  # what it makes needs no check, key by key
         self.max_keys: int = max_keys
         self._keys = _Keys()
 
@@ -69,19 +71,19 @@ class KeyedBucketFactory(BucketFactory):
             TooManyKeys: it has none, and no other can be dropped.
         """
         bucket = self._keys.buckets.get(name)
-        if bucket is None:
-            with self._keys.lock:
-                bucket = self._keys.buckets.get(name)
-                if bucket is None:
-                    bucket = self._add(name)
-        return bucket
+        return self._add(name) if bucket is None else bucket
 
     def _add(self, name: str) -> AbstractBucket:
         keys = self._keys
+        with keys.lock:
+            bucket = keys.buckets.get(name)
+            return self._add_missing(name, keys) if bucket is None else bucket
+
+    def _add_missing(self, name: str, keys: _Keys) -> AbstractBucket:
         if len(keys.buckets) >= self.max_keys and not keys.make_room():
             raise TooManyKeys(name, self.max_keys)
         bucket = self._make(self._rates)
-        if not isinstance(bucket, AbstractBucket):
+        if bucket.__class__ is not self._kind and not isinstance(bucket, AbstractBucket):
             raise InvalidBucket(bucket, "what a keyed factory's bucket function returns")
         keys.buckets[name] = bucket
         if self._leaker is None:
@@ -100,7 +102,7 @@ class KeyedBucketFactory(BucketFactory):
         """The straight path of the name's bucket; None where it was dropped meanwhile."""
         bucket: Any = self._keys.buckets.get(name)
         if bucket is None:
-            bucket = self.bucket(name)
+            bucket = self._add(name)
         return bucket.take(name, weight)  # type: ignore[no-any-return]
 
     def get_buckets(self) -> list[AbstractBucket]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyrate_limiter._engine.acquisition import Acquisition, Terms
 from pyrate_limiter._engine.locks import LockLike, combined_lock
-from pyrate_limiter._engine.steps import run_async, run_blocking
-from pyrate_limiter.abstracts.awaiting import discard, is_awaitable
+from pyrate_limiter._engine.steps import abandon, run_async, run_blocking
+from pyrate_limiter.abstracts.awaiting import is_awaitable
 from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
 from pyrate_limiter.abstracts.checks import check_weight
 from pyrate_limiter.abstracts.rate import Rate, RateItem
@@ -245,7 +245,7 @@ class Limiter:
                 admitted = self.try_acquire(name, weight)
                 if admitted is not True:
                     if is_awaitable(admitted):
-                        discard(admitted)
+                        abandon(admitted)
                         msg = "Can't use async bucket with sync decorator"
                         raise AsyncBucketInSyncCode(msg)
                     raise _never(name, weight, self.check(name, weight))
@@ -325,7 +325,7 @@ class Limiter:
     def _now(self, program: Program[R], method: str) -> R:
         outcome: Any = run_blocking(program, _sleep)
         if is_awaitable(outcome):
-            discard(outcome)
+            abandon(outcome)
             msg = (
                 f"{method} cannot answer at once: the bucket, its clock or the factory is async; "
                 f"await {method}_async instead"

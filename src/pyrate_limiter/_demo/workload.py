@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from typing_extensions import Self
+
     from pyrate_limiter.abstracts.rate import Rate
     from pyrate_limiter.limiter import Limiter
 
@@ -73,7 +75,7 @@ class Workload:
         self.errors: list[BaseException] = []
         self.start_ns = self._end_ns = 0
 
-    def __enter__(self) -> Workload:
+    def __enter__(self) -> Self:
         self.start_ns = time.monotonic_ns()
         self._end_ns = self.start_ns + int(self.seconds * 1e9)
         for caller in self.callers:

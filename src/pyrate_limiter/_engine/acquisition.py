@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 PATIENT_MS = 1 << 60
 """The patience of a caller who waits for ever."""
 
+_LONGEST_LOCK_SECONDS = threading.TIMEOUT_MAX
+
 
 class Terms:
     """On what terms a caller waits.
@@ -46,7 +49,8 @@ class Terms:
         self.blocking = blocking
         self.buffer_ms = buffer_ms
         self.known = known
-        self._deadline = None if seconds == -1 else time.monotonic() + seconds
+        for_ever = seconds == -1 or seconds * 1000 >= PATIENT_MS
+        self._deadline = None if for_ever else time.monotonic() + seconds
 
     def until(self, deadline: float) -> Terms:
         """The same terms with an end on the clock of ``time.monotonic``."""
@@ -65,7 +69,7 @@ class Terms:
         """How long to wait for a lock. One who does not block still waits for his turn."""
         if not self.blocking or self._deadline is None:
             return None
-        return max(0.0, self._deadline - time.monotonic())
+        return min(_LONGEST_LOCK_SECONDS, max(0.0, self._deadline - time.monotonic()))
 
 
 class Acquisition:
@@ -145,7 +149,7 @@ class Acquisition:
             waited += decision.wait_ms
             place = line_of(bucket).join(item.timestamp, ticket)
             try:
-                yield Pause(bucket.pause(item, decision))
+                yield Pause(bucket.pause(item, decision) + place.delay)
                 yield Turn(place)
                 if bucket.blocks:
                     place.leave()  # the others must not wait for a disk or a network

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 GRACE_SECONDS = 0.05
 """How long the line stands still for a waiter that does not wake, before it goes on without."""
 
+_DELAY = 10e-6  # between two wake-ups at one moment: more than timers jitter, less than a wake-up
+_LONGEST_DELAY = 4e-3
+
 
 class Line:
     """The places of the waiters at one bucket, in order."""
@@ -36,9 +39,12 @@ class Line:
 
     def join(self, moment: int, ticket: int) -> Place:
         """Take a place: by the moment of the claim, then by who came first."""
-        place = Place(self, (moment, ticket))
+        place = Place(self, moment, ticket)
         with self._lock:
-            insort(self._places, place)
+            places = self._places
+            if places and places[-1].moment == moment:
+                place.delay = min(_LONGEST_DELAY, places[-1].delay + _DELAY)
+            insort(places, place)
         return place
 
     def leave(self, place: Place) -> None:
@@ -49,13 +55,15 @@ class Line:
                 self._departures += 1
             self._call_first()
 
-    def stands_behind(self, place: Place, call: Callable[[], object]) -> int | None:
+    def stands_behind(
+        self, place: Place, call: Callable[[], object], loop: object = None
+    ) -> int | None:
         """How many have left so far, if some are still before this place; it is called later."""
         with self._lock:
             if place not in self._places or self._places[0] is place:
                 place.call = None
                 return None
-            place.call = call
+            place.call, place.loop = call, loop
             return self._departures
 
     def overtake(self, place: Place, departures: int) -> None:
@@ -65,28 +73,40 @@ class Line:
                 del self._places[: self._places.index(place)]
 
     def _call_first(self) -> None:
-        while self._places and self._places[0].call is not None:
-            call, self._places[0].call = self._places[0].call, None
+        """Wake the first. The tasks of its event loop that follow wake with it, in this order."""
+        if not self._places or self._places[0].call is None:
+            return
+        first = self._places[0]
+        for place in self._places.copy():
+            if place.call is None or (place is not first and place.loop is not first.loop):
+                return
+            call, place.call = place.call, None
             try:
                 call()
             except RuntimeError:  # its event loop was closed
-                del self._places[0]
-            else:
+                self._places.remove(place)
+            if place.loop is None:
                 return
 
 
 class Place:
     """A waiter's place in the line."""
 
-    __slots__ = ("_key", "_line", "call")
+    __slots__ = ("_line", "_ticket", "call", "delay", "loop", "moment")
 
-    def __init__(self, line: Line, key: tuple[int, int]) -> None:
+    def __init__(self, line: Line, moment: int, ticket: int) -> None:
         self._line = line
-        self._key = key
+        self.moment = moment
+        self._ticket = ticket
         self.call: Callable[[], object] | None = None
+        self.loop: object = None
+        self.delay = 0.0
+        """Seconds to sleep beyond the moment, so that those who share it wake in order."""
 
     def __lt__(self, other: Place) -> bool:
-        return self._key < other._key
+        if self.moment != other.moment:
+            return self.moment < other.moment
+        return self._ticket < other._ticket
 
     def leave(self) -> None:
         """See `Line.leave`."""
@@ -104,17 +124,29 @@ class Place:
         """Wait, in the running event loop, until all before have left or are stalled."""
         import asyncio
 
-        loop = asyncio.get_running_loop()
-        called = asyncio.Event()
+        loop, thread = asyncio.get_running_loop(), threading.get_ident()
+        while True:
+            called: asyncio.Future[bool] = loop.create_future()
 
-        def call() -> None:
-            loop.call_soon_threadsafe(called.set)
+            def wake(stalled: bool = False, called: asyncio.Future[bool] = called) -> None:
+                if not called.done():
+                    called.set_result(stalled)
 
-        while (departures := self._line.stands_behind(self, call)) is not None:
+            def call(wake: Callable[[], None] = wake) -> None:
+                if threading.get_ident() == thread:
+                    wake()
+                else:
+                    loop.call_soon_threadsafe(wake)
+
+            departures = self._line.stands_behind(self, call, loop)
+            if departures is None:
+                return
+            timer = loop.call_later(GRACE_SECONDS, wake, True)
             try:
-                await asyncio.wait_for(called.wait(), GRACE_SECONDS)
-            except asyncio.TimeoutError:
-                self._line.overtake(self, departures)
+                if await called:
+                    self._line.overtake(self, departures)
+            finally:
+                timer.cancel()
 
 
 tickets = itertools.count()

@@ -1,14 +1,15 @@
 """What an acquisition may ask of its driver, and the two drivers.
 
 The acquisition is a generator. It yields a value, which is sent back to it as it is; an awaitable,
-whose result is sent back; or one of the steps below. The drivers hold only sleep, await and lock.
+whose result is sent back; or a `Step`, which knows how to be done in a thread and in an event loop.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pyrate_limiter.abstracts.awaiting import is_awaitable
+from pyrate_limiter.abstracts.awaiting import discard, is_awaitable
 
 if TYPE_CHECKING:
     import asyncio
@@ -18,11 +19,32 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
     Program = Generator[Any, Any, T]
+    Sleep = Callable[[float], Any]
 
 _POLL_SECONDS = 0.001  # between two looks at a lock that an event loop must not wait for
 
 
-class Pause:
+class Step(ABC):
+    """Something that takes time."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    async def wait(self) -> Any:
+        """Do it in the running event loop."""
+
+
+class BlockingStep(Step):
+    """Something that can also be done where there is no event loop."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def block(self, sleep: Sleep) -> Any:
+        """Do it in this thread."""
+
+
+class Pause(BlockingStep):
     """Sleep once, for so many seconds."""
 
     __slots__ = ("seconds",)
@@ -30,8 +52,36 @@ class Pause:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
 
+    def block(self, sleep: Sleep) -> None:
+        """See `BlockingStep.block`."""
+        sleep(self.seconds)
 
-class Acquire:
+    async def wait(self) -> None:
+        """See `Step.wait`."""
+        import asyncio
+
+        await asyncio.sleep(self.seconds)
+
+
+class Turn(BlockingStep):
+    """Wait until those who stand before this place have left."""
+
+    __slots__ = ("place",)
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+
+    def block(self, sleep: Sleep) -> None:
+        """See `BlockingStep.block`."""
+        del sleep
+        self.place.reach_front()
+
+    async def wait(self) -> None:
+        """See `Step.wait`."""
+        await self.place.reach_front_async()
+
+
+class Acquire(BlockingStep):
     """Take a lock; answered by whether that succeeded within the seconds given."""
 
     __slots__ = ("lock", "seconds")
@@ -40,26 +90,25 @@ class Acquire:
         self.lock = lock
         self.seconds = seconds
 
+    def block(self, sleep: Sleep) -> bool:
+        """See `BlockingStep.block`."""
+        del sleep
+        return bool(self.lock.acquire(True, -1 if self.seconds is None else self.seconds))
 
-class AwaitTurn:
-    """Wait for the other tasks of this event loop; answered by what to release."""
+    async def wait(self) -> bool:
+        """See `Step.wait`."""
+        import asyncio
+        import time
 
-    __slots__ = ("gates",)
-
-    def __init__(self, gates: Gates) -> None:
-        self.gates = gates
-
-
-class Turn:
-    """Wait until those before have left the line."""
-
-    __slots__ = ("place",)
-
-    def __init__(self, place: Place) -> None:
-        self.place = place
+        deadline = None if self.seconds is None else time.monotonic() + self.seconds
+        while not self.lock.acquire(False):
+            if deadline is not None and time.monotonic() >= deadline:
+                return False
+            await asyncio.sleep(_POLL_SECONDS)
+        return True
 
 
-class Work:
+class Work(BlockingStep):
     """A call that may wait for a disk, a socket or a lock. ``result`` is there once it returned."""
 
     __slots__ = ("args", "call", "result")
@@ -74,14 +123,58 @@ class Work:
         self.result = self.call(*self.args)
         return self.result
 
+    def block(self, sleep: Sleep) -> Any:
+        """See `BlockingStep.block`."""
+        del sleep
+        return self.run()
 
-class Cleanup:
+    async def wait(self) -> Any:
+        """In a worker thread. A cancellation is passed on when the thread has returned."""
+        import asyncio
+
+        future = asyncio.get_running_loop().run_in_executor(None, self.run)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            await asyncio.wait([future])
+            raise
+
+
+class AwaitTurn(Step):
+    """Wait for the other tasks of this event loop; answered by the lock to release.
+
+    There is no turn to wait for without an event loop: the blocking driver passes it on.
+    """
+
+    __slots__ = ("gates",)
+
+    def __init__(self, gates: Gates) -> None:
+        self.gates = gates
+
+    async def wait(self) -> asyncio.Lock:
+        """See `Step.wait`."""
+        gate = self.gates.here()
+        await gate.acquire()
+        return gate
+
+
+class Cleanup(Step):
     """A step that is finished even while its task is being cancelled."""
 
     __slots__ = ("step",)
 
     def __init__(self, step: Any) -> None:
         self.step = step
+
+    async def wait(self) -> Any:
+        """See `Step.wait`."""
+        import asyncio
+
+        if isinstance(self.step, Step):
+            return await self.step.wait()
+        if is_awaitable(self.step):
+            return await asyncio.shield(_as_coroutine(self.step))
+        return self.step
 
 
 class Gates:
@@ -103,7 +196,7 @@ class Gates:
         return gate
 
 
-def run_blocking(program: Program[T], sleep: Callable[[float], Any]) -> T | Coroutine[Any, Any, T]:
+def run_blocking(program: Program[T], sleep: Sleep) -> T | Coroutine[Any, Any, T]:
     """Run a program in this thread, or return what runs the rest of it where it must be awaited."""
     answer: Any = None
     error: BaseException | None = None
@@ -116,47 +209,23 @@ def run_blocking(program: Program[T], sleep: Callable[[float], Any]) -> T | Coro
         if isinstance(step, Cleanup):
             step = step.step
         try:
-            if isinstance(step, Pause):
-                sleep(step.seconds)
-            elif isinstance(step, Turn):
-                step.place.reach_front()
-            elif isinstance(step, Work):
-                answer = step.run()
-            elif isinstance(step, Acquire):
-                answer = step.lock.acquire(True, -1 if step.seconds is None else step.seconds)
-            elif isinstance(step, AwaitTurn) or is_awaitable(step):
+            if isinstance(step, AwaitTurn) or is_awaitable(step):
                 return run_async(program, step)
-            else:
-                answer = step
+            answer = step.block(sleep) if isinstance(step, BlockingStep) else step
         except BaseException as raised:  # noqa: BLE001 - the program gives back what it holds
             error = raised
 
 
 async def run_async(program: Program[T], step: Any = None) -> T:
     """Run a program, or the rest of it, in the running event loop."""
-    import asyncio
-
     while True:
         answer: Any = None
         error: BaseException | None = None
         try:
-            if isinstance(step, Pause):
-                await asyncio.sleep(step.seconds)
-            elif isinstance(step, Turn):
-                await step.place.reach_front_async()
-            elif isinstance(step, Work):
-                answer = await _in_thread(step)
-            elif isinstance(step, Acquire):
-                answer = await _poll(step)
-            elif isinstance(step, AwaitTurn):
-                answer = step.gates.here()
-                await answer.acquire()
-            elif isinstance(step, Cleanup):
-                answer = await _finish(step.step)
-            elif is_awaitable(step):
-                answer = await step
+            if isinstance(step, Step):
+                answer = await step.wait()
             else:
-                answer = step
+                answer = await step if is_awaitable(step) else step
         except BaseException as raised:  # noqa: BLE001 - the program gives back what it holds
             error = raised
         try:
@@ -165,38 +234,12 @@ async def run_async(program: Program[T], step: Any = None) -> T:
             return done.value  # type: ignore[no-any-return]
 
 
-async def _in_thread(work: Work) -> Any:
-    """Run it in a worker thread. A cancellation is passed on when the thread has returned."""
-    import asyncio
-
-    future = asyncio.get_running_loop().run_in_executor(None, work.run)
-    try:
-        return await asyncio.shield(future)
-    except asyncio.CancelledError:
-        await asyncio.wait([future])
-        raise
-
-
-async def _poll(step: Acquire) -> bool:
-    import asyncio
-    import time
-
-    deadline = None if step.seconds is None else time.monotonic() + step.seconds
-    while not step.lock.acquire(False):
-        if deadline is not None and time.monotonic() >= deadline:
-            return False
-        await asyncio.sleep(_POLL_SECONDS)
-    return True
-
-
-async def _finish(step: Any) -> Any:
-    import asyncio
-
-    if isinstance(step, Work):
-        return await _in_thread(step)
-    if is_awaitable(step):
-        return await asyncio.shield(_as_coroutine(step))
-    return step
+def abandon(outcome: object) -> None:
+    """Drop the rest of a program that nobody will await, and what it was about to await."""
+    frame = getattr(outcome, "cr_frame", None)
+    if frame is not None:
+        discard(frame.f_locals.get("step"))
+    discard(outcome)
 
 
 async def _as_coroutine(step: Awaitable[Any]) -> Any:

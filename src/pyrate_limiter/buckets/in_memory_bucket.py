@@ -135,11 +135,11 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
     def waiting(self, item: RateItem) -> int:
         """See `AbstractBucket.waiting`."""
         with self._lock:
-            if self.failing_rate is None:
+            if self.failing_rate is None or item.weight == 0:
                 return 0
             full = self._full
-            if full is not None and full[1] == item.weight:
-                moment = full[0]
+            if full is not None and full[1] == item.weight and full[4] == self._total:
+                moment = full[3]
             else:
                 moment = self._earliest(self._observe(item.timestamp), item.weight)[0]
         return -1 if moment == FOREVER else max(0, moment - item.timestamp)
@@ -150,7 +150,10 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
         weight = item.weight
         with self._lock:
             now = self._observe(item.timestamp)
-            moment, failing = self._earliest(now, weight) if weight else (now, None)
+            if weight == 0:
+                self.failing_rate = None
+                return self._outlook(now, None, now)
+            moment, failing = self._earliest(now, weight)
             if moment - now > patience_ms or self._is_estimate(moment, weight):
                 self._refuse(weight, moment, failing)
                 return self._outlook(now, self.failing_rate, moment)

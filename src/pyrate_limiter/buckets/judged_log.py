@@ -46,9 +46,10 @@ class JudgedLog(UnitLog):
     _clock: AbstractClock
     _rates: RateList
     failing_rate: Rate | None
-    # The earliest moment, the weight and the rate of the last refusal. Until that moment anything
-    # as heavy is refused without a look, for new units can only make it later.
-    _full: tuple[int, int, Rate] | None
+    # Of the last refusal: until when anything as heavy is refused by the same rate, for new units
+    # can only make that later; the weight; the rate; and the earliest moment, which held while the
+    # log had so many units.
+    _full: tuple[int, int, Rate, int, int] | None
     # The largest clock reading so far. What is stored after it is a claim still to come.
     _latest: int
     # Units by moment that are claimed, and whose waiters have not gone yet; in order.
@@ -126,9 +127,10 @@ class JudgedLog(UnitLog):
             The moment, `FOREVER` if there is none; and the first rate that is in the way, None if
             the moment is now.
         """
-        for rate in self._rates:
-            if weight > self._algorithm.max_weight(rate):
-                return FOREVER, rate
+        if self._algorithm.__class__ is SlidingWindowLog:  # `decide` asks any other policy itself
+            for rate in self._rates:
+                if weight > rate.limit:
+                    return FOREVER, rate
         queue = self._newest if self._total > self._base else now
         moment, failing = self._next_fit(max(now, queue), self._total + weight, weight)
         if queue > now and failing is None:
@@ -241,9 +243,18 @@ class JudgedLog(UnitLog):
         return self._next_fit(moment, self._total + weight, weight)[0] != moment
 
     def _refuse(self, weight: int, moment: int, failing: Rate | None) -> None:
-        failing = failing or self._rates[0]
+        rates = self._rates
+        failing = failing or rates[0]
         self.failing_rate = failing
-        self._full = (moment, weight, failing)
+        until = moment
+        if len(rates) > 1 and moment != FOREVER:
+            # Another rate may refuse later on, or something heavier, unless this is the first one.
+            until = BEGINNING
+            place = self._total + weight - failing.limit
+            exact = self._algorithm.__class__ is SlidingWindowLog
+            if exact and failing is rates[0] and place > self._base:
+                until = self._stamp(place) + failing.interval + 1
+        self._full = (until, weight, failing, moment, self._total)
 
     def _outlook(self, now: int, failing: Rate | None, moment: int) -> Decision:
         """The verdict, and what else there is to know at ``now``."""

@@ -139,7 +139,34 @@ class UnitLog:
 
     def _move(self, stamp: int, name: str, weight: int, later: int) -> bool:
         """Give units another timestamp, behind all that have one as old; False as in `_remove`."""
-        return self._edit(stamp, later, name, weight, 1)
+        if self._name_ends or name != self._name or stamp >= later or self._total == self._base:
+            return self._edit(stamp, later, name, weight, 1)
+        self._seal()
+        found = self._move_under_one_name(stamp, weight, later)
+        self._newest = self._stamps.pop()
+        self._ends.pop()
+        return found
+
+    def _move_under_one_name(self, stamp: int, weight: int, later: int) -> bool:
+        """`_move` where all units have one name: only the ends of runs change. All is sealed."""
+        stamps, ends = self._stamps, self._ends
+        low = bisect_left(stamps, stamp)
+        before = ends[low - 1] if low else self._base
+        if low == len(stamps) or stamps[low] != stamp or ends[low] - before < weight:
+            return False
+        high = bisect_right(stamps, later, low)
+        end = ends[high - 1]
+        for k in range(low, high):
+            ends[k] -= weight
+        if stamps[high - 1] == later:
+            ends[high - 1] = end
+        else:
+            stamps.insert(high, later)
+            ends.insert(high, end)
+        if ends[low] == before:
+            del stamps[low], ends[low]
+        self._hint = 0
+        return True
 
     def _edit(self, stamp: int, later: int, name: str, weight: int, sign: int) -> bool:
         if self._total == self._base:

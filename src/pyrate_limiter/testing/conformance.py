@@ -1,0 +1,710 @@
+"""What every bucket has to do, as a pytest class. Importing this module needs pytest."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+import time
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pyrate_limiter import limiter as limiter_module
+from pyrate_limiter._engine.acquisition import keeps_claims
+from pyrate_limiter.abstracts.algorithm import FixedWindow, SlidingWindowLog, StateAlgorithm
+from pyrate_limiter.abstracts.awaiting import discard, is_awaitable
+from pyrate_limiter.abstracts.rate import Rate, RateItem
+from pyrate_limiter.limiter import Limiter
+from pyrate_limiter.testing.clocks import ManualClock
+from pyrate_limiter.testing.sleeping import sleeping_advances
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from pyrate_limiter.abstracts.bucket import AbstractBucket
+
+_START_MS = 1_000_000_000  # a multiple of every interval below
+_BUSY_MS = 120  # the interval of the tests that run in real time
+
+
+def _scenario(steps: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    """Make a coroutine function a test, for sync and async buckets alike."""
+
+    @wraps(steps)
+    def test(self: BucketConformance) -> None:
+        asyncio.run(_closing(self, steps))
+
+    del test.__wrapped__  # type: ignore[attr-defined] # pytest would call the test asynchronous
+    return test
+
+
+async def _closing(suite: BucketConformance, steps: Callable[..., Awaitable[None]]) -> None:
+    made = suite._made = []
+    try:
+        await steps(suite)
+    finally:
+        for bucket in made:
+            bucket.close()
+
+
+async def _get(value: Any) -> Any:
+    return await value if is_awaitable(value) else value
+
+
+class BucketConformance:
+    """Holds a bucket, sync or async, to what `Limiter` and its users rely on.
+
+    Subclass it in a test module, under a name that pytest collects, and say how to make a bucket:
+
+        class TestMyBucket(BucketConformance):
+            def make_bucket(self, rates):
+                return MyBucket(rates)
+
+    The bucket has to be empty each time. The attributes below say what kind of bucket it is where
+    the suite cannot see that for itself.
+    """
+
+    manual_clock: bool = True
+    """Whether ``bucket._clock`` may be replaced. False for a bucket that asks a server for the
+    time: then the waits under a `Limiter` take real time."""
+
+    interval_ms: int = 10_000
+    """The interval of the rates in most tests; a multiple of 100. With ``manual_clock`` false the
+    tests that wait use a hundredth of it."""
+
+    names: Sequence[str] = (
+        "",
+        " ",
+        "x" * 300,
+        "a'b\"c`; DROP TABLE rate_bucket; --",
+        "100%s {0} {name} \\ /:*?[]",
+        "tab\t newline\n return\r",
+        "nul\0 bell\a",
+        "čeština 日本語 🦆 e\u0301",
+    )
+    """Names that items may have."""
+
+    claims: bool | None = None
+    """Whether the bucket stores claims at future moments by itself; None asks the bucket."""
+
+    _made: list[AbstractBucket]
+
+    def make_bucket(self, rates: list[Rate]) -> AbstractBucket | Awaitable[AbstractBucket]:
+        """An empty bucket with these rates, or an awaitable of one. To be overridden."""
+        raise NotImplementedError
+
+    async def _new(self, *rates: Rate) -> tuple[AbstractBucket, int]:
+        """A bucket, and a moment on its clock that is a multiple of its intervals."""
+        bucket: AbstractBucket = await _get(self.make_bucket(list(rates)))
+        self._made.append(bucket)
+        if self.manual_clock:
+            bucket._clock = ManualClock(_START_MS)
+            return bucket, _START_MS
+        longest = max(rate.interval for rate in rates)
+        now: int = await _get(bucket.now())
+        return bucket, now + (-now % longest if isinstance(bucket._algorithm, FixedWindow) else 0)
+
+    def _rate(self, limit: int) -> Rate:
+        return Rate(limit, self.interval_ms)
+
+    @staticmethod
+    def _frees_at(bucket: AbstractBucket, weight: int, since: int) -> int:
+        """When ``weight`` fits into a bucket of one rate that was filled at ``since``."""
+        rate, algorithm = bucket.rates[0], bucket._algorithm
+        if isinstance(algorithm, StateAlgorithm):
+            return since + math.ceil(weight * rate.emission_us / 1000)
+        if isinstance(algorithm, FixedWindow):
+            return since + rate.interval
+        return since + rate.interval + 1
+
+    @staticmethod
+    def _is_log(bucket: AbstractBucket) -> bool:
+        return not isinstance(bucket._algorithm, StateAlgorithm)
+
+    def _only_log(self, bucket: AbstractBucket) -> None:
+        if not self._is_log(bucket):
+            pytest.skip("a state stores no units")
+
+    def _only_claims(self, bucket: AbstractBucket) -> None:
+        if not keeps_claims(bucket):
+            pytest.skip("the bucket keeps no claims")
+
+    # put ------------------------------------------------------------------------------------
+
+    @_scenario
+    async def test_admits_up_to_the_limit_and_then_refuses(self) -> None:
+        bucket, t = await self._new(self._rate(4))
+        for _ in range(4):
+            assert await _get(bucket.put(RateItem("a", t))) is True
+            assert bucket.failing_rate is None
+        assert await _get(bucket.put(RateItem("a", t))) is False
+        assert bucket.failing_rate == bucket.rates[0]
+
+    @_scenario
+    async def test_an_admitted_item_clears_failing_rate(self) -> None:
+        bucket, t = await self._new(self._rate(4))
+        assert await _get(bucket.put(RateItem("a", t, 3)))
+        assert not await _get(bucket.put(RateItem("a", t, 2)))
+        assert bucket.failing_rate == bucket.rates[0]
+        assert await _get(bucket.put(RateItem("a", t)))
+        assert bucket.failing_rate is None
+
+    @_scenario
+    async def test_takes_all_units_of_an_item_or_none(self) -> None:
+        bucket, t = await self._new(self._rate(4))
+        assert await _get(bucket.put(RateItem("a", t, 3)))
+        assert not await _get(bucket.put(RateItem("a", t, 2)))
+        assert await _get(bucket.count()) == 3
+        assert await _get(bucket.put(RateItem("a", t, 1)))
+        assert await _get(bucket.count()) == 4
+
+    @_scenario
+    async def test_weight_zero_is_admitted_and_stores_nothing(self) -> None:
+        bucket, t = await self._new(self._rate(2))
+        assert await _get(bucket.put(RateItem("a", t, 0)))
+        assert await _get(bucket.count()) == 0
+        assert await _get(bucket.put(RateItem("a", t, 2)))
+        assert not await _get(bucket.put(RateItem("a", t)))
+        assert await _get(bucket.put(RateItem("a", t, 0)))
+        assert bucket.failing_rate is None
+        assert await _get(bucket.count()) == 2
+
+    @_scenario
+    async def test_weight_over_the_limit_never_fits(self) -> None:
+        bucket, t = await self._new(self._rate(3))
+        item = RateItem("a", t, 4)
+        assert not await _get(bucket.put(item))
+        assert bucket.failing_rate == bucket.rates[0]
+        assert await _get(bucket.waiting(item)) == -1
+        decision = await _get(bucket.put_decision(item))
+        assert not decision.allowed
+        assert decision.retry_after_ms is None
+        assert await _get(bucket.count()) == 0
+
+    @_scenario
+    async def test_the_first_moment_that_fits_is_exact(self) -> None:
+        for weight in (1, 2, 4):
+            bucket, t = await self._new(self._rate(4))
+            frees = self._frees_at(bucket, weight, t)
+            assert await _get(bucket.put(RateItem("a", t, 4)))
+            assert not await _get(bucket.put(RateItem("a", frees - 1, weight)))
+            assert await _get(bucket.put(RateItem("a", frees, weight)))
+
+    @_scenario
+    async def test_several_rates_hold_and_the_short_one_is_named(self) -> None:
+        long = self.interval_ms * 5
+        bucket, t = await self._new(Rate(2, self.interval_ms), Rate(3, long))
+        later = t + self.interval_ms + 1
+        assert await _get(bucket.put(RateItem("a", t, 2)))
+        assert not await _get(bucket.put(RateItem("a", t)))
+        assert bucket.failing_rate == bucket.rates[0]
+        assert await _get(bucket.put(RateItem("a", later)))
+        last = RateItem("a", later)
+        assert not await _get(bucket.put(last))
+        assert bucket.failing_rate == bucket.rates[1]
+        wait = await _get(bucket.waiting(last))
+        assert not await _get(bucket.put(RateItem("a", later + wait - 1)))
+        assert await _get(bucket.put(RateItem("a", later + wait)))
+
+    @_scenario
+    async def test_an_item_changed_after_put_changes_nothing(self) -> None:
+        bucket, t = await self._new(self._rate(4))
+        item = RateItem("before", t, 4)
+        assert await _get(bucket.put(item))
+        item.name, item.timestamp, item.weight = "after", 0, 1
+        assert await _get(bucket.count()) == 4
+        assert not await _get(bucket.put(RateItem("a", t)))
+        if self._is_log(bucket):
+            newest = await _get(bucket.peek(0))
+            assert (newest.name, newest.timestamp) == ("before", t)
+
+    # waiting, put_decision, check -------------------------------------------------------------
+
+    @_scenario
+    async def test_waiting_is_zero_after_an_admitted_item(self) -> None:
+        bucket, t = await self._new(self._rate(1))
+        assert await _get(bucket.put(RateItem("a", t)))
+        assert await _get(bucket.waiting(RateItem("a", t))) == 0
+
+    @_scenario
+    async def test_waiting_counts_from_the_items_own_timestamp(self) -> None:
+        bucket, t = await self._new(self._rate(4))
+        assert await _get(bucket.put(RateItem("a", t, 4)))
+        assert not await _get(bucket.put(RateItem("a", t)))
+        frees = self._frees_at(bucket, 1, t)
+        assert await _get(bucket.waiting(RateItem("a", t))) == frees - t
+        assert await _get(bucket.waiting(RateItem("a", t + 7))) == frees - t - 7
+        assert await _get(bucket.waiting(RateItem("a", frees))) == 0
+        assert await _get(bucket.waiting(RateItem("a", frees + 100))) == 0
+
+    @_scenario
+    async def test_waiting_is_computed_anew_for_another_weight(self) -> None:
+        bucket, t = await self._new(self._rate(4))
+        assert await _get(bucket.put(RateItem("a", t, 4)))
+        assert not await _get(bucket.put(RateItem("a", t)))
+        for weight in (3, 1, 4):
+            frees = self._frees_at(bucket, weight, t)
+            assert await _get(bucket.waiting(RateItem("a", t, weight))) == frees - t
+        assert await _get(bucket.waiting(RateItem("a", t, 5))) == -1
+
+    @_scenario
+    async def test_put_decision_says_what_put_and_waiting_say(self) -> None:
+        bucket, t = await self._new(self._rate(2))
+        decision = await _get(bucket.put_decision(RateItem("a", t, 2)))
+        assert decision.allowed
+        assert decision.failing_rate is None
+        decision = await _get(bucket.put_decision(RateItem("a", t)))
+        assert not decision.allowed
+        assert decision.failing_rate == bucket.failing_rate == bucket.rates[0]
+        assert decision.retry_after_ms == self._frees_at(bucket, 1, t) - t
+
+    @_scenario
+    async def test_check_stores_nothing_and_says_the_same(self) -> None:
+        bucket, t = await self._new(self._rate(2))
+        for _ in range(3):
+            assert (await _get(bucket.check(RateItem("a", t, 2)))).allowed
+        assert await _get(bucket.count()) == 0
+        assert await _get(bucket.put(RateItem("a", t, 2)))
+        assert (await _get(bucket.check(RateItem("a", t, 0)))).allowed
+        decision = await _get(bucket.check(RateItem("a", t)))
+        assert decision.failing_rate == bucket.rates[0]
+        if not isinstance(bucket._algorithm, FixedWindow) or keeps_claims(bucket):
+            assert decision.retry_after_ms == self._frees_at(bucket, 1, t) - t
+        assert (await _get(bucket.check(RateItem("a", t, 3)))).retry_after_ms is None
+
+    # What is stored ---------------------------------------------------------------------------
+
+    @_scenario
+    async def test_leak_drops_what_is_outside_every_window(self) -> None:
+        bucket, t = await self._new(self._rate(5), Rate(8, self.interval_ms * 4))
+        self._only_log(bucket)
+        window = self.interval_ms * 4
+        assert await _get(bucket.put(RateItem("a", t, 2)))
+        assert await _get(bucket.put(RateItem("b", t + 50, 3)))
+        assert await _get(bucket.leak(t + window - 1)) == 0
+        if type(bucket._algorithm) is SlidingWindowLog:
+            assert await _get(bucket.leak(t + window)) == 0
+            assert await _get(bucket.leak(t + window + 1)) == 2
+            assert await _get(bucket.count()) == 3
+            assert await _get(bucket.leak(t + window + 51)) == 3
+        else:
+            assert await _get(bucket.leak(t + window)) == 5
+        assert await _get(bucket.count()) == 0
+        assert await _get(bucket.leak(t + window + 52)) == 0
+
+    @_scenario
+    async def test_a_state_leaks_nothing_and_shows_no_unit(self) -> None:
+        bucket, t = await self._new(self._rate(4))
+        if self._is_log(bucket):
+            pytest.skip("a log has units")
+        assert await _get(bucket.put(RateItem("a", t, 3)))
+        assert await _get(bucket.leak(t + self.interval_ms * 9)) == 0
+        assert await _get(bucket.leak()) == 0
+        assert await _get(bucket.peek(0)) is None
+        assert await _get(bucket.count()) == 3
+
+    @_scenario
+    async def test_a_states_count_is_the_units_owed_now_rounded_up(self) -> None:
+        bucket, t = await self._new(self._rate(4))
+        if self._is_log(bucket) or not self.manual_clock:
+            pytest.skip("for a state on a clock that can be moved")
+        assert await _get(bucket.put(RateItem("a", t, 3)))
+        quarter = self.interval_ms // 4
+        for elapsed, owed in ((1, 3), (quarter, 2), (quarter + 1, 2), (3 * quarter, 0)):
+            bucket._clock.set(t + elapsed)  # type: ignore[attr-defined] # it is a manual one
+            assert await _get(bucket.count()) == owed
+
+    @_scenario
+    async def test_flush_empties_the_bucket(self) -> None:
+        bucket, t = await self._new(self._rate(2))
+        assert await _get(bucket.put(RateItem("a", t, 2)))
+        assert not await _get(bucket.put(RateItem("a", t)))
+        await _get(bucket.flush())
+        assert bucket.failing_rate is None
+        assert await _get(bucket.count()) == 0
+        assert await _get(bucket.peek(0)) is None
+        assert await _get(bucket.waiting(RateItem("a", t))) == 0
+        assert await _get(bucket.put(RateItem("a", t, 2)))
+
+    @_scenario
+    async def test_count_includes_what_has_expired_and_was_not_leaked(self) -> None:
+        bucket, t = await self._new(Rate(100, 3000))
+        self._only_log(bucket)
+        assert await _get(bucket.put(RateItem("a", t, 100)))
+        for _ in range(100):
+            assert await _get(bucket.put(RateItem("a", t + 3001)))
+        assert await _get(bucket.count()) == 200
+
+    @_scenario
+    async def test_peek_counts_from_the_newest(self) -> None:
+        bucket, t = await self._new(self._rate(9))
+        self._only_log(bucket)
+        for place, name in enumerate("abc"):
+            assert await _get(bucket.put(RateItem(name, t + place, place + 1)))
+        units = [await _get(bucket.peek(place)) for place in range(6)]
+        assert [unit.name for unit in units] == list("cccbba")
+        assert [unit.timestamp - t for unit in units] == [2, 2, 2, 1, 1, 0]
+        assert await _get(bucket.peek(6)) is None
+        assert await _get(bucket.peek(100)) is None
+
+    @_scenario
+    async def test_names_may_have_any_characters(self) -> None:
+        bucket, t = await self._new(self._rate(len(self.names)))
+        for name in self.names:
+            assert await _get(bucket.put(RateItem(name, t)))
+        assert not await _get(bucket.put(RateItem("a", t)))
+        assert await _get(bucket.count()) == len(self.names)
+        if self._is_log(bucket):
+            units = [await _get(bucket.peek(place)) for place in range(len(self.names))]
+            assert sorted(unit.name for unit in units) == sorted(self.names)
+
+    # rates, close -----------------------------------------------------------------------------
+
+    @_scenario
+    async def test_rates_are_sorted_and_a_bad_list_is_refused(self) -> None:
+        short, long = Rate(2, self.interval_ms), Rate(3, self.interval_ms * 2)
+        bucket, t = await self._new(long, short)
+        assert list(bucket.rates) == [short, long]
+        for bad in ([], [Rate(3, self.interval_ms), long], [Rate(1, self.interval_ms), long]):
+            with pytest.raises(ValueError, match="rate"):
+                bucket.rates = bad
+        assert list(bucket.rates) == [short, long]
+        bucket.rates = [Rate(9, self.interval_ms * 2), Rate(8, self.interval_ms)]
+        assert [rate.limit for rate in bucket.rates] == [8, 9]
+        assert await _get(bucket.put(RateItem("a", t, 8)))
+        assert not await _get(bucket.put(RateItem("a", t)))
+
+    @_scenario
+    async def test_close_may_be_called_again(self) -> None:
+        bucket, t = await self._new(self._rate(2))
+        assert await _get(bucket.put(RateItem("a", t)))
+        with bucket as entered:
+            assert entered is bucket
+        bucket.close()
+        bucket.close()
+
+    # Claims -----------------------------------------------------------------------------------
+
+    @_scenario
+    async def test_keeps_claims_as_declared(self) -> None:
+        bucket, _ = await self._new(self._rate(1))
+        if self.claims is not None:
+            assert keeps_claims(bucket) is self.claims
+
+    @_scenario
+    async def test_a_claim_that_fits_now_goes_now(self) -> None:
+        bucket, t = await self._new(self._rate(2))
+        item = RateItem("a", t, 2)
+        decision = await _get(bucket.claim(item, 0))
+        assert decision.allowed
+        assert decision.wait_ms == 0
+        assert item.timestamp == t
+        decision = await _get(bucket.claim(RateItem("a", t), 0))
+        assert decision.failing_rate == bucket.rates[0]
+        assert decision.retry_after_ms == self._frees_at(bucket, 1, t) - t
+
+    @_scenario
+    async def test_a_claim_holds_the_first_moment_that_fits(self) -> None:
+        bucket, t = await self._new(self._rate(4))
+        self._only_claims(bucket)
+        frees = self._frees_at(bucket, 3, t)
+        assert await _get(bucket.put(RateItem("a", t, 4)))
+        assert not await _get(bucket.claim(RateItem("b", t, 3), frees - t - 1, 0))
+        item = RateItem("b", t, 3)
+        decision = await _get(bucket.claim(item, frees - t, 0))
+        assert decision.allowed
+        assert decision.wait_ms == frees - t
+        assert item.timestamp == frees
+        assert (await _get(bucket.settle(item, frees))).wait_ms == 0
+        if self._is_log(bucket):
+            assert await _get(bucket.count()) == 7
+
+    @_scenario
+    async def test_a_claim_keeps_clear_of_the_edge_as_far_as_patience_goes(self) -> None:
+        for patience_more, pad in ((100, 20), (20, 20), (5, 5), (0, 0)):
+            bucket, t = await self._new(self._rate(2))
+            self._only_claims(bucket)
+            wait = self._frees_at(bucket, 2, t) - t
+            assert await _get(bucket.put(RateItem("a", t, 2)))
+            decision = await _get(bucket.claim(RateItem("b", t, 2), wait + patience_more, 20))
+            assert decision.wait_ms == wait + pad
+
+    @_scenario
+    async def test_claims_are_served_in_the_order_of_arrival(self) -> None:
+        bucket, t = await self._new(self._rate(2))
+        self._only_claims(bucket)
+        assert await _get(bucket.put(RateItem("a", t, 2)))
+        waits = []
+        for weight in (2, 1, 1, 2, 1):
+            decision = await _get(bucket.claim(RateItem("b", t, weight), 1 << 40, 0))
+            assert decision.allowed
+            waits.append(decision.wait_ms)
+        assert waits == sorted(waits)
+        assert waits[-1] > waits[0]
+
+    @_scenario
+    async def test_nobody_jumps_the_queue_of_claims(self) -> None:
+        bucket, t = await self._new(self._rate(4))
+        self._only_claims(bucket)
+        assert await _get(bucket.put(RateItem("a", t, 3)))
+        assert (await _get(bucket.claim(RateItem("heavy", t, 4), 1 << 40, 0))).wait_ms > 0
+        light = RateItem("light", t, 1)
+        assert not await _get(bucket.put(light))
+        wait = await _get(bucket.waiting(light))
+        assert wait >= self._frees_at(bucket, 3, t) - t
+        assert not (await _get(bucket.check(light))).allowed
+
+    @_scenario
+    async def test_a_released_claim_leaves_nothing_behind(self) -> None:
+        bucket, t = await self._new(self._rate(4))
+        self._only_claims(bucket)
+        assert await _get(bucket.put(RateItem("a", t, 3)))
+        before = await _get(bucket.count())
+        item = RateItem("b", t, 4)
+        assert await _get(bucket.claim(item, 1 << 40))
+        assert not await _get(bucket.put(RateItem("c", t, 1)))
+        assert await _get(bucket.release(item)) is True
+        assert await _get(bucket.release(item)) is False
+        assert await _get(bucket.count()) == before
+        assert await _get(bucket.put(RateItem("c", t, 1)))
+
+    @_scenario
+    async def test_a_late_waiter_is_recorded_at_the_true_time(self) -> None:
+        bucket, t = await self._new(self._rate(2))
+        self._only_claims(bucket)
+        if isinstance(bucket._algorithm, FixedWindow):
+            pytest.skip("the window decides, not the unit")
+        assert await _get(bucket.put(RateItem("a", t, 2)))
+        item = RateItem("b", t, 2)
+        assert await _get(bucket.claim(item, 1 << 40, 0))
+        late = item.timestamp + 300
+        decision = await _get(bucket.settle(item, late, 1 << 40))
+        assert decision.allowed
+        assert decision.wait_ms == 0
+        frees = self._frees_at(bucket, 1, late)
+        assert not await _get(bucket.put(RateItem("c", frees - 1)))
+        assert await _get(bucket.put(RateItem("c", frees)))
+
+    @_scenario
+    async def test_a_waiter_whose_claim_is_gone_claims_anew(self) -> None:
+        bucket, t = await self._new(self._rate(2))
+        self._only_claims(bucket)
+        assert await _get(bucket.put(RateItem("a", t, 2)))
+        item = RateItem("b", t, 2)
+        assert await _get(bucket.claim(item, 1 << 40, 0))
+        await _get(bucket.flush())
+        due = item.timestamp
+        assert (await _get(bucket.settle(item, due))).allowed
+        assert not await _get(bucket.put(RateItem("c", due)))
+
+    @_scenario
+    async def test_without_claims_claim_is_put_decision(self) -> None:
+        bucket, t = await self._new(self._rate(1))
+        if keeps_claims(bucket):
+            pytest.skip("the bucket keeps claims")
+        item = RateItem("a", t)
+        assert await _get(bucket.put(item))
+        decision = await _get(bucket.claim(item, 1 << 40))
+        assert not decision.allowed
+        assert decision.retry_after_ms == self._frees_at(bucket, 1, t) - t
+        assert await _get(bucket.release(item)) is False
+        assert (await _get(bucket.settle(item, t))).allowed
+
+    # Under a Limiter ----------------------------------------------------------------------------
+
+    async def _limiter(self, limit: int) -> tuple[Limiter, AbstractBucket, Any]:
+        """A limiter on a bucket that is empty, and what makes its waits short."""
+        if self.manual_clock:
+            bucket, _ = await self._new(self._rate(limit))
+            shorten = sleeping_advances(bucket._clock)  # type: ignore[arg-type] # a manual one
+        else:
+            bucket, _ = await self._new(Rate(limit, self.interval_ms // 100))
+            shorten = _real_sleep()
+        limiter = Limiter(limiter_module.SingleBucketFactory(bucket, schedule_leak=False))
+        return limiter, bucket, shorten
+
+    @_scenario
+    async def test_limiter_without_blocking_takes_what_is_free(self) -> None:
+        limiter, bucket, _ = await self._limiter(3)
+        assert await _get(limiter.try_acquire("a", 2, blocking=False)) is True
+        assert await _get(limiter.try_acquire("a", 2, blocking=False)) is False
+        assert await limiter.try_acquire_async("a", 1, blocking=False) is True
+        assert await limiter.try_acquire_async("a", 1, blocking=False) is False
+        assert await _get(limiter.try_acquire("a", 0, blocking=False)) is True
+        assert await _get(bucket.count()) == 3
+
+    @_scenario
+    async def test_limiter_waits_until_it_fits(self) -> None:
+        limiter, bucket, shorten = await self._limiter(2)
+        with shorten as slept:
+            begun = await _get(bucket.now())
+            for _ in range(3):
+                assert await _get(limiter.try_acquire("a", 2)) is True
+            for _ in range(2):
+                assert await limiter.try_acquire_async("a", 2) is True
+            elapsed = await _get(bucket.now()) - begun
+        interval = bucket.rates[0].interval
+        rounds = 3 if isinstance(bucket._algorithm, FixedWindow) else 4
+        assert rounds * interval <= elapsed
+        if self.manual_clock:
+            assert elapsed <= 4 * (interval + 51)
+            assert len(slept) == 4
+
+    @_scenario
+    async def test_limiter_gives_up_at_its_timeout(self) -> None:
+        limiter, bucket, shorten = await self._limiter(2)
+        assert await _get(limiter.try_acquire("a", 2)) is True
+        timeout = bucket.rates[0].interval / 4000
+        with shorten as slept:
+            assert await _get(limiter.try_acquire("a", 2, timeout=timeout)) is False
+            assert await limiter.try_acquire_async("a", 2, timeout=timeout) is False
+        if self.manual_clock:
+            assert len(slept) == 2
+            assert all(0 < seconds <= timeout for seconds in slept)
+
+    @_scenario
+    async def test_limiter_with_timeout_zero_does_not_wait(self) -> None:
+        limiter, _, shorten = await self._limiter(1)
+        with shorten as slept:
+            assert await _get(limiter.try_acquire("a", timeout=0)) is True
+            assert await _get(limiter.try_acquire("a", timeout=0)) is False
+            assert await limiter.try_acquire_async("a", timeout=0) is False
+        assert not slept
+
+    @_scenario
+    async def test_limiter_waits_in_time_for_a_timeout_that_is_long_enough(self) -> None:
+        limiter, bucket, shorten = await self._limiter(1)
+        timeout = bucket.rates[0].interval * 3 / 1000
+        with shorten:
+            assert await _get(limiter.try_acquire("a", timeout=timeout)) is True
+            assert await _get(limiter.try_acquire("a", timeout=timeout)) is True
+            assert await limiter.try_acquire_async("a", timeout=timeout) is True
+
+    @_scenario
+    async def test_limiter_refuses_at_once_what_can_never_fit(self) -> None:
+        limiter, bucket, shorten = await self._limiter(2)
+        with shorten as slept:
+            assert await _get(limiter.try_acquire("a", 3)) is False
+            assert await limiter.try_acquire_async("a", 3) is False
+        assert not slept
+        assert await _get(bucket.count()) == 0
+
+    @_scenario
+    async def test_limiter_refuses_a_negative_weight(self) -> None:
+        limiter, _, _ = await self._limiter(2)
+        with pytest.raises(ValueError, match="weight"):
+            await _get(limiter.try_acquire("a", -1))
+        with pytest.raises(ValueError, match="weight"):
+            await limiter.try_acquire_async("a", -1)
+
+    @_scenario
+    async def test_limiter_gives_back_the_claim_of_a_cancelled_waiter(self) -> None:
+        bucket, _ = await self._new(self._rate(1))
+        limiter = Limiter(limiter_module.SingleBucketFactory(bucket, schedule_leak=False))
+        assert await limiter.try_acquire_async("a") is True
+        before = await _get(bucket.count())
+        waiter = asyncio.ensure_future(limiter.try_acquire_async("a"))
+        await asyncio.sleep(0.02)
+        waiter.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiter
+        assert await _get(bucket.count()) == before
+
+    @_scenario
+    async def test_limiter_without_reserving_ahead_waits_as_well(self) -> None:
+        bucket, _ = await self._new(Rate(1, _BUSY_MS))
+        bucket._clock = type(bucket)._clock if not self.manual_clock else bucket._clock
+        factory = limiter_module.SingleBucketFactory(bucket, schedule_leak=False)
+        limiter = Limiter(factory, reserve_ahead=False)
+        if not self.manual_clock:
+            assert await limiter.try_acquire_async("a")
+            assert await limiter.try_acquire_async("a")
+            return
+        with sleeping_advances(bucket._clock):  # type: ignore[arg-type] # a manual one
+            for _ in range(3):
+                assert await limiter.try_acquire_async("a") is True
+                assert await _get(limiter.try_acquire("a")) is True
+
+    # In real time -------------------------------------------------------------------------------
+
+    def test_threads_together_keep_to_the_limit(self) -> None:
+        self._made = []
+        limit = 4
+        bucket = self.make_bucket([Rate(limit, _BUSY_MS)])
+        if _belongs_to_a_loop(bucket):
+            pytest.skip("an async bucket belongs to one event loop")
+        limiter = Limiter(limiter_module.SingleBucketFactory(bucket, schedule_leak=False))  # type: ignore[arg-type] # it is no awaitable
+        ends: list[float] = []
+
+        def work() -> None:
+            for _ in range(3):
+                assert limiter.try_acquire("a") is True
+                ends.append(time.monotonic())
+
+        begun = time.monotonic()
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        limiter.close()
+        assert len(ends) == 12
+        self._assert_paced(limiter.bucket_factory, begun, ends, limit)
+
+    @_scenario
+    async def test_tasks_together_keep_to_the_limit(self) -> None:
+        limit, calls = 4, 12
+        bucket = await _get(self.make_bucket([Rate(limit, _BUSY_MS)]))
+        self._made.append(bucket)
+        limiter = Limiter(limiter_module.SingleBucketFactory(bucket, schedule_leak=False))
+        ends: list[float] = []
+
+        async def work() -> None:
+            assert await limiter.try_acquire_async("a") is True
+            ends.append(time.monotonic())
+
+        begun = time.monotonic()
+        await asyncio.gather(*(work() for _ in range(calls)))
+        self._assert_paced(limiter.bucket_factory, begun, ends, limit)
+
+    @staticmethod
+    def _assert_paced(factory: Any, begun: float, ends: list[float], limit: int) -> None:
+        """No admission comes earlier than the rate lets it, counted from the very beginning.
+
+        A thread may be held up between its admission and its stamp, which can only make the stamp
+        later: so the k-th stamp has a lower bound, and a difference of two stamps has none.
+        """
+        algorithm = factory.bucket._algorithm
+        ends.sort()
+        for place, end in enumerate(ends):
+            if isinstance(algorithm, StateAlgorithm):
+                earliest = max(0, place - limit + 1) * _BUSY_MS / limit
+            else:
+                earliest = place // limit * _BUSY_MS
+                if isinstance(algorithm, FixedWindow):
+                    earliest -= _BUSY_MS
+            assert end - begun >= earliest / 1000 - 0.001
+
+
+def _belongs_to_a_loop(bucket: Any) -> bool:
+    """Whether the bucket, or one of its methods, has to be awaited."""
+    answers = [bucket]
+    if not is_awaitable(bucket):
+        answers += [bucket.leak(0), bucket.count(), bucket.peek(0), bucket.now()]
+        answers.append(bucket.put(RateItem("probe", 0, 0)))
+    asynchronous = any(map(is_awaitable, answers))
+    for answer in answers:
+        discard(answer)
+    return asynchronous
+
+
+class _real_sleep:  # noqa: N801 - used like the function whose place it takes
+    """Let waits take the time they take."""
+
+    def __enter__(self) -> list[float]:
+        return []
+
+    def __exit__(self, *_: object) -> None:
+        return

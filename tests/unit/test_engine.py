@@ -1,0 +1,304 @@
+"""The acquisition and its two drivers, at the points that ordinary use seldom meets."""
+
+import asyncio
+import threading
+
+import pytest
+
+from pyrate_limiter import AbstractBucket, BucketAsyncWrapper, InMemoryBucket, Limiter, Rate
+from pyrate_limiter._engine.steps import (
+    Acquire,
+    AwaitTurn,
+    Cleanup,
+    Gates,
+    Pause,
+    Work,
+    abandon,
+    run_async,
+    run_blocking,
+)
+from tests.doubles import ListBucket, ManualClock, in_async_form, one
+
+
+def program_of(*steps):
+    """A program that yields these steps, and returns what it was sent for each."""
+    got = []
+    for step in steps:
+        try:
+            got.append((yield step))
+        except OSError as error:
+            got.append(str(error))
+    return got
+
+
+async def value(of):
+    await asyncio.sleep(0)
+    return of
+
+
+def fail():
+    raise OSError("disk")
+
+
+def test_blocking_driver_answers_each_step():
+    slept, lock = [], threading.Lock()
+    steps = [
+        5,
+        Pause(1.5),
+        Work(max, 1, 2),
+        Acquire(lock),
+        Acquire(lock, 0),
+        Cleanup(Work(len, "abc")),
+    ]
+    assert run_blocking(program_of(*steps), slept.append) == [5, None, 2, True, False, 3]
+    assert slept == [1.5]
+
+
+def test_async_driver_answers_each_step(world):
+    lock = threading.Lock()
+    steps = [
+        5,
+        Pause(1.5),
+        Work(max, 1, 2),
+        Acquire(lock),
+        Acquire(lock, 0.01),
+        Cleanup(Work(len, "abc")),
+        Cleanup(value(4)),
+        Cleanup(6),
+        value("x"),
+    ]
+    got = world.run(run_async(program_of(*steps)))
+    assert got == [None, 5, None, 2, True, False, 3, 4, 6, "x"][1:]
+
+
+def test_a_blocking_driver_that_meets_an_awaitable_hands_the_program_over(world):
+    promise = run_blocking(program_of(1, value(2), 3), pytest.fail)
+    assert world.run(promise) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("driver", ["blocking", "async"])
+def test_an_error_of_a_step_is_raised_in_the_program(world, driver):
+    program = program_of(Work(fail), 1)
+    got = (
+        run_blocking(program, pytest.fail)
+        if driver == "blocking"
+        else world.run(run_async(program))
+    )
+    assert got == ["disk", 1]
+
+
+def test_an_abandoned_program_awaits_nothing_and_warns_of_nothing():
+    abandon(run_blocking(program_of(value(1)), pytest.fail))
+    abandon(None)
+    abandon(5)
+
+
+def test_a_turn_is_one_lock_per_event_loop():
+    gates = Gates()
+
+    async def scenario():
+        first, second = gates.here(), gates.here()
+        return first is second, first
+
+    (same_one, one_gate), (_, other_gate) = asyncio.run(scenario()), asyncio.run(scenario())
+    assert same_one
+    assert one_gate is not other_gate
+
+
+def test_a_lock_that_is_let_go_in_time_is_taken_without_blocking_the_loop(world):
+    lock = threading.Lock()
+    lock.acquire()
+
+    async def scenario():
+        asyncio.get_running_loop().call_later(0.05, lock.release)
+        return await run_async(program_of(Acquire(lock)))
+
+    assert world.run(scenario()) == [True]
+
+
+def test_turns_are_taken_one_after_the_other(world):
+    gates = Gates()
+
+    def turn(name):
+        gate = yield AwaitTurn(gates)
+        order.append(name)
+        yield Pause(1)
+        order.append(name)
+        gate.release()
+
+    async def scenario():
+        await asyncio.gather(run_async(turn("a")), run_async(turn("b")))
+
+    order = []
+    world.run(scenario())
+    assert order == ["a", "a", "b", "b"]
+
+
+class Slow(InMemoryBucket):
+    """A bucket whose calls may wait for a disk."""
+
+    blocks = True
+
+    def __init__(self, rates):
+        super().__init__(rates)
+        self.entered, self.go_on = threading.Event(), threading.Event()
+
+    def claim(self, item, patience_ms=0, buffer_ms=None):
+        self.entered.set()
+        assert self.go_on.wait(10)
+        return super().claim(item, patience_ms, buffer_ms)
+
+    def straight(self):
+        return None
+
+
+@pytest.mark.parametrize("limit", [1, 0])
+def test_what_a_cancelled_worker_thread_has_stored_is_given_back(limit):
+    bucket = Slow([Rate(2, 3_600_000)])
+    limiter = Limiter(bucket)
+
+    async def scenario():
+        task = asyncio.ensure_future(limiter.try_acquire_async(weight=2 if limit else 3))
+        while not bucket.entered.is_set():  # noqa: ASYNC110 - a thread sets it
+            await asyncio.sleep(0.001)
+        task.cancel()
+        await asyncio.sleep(0)
+        bucket.go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return bucket.count()
+
+    assert asyncio.run(scenario()) == 0
+    limiter.close()
+
+
+class Shared(ListBucket):
+    """A user's bucket with a cross-process lock."""
+
+    def __init__(self, rates):
+        super().__init__(rates)
+        self.shared = threading.Lock()
+
+    def limiter_lock(self):
+        return self.shared
+
+
+@pytest.mark.parametrize("held", ["shared", "limiter"])
+def test_a_lock_that_is_not_free_within_the_timeout_is_false(held):
+    bucket = Shared(one())
+    limiter = Limiter(bucket)
+    lock = bucket.shared if held == "shared" else limiter.lock
+    got = []
+    with lock:
+        thread = threading.Thread(target=lambda: got.append(limiter.try_acquire(timeout=0.02)))
+        thread.start()
+        thread.join(10)
+    assert got == [False]
+    assert limiter.try_acquire() is True
+    limiter.close()
+
+
+def test_a_program_that_is_closed_while_it_waits_gives_its_claim_back(world):
+    bucket = world.on(InMemoryBucket(one()))
+    limiter = Limiter(bucket)
+    limiter.try_acquire()
+    program = limiter._try("x", 1, limiter._terms(blocking=True, timeout=-1))
+    step = program.send(None)
+    while not isinstance(step, Pause):
+        step = program.send(step)
+    assert bucket.count() == 2
+    program.close()
+    assert bucket.count() == 1
+
+
+def test_a_closed_program_leaves_no_forgotten_awaitable(world):
+    bucket = in_async_form(ListBucket, "put")(one(), ManualClock(world))
+    limiter = Limiter(bucket)
+    abandon(limiter.try_acquire())
+    assert world.run(limiter.try_acquire_async()) is True
+
+
+def test_a_wrapped_bucket_that_blocks_is_not_called_on_the_loop(world):
+    class Disk(ListBucket):
+        blocks = True
+
+        def put(self, item):
+            threads.append(threading.current_thread())
+            return super().put(item)
+
+    threads = []
+    limiter = Limiter(BucketAsyncWrapper(world.on(Disk(one()))))
+    assert world.run(limiter.try_acquire_async()) is True
+    assert threads[0] is not threading.main_thread()
+
+
+def test_an_unpadded_wait_of_zero_is_still_a_step_forward(world):
+    class Odd(ListBucket):
+        def waiting(self, item):
+            return 0
+
+    limiter = Limiter(world.on(Odd(one(1, 20))), buffer_ms=0)
+    start = world.ms
+    assert all(limiter.try_acquire() for _ in range(2))
+    assert world.ms - start == 21
+
+
+def test_a_bucket_that_names_no_failing_rate_gets_its_first(world):
+    class Mute(ListBucket):
+        def put(self, item):
+            admitted = super().put(item)
+            self.failing_rate = None
+            return admitted
+
+        def waiting(self, item):
+            return 100
+
+    limiter = Limiter(world.on(Mute(one())))
+    limiter.try_acquire()
+    assert limiter.acquire(blocking=False).failing_rate == Rate(1, 1000)
+
+
+def test_an_abstract_buckets_own_claim_is_put_decision(world):
+    bucket = world.on(ListBucket(one()))
+    item = limiter_item(world)
+    assert bucket.claim(item).allowed
+    refused = bucket.claim(item, 60_000)
+    assert (refused.failing_rate, refused.retry_after_ms) == (Rate(1, 1000), 1001)
+    assert bucket.settle(item, world.ms).allowed
+    assert bucket.release(item) is False
+    assert bucket.pause(item, type(refused)(wait_ms=1500)) == 1.5
+    assert isinstance(bucket, AbstractBucket)
+
+
+def limiter_item(world):
+    return Limiter(world.on(InMemoryBucket(one()))).bucket_factory.wrap_item("x")
+
+
+def test_a_waiter_at_a_bucket_that_blocks_wakes_and_settles(world):
+    class Disk(InMemoryBucket):
+        blocks = True
+
+        def straight(self):
+            return None
+
+    limiter = Limiter(world.on(Disk(one())))
+    assert [limiter.try_acquire() for _ in range(3)] == [True] * 3
+    assert [world.run(limiter.try_acquire_async()) for _ in range(2)] == [True] * 2
+
+
+def test_a_users_bucket_whose_clock_steps_back_is_stamped_with_the_new_time(world):
+    class Impatient(ListBucket):
+        def put(self, item):
+            stamps.append(item.timestamp)
+            self.failing_rate = self.rates[0]
+            return len(stamps) > 1
+
+        def waiting(self, item):
+            world.us -= 3_600_000_000
+            return 10
+
+    stamps = []
+    world.us += 7_200_000_000
+    limiter = Limiter(world.on(Impatient(one())), buffer_ms=0)
+    assert limiter.try_acquire() is True
+    assert stamps[1] < stamps[0]

@@ -1,0 +1,124 @@
+"""What importing loads, and who may import whom."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pyrate_limiter
+
+ROOT = Path(pyrate_limiter.__file__).parent
+HEAVY = ("asyncio", "sqlite3", "multiprocessing", "dataclasses", "logging", "inspect")
+
+# Layer by layer, lowest first: a layer imports itself and what is below. Listed are the parts that
+# each one may import at run time.
+LEAVES = {"errors", "_lazy", "_version"}
+MAY_IMPORT = {
+    "clocks": LEAVES,
+    "utils": LEAVES,
+    "algorithms": LEAVES,
+    "abstracts": LEAVES | {"clocks", "utils", "algorithms"},
+    "buckets": LEAVES | {"clocks", "utils", "algorithms", "abstracts"},
+    "_engine": LEAVES | {"clocks", "utils", "algorithms", "abstracts"},
+    "keyed": LEAVES | {"clocks", "utils", "abstracts", "buckets"},
+}
+MAY_IMPORT_LIMITER = {
+    "limiter_factory",
+    "extras",
+    "compat",
+    "keyed",
+    "__main__",
+    "_demo",
+    "testing",
+}
+
+
+@pytest.mark.parametrize(
+    "statement", ["import pyrate_limiter", "from pyrate_limiter import Limiter, Rate"]
+)
+def test_importing_loads_nothing_heavy(statement):
+    program = f"{statement}\nimport sys\nprint([m for m in {HEAVY!r} if m in sys.modules])"
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-S",
+            "-c",
+            f"import sys; sys.path.insert(0, {str(ROOT.parent)!r})\n{program}",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("name", sorted(pyrate_limiter.__all__))
+def test_every_public_name_is_found_and_listed(name):
+    assert getattr(pyrate_limiter, name) is not None
+    assert name in dir(pyrate_limiter)
+
+
+@pytest.mark.parametrize("module", [pyrate_limiter, pyrate_limiter.buckets])
+def test_an_unknown_name_is_an_attribute_error(module):
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        module.nothing  # noqa: B018 - reading it is what is tested
+
+
+def imports():
+    """All imports of the library within itself that run: part, and part imported."""
+    for path in ROOT.rglob("*.py"):
+        part = path.relative_to(ROOT).parts[0].removesuffix(".py")
+        for node in at_run_time(ast.parse(path.read_text(encoding="utf-8"))):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{path}: imports are absolute"
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+            for name in names:
+                pieces = name.split(".")
+                if pieces[0] == "pyrate_limiter" and len(pieces) > 1:
+                    yield path, part, pieces[1]
+
+
+def at_run_time(node):
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
+            continue
+        yield child
+        yield from at_run_time(child)
+
+
+def test_imports_go_one_way():
+    wrong = [
+        (str(path.relative_to(ROOT)), target)
+        for path, part, target in imports()
+        if part in MAY_IMPORT
+        and target not in MAY_IMPORT[part] | {part}
+        # Found on first use, inside a function: what stands above may be asked, not imported.
+        and (part, target) not in {("utils", "abstracts"), ("algorithms", "abstracts")}
+    ]
+    assert wrong == []
+
+
+def test_only_what_stands_above_imports_the_limiter():
+    importers = {part for _, part, target in imports() if target == "limiter"}
+    assert importers <= MAY_IMPORT_LIMITER | {"limiter"}
+
+
+def test_errors_import_nothing_of_the_library():
+    assert [target for _, part, target in imports() if part in LEAVES] == []
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        ".".join(("pyrate_limiter", *path.relative_to(ROOT).with_suffix("").parts))
+        for path in sorted(ROOT.rglob("*.py"))
+        if path.name not in {"__init__.py", "__main__.py"} and "testing" not in path.parts
+    ],
+)
+def test_each_module_can_be_the_first_to_be_imported(module):
+    subprocess.run([sys.executable, "-c", f"import {module}"], check=True, capture_output=True)

@@ -1,0 +1,336 @@
+"""The one thread that leaks: it starts, outlives errors and forks, and ends."""
+
+import asyncio
+import gc
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from pathlib import Path
+
+import pytest
+
+from pyrate_limiter import (
+    BucketAsyncWrapper,
+    InMemoryBucket,
+    Limiter,
+    Rate,
+    RateItem,
+    SingleBucketFactory,
+    StateBucket,
+)
+from pyrate_limiter.abstracts import sweeper
+from pyrate_limiter.abstracts.bucket import Leaker
+from tests.doubles import ListBucket, in_async_form, one
+
+
+def sweepers():
+    return [thread for thread in threading.enumerate() if thread.name == Leaker.name]
+
+
+def wait_until(condition):
+    """Real threads are waited for on real time, and no longer than they need."""
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.001)
+
+
+def no_thread_is_left():
+    gc.collect()
+    wait_until(lambda: not sweepers())
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    # What other tests have left behind, in the traceback of a failure for example, is ended.
+    for reference in list(sweeper._sweeper._leakers.values()):
+        leaker = reference()
+        if leaker is not None:
+            leaker.close()
+    no_thread_is_left()
+    yield
+    no_thread_is_left()
+
+
+class Counting(ListBucket):
+    def __init__(self, rates, leaks, fails=0):
+        super().__init__(rates)
+        self.is_async = False
+        self.leaks, self.fails = leaks, fails
+
+    def leak(self, current_timestamp=None):
+        self.leaks.append(1)
+        if len(self.leaks) <= self.fails:
+            raise OSError("disk")
+        return 0
+
+
+def swept(bucket, interval=1):
+    factory = SingleBucketFactory(bucket, schedule_leak=False)
+    factory.leak_interval = interval
+    factory.schedule_leak(bucket)
+    return factory
+
+
+def test_a_scheduled_bucket_is_leaked_again_and_again():
+    leaks = []
+    factory = swept(Counting(one(), leaks))
+    wait_until(lambda: len(leaks) >= 3)
+    factory.close()
+
+
+def test_expired_units_are_swept_away():
+    bucket = InMemoryBucket(one())
+    bucket.put(RateItem("x", bucket.now() - 10_000))
+    factory = swept(bucket)
+    wait_until(lambda: bucket.count() == 0)
+    factory.close()
+
+
+def test_nothing_is_leaked_before_the_interval_is_over():
+    leaks = []
+    factory = swept(Counting(one(), leaks), 3_600_000)
+    time.sleep(0.02)
+    assert leaks == []
+    factory.close()
+
+
+def test_a_shorter_interval_takes_effect_at_once():
+    leaks = []
+    factory = swept(Counting(one(), leaks), 3_600_000)
+    factory.leak_interval = 1
+    wait_until(lambda: leaks)
+    factory.close()
+
+
+def test_an_error_is_logged_and_outlived(caplog):
+    leaks = []
+    with caplog.at_level(logging.ERROR, logger="pyrate_limiter"):
+        factory = swept(Counting(one(), leaks, fails=2))
+        wait_until(lambda: len(leaks) >= 4)
+        factory.close()
+    assert sum("failed, it will be tried again" in line for line in caplog.messages) == 2
+
+
+def test_an_error_in_one_bucket_does_not_stop_the_others(caplog):
+    good = []
+    factory = swept(Counting(one(), [], fails=10**9))
+    with caplog.at_level(logging.CRITICAL, logger="pyrate_limiter"):
+        factory.schedule_leak(Counting(one(), good))
+        wait_until(lambda: len(good) >= 2)
+        factory.close()
+
+
+def test_async_buckets_are_leaked_on_their_loop():
+    leaks = []
+
+    class Own(ListBucket):
+        is_async = True
+
+        async def leak(self, current_timestamp=None):
+            leaks.append(asyncio.get_running_loop())
+            if len(leaks) == 1:
+                raise OSError("disk")
+            return 0
+
+    async def scenario():
+        factory = swept(Own(one()))
+        while len(leaks) < 3:  # noqa: ASYNC110 - the sweeper's thread sets no event
+            await asyncio.sleep(0.001)
+        factory.close()
+        return asyncio.get_running_loop()
+
+    logging.getLogger("pyrate_limiter").setLevel(logging.CRITICAL)
+    try:
+        loop = asyncio.run(scenario())
+    finally:
+        logging.getLogger("pyrate_limiter").setLevel(logging.NOTSET)
+    assert leaks[:3] == [loop] * 3
+
+
+def test_an_async_bucket_made_outside_a_loop_is_swept_once_one_is_there():
+    inner = InMemoryBucket(one(5))
+    inner.put(RateItem("x", inner.now() - 10_000))
+    factory = swept(BucketAsyncWrapper(inner))
+    limiter = Limiter(factory)
+
+    async def scenario():
+        await limiter.try_acquire_async(weight=1)
+        while inner.count() > 1:  # noqa: ASYNC110 - the sweeper's thread sets no event
+            await asyncio.sleep(0.001)
+        return inner.count()
+
+    assert asyncio.run(scenario()) == 1
+    limiter.close()
+
+
+def test_a_finished_loop_is_left_alone():
+    async def scenario():
+        return swept(BucketAsyncWrapper(InMemoryBucket(one())))
+
+    factory = asyncio.run(scenario())
+    factory._leaker.leak_async()
+    factory.close()
+
+
+def test_the_thread_ends_when_the_last_limiter_is_closed():
+    first, second = Limiter(Rate(1, 1000)), Limiter(Rate(1, 1000))
+    wait_until(lambda: len(sweepers()) == 1)
+    first.close()
+    assert len(sweepers()) == 1
+    second.close()
+    wait_until(lambda: not sweepers())
+
+
+def test_the_thread_comes_back_with_the_next_limiter():
+    Limiter(Rate(1, 1000)).close()
+    wait_until(lambda: not sweepers())
+    limiter = Limiter(Rate(1, 1000))
+    wait_until(lambda: len(sweepers()) == 1)
+    limiter.close()
+
+
+def test_the_thread_ends_when_the_last_bucket_is_disposed_of():
+    limiter = Limiter(Rate(1, 1000))
+    limiter.dispose(limiter.buckets()[0])
+    wait_until(lambda: not sweepers())
+
+
+def test_the_thread_does_not_keep_the_process_alive():
+    limiter = Limiter(Rate(1, 1000))
+    wait_until(lambda: len(sweepers()) == 1)
+    assert sweepers()[0].daemon
+    limiter.close()
+
+
+def make(kind):
+    if kind == "keyed":
+        return Limiter.per_key(Rate(1, 1000))
+    if kind == "state":
+        return Limiter(StateBucket(one()))
+    if kind == "async":
+        return Limiter(BucketAsyncWrapper(InMemoryBucket(one())))
+    if kind == "own":
+        return Limiter(in_async_form(ListBucket, "put")(one()))
+    return Limiter(Rate(1, 1000))
+
+
+def descriptors():
+    folder = Path("/proc/self/fd")
+    return len(list(folder.iterdir())) if folder.is_dir() else 0
+
+
+@pytest.mark.parametrize("kind", ["memory", "state", "keyed", "async", "own"])
+@pytest.mark.parametrize("end", ["close", "drop"])
+def test_fifty_limiters_made_and_dropped_leave_nothing(kind, end):
+    async def use(limiter):
+        await limiter.try_acquire_async("x")
+        limiter.try_acquire("y", weight=0)
+
+    asyncio.run(use(make(kind)))  # what is made once per process is made now
+    gc.collect()
+    open_before, traces = descriptors(), []
+    for _ in range(50):
+        limiter = make(kind)
+        asyncio.run(use(limiter))
+        traces += [weakref.ref(limiter), weakref.ref(limiter.bucket_factory)]
+        traces += [weakref.ref(bucket) for bucket in limiter.buckets()]
+        if end == "close":
+            limiter.close()
+        del limiter
+    no_thread_is_left()
+    assert [trace for trace in traces if trace() is not None] == []
+    assert descriptors() <= open_before
+
+
+FORK_UNDER_LOAD = """
+import os, signal, threading
+from pyrate_limiter import Limiter, Rate
+
+limiters = [Limiter(Rate(10**9, 3_600_000)) for _ in range(4)]
+stop = threading.Event()
+
+def work(limiter):
+    while not stop.is_set():
+        limiter.try_acquire()
+
+threads = [threading.Thread(target=work, args=(each,)) for each in limiters]
+for thread in threads:
+    thread.start()
+outcomes = []
+for _ in range(10):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(10)
+        os._exit(0 if all(each.try_acquire() for each in limiters) else 1)
+    outcomes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+stop.set()
+for thread in threads:
+    thread.join()
+print(outcomes)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
+class TestFork:
+    @staticmethod
+    def in_child(check):
+        child = os.fork()
+        if child == 0:
+            try:
+                status = 0 if check() else 1
+            except BaseException:  # noqa: BLE001 - the child must end here, whatever happens
+                status = 2
+            os._exit(status)
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                return os.waitstatus_to_exitcode(status)
+            time.sleep(0.005)
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+        return "hung"
+
+    def test_the_child_sweeps(self):
+        bucket = InMemoryBucket(one())
+        factory = swept(bucket)
+        wait_until(lambda: len(sweepers()) == 1)
+
+        def check():
+            bucket.put(RateItem("x", bucket.now() - 10_000))
+            wait_until(lambda: bucket.count() == 0)
+            return True
+
+        assert self.in_child(check) == 0
+        assert factory._leaker.is_alive()
+        factory.close()
+
+    def test_the_child_limits(self):
+        limiter = Limiter(Rate(3, 3_600_000))
+        limiter.try_acquire()
+
+        def check():
+            got = [limiter.try_acquire(blocking=False) for _ in range(3)]
+            limiter.close()
+            return got == [True, True, False]
+
+        assert self.in_child(check) == 0
+        assert limiter.try_acquire(blocking=False) is True
+        limiter.close()
+
+    def test_locks_that_other_threads_hold_are_free_in_the_child(self):
+        # In a process of its own: the locks of a tracer such as coverage are not made for forks.
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", FORK_UNDER_LOAD],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=50,
+        )
+        assert (done.stdout, done.stderr) == ("[0, 0, 0, 0, 0, 0, 0, 0, 0, 0]\n", "")
