@@ -17,7 +17,7 @@ from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.checks import check_item, pad_ms
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.buckets.outage import ElsewhereStamp, Outage
-from pyrate_limiter.buckets.postgres_link import Link, driver, uncancelled
+from pyrate_limiter.buckets.postgres_link import Link, driver, restored, uncancelled
 from pyrate_limiter.buckets.postgres_policy import claim_by_policy
 from pyrate_limiter.buckets.postgres_setup import advisory_lock_id
 from pyrate_limiter.buckets.postgres_steps import Busy, Steps, array
@@ -64,17 +64,19 @@ class _Stamp(int):
         token: marks the units.
         due: the moment on the clock of ``time.monotonic``.
         slack: by how many ms the holder of the claim may be late.
+        flushes: how often the bucket had been flushed by then.
     """
 
     token: int
     due: float
     slack: int
+    flushes: int
 
     @classmethod
-    def of(cls, moment: int, token: int, due: float, slack: int) -> _Stamp:
+    def of(cls, moment: int, token: int, due: float, slack: int, flushes: int) -> _Stamp:
         """All of it."""
         stamp = cls(moment)
-        stamp.token, stamp.due, stamp.slack = token, due, slack
+        stamp.token, stamp.due, stamp.slack, stamp.flushes = token, due, slack, flushes
         return stamp
 
 
@@ -140,6 +142,7 @@ class PostgresBucket(AbstractBucket):
         # By name: until when (monotonic seconds), for which weight, what is refused without a look.
         self._full: dict[str, tuple[float, int, int, Decision]] = {}
         self._offset: float | None = None  # the server's ms less this process's, not too small
+        self._flushes = 0
         self.is_async = self._link.is_async
         self.blocks = not self.is_async  # type: ignore[misc] # of this bucket
         psycopg = driver()
@@ -375,7 +378,7 @@ class PostgresBucket(AbstractBucket):
         if store:
             self.failing_rate = None
             due = received + (moment - now) / 1000
-            item.timestamp = _Stamp.of(moment, token, due, slack)
+            item.timestamp = _Stamp.of(moment, token, due, slack, self._flushes)
         elif own_time:
             item.timestamp = now
         return Decision(None, None, max(0, moment - now), remaining, reset)
@@ -397,7 +400,7 @@ class PostgresBucket(AbstractBucket):
             return self._answer(ADMITTED)
         own_time = now.__class__ is _Unread
         late = (time.monotonic() - stamp.due) * 1000 if own_time else now - stamp
-        if int(late) <= stamp.slack:
+        if int(late) <= stamp.slack and stamp.flushes == self._flushes:
             return self._answer(ADMITTED)
         program = self._settle_there(item, stamp, None if own_time else int(now), patience_ms)
         run = self._link.run(program)
@@ -407,11 +410,15 @@ class PostgresBucket(AbstractBucket):
         self, item: RateItem, stamp: _Stamp, time_of_item: int | None, patience_ms: int
     ) -> Program[Decision]:
         place = yield from self._steps.place()
-        if not place.has_columns or self._algorithm.__class__ is not SlidingWindowLog:
+        if place.has_columns and self._algorithm.__class__ is SlidingWindowLog:
+            allowed, moment, failing, now = yield from self._steps.settle(
+                self._rates, item.name, item.weight, stamp.token, now=time_of_item,
+                patience=patience_ms,
+            )
+        elif stamp.flushes == self._flushes:
             return ADMITTED
-        allowed, moment, failing, now = yield from self._steps.settle(
-            self._rates, item.name, item.weight, stamp.token, now=time_of_item, patience=patience_ms
-        )
+        else:
+            allowed, moment, failing, now = True, None, 0, int(stamp)
         self._full.pop(item.name if self._keyed else "", None)
         if allowed and moment is None:  # flushed, or so late that it was cleaned away
             item.timestamp = _Unread(now) if time_of_item is None else time_of_item
@@ -424,7 +431,7 @@ class PostgresBucket(AbstractBucket):
             return Decision(self.failing_rate, moment - now)
         wait = max(0, moment - now)
         due = time.monotonic() + wait / 1000
-        item.timestamp = _Stamp.of(moment, stamp.token, due, 0)
+        item.timestamp = _Stamp.of(moment, stamp.token, due, 0, self._flushes)
         return Decision(wait_ms=wait)
 
     def release(self, item: RateItem) -> Any:
@@ -460,6 +467,7 @@ class PostgresBucket(AbstractBucket):
     def flush(self) -> Any:
         """See `AbstractBucket.flush`."""
         self._full = {}
+        self._flushes += 1
         self.failing_rate = None
         return self._run(self._steps.flush())
 
@@ -471,8 +479,11 @@ class PostgresBucket(AbstractBucket):
         """See `AbstractBucket.peek`."""
         if index < 0:
             return self._answer(None)
-        found = self._run(self._steps.peek(index))
-        return then(found, lambda row: None if row is None else RateItem(row[0], row[1]))
+
+        def unit(row: Any) -> RateItem | None:
+            return None if row is None else RateItem(restored(row[0]), row[1])
+
+        return then(self._run(self._steps.peek(index)), unit)
 
     def _run(self, program: Program[Any]) -> Any:
         run = self._link.run(program)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     T = TypeVar("T")
     Program = Generator[Any, Any, T]
 
+_NUL = "\N{SYMBOL FOR NULL}"
 FIRST_NAP_SECONDS = 0.002
 LONGEST_NAP_SECONDS = 0.1
 RETRY_SECONDS = 2.0
@@ -39,11 +40,20 @@ def driver() -> Any:
 
 
 def literal(text: str) -> str:
-    """A string in SQL, whatever characters it has. What cannot be stored is written as an escape."""
-    if "\0" in text or not text.isprintable():
-        text = text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
-    text = text.replace("\\", "\\\\").replace("'", "''")
+    """A string in SQL, whatever characters it has. See `stored` for those that have no place."""
+    text = stored(text).replace("\\", "\\\\").replace("'", "''")
     return f"E'{text}'".replace("$", "\\x24")  # a dollar could end what it is quoted in
+
+
+def stored(text: str) -> str:
+    """The text with a symbol for NUL, and with escapes for halves of surrogate pairs."""
+    text = str(text).replace("\0", _NUL)
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def restored(text: str) -> str:
+    """The text that was `stored`."""
+    return text.replace(_NUL, "\0")
 
 
 class Nap:
