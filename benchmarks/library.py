@@ -1,0 +1,118 @@
+"""The library under test, whichever of the two it is."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+HOUR_MS = 3_600_000
+
+RETURN_S = 0.0005
+"""How much later than it is admitted a call may come back; more than that counts as over."""
+
+
+class Library:
+    """The installed ``pyrate_limiter``, and what the rows need where the two differ."""
+
+    def __init__(self) -> None:
+        self.api: Any = importlib.import_module("pyrate_limiter")
+
+    def roomy(self, buffer_ms: int | None = None) -> Any:
+        """A limiter that no row can fill."""
+        return self.limiter(self.api.Rate(10**9, HOUR_MS), buffer_ms)
+
+    def full(self) -> Any:
+        """A limiter that denies for an hour."""
+        limiter = self.api.Limiter(self.api.Rate(10, HOUR_MS))
+        limiter.try_acquire("k", weight=10)
+        return limiter
+
+    def limiter(self, argument: Any, buffer_ms: int | None = None) -> Any:
+        """A limiter, with the default pad where none is given."""
+        if buffer_ms is None:
+            return self.api.Limiter(argument)
+        return self.api.Limiter(argument, buffer_ms=buffer_ms)
+
+    def per_key(self, rate: Any, bucket: Callable[..., Any] | None = None) -> Any:
+        """A limiter with a bucket of its own for every name."""
+        bucket = bucket or self.api.InMemoryBucket
+        if hasattr(self.api.Limiter, "per_key"):
+            return self.api.Limiter.per_key(rate, bucket=bucket)
+        return self.api.Limiter(self._factory(rate, bucket))
+
+    def _factory(self, rate: Any, bucket: Callable[..., Any]) -> Any:
+        api = self.api
+
+        class PerKey(api.BucketFactory):  # type: ignore[misc] # its base is known at run time
+            def __init__(self) -> None:
+                self.clock = api.MonotonicClock()
+                self.by_name: dict[str, Any] = {}
+
+            def wrap_item(self, name: str, weight: int = 1) -> Any:
+                return api.RateItem(name, self.clock.now(), weight)
+
+            def get(self, item: Any) -> Any:
+                found = self.by_name.get(item.name)
+                if found is None:
+                    found = self.by_name[item.name] = self.create(bucket, [rate])
+                return found
+
+        return PerKey()
+
+    def manual_clock(self) -> Any:
+        """A clock that stands still at its attribute ``ms``."""
+
+        class ManualClock(self.api.AbstractClock):  # type: ignore[misc,name-defined]
+            def __init__(self) -> None:
+                self.ms = 1_000_000
+
+            def now(self) -> int:
+                return self.ms
+
+        return ManualClock()
+
+
+def cpu_per_call(call: Callable[[], object], calls: int, chunks: int = 15) -> float:
+    """Microseconds of processor time that one call takes: the median of several chunks."""
+    found = []
+    each = max(1, calls // chunks)
+    for _ in range(chunks):
+        repeats = range(each)
+        start = time.process_time()
+        for _ in repeats:
+            call()
+        found.append((time.process_time() - start) / each * 1e6)
+    return median(found)
+
+
+def median(values: Sequence[float]) -> float:
+    """The middle one, or the mean of the two in the middle."""
+    ordered = sorted(values)
+    half = len(ordered) // 2
+    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
+
+
+def most_in_any_window(times: Sequence[float], interval: float) -> int:
+    """The largest number of times within one interval, both ends included."""
+    ordered = sorted(times)
+    most = first = 0
+    for last, moment in enumerate(ordered):
+        while moment - ordered[first] > interval:
+            first += 1
+        most = max(most, last - first + 1)
+    return most
+
+
+def over_limit(times: Sequence[float], limit: int, interval: float) -> tuple[int, str]:
+    """Units over the limit in the worst window, and what the times say to the letter.
+
+    The times are those at which calls came back. One that came back late stands too close to those
+    behind it, so a window that is `RETURN_S` shorter has to be over as well.
+    """
+    over = max(0, most_in_any_window(times, interval - RETURN_S) - limit)
+    strict = most_in_any_window(times, interval)
+    return over, f"fullest window {strict} of {limit}, by the times at which calls came back"
