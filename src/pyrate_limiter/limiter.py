@@ -113,7 +113,12 @@ class Limiter:
         """A limiter that holds each name to the rates by itself.
 
         See `KeyedBucketFactory` for what the arguments mean, and for what happens at ``max_keys``.
+        A ``bucket`` with a true ``holds_all_names``, such as `PostgresKeys`, makes one bucket that
+        tells the names apart by itself; then there is no bound on their number.
         """
+        if getattr(bucket, "holds_all_names", False):
+            made = bucket([rates] if isinstance(rates, Rate) else list(rates))
+            return cls(made, buffer_ms, reserve_ahead=reserve_ahead)
         from pyrate_limiter.keyed import KeyedBucketFactory
 
         factory = KeyedBucketFactory(rates, bucket=bucket, max_keys=max_keys)

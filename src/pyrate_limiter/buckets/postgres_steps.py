@@ -49,13 +49,17 @@ class Steps:
         """Where the units are; made if it is not there."""
         place = self._place
         if place is None:
-            place = self._place = yield from find_or_make(self.link, self.name, self.keyed)
+            place = yield from find_or_make(self.link, self.name, self.keyed)
             self._lock = lock_key(place.table)
+            self._place = place
         return place
 
-    def _common(self, place: Place, name: str, weight: int, token: int | None) -> list[str]:
-        lock = lock_key(place.table, name) if self.keyed else self._lock
-        return [lock, self._durable, literal(name), str(weight), number(token)]
+    def lock(self, name: str) -> str:
+        """The advisory lock of the bucket, or of one name of it."""
+        return lock_key(self._lock, name) if self.keyed else self._lock
+
+    def _common(self, name: str, weight: int, token: int | None) -> list[str]:
+        return [self.lock(name), self._durable, literal(name), str(weight), number(token)]
 
     def claim(
         self,
@@ -123,7 +127,7 @@ class Steps:
         """
         timed = 0 < patience <= _LONGEST_LOCK_MS
         arguments = [
-            *self._common(place, name, weight, token),
+            *self._common(name, weight, token),
             *arrays(rates),
             pads,
             number(now),
@@ -150,7 +154,7 @@ class Steps:
         """See ``sql/postgres_settle.sql``."""
         place = yield from self.place()
         arguments = [
-            *self._common(place, name, weight, token),
+            *self._common(name, weight, token),
             *arrays(rates),
             number(now),
             str(patience),
@@ -170,7 +174,7 @@ class Steps:
                 "SELECT count(*) FROM gone"
             )
             return bool(row[0])
-        arguments = [*self._common(place, name, weight, token), str(moment)]
+        arguments = [*self._common(name, weight, token), str(moment)]
         answer = yield from self._call(lambda _: self._text(place, "release", arguments))
         return bool(answer[0])
 
