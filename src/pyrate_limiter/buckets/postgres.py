@@ -51,6 +51,7 @@ PgQueries = Queries
 _PREFIX = "ratelimit___"
 _REMEMBERED_SECONDS = 0.05
 _MOST_REMEMBERED = 10_000
+_OUTAGE_SECONDS = 1.0  # without a connection for so long, `on_error` decides
 
 
 class _Unread(int):
@@ -136,6 +137,8 @@ class PostgresBucket(AbstractBucket):
         self.pool = pool
         self._link = Link(pool)
         self._steps = Steps(self._link, self.table, keyed=self._keyed, durable=durable)
+        if self._outage is not None:
+            self._steps.longest_wait = _OUTAGE_SECONDS
         self._clock = self._own_clock = PostgresClock(pool)
         self.failing_rate = None
         self._learnt: tuple[int, int | None] | None = None

@@ -33,6 +33,9 @@ class Steps:
         durable: whether a commit waits for the disk.
     """
 
+    longest_wait: float | None = None
+    """Seconds to wait for a connection at the most; None is as long as the pool says."""
+
     def __init__(self, link: Link, name: str, *, keyed: bool, durable: bool) -> None:
         self.link = link
         self.name = name
@@ -85,7 +88,8 @@ class Steps:
             )
 
         try:
-            return (yield from self._call(text, patience / 1000 if timed else None))
+            seconds = self._seconds(patience / 1000 if timed else None)
+            return (yield from self._call(text, seconds))
         except self._busy:
             if not timed:
                 raise
@@ -177,6 +181,10 @@ class Steps:
         arguments = [*self._common(name, weight, token), str(moment)]
         answer = yield from self._call(lambda _: self._text(place, "release", arguments))
         return bool(answer[0])
+
+    def _seconds(self, seconds: float | None) -> float | None:
+        bound = self.longest_wait
+        return bound if seconds is None else seconds if bound is None else min(seconds, bound)
 
     def _call(self, text: Any, seconds: float | None = None) -> Program[list[Any]]:
         row = yield from self.link.query(text, seconds)
