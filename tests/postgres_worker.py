@@ -19,6 +19,8 @@ RATES = [Rate(LIMIT, INTERVAL)]
 
 
 def options():
+    if KIND == "ordered":
+        return {"buffer_ms": 250}  # so much that nobody is late
     return {"reserve_ahead": False} if KIND == "retrying" else {}
 
 

@@ -64,16 +64,15 @@ def test_four_processes_keep_to_the_limit_and_all_are_served(kind, count, calls)
 
 def test_waiters_of_all_processes_are_served_in_the_order_of_arrival():
     table = postgres.table()
-    fleet = [start(table, "blocking", 8, 4, 45, 20, 200) for _ in range(4)]
+    fleet = [start(table, "ordered", 8, 3, 45, 20, 200) for _ in range(4)]
     for process in fleet:
         finish(process)
-    # Units are numbered as they are claimed; nobody who came later has an earlier moment.
     rows = postgres.execute(f"SELECT at_ms, claimed_ms FROM ratelimit___{table} ORDER BY seq")
     moments = [at for at, _ in rows]
     arrivals = [at if claimed is None else claimed for at, claimed in rows]
     assert moments == sorted(moments)
-    late = sum(later < earlier for earlier, later in zip(arrivals, arrivals[1:]))
-    assert late <= len(rows) // 10  # those who woke late are noted as of then
+    overtaken = sum(later < earlier for earlier, later in zip(arrivals, arrivals[1:]))
+    assert overtaken <= len(rows) // 20  # one that was late all the same goes when it wakes
 
 
 def test_nobody_is_refused_while_there_is_room():

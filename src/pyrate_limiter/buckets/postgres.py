@@ -394,18 +394,15 @@ class PostgresBucket(AbstractBucket):
         self._full[key] = (until, item.weight, moment, refusal)
 
     def settle(self, item: RateItem, now: int, patience_ms: int = 0) -> Any:
-        """See `AbstractBucket.settle`. A waiter that is on time costs no round trip."""
+        """See `AbstractBucket.settle`. It costs a round trip: somebody before may have been late."""
         stamp = item.timestamp
         if isinstance(stamp, ElsewhereStamp):
             fallback: Any = self._outage and self._outage.instead
             return self._answer(fallback.settle(item, fallback.now(), patience_ms))
         if not isinstance(stamp, _Stamp):
             return self._answer(ADMITTED)
-        own_time = now.__class__ is _Unread
-        late = (time.monotonic() - stamp.due) * 1000 if own_time else now - stamp
-        if int(late) <= stamp.slack and stamp.flushes == self._flushes:
-            return self._answer(ADMITTED)
-        program = self._settle_there(item, stamp, None if own_time else int(now), patience_ms)
+        time_of_item = None if now.__class__ is _Unread else int(now)
+        program = self._settle_there(item, stamp, time_of_item, patience_ms)
         run = self._link.run(program)
         return uncancelled(run) if self.is_async else run
 
@@ -414,14 +411,16 @@ class PostgresBucket(AbstractBucket):
     ) -> Program[Decision]:
         place = yield from self._steps.place()
         if place.has_columns and self._algorithm.__class__ is SlidingWindowLog:
-            allowed, moment, failing, now = yield from self._steps.settle(
+            allowed, moment, failing, now, moved = yield from self._steps.settle(
                 self._rates, item.name, item.weight, stamp.token, now=time_of_item,
-                patience=patience_ms,
+                slack=stamp.slack, patience=patience_ms,
             )
         elif stamp.flushes == self._flushes:
             return ADMITTED
         else:
-            allowed, moment, failing, now = True, None, 0, int(stamp)
+            allowed, moment, failing, now, moved = True, None, 0, int(stamp), False
+        if allowed and moment is not None and not moved:
+            return ADMITTED
         self._full.pop(item.name if self._keyed else "", None)
         if allowed and moment is None:  # flushed, or so late that it was cleaned away
             item.timestamp = _Unread(now) if time_of_item is None else time_of_item
@@ -484,7 +483,7 @@ class PostgresBucket(AbstractBucket):
             return self._answer(None)
 
         def unit(row: Any) -> RateItem | None:
-            return None if row is None else RateItem(restored(row[0]), row[1])
+            return None if row is None else RateItem(restored(row[0] or ""), int(row[1]))
 
         return then(self._run(self._steps.peek(index)), unit)
 

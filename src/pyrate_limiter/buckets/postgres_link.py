@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _NUL = "\N{SYMBOL FOR NULL}"
 FIRST_NAP_SECONDS = 0.002
 LONGEST_NAP_SECONDS = 0.1
+_TUPLES_OK = 2  # of libpq's ExecStatusType; and those of a statement without rows
+_FINE = (0, 1)
 RETRY_SECONDS = 2.0
 """How long a call without a timeout of its own tries again after a lost connection."""
 
@@ -56,6 +58,11 @@ def restored(text: str) -> str:
     return text.replace(_NUL, "\0")
 
 
+def numbers(array: str) -> list[Any]:
+    """The numbers of an array in SQL's own writing."""
+    return [None if word == "NULL" else int(word) for word in array[1:-1].split(",")]
+
+
 class Nap:
     """A step of a program: sleep."""
 
@@ -79,8 +86,7 @@ class Link:
             raise WrongType("pool", pool, "a psycopg_pool.ConnectionPool or AsyncConnectionPool")
         self.pool = pool
         self.is_async = iscoroutinefunction(pool.getconn)
-        self._cursor = psycopg.AsyncCursor if self.is_async else psycopg.Cursor
-        self._tuple_row = psycopg.rows.tuple_row
+        self._error_from_result = psycopg.errors.error_from_result
         self._error = psycopg.Error
         self._conflicts = (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected)
         self._lost = (psycopg.OperationalError, psycopg.InterfaceError)
@@ -106,7 +112,7 @@ class Link:
         return (yield from self.transact(once, seconds))
 
     def transact(self, work: Any, seconds: float | None = None) -> Program[Any]:
-        """Run ``work(connection, again)``, a program, on a connection in autocommit mode."""
+        """Run ``work(connection, again)``, a program, on a connection of the pool."""
         started, nap, failure = time.monotonic(), FIRST_NAP_SECONDS, None
         deadline = None if seconds is None else started + seconds
         while True:
@@ -138,37 +144,48 @@ class Link:
         return self.pool.getconn(timeout=min(left, self.pool.timeout))
 
     def _with(self, connection: Any, work: Any, again: bool) -> Program[Any]:
-        borrowed = not connection.autocommit
         try:
-            if borrowed:
-                yield self._set_autocommit(connection, True)
             return (yield from work(connection, again))
         finally:
             try:
-                if not connection.closed:
-                    if connection.info.transaction_status:
-                        yield connection.rollback()
-                    if borrowed:
-                        yield self._set_autocommit(connection, False)
+                if not connection.closed and connection.info.transaction_status:
+                    yield connection.rollback()
             finally:
                 yield self.pool.putconn(connection)
 
-    def _set_autocommit(self, connection: Any, value: bool) -> Any:
-        if self.is_async:
-            return connection.set_autocommit(value)
-        connection.autocommit = value
-        return None
-
     def fetch(self, connection: Any, text: str, *, rows: bool = False) -> Program[Any]:
-        """The first row, or all rows, of the last of the statements that has any."""
-        cursor = self._cursor(connection, row_factory=self._tuple_row)
-        yield cursor.execute(text, prepare=False)
+        """The first row, or all rows, of the last of the statements that has any, as text.
+
+        It goes below psycopg's cursors, which would begin a transaction in a round trip of its own,
+        and cost as much time as the server takes.
+        """
+        sent = _round_trip(connection.pgconn, text.encode(connection.info.encoding))
         found = None
-        while True:
-            if cursor.description is not None:
-                found = yield (cursor.fetchall() if rows else cursor.fetchone())
-            if not cursor.nextset():
-                return found
+        for result in (yield connection.wait(sent)):
+            status = result.status
+            if status == _TUPLES_OK:
+                places = range(result.ntuples if rows else min(1, result.ntuples))
+                width = range(result.nfields)
+                found = [
+                    [_text(result.get_value(place, k), connection) for k in width]
+                    for place in places
+                ]
+            elif status not in _FINE:
+                raise self._error_from_result(result, encoding=connection.info.encoding)
+        if rows or found is None:
+            return found
+        return found[0] if found else None
+
+
+def _round_trip(pgconn: Any, text: bytes) -> Generator[Any, Any, Any]:
+    from psycopg.generators import execute
+
+    pgconn.send_query(text)
+    return (yield from execute(pgconn))
+
+
+def _text(value: bytes | None, connection: Any) -> str | None:
+    return None if value is None else value.decode(connection.info.encoding)
 
 
 def _run_sync(program: Program[T]) -> T:

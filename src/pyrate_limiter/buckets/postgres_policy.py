@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.abstracts.rate import RateItem
 from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
-from pyrate_limiter.buckets.postgres_link import literal
+from pyrate_limiter.buckets.postgres_link import literal, numbers
 
 if TYPE_CHECKING:
     from pyrate_limiter.abstracts.algorithm import LogAlgorithm
@@ -36,14 +36,14 @@ def claim_by_policy(
         text = steps.claim_text(place, rates, name, 0, token, look=False, **looks)
         if not place.functions:
             text = text.replace("BEGIN ISOLATION LEVEL READ COMMITTED; ", "").replace("; COMMIT", "")
-        now = (yield from fetch(connection, text))[0][3]
+        now = numbers((yield from fetch(connection, text))[0])[3]
         rows = yield from fetch(
             connection, _live_units(place, steps.keyed, name, algorithm.leak_bound(rates, now)),
             rows=True,
         )
         bucket = InMemoryBucket(rates, algorithm)
         for stamp, units in rows or ():
-            bucket._append(name, units, stamp)
+            bucket._append(name, int(units), int(stamp))
         bucket._latest = now
         item = RateItem(name, now, weight)
         if not terms["store"]:

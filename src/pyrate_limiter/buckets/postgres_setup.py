@@ -21,7 +21,7 @@ PARAMETERS = {
     "claim": f"{_COMMON}, {_RATES}, p_pads bigint[], p_now bigint, p_clock bigint, "
     "p_patience bigint, p_buffer bigint, p_store boolean, p_look boolean, p_again boolean, "
     "p_lock_ms bigint",
-    "settle": f"{_COMMON}, {_RATES}, p_now bigint, p_patience bigint",
+    "settle": f"{_COMMON}, {_RATES}, p_now bigint, p_slack bigint, p_patience bigint",
     "release": f"{_COMMON}, p_moment bigint",
 }
 _COLUMNS = ("at_ms", "seq", "claimed_ms", "token")
@@ -29,10 +29,11 @@ _RETURN = re.compile(r"RETURN (ARRAY\[.*?\]::bigint\[\]);", re.DOTALL)
 _TRIES = 20
 _PROBE = """
     SELECT n.nspname,
-      ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid = c.oid AND NOT attisdropped),
-      ARRAY(SELECT relname::text FROM pg_index JOIN pg_class ON oid = indexrelid
+      (SELECT string_agg(attname, E'\\n') FROM pg_attribute
+        WHERE attrelid = c.oid AND NOT attisdropped),
+      (SELECT string_agg(relname, E'\\n') FROM pg_index JOIN pg_class ON oid = indexrelid
         WHERE indrelid = c.oid),
-      ARRAY(SELECT proname::text FROM pg_proc
+      (SELECT string_agg(proname, E'\\n') FROM pg_proc
         WHERE pronamespace = n.oid AND proname IN ({functions}))
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass({table})
     """
@@ -145,7 +146,9 @@ def _find(link: Link, name: str, keyed: bool) -> Program[Place | None]:
         table=literal(quoted(name)),
     )
     row = yield from link.query(probe)
-    return None if row is None else Place(row[0], name, keyed, [set(found) for found in row[1:]])
+    if row is None:
+        return None
+    return Place(row[0], name, keyed, [set((found or "").split("\n")) for found in row[1:]])
 
 
 def _functions(name: str, keyed: bool) -> dict[str, str]:

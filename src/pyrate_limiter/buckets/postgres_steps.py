@@ -5,7 +5,7 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter.buckets.postgres_link import Link, driver, literal
+from pyrate_limiter.buckets.postgres_link import Link, driver, literal, numbers
 from pyrate_limiter.buckets.postgres_setup import anonymous, find_or_make
 
 if TYPE_CHECKING:
@@ -153,6 +153,7 @@ class Steps:
         token: int,
         *,
         now: int | None,
+        slack: int,
         patience: int,
     ) -> Program[list[Any]]:
         """See ``sql/postgres_settle.sql``."""
@@ -161,6 +162,7 @@ class Steps:
             *self._common(name, weight, token),
             *arrays(rates),
             number(now),
+            str(slack),
             str(patience),
         ]
         return (yield from self._call(lambda _: self._text(place, "settle", arguments)))
@@ -177,7 +179,7 @@ class Steps:
                 f"to_timestamp({moment} / 1000.0) LIMIT {weight})) RETURNING 1) "
                 "SELECT count(*) FROM gone"
             )
-            return bool(row[0])
+            return row[0] != "0"
         arguments = [*self._common(name, weight, token), str(moment)]
         answer = yield from self._call(lambda _: self._text(place, "release", arguments))
         return bool(answer[0])
@@ -187,11 +189,11 @@ class Steps:
         return bound if seconds is None else seconds if bound is None else min(seconds, bound)
 
     def _call(self, text: Any, seconds: float | None = None) -> Program[list[Any]]:
-        row = yield from self.link.query(text, seconds)
-        if row[0][0] == -1:  # the database's default isolation does not see what a lock waits for
+        answer = numbers((yield from self.link.query(text, seconds))[0])
+        if answer[0] == -1:  # the database's default isolation does not see what a lock waits for
             self._begins = True
-            row = yield from self.link.query(text, seconds)
-        return row[0]  # type: ignore[no-any-return]
+            answer = numbers((yield from self.link.query(text, seconds))[0])
+        return answer
 
     def _text(self, place: Place, step: str, arguments: Sequence[str]) -> str:
         if not place.functions:
@@ -202,7 +204,7 @@ class Steps:
     def count(self) -> Program[int]:
         """Stored units."""
         place = yield from self.place()
-        return (yield from self.link.query(f"SELECT count(*) FROM {place.table}"))[0]  # type: ignore[no-any-return]
+        return int((yield from self.link.query(f"SELECT count(*) FROM {place.table}"))[0])
 
     def flush(self) -> Program[None]:
         """Delete all units."""
@@ -237,7 +239,7 @@ class Steps:
             f"WITH gone AS (DELETE FROM {place.table} WHERE {old} RETURNING 1) "
             "SELECT count(*) FROM gone"
         )
-        return row[0]  # type: ignore[no-any-return]
+        return int(row[0])
 
 
 def lock_key(table: str, name: str | None = None) -> str:

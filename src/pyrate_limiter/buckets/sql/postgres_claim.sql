@@ -9,6 +9,7 @@ DECLARE
   v_last bigint; v_newest bigint; v_latest bigint;
   v_queue bigint; v_fits bigint; v_leaves bigint; v_free bigint; v_moment bigint;
   v_failing int; v_first bigint; v_remaining bigint; v_longest bigint;
+  v_stamp timestamptz; v_claimed bigint;
 BEGIN
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RETURN ARRAY[-1]::bigint[];
@@ -82,10 +83,16 @@ BEGIN
     IF NOT p_durable THEN
       PERFORM set_config('synchronous_commit', 'off', true);
     END IF;
-    INSERT INTO @table@ (name, weight, item_timestamp, at_ms, seq, claimed_ms, token)
-      SELECT p_name, least(p_weight, 32767), to_timestamp(v_moment / 1000.0), v_moment, v_last + g,
-        CASE WHEN v_moment > v_now THEN v_now END, p_token
-      FROM generate_series(1, p_weight) g;
+    v_stamp := to_timestamp(v_moment / 1000.0);
+    v_claimed := CASE WHEN v_moment > v_now THEN v_now END;
+    IF p_weight = 1 THEN  -- a third faster than a series of one
+      INSERT INTO @table@ (name, weight, item_timestamp, at_ms, seq, claimed_ms, token)
+        VALUES (p_name, 1, v_stamp, v_moment, v_last + 1, v_claimed, p_token);
+    ELSE
+      INSERT INTO @table@ (name, weight, item_timestamp, at_ms, seq, claimed_ms, token)
+        SELECT p_name, least(p_weight, 32767), v_stamp, v_moment, v_last + g, v_claimed, p_token
+        FROM generate_series(1, p_weight) g;
+    END IF;
     v_newest := v_moment;
     v_last := v_last + p_weight;
     v_failing := 0;
