@@ -46,7 +46,10 @@ class PostgresServer:
     def _run(self, program, *arguments):
         subprocess.run(
             [self._home / "bin" / program, *arguments],
-            check=True, capture_output=True, cwd="/", **self._as,
+            check=True,
+            capture_output=True,
+            cwd="/",
+            **self._as,
         )
 
     def start(self):
@@ -55,7 +58,10 @@ class PostgresServer:
             self._process = subprocess.Popen(
                 [self._home / "bin" / "postgres", "-D", self._data, "-k", self.folder]
                 + [word for setting in settings for word in ("-c", setting)],
-                stdout=log, stderr=log, cwd="/", **self._as,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                **self._as,
             )
         deadline = time.monotonic() + 30
         while True:

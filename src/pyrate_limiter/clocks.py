@@ -99,10 +99,10 @@ class PostgresClock(AbstractClock):
                 "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
             )
             return int(row[0])
-        except Exception as error:  # noqa: BLE001 - whatever it is, there is another clock
+        except Exception:
             import logging
 
-            logging.getLogger("pyrate_limiter").error(
-                "the Postgres server's clock cannot be read, using this machine's", exc_info=error
+            logging.getLogger("pyrate_limiter").exception(
+                "the Postgres server's clock cannot be read, using this machine's"
             )
             return self._get_wall_ms()

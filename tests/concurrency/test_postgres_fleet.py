@@ -20,7 +20,8 @@ def start(table, kind, count, calls, seconds, limit, interval, python=sys.execut
     words = (count, calls, seconds, limit, interval)
     return subprocess.Popen(
         [python, WORKER, postgres.dsn(), table, kind, *map(str, words)],
-        stdout=subprocess.PIPE, text=True,
+        stdout=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -35,7 +36,8 @@ def finish(process):
 def stamps(table):
     """When each unit was stored, in ms."""
     return [
-        row[0] for row in postgres.execute(
+        row[0]
+        for row in postgres.execute(
             "SELECT (extract(epoch FROM item_timestamp::timestamptz) * 1000)::bigint "
             f"FROM ratelimit___{table} ORDER BY 1"
         )
@@ -44,7 +46,8 @@ def stamps(table):
 
 def assert_kept(units, limit, interval):
     over = [
-        (earlier, later) for earlier, later in zip(units, units[limit:])
+        (earlier, later)
+        for earlier, later in zip(units, units[limit:])
         if later - earlier <= interval
     ]
     assert over == []
@@ -113,9 +116,18 @@ def published(tmp_path_factory):
     venv.create(home, with_pip=True)
     python = home / "bin" / "python"
     subprocess.run(
-        [python, "-m", "pip", "install", "-q", "--disable-pip-version-check",
-         "pyrate-limiter==4.5.1", "psycopg[binary,pool]"],
-        check=True, stdout=sys.stderr,
+        [
+            python,
+            "-m",
+            "pip",
+            "install",
+            "-q",
+            "--disable-pip-version-check",
+            "pyrate-limiter==4.5.1",
+            "psycopg[binary,pool]",
+        ],
+        check=True,
+        stdout=sys.stderr,
     )
     return python
 

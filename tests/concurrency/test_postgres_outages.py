@@ -115,9 +115,7 @@ def test_a_read_only_server_says_so(server):
     table = postgres.table()
     with postgres.pool(server.dsn) as pool:
         PostgresBucket(pool, table, [Rate(3, HOUR)])
-    read_only = conninfo.make_conninfo(
-        server.dsn, options="-c default_transaction_read_only=on"
-    )
+    read_only = conninfo.make_conninfo(server.dsn, options="-c default_transaction_read_only=on")
     with postgres.pool(read_only) as pool:
         limiter = Limiter(PostgresBucket(pool, table, [Rate(3, HOUR)]))
         with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
@@ -175,9 +173,7 @@ def test_deadlocks_and_serialization_failures_are_tried_again(pool):
 
     def failing(connection, text, **options):
         if left:
-            connection.execute(
-                f"DO $$BEGIN RAISE SQLSTATE '{left.pop()}'; END$$"
-            )
+            connection.execute(f"DO $$BEGIN RAISE SQLSTATE '{left.pop()}'; END$$")
         return (yield from fetch(connection, text, **options))
 
     bucket._link.fetch = failing
@@ -285,9 +281,7 @@ def test_a_loop_goes_on_while_a_task_waits_for_the_server(server):
 
 
 def test_states_survive_killed_connections(server, pool):
-    bucket = StateBucket(
-        [Rate(50, HOUR)], store=PostgresStateStore(pool, postgres.table())
-    )
+    bucket = StateBucket([Rate(50, HOUR)], store=PostgresStateStore(pool, postgres.table()))
     limiter = Limiter(bucket)
     over = threading.Event()
 

@@ -158,7 +158,9 @@ def test_nothing_is_kept_in_the_session(pool):
         assert connection.execute("SELECT count(*) FROM pg_prepared_statements").fetchone() == (0,)
         assert connection.execute("SHOW synchronous_commit").fetchone() == ("on",)
         assert connection.execute("SHOW enable_seqscan").fetchone() == ("on",)
-        locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
+        locks = (
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
+        )
         assert connection.execute(locks).fetchone() == (0,)
         assert not connection.autocommit
 
@@ -173,9 +175,7 @@ def guest():
 
 
 def grant(table, role):
-    postgres.execute(
-        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ratelimit___{table} TO {role}"
-    )
+    postgres.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ratelimit___{table} TO {role}")
 
 
 def test_a_guest_uses_what_others_have_made(pool, guest):

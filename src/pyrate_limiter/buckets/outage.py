@@ -58,7 +58,8 @@ class Outage:
         """A call has failed."""
         if not self._pause:
             _log.warning(
-                "%s cannot be reached, limiting goes on as on_error says", self._where,
+                "%s cannot be reached, limiting goes on as on_error says",
+                self._where,
                 exc_info=error,
             )
         self._pause = min(max(2 * self._pause, _FIRST_PROBE_SECONDS), _LONGEST_PROBE_SECONDS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -12,16 +11,16 @@ from pyrate_limiter.abstracts.algorithm import (
     LogAlgorithm,
     SlidingWindowLog,
 )
-from pyrate_limiter.abstracts.awaiting import is_awaitable, then
+from pyrate_limiter.abstracts.awaiting import then
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.checks import check_item, pad_ms
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.buckets.outage import ElsewhereStamp, Outage
+from pyrate_limiter.buckets.postgres_judge import PostgresJudge, Stamp, Unread
 from pyrate_limiter.buckets.postgres_link import Link, driver, restored, uncancelled
-from pyrate_limiter.buckets.postgres_policy import claim_by_policy
-from pyrate_limiter.buckets.postgres_setup import advisory_lock_id
-from pyrate_limiter.buckets.postgres_steps import Busy, Steps, array
 from pyrate_limiter.buckets.postgres_queries import Queries
+from pyrate_limiter.buckets.postgres_setup import advisory_lock_id
+from pyrate_limiter.buckets.postgres_steps import Steps, array
 from pyrate_limiter.clocks import PostgresClock
 from pyrate_limiter.errors import AlgorithmMismatch, WrongType
 from pyrate_limiter.utils import RateList, sorted_rates
@@ -49,39 +48,10 @@ __all__ = [
 PgQueries = Queries
 
 _PREFIX = "ratelimit___"
-_REMEMBERED_SECONDS = 0.05
-_MOST_REMEMBERED = 10_000
 _OUTAGE_SECONDS = 1.0  # without a connection for so long, `on_error` decides
 
 
-class _Unread(int):
-    """An estimate of the server's time, which the step that admits the item reads itself."""
-
-
-class _Stamp(int):
-    """The time at which an item's units are stored.
-
-    Attributes:
-        token: marks the units.
-        due: the moment on the clock of ``time.monotonic``.
-        slack: by how many ms the holder of the claim may be late.
-        flushes: how often the bucket had been flushed by then.
-    """
-
-    token: int
-    due: float
-    slack: int
-    flushes: int
-
-    @classmethod
-    def of(cls, moment: int, token: int, due: float, slack: int, flushes: int) -> _Stamp:
-        """All of it."""
-        stamp = cls(moment)
-        stamp.token, stamp.due, stamp.slack, stamp.flushes = token, due, slack, flushes
-        return stamp
-
-
-class PostgresBucket(AbstractBucket):
+class PostgresBucket(PostgresJudge):
     """A log of units in a table of PostgreSQL, shared by all who use the same table.
 
     One acquisition is one round trip: the server locks, reads its clock, decides and stores in one
@@ -111,7 +81,6 @@ class PostgresBucket(AbstractBucket):
 
     is_async = False
     blocks = True
-    _keyed = False
 
     def __init__(
         self,
@@ -129,7 +98,7 @@ class PostgresBucket(AbstractBucket):
             raise AlgorithmMismatch(algorithm, type(self).__name__, "a LogAlgorithm")
         if not isinstance(table, str):
             raise WrongType("table", table, "a string")
-        self.rates = rates  # type: ignore[assignment] # the setter takes any sequence
+        self.rates = rates
         self._algorithm = algorithm
         self.table = f"{_PREFIX}{table.lower()}"
         where = f"Postgres table {self.table}"
@@ -141,10 +110,9 @@ class PostgresBucket(AbstractBucket):
             self._steps.longest_wait = _OUTAGE_SECONDS
         self._clock = self._own_clock = PostgresClock(pool)
         self.failing_rate = None
-        self._learnt: tuple[int, int | None] | None = None
-        # By name: until when (monotonic seconds), for which weight, what is refused without a look.
-        self._full: dict[str, tuple[float, int, int, Decision]] = {}
-        self._offset: float | None = None  # the server's ms less this process's, not too small
+        self._learnt = None
+        self._full = {}
+        self._offset = None
         self._flushes = 0
         self.is_async = self._link.is_async
         self.blocks = not self.is_async  # type: ignore[misc] # of this bucket
@@ -181,7 +149,7 @@ class PostgresBucket(AbstractBucket):
         if self._clock is not self._own_clock or type(self).now is not PostgresBucket.now:
             return self.now()
         offset = self._offset
-        return _Unread(0 if offset is None else _local_ms() + offset)
+        return Unread(0 if offset is None else _local_ms() + offset)
 
     def put(self, item: RateItem) -> Any:
         """See `AbstractBucket.put`."""
@@ -224,217 +192,18 @@ class PostgresBucket(AbstractBucket):
 
         return then(self.check(item), wait)
 
-    def _answer(self, value: Any) -> Any:
-        return _ready(value) if self.is_async else value
-
-    def _claim(
-        self,
-        item: RateItem,
-        patience_ms: int = 0,
-        buffer_ms: int | None = None,
-        *,
-        store: bool = True,
-        look: bool = True,
-    ) -> Any:
-        weight = item.weight
-        for rate in self._rates:
-            if weight > self._algorithm.max_weight(rate):
-                if store:
-                    self.failing_rate, self._learnt = rate, (weight, None)
-                return self._answer(Decision(rate))
-        if store and item.timestamp.__class__ is _Unread:
-            refusal = self._recall(item, patience_ms)
-            if refusal is not None:
-                return self._answer(refusal)
-        program = self._judge(item, patience_ms, buffer_ms, store=store, look=look)
-        if not self.is_async:
-            return self._link.run(program)
-        undo = self._undo(item) if store else None
-        return uncancelled(self._link.run(program), undo)
-
-    def _undo(self, item: RateItem) -> Any:
-        async def undo(decision: Decision) -> None:
-            if decision.allowed:
-                await self.release(item)
-
-        return undo
-
-    def _recall(self, item: RateItem, patience_ms: int) -> Decision | None:
-        """What a refusal of just now says about this item."""
-        key = item.name if self._keyed else ""
-        known = self._full.get(key)
-        if known is None or known[1] != item.weight:
-            return None
-        until, _, moment, refusal = known
-        left = moment - item.timestamp
-        if time.monotonic() >= until or left <= patience_ms:
-            return None
-        self.failing_rate = refusal.failing_rate
-        self._learnt = (item.weight, moment)
-        item.timestamp = int(item.timestamp)
-        return Decision(refusal.failing_rate, left, 0, refusal.remaining, refusal.reset_after_ms)
-
-    def _judge(
-        self,
-        item: RateItem,
-        patience_ms: int,
-        buffer_ms: int | None,
-        *,
-        store: bool,
-        look: bool,
-    ) -> Program[Decision]:
-        outage = self._outage
-        if outage is not None and outage.is_waiting():
-            return self._judge_elsewhere(outage, item, patience_ms, buffer_ms, store=store)
-        program = self._judge_there(item, patience_ms, buffer_ms, store=store, look=look)
-        try:
-            decision = yield from program
-        except Busy:
-            return Decision(self._rates[0], 0)
-        except self._outages as error:
-            if outage is None or _is_closed(error):
-                raise
-            outage.begins(error)
-            return self._judge_elsewhere(outage, item, patience_ms, buffer_ms, store=store)
-        if outage is not None:
-            outage.ends()
-        return decision
-
-    def _judge_elsewhere(
-        self,
-        outage: Outage,
-        item: RateItem,
-        patience_ms: int,
-        buffer_ms: int | None,
-        *,
-        store: bool,
-    ) -> Decision:
-        decision = outage.decide(self._rates[0], item, patience_ms, buffer_ms, store=store)
-        if store:
-            self.failing_rate, self._learnt = decision.failing_rate, None
-        return decision
-
-    def _judge_there(
-        self,
-        item: RateItem,
-        patience_ms: int,
-        buffer_ms: int | None,
-        *,
-        store: bool,
-        look: bool,
-    ) -> Program[Decision]:
-        now, clock = self._times(item.timestamp)
-        token = int.from_bytes(os.urandom(8), "big") >> 1
-        sent = time.monotonic()
-        terms = {
-            "now": now, "clock": clock, "patience": patience_ms, "buffer": buffer_ms,
-            "store": store, "pads": self._pads,
-        }
-        if self._algorithm.__class__ is SlidingWindowLog:
-            answer = yield from self._steps.claim(
-                self._rates, item.name, item.weight, token, look=look, **terms
-            )
-        else:
-            answer = yield from claim_by_policy(
-                self._steps, self._rates, self._algorithm, item.name, item.weight, token, terms
-            )
-        return self._read(item, answer, token, sent, store=store, own_time=now is None)
-
-    def _times(self, stamp: int) -> tuple[int | None, int | None]:
-        """The time of the item, and the reading of a clock that is not the server's."""
-        clock = None
-        if self._clock is not self._own_clock:
-            reading = self._clock.now()
-            clock = None if is_awaitable(reading) else int(reading)  # type: ignore[call-overload]
-        return None if stamp.__class__ is _Unread else int(stamp), clock
-
-    def _read(
-        self,
-        item: RateItem,
-        answer: Sequence[Any],
-        token: int,
-        sent: float,
-        *,
-        store: bool,
-        own_time: bool,
-    ) -> Decision:
-        allowed, moment, failing, now, slack, remaining, newest = answer[:7]
-        received = time.monotonic()
-        if own_time:
-            self._offset = now - sent * 1000
-        reset = None
-        if newest is None and len(answer) > 7:
-            reset = answer[7]
-        elif remaining is not None:
-            live = remaining < self._rates[-1].limit
-            reset = max(0, newest + self._rates.longest_ms + 1 - now) if live else 0
-        if not allowed:
-            rate = self._rates[failing - 1]
-            refusal = Decision(rate, moment - now, 0, remaining, reset)
-            if own_time:
-                item.timestamp = now
-            if store:
-                self.failing_rate, self._learnt = rate, (item.weight, moment)
-                if own_time:
-                    self._remember(item, received, moment, refusal)
-            return refusal
-        if store:
-            self.failing_rate = None
-            due = received + (moment - now) / 1000
-            item.timestamp = _Stamp.of(moment, token, due, slack, self._flushes)
-        elif own_time:
-            item.timestamp = now
-        return Decision(None, None, max(0, moment - now), remaining, reset)
-
-    def _remember(self, item: RateItem, received: float, moment: int, refusal: Decision) -> None:
-        if len(self._full) >= _MOST_REMEMBERED:
-            self._full = {}
-        key = item.name if self._keyed else ""
-        until = received + _REMEMBERED_SECONDS
-        self._full[key] = (until, item.weight, moment, refusal)
-
     def settle(self, item: RateItem, now: int, patience_ms: int = 0) -> Any:
         """See `AbstractBucket.settle`. It costs a round trip: somebody before may have been late."""
         stamp = item.timestamp
         if isinstance(stamp, ElsewhereStamp):
             fallback: Any = self._outage and self._outage.instead
             return self._answer(fallback.settle(item, fallback.now(), patience_ms))
-        if not isinstance(stamp, _Stamp):
+        if not isinstance(stamp, Stamp):
             return self._answer(ADMITTED)
-        time_of_item = None if now.__class__ is _Unread else int(now)
+        time_of_item = None if now.__class__ is Unread else int(now)
         program = self._settle_there(item, stamp, time_of_item, patience_ms)
         run = self._link.run(program)
         return uncancelled(run) if self.is_async else run
-
-    def _settle_there(
-        self, item: RateItem, stamp: _Stamp, time_of_item: int | None, patience_ms: int
-    ) -> Program[Decision]:
-        place = yield from self._steps.place()
-        if place.has_columns and self._algorithm.__class__ is SlidingWindowLog:
-            allowed, moment, failing, now, moved = yield from self._steps.settle(
-                self._rates, item.name, item.weight, stamp.token, now=time_of_item,
-                slack=stamp.slack, patience=patience_ms,
-            )
-        elif stamp.flushes == self._flushes:
-            return ADMITTED
-        else:
-            allowed, moment, failing, now, moved = True, None, 0, int(stamp), False
-        if allowed and moment is not None and not moved:
-            return ADMITTED
-        self._full.pop(item.name if self._keyed else "", None)
-        if allowed and moment is None:  # flushed, or so late that it was cleaned away
-            item.timestamp = _Unread(now) if time_of_item is None else time_of_item
-            return (
-                yield from self._judge_there(item, patience_ms, None, store=True, look=False)
-            )
-        if not allowed:
-            self.failing_rate, self._learnt = self._rates[failing - 1], (item.weight, moment)
-            item.timestamp = now
-            return Decision(self.failing_rate, moment - now)
-        wait = max(0, moment - now)
-        due = time.monotonic() + wait / 1000
-        item.timestamp = _Stamp.of(moment, stamp.token, due, 0, self._flushes)
-        return Decision(wait_ms=wait)
 
     def release(self, item: RateItem) -> Any:
         """See `AbstractBucket.release`."""
@@ -443,7 +212,7 @@ class PostgresBucket(AbstractBucket):
         if isinstance(stamp, ElsewhereStamp):
             fallback: Any = self._outage and self._outage.instead
             return self._answer(fallback.release(item))
-        token = stamp.token if isinstance(stamp, _Stamp) else None
+        token = stamp.token if isinstance(stamp, Stamp) else None
         run = self._link.run(self._steps.release(item.name, item.weight, token, int(stamp)))
         return uncancelled(run) if self.is_async else run
 
@@ -453,7 +222,7 @@ class PostgresBucket(AbstractBucket):
         if isinstance(stamp, ElsewhereStamp) and self._outage is not None:
             fallback: Any = self._outage.instead
             return fallback.pause(item, decision)  # type: ignore[no-any-return]
-        if isinstance(stamp, _Stamp) and self._clock is self._own_clock:
+        if isinstance(stamp, Stamp) and self._clock is self._own_clock:
             return max(0.0, stamp.due - time.monotonic())
         return decision.wait_ms / 1000
 
@@ -522,12 +291,3 @@ def _local_ms() -> float:
 
 def _is_allowed(decision: Decision) -> bool:
     return decision.allowed
-
-
-def _is_closed(error: BaseException) -> bool:
-    """Whether the caller has closed the pool, or not opened it."""
-    return type(error).__name__ == "PoolClosed"
-
-
-async def _ready(value: Any) -> Any:
-    return value

@@ -7,6 +7,7 @@ so that a pooler in transaction mode may stand between.
 from __future__ import annotations
 
 import time
+from importlib import import_module
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -35,10 +36,9 @@ def driver() -> Any:
         MissingDriver: it is not installed.
     """
     try:
-        import psycopg
+        return import_module("psycopg")
     except ImportError as error:
         raise MissingDriver("psycopg", "postgres") from error
-    return psycopg
 
 
 def literal(text: str) -> str:
@@ -86,6 +86,7 @@ class Link:
             raise WrongType("pool", pool, "a psycopg_pool.ConnectionPool or AsyncConnectionPool")
         self.pool = pool
         self.is_async = iscoroutinefunction(pool.getconn)
+        self._execute = import_module("psycopg.generators").execute
         self._error_from_result = psycopg.errors.error_from_result
         self._error = psycopg.Error
         self._conflicts = (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected)
@@ -159,7 +160,7 @@ class Link:
         It goes below psycopg's cursors, which would begin a transaction in a round trip of its own,
         and cost as much time as the server takes.
         """
-        sent = _round_trip(connection.pgconn, text.encode(connection.info.encoding))
+        sent = _round_trip(self._execute, connection.pgconn, text.encode(connection.info.encoding))
         found = None
         for result in (yield connection.wait(sent)):
             status = result.status
@@ -177,9 +178,7 @@ class Link:
         return found[0] if found else None
 
 
-def _round_trip(pgconn: Any, text: bytes) -> Generator[Any, Any, Any]:
-    from psycopg.generators import execute
-
+def _round_trip(execute: Any, pgconn: Any, text: bytes) -> Generator[Any, Any, Any]:
     pgconn.send_query(text)
     return (yield from execute(pgconn))
 

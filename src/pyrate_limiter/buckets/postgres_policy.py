@@ -35,10 +35,13 @@ def claim_by_policy(
         looks = {**terms, "store": False}
         text = steps.claim_text(place, rates, name, 0, token, look=False, **looks)
         if not place.functions:
-            text = text.replace("BEGIN ISOLATION LEVEL READ COMMITTED; ", "").replace("; COMMIT", "")
+            text = text.replace("BEGIN ISOLATION LEVEL READ COMMITTED; ", "").replace(
+                "; COMMIT", ""
+            )
         now = numbers((yield from fetch(connection, text))[0])[3]
         rows = yield from fetch(
-            connection, _live_units(place, steps.keyed, name, algorithm.leak_bound(rates, now)),
+            connection,
+            _live_units(place, steps.keyed, name, algorithm.leak_bound(rates, now)),
             rows=True,
         )
         bucket = InMemoryBucket(rates, algorithm)
@@ -90,8 +93,9 @@ def _insert(
     place: Place, steps: Steps, name: str, weight: int, moment: int, now: int, token: int
 ) -> str:
     durable = "" if steps.is_durable else "SET LOCAL synchronous_commit = off; "
-    columns, values = "name, weight, item_timestamp", (
-        f"{literal(name)}, {min(weight, 32767)}, to_timestamp({moment} / 1000.0)"
+    columns, values = (
+        "name, weight, item_timestamp",
+        (f"{literal(name)}, {min(weight, 32767)}, to_timestamp({moment} / 1000.0)"),
     )
     if place.has_columns:
         columns += ", at_ms, claimed_ms, token, seq"

@@ -75,7 +75,9 @@ def anonymous(step: str, table: str, keyed: bool) -> str:
     declared = " ".join(f"{parameter} := %s;" for parameter in parameters)
     text = _body(step, table, keyed).replace("%", "%%")
     text = text.replace("DECLARE", f"DECLARE {declared}", 1)
-    text = _RETURN.sub(r"PERFORM set_config('pyrate_limiter.answer', (\1)::text, true); RETURN;", text)
+    text = _RETURN.sub(
+        r"PERFORM set_config('pyrate_limiter.answer', (\1)::text, true); RETURN;", text
+    )
     return (
         "BEGIN ISOLATION LEVEL READ COMMITTED; "
         f"DO $pyrate_limiter${text}$pyrate_limiter$; "
@@ -123,10 +125,12 @@ def find_or_make(link: Link, name: str, keyed: bool) -> Program[Place]:
         errors.DuplicateFunction,
     )
     refused = (errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction)
-    for tries_left in reversed(range(_TRIES)):
+    tries_left = _TRIES
+    while True:
         place = yield from _find(link, name, keyed)
         if place is not None and not any(place.missing):
             return place
+        tries_left -= 1
         try:
             yield from link.query(_statements(name, keyed, place))
         except races:
@@ -137,7 +141,6 @@ def find_or_make(link: Link, name: str, keyed: bool) -> Program[Place]:
             if place is None:
                 raise
             return place
-    return place
 
 
 def _find(link: Link, name: str, keyed: bool) -> Program[Place | None]:

@@ -62,9 +62,7 @@ class PostgresStateStore(StateStore):
         if not self.is_async:
             self._link.run(self._place())
 
-    def check(
-        self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int, weight: int
-    ) -> Any:
+    def check(self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int, weight: int) -> Any:
         """See `StateStore.check`."""
         return self._step(
             lambda record: record._step(algorithm, rates, record._observe(now, rates), weight)
@@ -109,9 +107,7 @@ class PostgresStateStore(StateStore):
 
         return self._step(settle)
 
-    def release(
-        self, algorithm: StateAlgorithm, rates: Sequence[Rate], item: RateItem
-    ) -> Any:
+    def release(self, algorithm: StateAlgorithm, rates: Sequence[Rate], item: RateItem) -> Any:
         """See `StateStore.release`."""
         return self._step(lambda record: record._release(algorithm, rates, item))
 

@@ -167,9 +167,7 @@ class Steps:
         ]
         return (yield from self._call(lambda _: self._text(place, "settle", arguments)))
 
-    def release(
-        self, name: str, weight: int, token: int | None, moment: int
-    ) -> Program[bool]:
+    def release(self, name: str, weight: int, token: int | None, moment: int) -> Program[bool]:
         """See ``sql/postgres_release.sql``."""
         place = yield from self.place()
         if not place.has_columns:
@@ -179,7 +177,7 @@ class Steps:
                 f"to_timestamp({moment} / 1000.0) LIMIT {weight})) RETURNING 1) "
                 "SELECT count(*) FROM gone"
             )
-            return row[0] != "0"
+            return bool(row[0] != "0")
         arguments = [*self._common(name, weight, token), str(moment)]
         answer = yield from self._call(lambda _: self._text(place, "release", arguments))
         return bool(answer[0])
