@@ -1,4 +1,4 @@
-"""One process of a fleet: ``python postgres_worker.py DSN TABLE KIND COUNT CALLS SECONDS LIMIT MS``.
+"""One process of a fleet: ``postgres_worker.py DSN TABLE KIND COUNT CALLS SECONDS LIMIT MS``.
 
 It runs with this library and with 4.5.1 alike, and prints what happened as JSON.
 """
@@ -42,8 +42,7 @@ def threads():
 
     def work(number):
         try:
-            for _ in range(CALLS):
-                results.append(call(limiter, number))
+            results.extend(call(limiter, number) for _ in range(CALLS))
         except Exception as error:  # noqa: BLE001 - it is told to the test
             errors.append(repr(error))
 
@@ -75,4 +74,4 @@ async def tasks():
 
 
 results, errors = asyncio.run(tasks()) if KIND == "tasks" else threads()
-print(json.dumps({"results": results, "errors": errors}))
+sys.stdout.write(json.dumps({"results": results, "errors": errors}))

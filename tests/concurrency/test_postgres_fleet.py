@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 import venv
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,8 @@ from tests import postgres_fixtures as postgres
 WORKER = Path(__file__).parent.parent / "postgres_worker.py"
 
 
-def start(table, kind, count, calls, seconds, limit, interval, python=sys.executable):
-    words = (count, calls, seconds, limit, interval)
+def start(table, kind, *words, python=sys.executable):
+    """The words are count, calls, seconds, limit and interval."""
     return subprocess.Popen(
         [python, WORKER, postgres.dsn(), table, kind, *map(str, words)],
         stdout=subprocess.PIPE,
@@ -74,7 +75,7 @@ def test_waiters_of_all_processes_are_served_in_the_order_of_arrival():
     moments = [at for at, _ in rows]
     arrivals = [at if claimed is None else claimed for at, claimed in rows]
     assert moments == sorted(moments)
-    overtaken = sum(later < earlier for earlier, later in zip(arrivals, arrivals[1:]))
+    overtaken = sum(later < earlier for earlier, later in pairwise(arrivals))
     assert overtaken <= len(rows) // 20  # one that was late all the same goes when it wakes
 
 
@@ -136,7 +137,7 @@ def published(tmp_path_factory):
 def test_a_mixed_fleet_holds_the_limit_together(published):
     table, limit = postgres.table(), 150
     fleet = [
-        start(table, "nonblocking", 3, 60, 0, limit, 3_600_000, python)
+        start(table, "nonblocking", 3, 60, 0, limit, 3_600_000, python=python)
         for python in (sys.executable, published, sys.executable, published)
     ]
     admitted = [sum(result[0] for result in finish(process)) for process in fleet]
@@ -152,7 +153,7 @@ def test_a_mixed_fleet_waits_together(published):
     table, limit, interval = postgres.table(), 20, 400
     fleet = [
         start(table, "retrying", 3, 12, 45, limit, interval),
-        start(table, "nonblocking", 3, 400, 0, limit, interval, published),
+        start(table, "nonblocking", 3, 400, 0, limit, interval, python=published),
     ]
     results = [finish(process) for process in fleet]
     assert all(admitted for admitted, _, _ in results[0])
@@ -162,13 +163,13 @@ def test_a_mixed_fleet_waits_together(published):
 
 def test_units_of_4_5_1_count_and_ours_are_seen_by_it(published):
     table = postgres.table()
-    old = finish(start(table, "nonblocking", 1, 3, 0, 10, 3_600_000, published))
+    old = finish(start(table, "nonblocking", 1, 3, 0, 10, 3_600_000, python=published))
     with postgres.pool() as pool:
         bucket = PostgresBucket(pool, table, [Rate(10, 3_600_000)])
         limiter = Limiter(bucket)
         assert sum(admitted for admitted, _, _ in old) == 3
         assert limiter.acquire("a", 3).remaining == 4
-        old = finish(start(table, "nonblocking", 1, 9, 0, 10, 3_600_000, published))
+        old = finish(start(table, "nonblocking", 1, 9, 0, 10, 3_600_000, python=published))
         assert sum(admitted for admitted, _, _ in old) == 4
         assert bucket.peek(0).name == "w0"
         assert not limiter.try_acquire("a", blocking=False)

@@ -193,7 +193,7 @@ class PostgresBucket(PostgresJudge):
         return then(self.check(item), wait)
 
     def settle(self, item: RateItem, now: int, patience_ms: int = 0) -> Any:
-        """See `AbstractBucket.settle`. It costs a round trip: somebody before may have been late."""
+        """See `AbstractBucket.settle`: a round trip, for somebody before may have been late."""
         stamp = item.timestamp
         if isinstance(stamp, ElsewhereStamp):
             fallback: Any = self._outage and self._outage.instead

@@ -100,7 +100,8 @@ class PostgresJudge(AbstractBucket):
     def _undo(self, item: RateItem) -> Any:
         async def undo(decision: Decision) -> None:
             if decision.allowed:
-                await self.release(item)
+                released: Any = self.release(item)
+                await released
 
         return undo
 
@@ -171,7 +172,7 @@ class PostgresJudge(AbstractBucket):
         now, clock = self._times(item.timestamp)
         token = int.from_bytes(os.urandom(8), "big") >> 1
         sent = time.monotonic()
-        terms = {
+        terms: dict[str, Any] = {
             "now": now,
             "clock": clock,
             "patience": patience_ms,
@@ -185,7 +186,7 @@ class PostgresJudge(AbstractBucket):
             )
         else:
             answer = yield from claim_by_policy(
-                self._steps, self._rates, self._algorithm, item.name, item.weight, token, terms
+                self._steps, self._rates, self._algorithm, item, token=token, terms=terms
             )
         return self._read(item, answer, token, sent, store=store, own_time=now is None)
 
@@ -193,8 +194,8 @@ class PostgresJudge(AbstractBucket):
         """The time of the item, and the reading of a clock that is not the server's."""
         clock = None
         if self._clock is not self._own_clock:
-            reading = self._clock.now()
-            clock = None if is_awaitable(reading) else int(reading)  # type: ignore[call-overload]
+            reading: Any = self._clock.now()
+            clock = None if is_awaitable(reading) else int(reading)
         return None if stamp.__class__ is Unread else int(stamp), clock
 
     def _read(
@@ -207,13 +208,13 @@ class PostgresJudge(AbstractBucket):
         store: bool,
         own_time: bool,
     ) -> Decision:
-        allowed, moment, failing, now, slack, remaining, newest = answer[:7]
+        allowed, moment, failing, now, slack, remaining, newest, *resets = answer
         received = time.monotonic()
         if own_time:
             self._offset = now - sent * 1000
         reset = None
-        if newest is None and len(answer) > 7:
-            reset = answer[7]
+        if resets:  # a policy of one's own knows it by itself
+            reset = resets[0]
         elif remaining is not None:
             live = remaining < self._rates[-1].limit
             reset = max(0, newest + self._rates.longest_ms + 1 - now) if live else 0

@@ -223,7 +223,7 @@ async def _run_async(program: Program[T]) -> T:
 
 
 async def uncancelled(work: Any, undo: Any = None) -> Any:
-    """Await ``work`` to its end. Where the caller is cancelled meanwhile, ``undo(result)`` follows."""
+    """Await ``work`` to its end; where the caller is cancelled meanwhile, ``undo(result)`` too."""
     import asyncio
 
     task = asyncio.ensure_future(work)

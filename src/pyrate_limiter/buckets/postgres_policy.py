@@ -20,13 +20,14 @@ def claim_by_policy(
     steps: Steps,
     rates: RateList,
     algorithm: LogAlgorithm,
-    name: str,
-    weight: int,
+    item: RateItem,
+    *,
     token: int,
     terms: dict[str, Any],
 ) -> Program[list[Any]]:
     """`Steps.claim` for any policy: the live units are loaded and judged as those in memory are."""
     place = yield from steps.place()
+    name, weight = item.name, item.weight
 
     def work(connection: Any, _again: bool) -> Program[list[Any]]:
         fetch = steps.link.fetch
@@ -48,16 +49,14 @@ def claim_by_policy(
         for stamp, units in rows or ():
             bucket._append(name, int(units), int(stamp))
         bucket._latest = now
-        item = RateItem(name, now, weight)
+        judged = RateItem(name, now, weight)
         if not terms["store"]:
-            decision = bucket.check(item)
+            decision = bucket.check(judged)
         else:
             patience = terms["patience"] if place.has_columns else 0
-            decision = bucket.claim(item, patience, terms["buffer"])
+            decision = bucket.claim(judged, patience, terms["buffer"])
             if decision.allowed:
-                yield from fetch(
-                    connection, _insert(place, steps, name, weight, item.timestamp, now, token)
-                )
+                yield from fetch(connection, _insert(place, steps, judged, now, token))
         yield from fetch(connection, "COMMIT")
         failing = decision.failing_rate
         retry = decision.retry_after_ms or 0
@@ -72,7 +71,8 @@ def claim_by_policy(
             decision.reset_after_ms,
         ]
 
-    return (yield from steps.link.transact(work))
+    answer: list[Any] = yield from steps.link.transact(work)
+    return answer
 
 
 def _mine(keyed: bool, name: str) -> str:
@@ -89,9 +89,8 @@ def _live_units(place: Place, keyed: bool, name: str, bound: int) -> str:
     )
 
 
-def _insert(
-    place: Place, steps: Steps, name: str, weight: int, moment: int, now: int, token: int
-) -> str:
+def _insert(place: Place, steps: Steps, item: RateItem, now: int, token: int) -> str:
+    name, weight, moment = item.name, item.weight, item.timestamp
     durable = "" if steps.is_durable else "SET LOCAL synchronous_commit = off; "
     columns, values = (
         "name, weight, item_timestamp",

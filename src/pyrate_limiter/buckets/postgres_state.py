@@ -171,7 +171,8 @@ class PostgresStateStore(StateStore):
                     return answer
                 yield from self._link.fetch(
                     connection,
-                    f"INSERT INTO {table} (key, record) VALUES ({key}, {literal(json.dumps(after))}) "
+                    f"INSERT INTO {table} (key, record) "
+                    f"VALUES ({key}, {literal(json.dumps(after))}) "
                     "ON CONFLICT (key) DO UPDATE SET record = EXCLUDED.record; COMMIT",
                 )
                 return answer
