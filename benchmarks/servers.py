@@ -27,7 +27,7 @@ def running(rows: Iterable[Row]) -> Iterator[None]:
         return
     from tests.postgres_server import PostgresServer
 
-    server = PostgresServer()
+    server = PostgresServer(fsync="on")
     os.environ[POSTGRES_DSN] = server.dsn
     try:
         yield

@@ -12,9 +12,14 @@ NOBODY = 65534  # the server refuses to run as root
 
 
 class PostgresServer:
-    """A server of its own in a temporary folder, reached over a Unix socket."""
+    """A server of its own in a temporary folder, reached over a Unix socket.
 
-    def __init__(self):
+    Args:
+        fsync: whether a commit reaches the disk; it need not, as long as the machine stays up.
+    """
+
+    def __init__(self, fsync="off"):
+        self._fsync = fsync
         self.folder = Path(tempfile.mkdtemp(prefix="pg", dir="/tmp"))
         self._data = self.folder / "data"
         self._as = {}
@@ -53,7 +58,7 @@ class PostgresServer:
         )
 
     def start(self):
-        settings = ("listen_addresses=", "max_connections=300", "fsync=off", "timezone=UTC")
+        settings = ("listen_addresses=", "max_connections=300", f"fsync={self._fsync}", "timezone=UTC")
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [self._home / "bin" / "postgres", "-D", self._data, "-k", self.folder]

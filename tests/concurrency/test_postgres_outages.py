@@ -301,3 +301,19 @@ def test_states_survive_killed_connections(server, pool):
         killer.join()
     assert 45 <= sum(got) <= 50  # a lost answer may stand for a unit that was taken
     assert bucket.count() == 50
+
+
+def test_a_waiter_goes_on_when_the_server_goes_away_while_it_sleeps(server, pool):
+    bucket = PostgresBucket(pool, postgres.table(), [Rate(1, 400)], on_error="deny")
+    limiter = Limiter(bucket)
+    assert ask(limiter)
+    got = []
+    waiter = threading.Thread(target=lambda: got.append(ask(limiter, timeout=20)))
+    waiter.start()
+    time.sleep(0.1)
+    server.stop()
+    try:
+        waiter.join(20)
+        assert got == [True]
+    finally:
+        server.start()

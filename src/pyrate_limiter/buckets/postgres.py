@@ -202,8 +202,7 @@ class PostgresBucket(PostgresJudge):
             return self._answer(ADMITTED)
         time_of_item = None if now.__class__ is Unread else int(now)
         program = self._settle_there(item, stamp, time_of_item, patience_ms)
-        run = self._link.run(program)
-        return uncancelled(run) if self.is_async else run
+        return self._run(self._guarded(program, ADMITTED))
 
     def release(self, item: RateItem) -> Any:
         """See `AbstractBucket.release`."""
@@ -212,9 +211,11 @@ class PostgresBucket(PostgresJudge):
         if isinstance(stamp, ElsewhereStamp):
             fallback: Any = self._outage and self._outage.instead
             return self._answer(fallback.release(item))
+        if isinstance(stamp, Unread):  # it was never judged
+            return self._answer(False)
         token = stamp.token if isinstance(stamp, Stamp) else None
-        run = self._link.run(self._steps.release(item.name, item.weight, token, int(stamp)))
-        return uncancelled(run) if self.is_async else run
+        program = self._steps.release(item.name, item.weight, token, int(stamp))
+        return self._run(self._guarded(program, False))
 
     def pause(self, item: RateItem, decision: Decision) -> float:
         """See `AbstractBucket.pause`."""

@@ -146,6 +146,16 @@ class PostgresJudge(AbstractBucket):
             outage.ends()
         return decision
 
+    def _guarded(self, program: Program[Any], instead: Any) -> Program[Any]:
+        """The program's result, or ``instead`` where the server is away and `on_error` decides."""
+        try:
+            return (yield from program)
+        except self._outages as error:
+            if self._outage is None or _is_closed(error):
+                raise
+            self._outage.begins(error)
+            return instead
+
     def _judge_elsewhere(
         self,
         outage: Outage,
