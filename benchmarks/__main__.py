@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.environments import OTHER, ROOT, build, environment
 from benchmarks.library import median
 from benchmarks.registry import Target, load_rows
+from benchmarks.servers import extras, running
 
 if TYPE_CHECKING:
     from benchmarks.registry import Row
@@ -33,8 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{row.name:<28} {row.title} [{row.unit}] {row.target or ''}")
         return 0
     _say("building the two environments")
-    pythons = build("filelock")
-    results = _run(chosen, pythons, options.repeats)
+    pythons = build(extras(chosen))
+    with running(chosen):
+        results = _run(chosen, pythons, options.repeats)
     lines = [_line(row, results[row.name]) for row in chosen]
     lines.append(_over_line(results))
     _print_table(lines)

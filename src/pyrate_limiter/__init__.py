@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from pyrate_limiter.buckets.in_memory_state import InMemoryStateStore
     from pyrate_limiter.buckets.mp_bucket import MultiprocessBucket
     from pyrate_limiter.buckets.mp_state import MultiprocessStateStore
+    from pyrate_limiter.buckets.postgres import PgQueries, PostgresBucket, PostgresKeys
+    from pyrate_limiter.buckets.postgres_state import PostgresStateStore
     from pyrate_limiter.buckets.sqlite_bucket import SQLiteBucket, SQLiteClock
     from pyrate_limiter.buckets.sqlite_queries import SQLiteQueries
     from pyrate_limiter.buckets.sqlite_state import SQLiteStateStore
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
         AbstractClock,
         MonotonicAsyncClock,
         MonotonicClock,
+        PostgresClock,
         WallClock,
     )
     from pyrate_limiter.errors import PyrateError, RateLimitExceeded
@@ -69,6 +72,11 @@ __all__ = [
     "MonotonicClock",
     "MultiprocessBucket",
     "MultiprocessStateStore",
+    "PgQueries",
+    "PostgresBucket",
+    "PostgresClock",
+    "PostgresKeys",
+    "PostgresStateStore",
     "PyrateError",
     "Rate",
     "RateItem",
@@ -109,8 +117,10 @@ _PLACES = {
         "buckets.sqlite_state": "SQLiteStateStore",
         "buckets.mp_bucket": "MultiprocessBucket",
         "buckets.mp_state": "MultiprocessStateStore",
+        "buckets.postgres": "PgQueries PostgresBucket PostgresKeys",
+        "buckets.postgres_state": "PostgresStateStore",
         "buckets.state_bucket": "StateBucket",
-        "clocks": "AbstractClock MonotonicAsyncClock MonotonicClock WallClock",
+        "clocks": "AbstractClock MonotonicAsyncClock MonotonicClock PostgresClock WallClock",
         "errors": "PyrateError RateLimitExceeded",
         "keyed": "KeyedBucketFactory",
         "limiter": "Limiter SingleBucketFactory",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Generator
 
 _NS = 1_000_000  # nanoseconds in a millisecond
 
@@ -70,3 +70,39 @@ class WallClock(AbstractClock):
     def seconds_until(self, moment: int) -> float:
         """See `AbstractClock.seconds_until`."""
         return (moment * _NS - time.time_ns()) / 1e9
+
+
+class PostgresClock(AbstractClock):
+    """Milliseconds since the Unix epoch, as the database server's clock has it.
+
+    Where the query fails, that is logged and this machine's own time is given.
+
+    Args:
+        pool: a ``psycopg_pool.ConnectionPool``; an ``AsyncConnectionPool`` makes `now` awaitable.
+    """
+
+    __slots__ = ("_link", "pool")
+
+    def __init__(self, pool: Any) -> None:
+        from pyrate_limiter.buckets.postgres_link import Link
+
+        self.pool: Any = pool
+        self._link = Link(pool)
+
+    def now(self) -> int | Awaitable[int]:
+        """See `AbstractClock.now`."""
+        return self._link.run(self._read())  # type: ignore[no-any-return]
+
+    def _read(self) -> Generator[Any, Any, int]:
+        try:
+            row = yield from self._link.query(
+                "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+            )
+            return int(row[0])
+        except Exception:
+            import logging
+
+            logging.getLogger("pyrate_limiter").exception(
+                "the Postgres server's clock cannot be read, using this machine's"
+            )
+            return self._get_wall_ms()

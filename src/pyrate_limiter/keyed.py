@@ -23,8 +23,8 @@ _RESCAN_SECONDS = 1.0  # after a look for idle keys that found none
 class KeyedStore(Protocol):
     """A place that keeps the buckets of all names by itself; `Limiter.per_key` takes one."""
 
-    def keyed_factory(self, rates: Rate | Sequence[Rate]) -> BucketFactory:
-        """The factory of its buckets."""
+    def keyed(self, rates: Rate | Sequence[Rate]) -> BucketFactory | AbstractBucket:
+        """The factory of its buckets, or one bucket that tells the names apart by itself."""
 
 
 class KeyedBucketFactory(BucketFactory):
@@ -65,7 +65,7 @@ class KeyedBucketFactory(BucketFactory):
 
     def wrap_item(self, name: str, weight: int = 1) -> RateItem | Awaitable[RateItem]:
         """Stamp an item with the time of its bucket."""
-        return then(self.bucket(name).now(), lambda now: RateItem(name, now, weight))
+        return then(self.bucket(name).stamp(), lambda now: RateItem(name, now, weight))
 
     def get(self, item: RateItem) -> AbstractBucket:
         """The bucket of the item's name."""

@@ -116,17 +116,15 @@ class Limiter:
 
         See `KeyedBucketFactory` for what the arguments mean, and for what happens at ``max_keys``.
         A ``bucket`` such as ``SQLiteBucket.per_key("limits.db")`` keeps all names in one place of
-        its own, in which case ``max_keys`` means nothing.
+        its own; then there is no bound on their number.
         """
-        factory: BucketFactory
-        keyed_factory = getattr(bucket, "keyed_factory", None)
-        if keyed_factory is not None:
-            factory = keyed_factory(rates)
-        else:
-            from pyrate_limiter.keyed import KeyedBucketFactory
+        keyed = getattr(bucket, "keyed", None)
+        if keyed is not None:
+            return cls(keyed(rates), buffer_ms, reserve_ahead=reserve_ahead)
+        from pyrate_limiter.keyed import KeyedBucketFactory
 
-            make: Any = bucket
-            factory = KeyedBucketFactory(rates, bucket=make, max_keys=max_keys)
+        make: Any = bucket
+        factory = KeyedBucketFactory(rates, bucket=make, max_keys=max_keys)
         return cls(factory, buffer_ms, reserve_ahead=reserve_ahead)
 
     def try_acquire(

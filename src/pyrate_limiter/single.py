@@ -27,7 +27,7 @@ class SingleBucketFactory(BucketFactory):
 
     def wrap_item(self, name: str, weight: int = 1) -> RateItem | Awaitable[RateItem]:
         """Stamp an item with the bucket's time."""
-        return then(self.bucket.now(), lambda now: RateItem(name, now, weight))
+        return then(self.bucket.stamp(), lambda now: RateItem(name, now, weight))
 
     def get(self, _: RateItem) -> AbstractBucket:
         """The bucket."""

@@ -100,7 +100,7 @@ def test_one_key_of_many_answers_as_a_log_in_memory(tmp_path, seed):
     rng, rates, clock = random.Random(seed), some_rates(seed), ManualClock(T)
     model = InMemoryBucket(rates)
     model._clock = clock
-    factories = [SQLiteBucket.per_key(tmp_path / "limits.db").keyed_factory(rates) for _ in "ab"]
+    factories = [SQLiteBucket.per_key(tmp_path / "limits.db").keyed(rates) for _ in "ab"]
     for factory in factories:
         factory._logs.clock = clock
 

@@ -55,7 +55,7 @@ class TestOneKey(BucketConformance):
 
     def make_bucket(self, rates):
         self.made += 1
-        factory = SQLiteBucket.per_key(self.path, f"t{self.made}").keyed_factory(rates)
+        factory = SQLiteBucket.per_key(self.path, f"t{self.made}").keyed(rates)
         self.factories.append(factory)
         return factory.bucket('it\'s a "key"')
 

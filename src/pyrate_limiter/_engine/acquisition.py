@@ -170,7 +170,7 @@ class Acquisition:
                 yield Turn(place)
                 if bucket.blocks:
                     place.leave()  # the others must not wait for a disk or a network
-                now = yield bucket.now()
+                now = yield bucket.stamp()
                 decision = yield _work(bucket, bucket.settle, item, now, terms.patience_ms())
                 delay = 0.0
         except GeneratorExit:

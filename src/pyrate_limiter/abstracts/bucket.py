@@ -104,6 +104,14 @@ class AbstractBucket(ABC):
         """The time on the bucket's clock, in ms."""
         return self._clock.now()
 
+    def stamp(self) -> int | Awaitable[int]:
+        """The time to write on a new item: `now`.
+
+        A bucket that reads its clock in the same step that admits the item may give an estimate
+        here, and correct it there.
+        """
+        return self.now()
+
     def put_decision(self, item: RateItem) -> Decision | Awaitable[Decision]:
         """`put`, with the wait as part of the answer."""
 

@@ -73,6 +73,10 @@ class BucketAsyncWrapper(AbstractBucket):
         """The bucket's time, as the bucket gives it."""
         return self.bucket.now()
 
+    def stamp(self) -> int | Awaitable[int]:
+        """See `AbstractBucket.stamp`."""
+        return self.bucket.stamp()
+
     async def put(self, item: RateItem) -> bool:
         """See `AbstractBucket.put`."""
         return bool(await self._call(self.bucket.put, item))

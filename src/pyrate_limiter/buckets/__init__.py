@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from pyrate_limiter.buckets.in_memory_state import InMemoryStateStore
     from pyrate_limiter.buckets.mp_bucket import MultiprocessBucket
     from pyrate_limiter.buckets.mp_state import MultiprocessStateStore
+    from pyrate_limiter.buckets.postgres import PgQueries, PostgresBucket, PostgresKeys
+    from pyrate_limiter.buckets.postgres_state import PostgresStateStore
     from pyrate_limiter.buckets.sqlite_bucket import SQLiteBucket
     from pyrate_limiter.buckets.sqlite_state import SQLiteStateStore
     from pyrate_limiter.buckets.state_bucket import StateBucket
@@ -20,6 +22,10 @@ _PLACES = {
     "SQLiteStateStore": "pyrate_limiter.buckets.sqlite_state",
     "MultiprocessBucket": "pyrate_limiter.buckets.mp_bucket",
     "MultiprocessStateStore": "pyrate_limiter.buckets.mp_state",
+    "PgQueries": "pyrate_limiter.buckets.postgres",
+    "PostgresBucket": "pyrate_limiter.buckets.postgres",
+    "PostgresKeys": "pyrate_limiter.buckets.postgres",
+    "PostgresStateStore": "pyrate_limiter.buckets.postgres_state",
     "StateBucket": "pyrate_limiter.buckets.state_bucket",
 }
 
@@ -28,6 +34,10 @@ __all__ = [
     "InMemoryStateStore",
     "MultiprocessBucket",
     "MultiprocessStateStore",
+    "PgQueries",
+    "PostgresBucket",
+    "PostgresKeys",
+    "PostgresStateStore",
     "SQLiteBucket",
     "SQLiteStateStore",
     "StateBucket",

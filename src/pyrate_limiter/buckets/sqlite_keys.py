@@ -42,7 +42,7 @@ class SQLiteKeys:
         self.source = source
         self.table = table
 
-    def keyed_factory(self, rates: Rate | Sequence[Rate]) -> SQLiteKeyedFactory:
+    def keyed(self, rates: Rate | Sequence[Rate]) -> SQLiteKeyedFactory:
         """What `Limiter.per_key` asks for."""
         return SQLiteKeyedFactory(rates, self)
 

@@ -1,0 +1,135 @@
+"""One table of PostgreSQL."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.library import HOUR_MS, median
+from benchmarks.registry import Answer, Target, expect, row
+from benchmarks.servers import POSTGRES_DSN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from benchmarks.library import Library
+
+LIVE = 100_000
+
+
+def _pool(size: int = 4) -> Any:
+    from psycopg_pool import ConnectionPool
+
+    pool = ConnectionPool(os.environ[POSTGRES_DSN], min_size=size, max_size=size, open=True)
+    pool.wait()
+    return pool
+
+
+def _bucket(lib: Library, pool: Any, limit: int, interval_ms: int = HOUR_MS) -> Any:
+    table = f"bench_{os.getpid()}_{time.monotonic_ns()}"
+    return lib.api.PostgresBucket(pool, table, [lib.api.Rate(limit, interval_ms)])
+
+
+def _wall_per_call(call: Callable[[], object], calls: int, chunks: int = 10) -> float:
+    found = []
+    for _ in range(chunks):
+        start = time.perf_counter()
+        for _ in range(calls // chunks):
+            call()
+        found.append((time.perf_counter() - start) / (calls // chunks) * 1e6)
+    return median(found)
+
+
+def _measure(lib: Library, live: int, calls: int, *, admitted: bool) -> Answer:
+    with _pool() as pool:
+        bucket = _bucket(lib, pool, live + (10 * calls if admitted else 0) or 10)
+        for _ in range(live // 5000):
+            expect(bucket.put(lib.api.RateItem("k", bucket.now(), 5000)), "not filled")
+        limiter = lib.api.Limiter(bucket)
+        if not admitted:
+            while limiter.try_acquire("k", blocking=False):
+                pass
+        before = bucket.count()
+        answers: list[Any] = []
+        value = _wall_per_call(
+            lambda: answers.append(limiter.try_acquire("k", blocking=False)), calls
+        )
+        expect(answers == [admitted] * len(answers), "wrong answers")
+        expect(bucket.count() - before == (len(answers) if admitted else 0), "wrong count")
+    return Answer(value)
+
+
+def _floor() -> Answer:
+    """One function call that locks, reads the clock and inserts; the commit does not wait."""
+    import psycopg
+
+    name = f"floor_{os.getpid()}"
+    with psycopg.connect(os.environ[POSTGRES_DSN], autocommit=True) as connection:
+        connection.execute(
+            f"CREATE TABLE {name} (at timestamptz); CREATE INDEX ON {name} (at); "
+            f"CREATE FUNCTION {name}() RETURNS bigint LANGUAGE plpgsql AS $$BEGIN "
+            "PERFORM pg_advisory_xact_lock(1); "
+            "PERFORM set_config('synchronous_commit', 'off', true); "
+            f"INSERT INTO {name} VALUES (clock_timestamp()); RETURN 1; END$$"
+        )
+        return Answer(
+            _wall_per_call(lambda: connection.execute(f"SELECT {name}()").fetchone(), 1000)
+        )
+
+
+@row("postgres-admitted", "Postgres, admitted", "us", Target(times=4), _floor)
+def admitted(lib: Library) -> Answer:
+    return _measure(lib, 0, 500, admitted=True)
+
+
+@row("postgres-denied", "Postgres, denied", "us", Target(times=4))
+def denied(lib: Library) -> Answer:
+    return _measure(lib, 0, 500, admitted=False)
+
+
+@row("postgres-live-admitted", "Postgres, 100 000 live rows, admitted", "us", Target(times=20))
+def live_admitted(lib: Library) -> Answer:
+    return _measure(lib, LIVE, 50, admitted=True)
+
+
+@row("postgres-live-denied", "Postgres, 100 000 live rows, denied", "us", Target(times=20))
+def live_denied(lib: Library) -> Answer:
+    return _measure(lib, LIVE, 50, admitted=False)
+
+
+def _in_threads(lib: Library, *, blocking: bool) -> tuple[float, list[Any]]:
+    with _pool(8) as pool:
+        limiter = lib.api.Limiter(_bucket(lib, pool, 10**6))
+        answers: list[Any] = []
+        each = 60
+
+        def work() -> None:
+            answers.extend([limiter.try_acquire("k", blocking=blocking) for _ in range(each)])
+
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        start = time.perf_counter()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return (time.perf_counter() - start) / (8 * each) * 1e6, answers
+
+
+@row("postgres-threads", "Postgres, 8 threads, blocking", "us", Target(times=4))
+def threads_blocking(lib: Library) -> Answer:
+    value, answers = _in_threads(lib, blocking=True)
+    expect(all(answers), "refused with room to spare")
+    return Answer(value)
+
+
+@row(
+    "postgres-threads-refused",
+    "Postgres, 8 threads, blocking=False, refused with room to spare",
+    "%",
+    Target(at_most=0),
+)
+def threads_refused(lib: Library) -> Answer:
+    _, answers = _in_threads(lib, blocking=False)
+    return Answer(100 * answers.count(False) / len(answers))

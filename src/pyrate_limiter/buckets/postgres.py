@@ -1,0 +1,292 @@
+"""The log in PostgreSQL: one limit for all programs that share the database."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from pyrate_limiter.abstracts.algorithm import (
+    ADMITTED,
+    Decision,
+    LogAlgorithm,
+    SlidingWindowLog,
+)
+from pyrate_limiter.abstracts.awaiting import then
+from pyrate_limiter.abstracts.bucket import AbstractBucket
+from pyrate_limiter.abstracts.checks import check_item, pad_ms
+from pyrate_limiter.abstracts.rate import Rate, RateItem
+from pyrate_limiter.buckets.outage import ElsewhereStamp, Outage
+from pyrate_limiter.buckets.postgres_judge import PostgresJudge, Stamp, Unread
+from pyrate_limiter.buckets.postgres_link import Link, driver, restored, uncancelled
+from pyrate_limiter.buckets.postgres_queries import Queries
+from pyrate_limiter.buckets.postgres_setup import advisory_lock_id
+from pyrate_limiter.buckets.postgres_steps import Steps, array
+from pyrate_limiter.clocks import PostgresClock
+from pyrate_limiter.errors import AlgorithmMismatch, WrongType
+from pyrate_limiter.utils import RateList, sorted_rates
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pyrate_limiter.buckets.postgres_link import Program
+
+__all__ = [
+    "ADMITTED",
+    "AbstractBucket",
+    "Decision",
+    "LogAlgorithm",
+    "PgQueries",
+    "PostgresBucket",
+    "PostgresClock",
+    "PostgresKeys",
+    "Queries",
+    "Rate",
+    "RateItem",
+    "advisory_lock_id",
+]
+
+PgQueries = Queries
+
+_PREFIX = "ratelimit___"
+_OUTAGE_SECONDS = 1.0  # without a connection for so long, `on_error` decides
+
+
+class PostgresBucket(PostgresJudge):
+    """A log of units in a table of PostgreSQL, shared by all who use the same table.
+
+    One acquisition is one round trip: the server locks, reads its clock, decides and stores in one
+    statement. Nothing is kept in the session. The table is ``ratelimit___`` and the lower-cased
+    name; it is made if it is missing, with an index and functions beside it. A role that may not
+    create anything can use a table that is there; where that has only the columns of 4.5.1, waiters
+    try again instead of being served in order.
+
+    Args:
+        pool: a ``psycopg_pool.ConnectionPool``; or an ``AsyncConnectionPool``, which makes the
+            bucket async. It stays the caller's: the bucket never closes it.
+        table: the table's name, without the prefix.
+        rates: the limits; all of them hold.
+        algorithm: a `LogAlgorithm`; `SlidingWindowLog` if left out. Any other is run in this
+            process, under the bucket's lock, which takes a few round trips.
+        durable: whether a commit waits for the disk. If not, a crash of the server may forget the
+            last fraction of a second.
+        on_error: what to do while the server cannot be reached: ``"raise"`` the driver's error,
+            ``"allow"`` or ``"deny"`` everything, or ask another bucket, given here.
+
+    Raises:
+        InvalidRateList: some rate of the list can never matter.
+        AlgorithmMismatch: the algorithm does not work on a log.
+        WrongType: the pool is no pool, or ``on_error`` is nothing of the above.
+        MissingDriver: psycopg is not installed.
+    """
+
+    is_async = False
+    blocks = True
+
+    def __init__(
+        self,
+        pool: Any,
+        table: str,
+        rates: Sequence[Rate],
+        algorithm: LogAlgorithm | None = None,
+        *,
+        durable: bool = False,
+        on_error: str | AbstractBucket = "raise",
+    ) -> None:
+        if algorithm is None:
+            algorithm = SlidingWindowLog()
+        elif not isinstance(algorithm, LogAlgorithm):
+            raise AlgorithmMismatch(algorithm, type(self).__name__, "a LogAlgorithm")
+        if not isinstance(table, str):
+            raise WrongType("table", table, "a string")
+        self.rates = rates
+        self._algorithm = algorithm
+        self.table = f"{_PREFIX}{table.lower()}"
+        where = f"Postgres table {self.table}"
+        self._outage = None if on_error == "raise" else Outage(on_error, where)
+        self.pool = pool
+        self._link = Link(pool)
+        self._steps = Steps(self._link, self.table, keyed=self._keyed, durable=durable)
+        if self._outage is not None:
+            self._steps.longest_wait = _OUTAGE_SECONDS
+        self._clock = self._own_clock = PostgresClock(pool)
+        self.failing_rate = None
+        self._learnt = None
+        self._full = {}
+        self._offset = None
+        self._flushes = 0
+        self.is_async = self._link.is_async
+        self.blocks = not self.is_async  # type: ignore[misc] # of this bucket
+        psycopg = driver()
+        self._outages = (
+            psycopg.OperationalError,
+            psycopg.InterfaceError,
+            psycopg.errors.ReadOnlySqlTransaction,
+        )
+        if not self.is_async:
+            self._guarded_setup()
+
+    def _guarded_setup(self) -> None:
+        try:
+            self._link.run(self._steps.place())
+        except self._outages as error:
+            if self._outage is None:
+                raise
+            self._outage.begins(error)
+
+    @property
+    def rates(self) -> RateList:
+        """See `AbstractBucket.rates`."""
+        return self._rates
+
+    @rates.setter
+    def rates(self, rates: Sequence[Rate]) -> None:
+        self._rates = sorted_rates(rates)
+        self._pads = array([pad_ms(rate.interval) for rate in self._rates])
+        self._full = {}
+
+    def stamp(self) -> Any:
+        """See `AbstractBucket.stamp`: the server's own reading replaces the estimate."""
+        if self._clock is not self._own_clock or type(self).now is not PostgresBucket.now:
+            return self.now()
+        offset = self._offset
+        return Unread(0 if offset is None else _local_ms() + offset)
+
+    def put(self, item: RateItem) -> Any:
+        """See `AbstractBucket.put`."""
+        check_item(item)
+        if item.weight == 0:
+            self.failing_rate = None
+            return self._answer(True)
+        return then(self._claim(item, look=False), _is_allowed)
+
+    def put_decision(self, item: RateItem) -> Any:
+        """See `AbstractBucket.put_decision`."""
+        return self.claim(item)
+
+    def claim(self, item: RateItem, patience_ms: int = 0, buffer_ms: int | None = None) -> Any:
+        """See `AbstractBucket.claim`."""
+        check_item(item)
+        if item.weight == 0:
+            self.failing_rate = None
+            return self.check(item)
+        return self._claim(item, patience_ms, buffer_ms)
+
+    def check(self, item: RateItem) -> Any:
+        """See `AbstractBucket.check`."""
+        check_item(item)
+        return self._claim(item, store=False)
+
+    def waiting(self, item: RateItem) -> Any:
+        """See `AbstractBucket.waiting`."""
+        learnt = self._learnt
+        if self.failing_rate is None:
+            return self._answer(0)
+        if learnt is not None and learnt[0] == item.weight:
+            moment = learnt[1]
+            return self._answer(-1 if moment is None else max(0, moment - item.timestamp))
+
+        def wait(decision: Decision) -> int:
+            if decision.allowed:
+                return 0
+            return -1 if decision.retry_after_ms is None else decision.retry_after_ms
+
+        return then(self.check(item), wait)
+
+    def settle(self, item: RateItem, now: int, patience_ms: int = 0) -> Any:
+        """See `AbstractBucket.settle`: a round trip, for somebody before may have been late."""
+        stamp = item.timestamp
+        if isinstance(stamp, ElsewhereStamp):
+            fallback: Any = self._outage and self._outage.instead
+            return self._answer(fallback.settle(item, fallback.now(), patience_ms))
+        if not isinstance(stamp, Stamp):
+            return self._answer(ADMITTED)
+        time_of_item = None if now.__class__ is Unread else int(now)
+        program = self._settle_there(item, stamp, time_of_item, patience_ms)
+        return self._run(self._guarded(program, ADMITTED))
+
+    def release(self, item: RateItem) -> Any:
+        """See `AbstractBucket.release`."""
+        self._full.clear()
+        stamp = item.timestamp
+        if isinstance(stamp, ElsewhereStamp):
+            fallback: Any = self._outage and self._outage.instead
+            return self._answer(fallback.release(item))
+        if isinstance(stamp, Unread):  # it was never judged
+            return self._answer(False)
+        token = stamp.token if isinstance(stamp, Stamp) else None
+        program = self._steps.release(item.name, item.weight, token, int(stamp))
+        return self._run(self._guarded(program, False))
+
+    def pause(self, item: RateItem, decision: Decision) -> float:
+        """See `AbstractBucket.pause`."""
+        stamp = item.timestamp
+        if isinstance(stamp, ElsewhereStamp) and self._outage is not None:
+            fallback: Any = self._outage.instead
+            return fallback.pause(item, decision)  # type: ignore[no-any-return]
+        if isinstance(stamp, Stamp) and self._clock is self._own_clock:
+            return max(0.0, stamp.due - time.monotonic())
+        return decision.wait_ms / 1000
+
+    def leak(self, current_timestamp: int | None = None) -> Any:
+        """See `AbstractBucket.leak`."""
+        if current_timestamp is None and self._clock is not self._own_clock:
+            return then(self.now(), self.leak)
+        bound, longest = current_timestamp, self._rates.longest_ms
+        if bound is not None:
+            bound = self._algorithm.leak_bound(self._rates, bound)
+        return self._run(self._steps.leak(bound, longest))
+
+    def flush(self) -> Any:
+        """See `AbstractBucket.flush`."""
+        self._full = {}
+        self._flushes += 1
+        self.failing_rate = None
+        return self._run(self._steps.flush())
+
+    def count(self) -> Any:
+        """See `AbstractBucket.count`."""
+        return self._run(self._steps.count())
+
+    def peek(self, index: int) -> Any:
+        """See `AbstractBucket.peek`."""
+        if index < 0:
+            return self._answer(None)
+
+        def unit(row: Any) -> RateItem | None:
+            return None if row is None else RateItem(restored(row[0] or ""), int(row[1]))
+
+        return then(self._run(self._steps.peek(index)), unit)
+
+    def _run(self, program: Program[Any]) -> Any:
+        run = self._link.run(program)
+        return uncancelled(run) if self.is_async else run
+
+    def close(self) -> None:
+        """Nothing: the pool is the caller's."""
+
+
+class PostgresKeys:
+    """For `Limiter.per_key`: every name is limited by itself, in one table, under its own lock.
+
+    The arguments are those of `PostgresBucket`, without the rates.
+    """
+
+    def __init__(self, pool: Any, table: str, **options: Any) -> None:
+        self._pool, self._table, self._options = pool, table, options
+
+    def keyed(self, rates: Rate | Sequence[Rate]) -> PostgresBucket:
+        """The bucket of all names, which tells them apart by itself."""
+        several = [rates] if isinstance(rates, Rate) else rates
+        return _KeyedPostgresBucket(self._pool, self._table, several, **self._options)
+
+
+class _KeyedPostgresBucket(PostgresBucket):
+    _keyed = True
+
+
+def _local_ms() -> float:
+    return time.monotonic() * 1000
+
+
+def _is_allowed(decision: Decision) -> bool:
+    return decision.allowed

@@ -1,0 +1,210 @@
+"""The table with its indexes and functions: found, or made, from many processes at once."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from functools import lru_cache
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pyrate_limiter.buckets.postgres_link import driver, literal
+
+if TYPE_CHECKING:
+    from pyrate_limiter.buckets.postgres_link import Link, Program
+
+_FOLDER = Path(__file__).with_name("sql")
+_COMMON = "p_lock bigint, p_durable boolean, p_name text, p_weight bigint, p_token bigint"
+_RATES = "p_limits bigint[], p_intervals bigint[]"
+PARAMETERS = {
+    "claim": f"{_COMMON}, {_RATES}, p_pads bigint[], p_now bigint, p_clock bigint, "
+    "p_patience bigint, p_buffer bigint, p_store boolean, p_look boolean, p_again boolean, "
+    "p_lock_ms bigint",
+    "settle": f"{_COMMON}, {_RATES}, p_now bigint, p_slack bigint, p_patience bigint",
+    "release": f"{_COMMON}, p_moment bigint",
+}
+_COLUMNS = ("at_ms", "seq", "claimed_ms", "token")
+_RETURN = re.compile(r"RETURN (ARRAY\[.*?\]::bigint\[\]);", re.DOTALL)
+_TRIES = 20
+_PROBE = """
+    SELECT n.nspname,
+      (SELECT string_agg(attname, E'\\n') FROM pg_attribute
+        WHERE attrelid = c.oid AND NOT attisdropped),
+      (SELECT string_agg(relname, E'\\n') FROM pg_index JOIN pg_class ON oid = indexrelid
+        WHERE indrelid = c.oid),
+      (SELECT string_agg(proname, E'\\n') FROM pg_proc
+        WHERE pronamespace = n.oid AND proname IN ({functions}))
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass({table})
+    """
+
+
+def quoted(name: str) -> str:
+    """An identifier in SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def advisory_lock_id(table: str) -> int:
+    """The advisory lock under which a table is created, the same as in 4.5.1."""
+    return zlib.crc32(table.encode()) & 0x7FFFFFFF
+
+
+@lru_cache(maxsize=256)
+def _body(step: str, table: str, keyed: bool) -> str:
+    """The PL/pgSQL of one step on one table, which is given as it stands in SQL."""
+    text = _read(step)
+    for part in ("adopt", "clean", "renumber"):
+        name = f"{part}_keyed" if part == "clean" and keyed else part
+        text = text.replace(f"@{part}@", _read(name).rstrip())
+    return text.replace("@mine@", "AND name = p_name" if keyed else "").replace("@table@", table)
+
+
+@lru_cache(maxsize=16)
+def _read(name: str) -> str:
+    return (_FOLDER / f"postgres_{name}.sql").read_text("utf-8")
+
+
+@lru_cache(maxsize=1024)
+def anonymous(step: str, table: str, keyed: bool) -> str:
+    """The same step for a role that may not create functions: its parameters are declared in it.
+
+    Returns:
+        Statements with a ``%s`` for each parameter.
+    """
+    parameters = PARAMETERS["claim" if step == "plain" else step].split(", ")
+    declared = " ".join(f"{parameter} := %s;" for parameter in parameters)
+    text = _body(step, table, keyed).replace("%", "%%")
+    text = text.replace("DECLARE", f"DECLARE {declared}", 1)
+    text = _RETURN.sub(
+        r"PERFORM set_config('pyrate_limiter.answer', (\1)::text, true); RETURN;", text
+    )
+    return (
+        "BEGIN ISOLATION LEVEL READ COMMITTED; "
+        f"DO $pyrate_limiter${text}$pyrate_limiter$; "
+        "SELECT current_setting('pyrate_limiter.answer')::bigint[]; COMMIT"
+    )
+
+
+class Place:
+    """Where a bucket's units are.
+
+    Attributes:
+        table: the table with its schema, as it stands in SQL.
+        functions: the function of each step; empty where the role may not create them.
+        has_columns: whether the table has more than the columns of 4.5.1.
+        missing: columns, indexes and functions that would have to be made.
+    """
+
+    __slots__ = ("functions", "has_columns", "missing", "schema", "table")
+
+    def __init__(self, schema: str, name: str, keyed: bool, found: list[set[str]]) -> None:
+        self.schema = quoted(schema)
+        self.table = f"{self.schema}.{quoted(name)}"
+        columns, indexes, functions = found
+        self.has_columns = columns.issuperset(_COLUMNS)
+        wanted = _functions(name, keyed)
+        self.missing = (
+            [column for column in _COLUMNS if column not in columns],
+            [label for label in _indexes(name, keyed) if label not in indexes],
+            [step for step, function in wanted.items() if function not in functions],
+        )
+        usable = self.has_columns and not self.missing[2]
+        self.functions = {}
+        if usable:
+            self.functions = {step: f"{self.schema}.{wanted[step]}" for step in wanted}
+
+
+def find_or_make(link: Link, name: str, keyed: bool) -> Program[Place]:
+    """Find the table with all that belongs to it, or make what is missing and may be made."""
+    errors = driver().errors
+    # Others make the same at the same time; 4.5.1 does not wait for its turn.
+    races = (
+        errors.UniqueViolation,
+        errors.DuplicateTable,
+        errors.DuplicateObject,
+        errors.DuplicateFunction,
+    )
+    refused = (errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction)
+    tries_left = _TRIES
+    while True:
+        place = yield from _find(link, name, keyed)
+        if place is not None and not any(place.missing):
+            return place
+        tries_left -= 1
+        try:
+            yield from link.query(_statements(name, keyed, place))
+        except races:
+            if not tries_left:
+                raise
+        except refused:
+            place = (yield from _find(link, name, keyed)) or place
+            if place is None:
+                raise
+            return place
+
+
+def _find(link: Link, name: str, keyed: bool) -> Program[Place | None]:
+    probe = _PROBE.format(
+        functions=", ".join(map(literal, _functions(name, keyed).values())),
+        table=literal(quoted(name)),
+    )
+    row = yield from link.query(probe)
+    if row is None:
+        return None
+    return Place(row[0], name, keyed, [set((found or "").split("\n")) for found in row[1:]])
+
+
+def _functions(name: str, keyed: bool) -> dict[str, str]:
+    """Each step's function. Another version of its text has another name."""
+    return {
+        step: f"pyrate_limiter_{step}_"
+        + blake2b((parameters + _body(step, name, keyed)).encode(), digest_size=8).hexdigest()
+        for step, parameters in PARAMETERS.items()
+    }
+
+
+def _indexes(name: str, keyed: bool) -> dict[str, str]:
+    key, kind = ("name, ", "keyed_") if keyed else ("", "")
+    indexes = {
+        f"timestampindex_{name.removeprefix('ratelimit___')}": "(item_timestamp)",
+        _index("token", name): "(token) WHERE claimed_ms IS NOT NULL",
+        _index("time", name): "(at_ms, seq)",
+        _index(f"{kind}seq", name): f"({key}seq)",
+        _index(f"{kind}time", name): f"({key}at_ms, seq)",
+        _index(f"{kind}foreign", name): f"({key}item_timestamp) WHERE at_ms IS NULL",
+    }
+    # An identifier has at most 63 bytes; the server cuts off what is longer.
+    return {
+        label.encode()[:63].decode("utf-8", "ignore"): columns for label, columns in indexes.items()
+    }
+
+
+def _statements(name: str, keyed: bool, place: Place | None) -> str:
+    made = [f"BEGIN; SELECT pg_advisory_xact_lock({advisory_lock_id(name)});"]
+    if place is None:
+        made.append(
+            f"CREATE TABLE IF NOT EXISTS {quoted(name)} "
+            "(name VARCHAR, weight SMALLINT, item_timestamp TIMESTAMP, "
+            "at_ms BIGINT, seq BIGINT, claimed_ms BIGINT, token BIGINT);"
+        )
+    else:
+        columns, indexes, functions = place.missing
+        if columns:
+            added = ", ".join(f"ADD COLUMN IF NOT EXISTS {column} BIGINT" for column in columns)
+            made.append(f"ALTER TABLE {place.table} {added};")
+        wanted = _indexes(name, keyed)
+        made += [
+            f"CREATE INDEX IF NOT EXISTS {quoted(label)} ON {place.table} {wanted[label]};"
+            for label in indexes
+        ]
+        made += [
+            f"CREATE FUNCTION {place.schema}.{_functions(name, keyed)[step]} ({PARAMETERS[step]}) "
+            "RETURNS bigint[] LANGUAGE plpgsql SET enable_seqscan = off "
+            f"AS $pyrate_limiter${_body(step, place.table, keyed)}$pyrate_limiter$;"
+            for step in functions
+        ]
+    return " ".join([*made, "COMMIT"])
+
+
+def _index(kind: str, name: str) -> str:
+    return f"pyrate_limiter_{kind}_{blake2b(name.encode(), digest_size=8).hexdigest()}"

@@ -1,0 +1,66 @@
+-- One acquisition on a table that has only the columns of 4.5.1, for a role that may not add ours:
+-- stores the units now or not at all. Answers as postgres_claim.sql does.
+DECLARE
+  v_clock bigint; v_now bigint; v_newest bigint; v_leaves bigint; v_fits bigint;
+  v_failing int; v_count bigint; v_remaining bigint; v_store boolean;
+BEGIN
+  IF p_lock_ms > 0 THEN
+    PERFORM set_config('lock_timeout', p_lock_ms::text, true);
+  END IF;
+  LOCK TABLE @table@ IN ROW EXCLUSIVE MODE;
+  PERFORM pg_advisory_xact_lock(p_lock);
+  v_clock := coalesce(p_clock, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint);
+  v_now := coalesce(p_now, v_clock);
+  SELECT floor(extract(epoch FROM item_timestamp::timestamptz) * 1000)::bigint INTO v_newest
+    FROM @table@ WHERE true @mine@ ORDER BY item_timestamp DESC LIMIT 1;
+  IF v_newest > v_now THEN
+    IF v_newest - v_now <= p_intervals[1] OR v_clock BETWEEN v_newest AND v_newest + 59999 THEN
+      v_now := v_newest;
+    ELSE
+      UPDATE @table@
+        SET item_timestamp = item_timestamp - (v_newest - v_now) * interval '1 millisecond'
+        WHERE true @mine@;
+      v_newest := v_now;
+    END IF;
+  END IF;
+  v_fits := v_now;
+  IF p_weight > 0 THEN
+    FOR i IN 1 .. cardinality(p_limits) LOOP
+      SELECT floor(extract(epoch FROM item_timestamp::timestamptz) * 1000)::bigint
+        + p_intervals[i] + 1 INTO v_leaves
+        FROM @table@ WHERE item_timestamp >= to_timestamp((v_now - p_intervals[i]) / 1000.0) @mine@
+        ORDER BY item_timestamp DESC OFFSET p_limits[i] - p_weight LIMIT 1;
+      IF v_leaves > v_now THEN
+        v_failing := coalesce(v_failing, i);
+        v_fits := greatest(v_fits, v_leaves);
+      END IF;
+    END LOOP;
+  END IF;
+  v_store := p_store AND v_failing IS NULL;
+  IF v_store THEN
+    IF NOT p_durable THEN
+      PERFORM set_config('synchronous_commit', 'off', true);
+    END IF;
+    INSERT INTO @table@ (name, weight, item_timestamp)
+      SELECT p_name, least(p_weight, 32767), to_timestamp(v_now / 1000.0)
+      FROM generate_series(1, p_weight);
+    v_newest := v_now;
+    IF random() * 256 < p_weight THEN
+      DELETE FROM @table@ WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM @table@ WHERE item_timestamp
+          < to_timestamp((v_now - p_intervals[cardinality(p_intervals)]) / 1000.0)
+        ORDER BY item_timestamp DESC OFFSET 1024 LIMIT 1024 + 2 * p_weight
+      ));
+    END IF;
+  END IF;
+  IF p_look THEN
+    FOR i IN 1 .. cardinality(p_limits) LOOP
+      SELECT count(*) INTO v_count FROM @table@
+        WHERE item_timestamp >= to_timestamp((v_now - p_intervals[i]) / 1000.0) @mine@;
+      v_remaining := least(v_remaining, greatest(0, p_limits[i] - v_count));
+    END LOOP;
+  END IF;
+  RETURN ARRAY[
+    (v_failing IS NULL)::int, v_fits, coalesce(v_failing, 0), v_now, 0, v_remaining, v_newest
+  ]::bigint[];
+END

@@ -1,0 +1,195 @@
+"""Many processes on one table: the limit is held together, and nobody is refused with room."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+import venv
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from pyrate_limiter import Limiter, PostgresBucket, PostgresKeys, Rate
+from tests import postgres_fixtures as postgres
+
+WORKER = Path(__file__).parent.parent / "postgres_worker.py"
+
+
+def start(table, kind, *words, python=sys.executable):
+    """The words are count, calls, seconds, limit and interval."""
+    return subprocess.Popen(
+        [python, WORKER, postgres.dsn(), table, kind, *map(str, words)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process):
+    output, _ = process.communicate(timeout=50)
+    assert process.returncode == 0
+    answer = json.loads(output)
+    assert answer["errors"] == []
+    return answer["results"]
+
+
+def stamps(table):
+    """When each unit was stored, in ms."""
+    return [
+        row[0]
+        for row in postgres.execute(
+            "SELECT (extract(epoch FROM item_timestamp::timestamptz) * 1000)::bigint "
+            f"FROM ratelimit___{table} ORDER BY 1"
+        )
+    ]
+
+
+def assert_kept(units, limit, interval):
+    over = [
+        (earlier, later)
+        for earlier, later in zip(units, units[limit:])
+        if later - earlier <= interval
+    ]
+    assert over == []
+
+
+@pytest.mark.parametrize(("kind", "count", "calls"), [("blocking", 8, 6), ("tasks", 100, 1)])
+def test_four_processes_keep_to_the_limit_and_all_are_served(kind, count, calls):
+    table, limit, interval = postgres.table(), 60, 300
+    fleet = [start(table, kind, count, calls, 45, limit, interval) for _ in range(4)]
+    results = [result for process in fleet for result in finish(process)]
+    assert len(results) == 4 * count * calls
+    assert all(admitted for admitted, _, _ in results)
+    units = stamps(table)
+    assert len(units) == len(results)
+    assert_kept(units, limit, interval)
+
+
+def test_waiters_of_all_processes_are_served_in_the_order_of_arrival():
+    table = postgres.table()
+    fleet = [start(table, "ordered", 8, 3, 45, 20, 200) for _ in range(4)]
+    for process in fleet:
+        finish(process)
+    rows = postgres.execute(f"SELECT at_ms, claimed_ms FROM ratelimit___{table} ORDER BY seq")
+    moments = [at for at, _ in rows]
+    arrivals = [at if claimed is None else claimed for at, claimed in rows]
+    assert moments == sorted(moments)
+    overtaken = sum(later < earlier for earlier, later in pairwise(arrivals))
+    assert overtaken <= len(rows) // 20  # one that was late all the same goes when it wakes
+
+
+def test_nobody_is_refused_while_there_is_room():
+    table = postgres.table()
+    fleet = [start(table, "nonblocking", 8, 12, 0, 300, 3_600_000) for _ in range(4)]
+    results = [result for process in fleet for result in finish(process)]
+    assert len(results) == 384
+    assert sum(admitted for admitted, _, _ in results) == 300
+
+
+def test_connections_that_are_killed_lose_nothing():
+    table, limit = postgres.table(), 200
+    fleet = [start(table, "nonblocking", 4, 60, 0, limit, 3_600_000) for _ in range(2)]
+    over = threading.Event()
+
+    def kill():
+        while not over.wait(0.03):
+            postgres.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE "
+                "'%pyrate_limiter_claim%' AND pid <> pg_backend_pid() ORDER BY random() LIMIT 1"
+            )
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        results = [result for process in fleet for result in finish(process)]
+    finally:
+        over.set()
+        killer.join()
+    assert sum(admitted for admitted, _, _ in results) == limit
+    assert len(stamps(table)) == limit
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """An interpreter that has 4.5.1."""
+    home = tmp_path_factory.mktemp("published")
+    venv.create(home, with_pip=True)
+    python = home / "bin" / "python"
+    subprocess.run(
+        [
+            python,
+            "-m",
+            "pip",
+            "install",
+            "-q",
+            "--disable-pip-version-check",
+            "pyrate-limiter==4.5.1",
+            "psycopg[binary,pool]",
+        ],
+        check=True,
+        stdout=sys.stderr,
+    )
+    return python
+
+
+@pytest.mark.timeout(180)
+def test_a_mixed_fleet_holds_the_limit_together(published):
+    table, limit = postgres.table(), 150
+    fleet = [
+        start(table, "nonblocking", 3, 60, 0, limit, 3_600_000, python=python)
+        for python in (sys.executable, published, sys.executable, published)
+    ]
+    admitted = [sum(result[0] for result in finish(process)) for process in fleet]
+    assert sum(admitted) <= limit
+    # 4.5.1 refuses while it cannot have the lock; whoever is left over takes the rest.
+    rest = finish(start(table, "nonblocking", 1, limit, 0, limit, 3_600_000))
+    assert sum(admitted) + sum(result[0] for result in rest) == limit
+    assert len(stamps(table)) == limit
+
+
+@pytest.mark.timeout(180)
+def test_a_mixed_fleet_waits_together(published):
+    table, limit, interval = postgres.table(), 20, 400
+    fleet = [
+        start(table, "retrying", 3, 12, 45, limit, interval),
+        start(table, "nonblocking", 3, 400, 0, limit, interval, python=published),
+    ]
+    results = [finish(process) for process in fleet]
+    assert all(admitted for admitted, _, _ in results[0])
+    assert any(admitted for admitted, _, _ in results[1])
+    assert_kept(stamps(table), limit, interval)
+
+
+def test_units_of_4_5_1_count_and_ours_are_seen_by_it(published):
+    table = postgres.table()
+    old = finish(start(table, "nonblocking", 1, 3, 0, 10, 3_600_000, python=published))
+    with postgres.pool() as pool:
+        bucket = PostgresBucket(pool, table, [Rate(10, 3_600_000)])
+        limiter = Limiter(bucket)
+        assert sum(admitted for admitted, _, _ in old) == 3
+        assert limiter.acquire("a", 3).remaining == 4
+        old = finish(start(table, "nonblocking", 1, 9, 0, 10, 3_600_000, python=published))
+        assert sum(admitted for admitted, _, _ in old) == 4
+        assert bucket.peek(0).name == "w0"
+        assert not limiter.try_acquire("a", blocking=False)
+        assert [bucket.peek(place).name for place in (0, 4, 6, 7)] == ["w0", "a", "a", "w0"]
+
+
+def test_names_are_limited_by_themselves_and_do_not_wait_for_each_other():
+    table = postgres.table()
+    with postgres.pool(size=4) as pool:
+        keys = PostgresKeys(pool, table)
+        limiter = Limiter.per_key(Rate(2, 60_000), bucket=keys)
+        assert [limiter.try_acquire("a", blocking=False) for _ in range(3)] == [True, True, False]
+        assert limiter.try_acquire("b", 2, blocking=False)
+        assert limiter.check("a").remaining == 0
+        assert limiter.check("c").remaining == 2
+        bucket = limiter.bucket_factory.bucket
+        with pool.connection() as holder:  # somebody is at work on "a"
+            holder.execute("SELECT pg_advisory_xact_lock(" + bucket._steps.lock("a") + ")")
+            began = time.monotonic()
+            assert limiter.try_acquire("d", blocking=False)
+            assert not limiter.try_acquire("a", 2, timeout=0.2)
+            assert 0.15 < time.monotonic() - began < 10
+        assert bucket.count() == 5

