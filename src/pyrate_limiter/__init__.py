@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     )
     from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
     from pyrate_limiter.buckets.in_memory_state import InMemoryStateStore
+    from pyrate_limiter.buckets.redis_bucket import RedisBucket
+    from pyrate_limiter.buckets.redis_keys import RedisKeys
+    from pyrate_limiter.buckets.redis_state import RedisStateStore
     from pyrate_limiter.buckets.state_bucket import StateBucket
     from pyrate_limiter.clocks import (
         AbstractClock,
@@ -62,6 +65,9 @@ __all__ = [
     "Rate",
     "RateItem",
     "RateLimitExceeded",
+    "RedisBucket",
+    "RedisKeys",
+    "RedisStateStore",
     "SingleBucketFactory",
     "SlidingWindowLog",
     "StateAlgorithm",
@@ -88,6 +94,9 @@ _PLACES = {
         "abstracts.wrappers": "BucketAsyncWrapper",
         "buckets.in_memory_bucket": "InMemoryBucket",
         "buckets.in_memory_state": "InMemoryStateStore",
+        "buckets.redis_bucket": "RedisBucket",
+        "buckets.redis_keys": "RedisKeys",
+        "buckets.redis_state": "RedisStateStore",
         "buckets.state_bucket": "StateBucket",
         "clocks": "AbstractClock MonotonicAsyncClock MonotonicClock WallClock",
         "errors": "PyrateError RateLimitExceeded",

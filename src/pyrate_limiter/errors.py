@@ -218,3 +218,30 @@ class TooManyKeys(PyrateError, RuntimeError):
         )
         self.name: str = name
         self.max_keys: int = max_keys
+
+
+class MissingDriver(PyrateError, ImportError):
+    """A backend needs a package that is not installed.
+
+    Attributes:
+        package: what is missing.
+        extra: the extra of this distribution that brings it.
+    """
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f'{package} is not installed; it comes with: pip install "pyrate-limiter[{extra}]"'
+        )
+        self.package: str = package
+        self.extra: str = extra
+
+
+class NoRedisImplementation(PyrateError, TypeError):
+    """An algorithm cannot run inside Redis."""
+
+    def __init__(self, algorithm: object) -> None:
+        super().__init__(
+            f"{type(algorithm).__name__} has no Redis implementation; use a local store instead, or "
+            "give it a redis_script() that does what its step() does"
+        )
+        self.algorithm: object = algorithm

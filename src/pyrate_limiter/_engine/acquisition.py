@@ -151,7 +151,7 @@ class Acquisition:
             try:
                 yield Pause(bucket.pause(item, decision) + place.delay)
                 yield Turn(place)
-                if bucket.blocks:
+                if bucket.blocks or bucket.is_async:
                     place.leave()  # the others must not wait for a disk or a network
                 now = yield bucket.now()
                 decision = yield _work(bucket, bucket.settle, item, now, terms.patience_ms())
