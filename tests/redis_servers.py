@@ -52,7 +52,8 @@ class RedisServer:
         folder = Path(self.folder.name)
         config = folder / "redis.conf"
         config.write_text(
-            f"port {self.port}\nbind 127.0.0.1\ndir {folder}\nsave \"\"\nappendonly no\n" + self.config
+            f'port {self.port}\nbind 127.0.0.1\ndir {folder}\nsave ""\nappendonly no\n'
+            + self.config
         )
         command = [binary(), str(config), *self.options]
         if self.mode == "sentinel":

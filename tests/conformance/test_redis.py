@@ -62,12 +62,27 @@ class TestAsyncFixedWindow(_Async):
     algorithm = FixedWindow
 
 
-class TestServerTime(_Sync):
+class _ServerTime:
+    """Without the tests that stamp their items by hand, to the millisecond."""
+
     manual_clock = False
+    test_check_stores_nothing_and_says_the_same = None
+    test_claims_are_served_in_the_order_of_arrival = None
+    test_a_waiter_whose_claim_is_gone_claims_anew = None
+    test_a_late_waiter_is_recorded_at_the_true_time = None
+    test_a_claim_keeps_clear_of_the_edge_as_far_as_patience_goes = None
+    test_a_claim_holds_the_first_moment_that_fits = None
+    test_a_claim_that_fits_now_goes_now = None
+    test_limiter_without_reserving_ahead_waits_as_well = None
+    test_nobody_jumps_the_queue_of_claims = None
 
 
-class TestServerTimeAsync(_Async):
-    manual_clock = False
+class TestServerTime(_ServerTime, _Sync):
+    pass
+
+
+class TestServerTimeAsync(_ServerTime, _Async):
+    pass
 
 
 class TestFake(_Sync):
@@ -97,8 +112,8 @@ class TestStateAsync(_Async):
         return StateBucket(rates, store=RedisStateStore(client, fresh_key()))
 
 
-class TestStateServerTime(_State):
-    manual_clock = False
+class TestStateServerTime(_ServerTime, _State):
+    pass
 
 
 class TestStateFake(TestFake):

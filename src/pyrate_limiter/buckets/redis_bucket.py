@@ -59,7 +59,9 @@ class _Claim:
     def __init__(self, name: str, weight: int, uid: str) -> None:
         self.name, self.weight, self.uid = name, weight, uid
         self.wait: int | None = 0  # as in the names of the members; None: not known
-        self.due = self.late = 0.0  # on the monotonic clock: when to go, and from when on it is late
+        self.due = self.late = (
+            0.0  # on the monotonic clock: when to go, and from when on it is late
+        )
         self.ask = False
         self.fallback: RateItem | None = None
 
@@ -219,7 +221,9 @@ class RedisBucket(AbstractBucket):
     @rates.setter
     def rates(self, rates: Sequence[Rate]) -> None:
         self._rates = sorted_rates(rates)
-        numbers = [number for limit, interval, _ in self._rates.bounds for number in (limit, interval)]
+        numbers = [
+            number for limit, interval, _ in self._rates.bounds for number in (limit, interval)
+        ]
         self._header = (_KINDS[_kind(self._algorithm)], len(self._rates), *numbers)
         self._full = self._learnt = None
 
@@ -459,8 +463,7 @@ class RedisBucket(AbstractBucket):
             verdict = self._fallback.settle(claim.fallback, clock, patience_ms)
             return (yield verdict) if is_awaitable(verdict) else verdict  # type: ignore[return-value]
         sent = time.monotonic()
-        on_time = now <= item.timestamp if self._chosen else sent <= claim.late
-        if on_time and not claim.ask:
+        if not self._chosen and not claim.ask and sent <= claim.late:
             return ADMITTED
         wait, claim.wait = claim.wait, None
         step = ("settle", claim.name, claim.uid, claim.weight, min(patience_ms, _PATIENT_MS), wait)
@@ -472,7 +475,7 @@ class RedisBucket(AbstractBucket):
         if verdict:
             item._note = None
             return self._refuse(claim.weight, sent, time_there, verdict, further, free, reset)
-        claim.wait = wait
+        claim.wait = 0 if slack > 0 else wait
         if further:
             item.timestamp = time_there + further
             self._placed(claim, sent, further, slack)
@@ -504,9 +507,7 @@ class RedisBucket(AbstractBucket):
             return 0
         return answer[1]
 
-    def _without(
-        self, item: RateItem, patience_ms: int, pad: int
-    ) -> Generator[Any, Any, Decision]:
+    def _without(self, item: RateItem, patience_ms: int, pad: int) -> Generator[Any, Any, Decision]:
         """Answer while the server is away. A patience of -1 only looks."""
         policy = self._server.outage.policy
         if policy == "allow":
@@ -549,7 +550,9 @@ def _checked(algorithm: LogAlgorithm) -> LogAlgorithm:
             getattr(type(algorithm), name, None) is not getattr(stock, name, None)
         )
         if own and not name.startswith("_"):
-            raise AlgorithmMismatch(algorithm, "RedisBucket", f"{expected}, not one with its own {name}")
+            raise AlgorithmMismatch(
+                algorithm, "RedisBucket", f"{expected}, not one with its own {name}"
+            )
     return algorithm
 
 

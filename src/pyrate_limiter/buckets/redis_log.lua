@@ -16,7 +16,8 @@
 --     leak
 -- Reply: the time, then five numbers for each step:
 --   claim, settle: the rate that refused or 0; ms until it fits, -1 for never; ms between the
---     earliest moment and the one given, -1 for "ask again then"; units left; ms until all is over
+--     earliest moment and the one given, -1 for "ask again then" (settle: 1 where the claim was
+--     gone); units left; ms until all is over
 --   others: how many units are gone; four zeros
 local key, call = KEYS[1], redis.call
 local stamp, clock = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -184,7 +185,11 @@ function steps.settle(step)
   local wait = step.b
   local prefix = step.name .. ':' .. step.id .. (wait > 0 and '-' .. text(wait) or '')
   local stored = tonumber(call('ZSCORE', key, prefix .. ':1') or nil)
-  if not stored then return 0, 0, 0 end
+  if not stored then -- flushed, or dropped as too old: it is claimed anew
+    step.b = 0
+    local verdict, further, slack = steps.claim(step)
+    return verdict, further, further == 0 and 1 or slack
+  end
   remove(step, wait)
   local fits, failing = next_fit(math.max(now, stored), step.weight)
   if fits == stored or fits <= now then

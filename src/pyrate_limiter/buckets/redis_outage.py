@@ -13,7 +13,15 @@ from pyrate_limiter.errors import WrongType
 _FIRST_PAUSE = 0.1  # seconds before the server is probed again
 _LONGEST_PAUSE = 5.0
 # How the errors begin that Redis gives while it cannot store anything, in scripts too.
-_UNABLE = ("OOM ", "READONLY ", "MISCONF ", "NOREPLICAS ", "MASTERDOWN ", "CLUSTERDOWN ", "LOADING ")
+_UNABLE = (
+    "OOM ",
+    "READONLY ",
+    "MISCONF ",
+    "NOREPLICAS ",
+    "MASTERDOWN ",
+    "CLUSTERDOWN ",
+    "LOADING ",
+)
 
 _log = logging.getLogger("pyrate_limiter")
 
@@ -74,7 +82,9 @@ class Outage:
             self._pause = min(_LONGEST_PAUSE, 2 * self._pause) or _FIRST_PAUSE
             self._next_probe = time.monotonic() + self._pause
         if begins:
-            _log.warning("Redis is away, going on without it: on_error=%r", self.policy, exc_info=error)
+            _log.warning(
+                "Redis is away, going on without it: on_error=%r", self.policy, exc_info=error
+            )
 
     def answered(self) -> None:
         """The server is there."""

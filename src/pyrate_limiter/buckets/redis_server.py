@@ -221,4 +221,3 @@ def _driver_errors() -> Any:
     except ImportError as error:
         raise MissingDriver("redis", "redis") from error
     return exceptions
-

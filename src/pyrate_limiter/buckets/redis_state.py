@@ -188,7 +188,12 @@ class RedisStateStore(StateStore):
         return (stamp, weight, ttl, len(rates), *algorithm.redis_args(rates))
 
     def _ask(
-        self, script: Script, header: tuple[Any, ...], *more: Any, patience_ms: int = 0, undo: Any = None
+        self,
+        script: Script,
+        header: tuple[Any, ...],
+        *more: Any,
+        patience_ms: int = 0,
+        undo: Any = None,
     ) -> Generator[Any, Any, list[Any]]:
         server = self._server
         if not server.outage.may_try():
@@ -214,7 +219,12 @@ class RedisStateStore(StateStore):
         return Decision(rates[0], self._server.outage.retry_ms())
 
     def _check(
-        self, script: Script, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int, weight: int
+        self,
+        script: Script,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        now: int,
+        weight: int,
     ) -> Generator[Any, Any, Decision]:
         try:
             answer = yield from self._ask(script, self._header(algorithm, rates, now, weight))
@@ -287,8 +297,7 @@ class RedisStateStore(StateStore):
         self, algorithm: StateAlgorithm, rates: Sequence[Rate], item: RateItem, now: int | None
     ) -> Generator[Any, Any, Decision]:
         note: _Note | None = item._note
-        on_time = time.monotonic() <= note.late if note and now is None else (now or 0) <= item.timestamp
-        if note is None or on_time:
+        if note is None or (now is None and time.monotonic() <= note.late):
             return ADMITTED
         header = self._header(algorithm, rates, now, note.weight)
         try:
@@ -312,9 +321,7 @@ class RedisStateStore(StateStore):
             return False
         return True
 
-    def _read(
-        self, algorithm: StateAlgorithm, rates: Sequence[Rate]
-    ) -> Generator[Any, Any, State]:
+    def _read(self, algorithm: StateAlgorithm, rates: Sequence[Rate]) -> Generator[Any, Any, State]:
         fields = [f"tat{number + 1}" for number in range(len(rates))]
         stored = yield Command(self._server.limit(), "hmget", self.key, fields)
         if any(value is None for value in stored):
