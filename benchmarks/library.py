@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import time
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 HOUR_MS = 3_600_000
-
-RETURN_S = 0.0005
-"""How much later than it is admitted a call may come back; more than that counts as over."""
 
 
 class Library:
@@ -107,12 +106,60 @@ def most_in_any_window(times: Sequence[float], interval: float) -> int:
     return most
 
 
-def over_limit(times: Sequence[float], limit: int, interval: float) -> tuple[int, str]:
-    """Units over the limit in the worst window, and what the times say to the letter.
+class Moments:
+    """When each call was admitted: when it last woke, or last read the clock, before it came back.
 
-    The times are those at which calls came back. One that came back late stands too close to those
-    behind it, so a window that is `RETURN_S` shorter has to be over as well.
+    The time at which it comes back is no measure: a busy machine interrupts a call for
+    milliseconds on its way back. A library that goes by a time read before it slept is found out,
+    for then the moment of waking counts.
+
+    Args:
+        lib: the library.
+        limiter: one with a single bucket on the stock clock.
     """
-    over = max(0, most_in_any_window(times, interval - RETURN_S) - limit)
-    strict = most_in_any_window(times, interval)
-    return over, f"fullest window {strict} of {limit}, by the times at which calls came back"
+
+    def __init__(self, lib: Library, limiter: Any) -> None:
+        # A context variable has a value of its own in each thread and in each task.
+        self._last: ContextVar[float] = ContextVar("last")
+        self.admitted: list[float] = []
+        self.returned: list[float] = []
+        note = self._note
+
+        class Watched(lib.api.MonotonicClock):  # type: ignore[misc,name-defined]
+            def now(self) -> int:
+                now: int = super().now()
+                note()
+                return now
+
+        limiter.buckets()[0]._clock = Watched()
+        self._watch_sleep(importlib.import_module("pyrate_limiter.limiter"))
+
+    def came_back(self) -> None:
+        """Note, in the caller, that its call was admitted."""
+        self.returned.append(time.perf_counter())
+        self.admitted.append(self._last.get())
+
+    def over(self, limit: int, interval: float) -> tuple[int, str]:
+        """Units over the limit in the worst window, and the same by when the calls came back."""
+        most = most_in_any_window(self.admitted, interval)
+        returned = most_in_any_window(self.returned, interval)
+        detail = f"fullest window {most} of {limit}; {returned} by the times of return"
+        return max(0, most - limit), detail
+
+    def _note(self) -> None:
+        self._last.set(time.perf_counter())
+
+    def _watch_sleep(self, module: Any) -> None:
+        sleep, sleep_async = module.sleep, asyncio.sleep
+
+        def watched(seconds: float) -> None:
+            sleep(seconds)
+            self._note()
+
+        async def watched_async(delay: float, result: Any = None) -> Any:
+            slept = await sleep_async(delay, result)
+            self._note()
+            return slept
+
+        module.sleep = watched
+        asyncio.sleep = watched_async  # type: ignore[assignment] # for this process only

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.floors import ExactLog
-from benchmarks.library import HOUR_MS, over_limit
+from benchmarks.library import HOUR_MS, Moments
 from benchmarks.registry import Answer, Target, expect, row
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def refused_with_room(lib: Library) -> Answer:
 def _paced(lib: Library, buffer_ms: int | None) -> Answer:
     limiter = lib.limiter(lib.api.Rate(LIMIT, INTERVAL_MS), buffer_ms)
     left = list(range(UNITS))
-    times: list[float] = []
+    moments = Moments(lib, limiter)
 
     def work() -> None:
         while True:
@@ -95,13 +95,13 @@ def _paced(lib: Library, buffer_ms: int | None) -> Answer:
             except IndexError:
                 return
             limiter.try_acquire("k")
-            times.append(time.perf_counter())
+            moments.came_back()
 
     start = time.perf_counter()
     _in_threads(4, work)
-    expect(len(times) == UNITS, "calls that did not come back")
-    over, detail = over_limit(times, LIMIT, INTERVAL_MS / 1000)
-    return Answer((max(times) - start) / IDEAL_S, over, detail)
+    expect(len(moments.returned) == UNITS, "calls that did not come back")
+    over, detail = moments.over(LIMIT, INTERVAL_MS / 1000)
+    return Answer((max(moments.returned) - start) / IDEAL_S, over, detail)
 
 
 @row(

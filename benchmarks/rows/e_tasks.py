@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.library import median, over_limit
+from benchmarks.library import Moments, median
 from benchmarks.registry import Answer, Target, expect, row
 
 if TYPE_CHECKING:
@@ -67,15 +67,15 @@ def free_key(lib: Library) -> Answer:
 def thousand_tasks(lib: Library) -> Answer:
     async def measure() -> Answer:
         limiter = lib.limiter(lib.api.Rate(LIMIT, INTERVAL_MS), 0)
-        times: list[float] = []
+        moments = Moments(lib, limiter)
 
         async def call() -> None:
             expect(await limiter.try_acquire_async("k"), "a waiter was refused")
-            times.append(time.perf_counter())
+            moments.came_back()
 
         start = time.perf_counter()
         await asyncio.gather(*(call() for _ in range(TASKS)))
-        over, detail = over_limit(times, LIMIT, INTERVAL_MS / 1000)
-        return Answer((max(times) - start) / IDEAL_S, over, detail)
+        over, detail = moments.over(LIMIT, INTERVAL_MS / 1000)
+        return Answer((max(moments.returned) - start) / IDEAL_S, over, detail)
 
     return asyncio.run(measure())

@@ -48,6 +48,7 @@ __all__ = [
     "RateItem",
     "SingleBucketFactory",
     "combined_lock",
+    "sleep",
 ]
 
 

@@ -261,6 +261,6 @@ class FixedWindowMachine(LogMachine):
 
 
 TestSlidingWindowLog = LogMachine.TestCase
-TestSlidingWindowLog.settings = settings(max_examples=80, stateful_step_count=30)
+TestSlidingWindowLog.settings = settings(stateful_step_count=30)
 TestFixedWindow = FixedWindowMachine.TestCase
-TestFixedWindow.settings = settings(max_examples=80, stateful_step_count=30)
+TestFixedWindow.settings = settings(stateful_step_count=30)

@@ -166,6 +166,6 @@ def line_of(bucket: AbstractBucket) -> Line:
         return Line()
 
 
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch - it is the operating system's affair
     # The threads that stood in line are not in the child.
     os.register_at_fork(after_in_child=_lines.clear)

@@ -90,7 +90,8 @@ class ClaimQueue:
 
     def _replay(self, algorithm: StateAlgorithm, rates: Sequence[Rate]) -> State:
         """The state after all claims, each moved to where it fits behind those before it."""
-        self._claims.sort(key=lambda claim: claim.at)
+        # Of one moment, those who have gone come first: nobody can push them back any more.
+        self._claims.sort(key=lambda claim: (claim.at, not claim.gone))
         state = self._before
         for claim in self._claims:
             state, at = _charged(claim, state, algorithm, rates)

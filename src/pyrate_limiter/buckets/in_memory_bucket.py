@@ -168,14 +168,14 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
         """See `AbstractBucket.settle`."""
         name, weight = item.name, item.weight
         with self._lock:
-            now = self._observe(now)
+            now = self._latest = self._observe(now)
             stamp = item.timestamp - self._stepped
             own = self._before(stamp + 1)
             if own == self._base or self._stamp(own) != stamp:
                 # Flushed, or so late that it has expired and was dropped.
                 self._expect(stamp, -weight, now)
                 item.timestamp = now
-                return self.claim(item, patience_ms)
+                return self.claim(item, patience_ms, 0)
             moment, failing = max(now, stamp), None
             for _ in range(ROUNDS):
                 fits, short = self._next_departure(moment, weight)

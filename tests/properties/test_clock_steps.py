@@ -1,0 +1,153 @@
+"""Clocks that step back and jump ahead, stamps that arrive in the wrong order.
+
+The promise: a step may cost one interval of strictness. It neither refuses everybody until the
+clock has caught up, nor lets more than one further limit through.
+"""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from pyrate_limiter import FixedWindow, InMemoryBucket, Rate, RateItem, StateBucket
+from pyrate_limiter.testing import ManualClock
+
+YEAR = 365 * 24 * 3600 * 1000
+STEPS = st.sampled_from([1, 3, 9, 10, 11, 30, 45, 1000, YEAR])
+RATES = [[Rate(3, 10)], [Rate(2, 10), Rate(4, 40)]]
+
+
+class SteppingClockMachine(RuleBasedStateMachine):
+    @initialize(rates=st.sampled_from(RATES), start=st.sampled_from([10**12, 10**12 + 7]))
+    def start(self, rates, start):
+        self.clock = ManualClock(start)
+        self.bucket = self.make(rates)
+        self.bucket._clock = self.clock
+        self.rates = rates
+        self.true = 0  # time that nobody can step
+        self.went = []  # (true time, steps so far)
+        self.steps = 0
+        # An interval, one more where the last one left while the clock was back, and what a step
+        # may amount to before it is one.
+        self.longest_wait = 2 * (rates[-1].interval + 1) + rates[0].interval
+
+    def make(self, rates):
+        return InMemoryBucket(rates)
+
+    def pass_ms(self, ms):
+        self.true += ms
+        self.clock.advance(ms)
+
+    @rule(ms=st.integers(1, 15))
+    def advance(self, ms):
+        self.pass_ms(ms)
+
+    @rule(ms=STEPS)
+    def step_back(self, ms):
+        self.steps += 1
+        self.clock.set(self.clock.ms - ms)
+        self.put(1)  # a step that nobody sees before the clock has caught up never happened
+
+    @rule(ms=STEPS)
+    def jump_ahead(self, ms):
+        self.steps += 1
+        self.clock.set(self.clock.ms + ms)
+
+    @rule(weight=st.integers(1, 2))
+    def put(self, weight):
+        item = RateItem("a", self.clock.ms, weight)
+        if self.bucket.put(item):
+            self.went += [(self.true, self.steps)] * weight
+        else:
+            assert 0 < self.bucket.waiting(item) <= self.longest_wait
+
+    @rule(weight=st.integers(1, 2))
+    def nobody_is_refused_until_the_clock_has_caught_up(self, weight):
+        self.pass_ms(self.longest_wait)
+        assert self.bucket.put(RateItem("a", self.clock.ms, weight))
+        self.went += [(self.true, self.steps)] * weight
+
+    @rule(weight=st.integers(1, 2))
+    def claim_and_leave_on_time(self, weight):
+        item = RateItem("a", self.clock.ms, weight)
+        decision = self.bucket.claim(item, 1 << 50, 0)
+        while decision.wait_ms:
+            assert decision.wait_ms <= self.longest_wait
+            self.pass_ms(decision.wait_ms)
+            decision = self.bucket.settle(item, self.clock.ms, 1 << 50)
+        self.went += [(self.true, self.steps)] * weight
+
+    @rule(weight=st.integers(1, 2), ms=STEPS, ahead=st.booleans())
+    def the_clock_steps_while_somebody_waits(self, weight, ms, ahead):
+        item = RateItem("a", self.clock.ms, weight)
+        decision = self.bucket.claim(item, 1 << 50, 0)
+        rounds = 0
+        while decision.wait_ms:
+            self.pass_ms(decision.wait_ms)
+            if not rounds:
+                self.steps += 1
+                self.clock.set(self.clock.ms + (ms if ahead else -ms))
+            decision = self.bucket.settle(item, self.clock.ms, 1 << 50)
+            assert decision.wait_ms <= self.longest_wait
+            rounds += 1
+            assert rounds < 5
+        self.went += [(self.true, self.steps)] * weight
+
+    @invariant()
+    def each_step_lets_one_further_limit_through_at_the_most(self):
+        for rate in getattr(self, "went", ()) and self.rates:
+            limit = self.allowance(rate)
+            for last, (end, steps) in enumerate(self.went):
+                for first, (begin, steps_before) in enumerate(self.went[: last + 1]):
+                    if end - begin <= rate.interval:
+                        assert last - first < limit * (1 + steps - steps_before)
+
+    def allowance(self, rate):
+        return rate.limit
+
+
+class SteppingStateMachine(SteppingClockMachine):
+    def make(self, rates):
+        return StateBucket(rates, clock=self.clock)
+
+    def allowance(self, rate):
+        return 2 * rate.limit  # a burst, and what comes in again in an interval
+
+
+class SteppingWindowMachine(SteppingClockMachine):
+    def make(self, rates):
+        return InMemoryBucket(rates, FixedWindow())
+
+    def allowance(self, rate):
+        return 2 * rate.limit  # at the end of a window, and at the beginning of the next
+
+
+TestSlidingWindowLog = SteppingClockMachine.TestCase
+TestSlidingWindowLog.settings = settings(stateful_step_count=30)
+TestGCRA = SteppingStateMachine.TestCase
+TestGCRA.settings = settings(stateful_step_count=30)
+TestFixedWindow = SteppingWindowMachine.TestCase
+TestFixedWindow.settings = settings(stateful_step_count=30)
+
+
+@pytest.mark.parametrize("make", [InMemoryBucket, StateBucket])
+@given(stamps=st.lists(st.integers(0, 9), min_size=1, max_size=30))
+def test_stamps_in_any_order_within_an_interval_never_pass_the_limit(make, stamps):
+    bucket = make([Rate(5, 100)])
+    admitted = [stamp for stamp in stamps if bucket.put(RateItem("a", stamp))]
+    assert len(admitted) == min(5, len(stamps))
+
+
+@pytest.mark.parametrize("make", [InMemoryBucket, StateBucket])
+def test_an_older_stamp_that_arrives_second_is_not_refused_for_being_late(make):
+    bucket = make([Rate(5, 100)])
+    assert bucket.put(RateItem("a", 1000))
+    assert bucket.put(RateItem("b", 990))
+    assert bucket.put(RateItem("c", 901))
+
+
+@pytest.mark.parametrize("make", [InMemoryBucket, StateBucket])
+def test_a_jump_of_a_year_and_back_refuses_nobody(make):
+    bucket = make([Rate(2, 1000)])
+    for now in (0, YEAR, 1, YEAR, 2):
+        assert bucket.put(RateItem("a", now))
