@@ -1,7 +1,7 @@
 """One process of a fleet on one Redis key; also run by the Python of an older release.
 
-Arguments, as JSON: url, key, limit, interval, calls, threads or tasks, shift (ms that this process's
-clock is off), blocking, reserve_ahead. It prints, as JSON, the outcome of each call.
+Arguments, as JSON: url, key, limit, interval, calls, threads or tasks, shift (by how many ms this
+process's clock is off), blocking, reserve_ahead. It prints, as JSON, the outcome of each call.
 """
 
 import asyncio
@@ -28,6 +28,7 @@ def limiter_on(bucket, given):
 
 def run_threads(given) -> list[bool]:
     import redis
+
     from pyrate_limiter import Rate, RedisBucket
 
     client = redis.Redis.from_url(given["url"])
@@ -52,6 +53,7 @@ def run_threads(given) -> list[bool]:
 
 async def run_tasks(given) -> list[bool]:
     import redis.asyncio
+
     from pyrate_limiter import Rate, RedisBucket
 
     client = redis.asyncio.Redis.from_url(given["url"])

@@ -241,7 +241,7 @@ class NoRedisImplementation(PyrateError, TypeError):
 
     def __init__(self, algorithm: object) -> None:
         super().__init__(
-            f"{type(algorithm).__name__} has no Redis implementation; use a local store instead, or "
-            "give it a redis_script() that does what its step() does"
+            f"{type(algorithm).__name__} has no Redis implementation; use a local store instead, "
+            "or give it a redis_script() that does what its step() does"
         )
         self.algorithm: object = algorithm

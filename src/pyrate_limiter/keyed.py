@@ -31,8 +31,8 @@ class KeyedBucketFactory(BucketFactory):
 
     Args:
         rates: the limits that each name is held to.
-        bucket: makes a bucket from a list of rates: a bucket class, or any function. Where it has a
-            method ``for_name(rates, name)``, as `RedisKeys` has, that is asked instead. Only a bucket
+        bucket: makes a bucket from a list of rates: a bucket class, or any function. Where it has
+            a method ``for_name(rates, name)``, as `RedisKeys`, that is asked. Only a bucket
             that has `retire`, as `InMemoryBucket` and `StateBucket` do, is ever dropped.
         max_keys: how many buckets there may be at a time.
 

@@ -10,8 +10,16 @@ import redis.asyncio
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from pyrate_limiter import InMemoryBucket, Limiter, Rate, RateItem, RedisBucket, RedisKeys
-from pyrate_limiter import RedisStateStore, StateBucket
+from pyrate_limiter import (
+    InMemoryBucket,
+    Limiter,
+    Rate,
+    RateItem,
+    RedisBucket,
+    RedisKeys,
+    RedisStateStore,
+    StateBucket,
+)
 from tests.redis_servers import RedisServer, async_client, wait_until
 
 ERRORS = (redis.ConnectionError, redis.TimeoutError)
@@ -136,7 +144,12 @@ def test_a_fallback_bucket_limits_meanwhile(server, client):
     fallback = InMemoryBucket([Rate(2, 60_000)])
     limiter = Limiter(make(client, on_error=fallback))
     server.stop()
-    assert [limiter.try_acquire("a", blocking=False) for _ in range(4)] == [True, True, False, False]
+    assert [limiter.try_acquire("a", blocking=False) for _ in range(4)] == [
+        True,
+        True,
+        False,
+        False,
+    ]
     assert fallback.count() == 2
     fallback.rates = [Rate(2, 200)]
     assert limiter.try_acquire("a")  # a claim on the fallback
@@ -231,7 +244,7 @@ def test_cancelled_waiters_give_their_claims_back(server):
         limiter = Limiter(bucket)
         assert await limiter.try_acquire_async("a")
         tasks = [asyncio.ensure_future(limiter.try_acquire_async("a")) for _ in range(20)]
-        while await bucket.count() < 21:
+        while await bucket.count() < 21:  # noqa: ASYNC110 - Redis tells nobody
             await asyncio.sleep(0.01)
         for task in tasks:
             task.cancel()

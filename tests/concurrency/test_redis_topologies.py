@@ -12,8 +12,15 @@ from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.cluster import RedisCluster
 from redis.sentinel import Sentinel
 
-from pyrate_limiter import FixedWindow, Limiter, Rate, RedisBucket, RedisKeys, RedisStateStore
-from pyrate_limiter import StateBucket
+from pyrate_limiter import (
+    FixedWindow,
+    Limiter,
+    Rate,
+    RedisBucket,
+    RedisKeys,
+    RedisStateStore,
+    StateBucket,
+)
 from tests.redis_servers import RedisServer, answers, wait_until
 
 SLOTS = 16_384
@@ -63,7 +70,10 @@ def test_buckets_and_stores_work_on_a_cluster(cluster):
             assert takes_three(Limiter(RedisBucket([RATE], client, key(), algorithm=FixedWindow())))
             assert takes_three(Limiter(StateBucket([RATE], store=RedisStateStore(client, key()))))
         limiter = Limiter.per_key(RATE, bucket=RedisKeys(client, "{tag}:"))
-        assert [limiter.try_acquire(n, blocking=False) for n in "aaaab"] == [True] * 3 + [False, True]
+        assert [limiter.try_acquire(n, blocking=False) for n in "aaaab"] == [True] * 3 + [
+            False,
+            True,
+        ]
         assert Limiter(RedisBucket([Rate(1, 100)], client, key())).try_acquire("a", timeout=5)
     finally:
         client.close()

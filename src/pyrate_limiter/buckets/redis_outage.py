@@ -26,7 +26,7 @@ _UNABLE = (
 _log = logging.getLogger("pyrate_limiter")
 
 
-class Down(Exception):  # noqa: N818 - it never leaves the package
+class Down(Exception):
     """The server is away, and the policy is to go on without it."""
 
 

@@ -7,7 +7,7 @@ import inspect
 import time
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyrate_limiter.buckets.redis_calls import Lanes, run_within
 from pyrate_limiter.buckets.redis_outage import Outage
@@ -15,9 +15,10 @@ from pyrate_limiter.clocks import AbstractClock
 from pyrate_limiter.errors import MissingDriver, WrongType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Coroutine, Generator
 
-    Program = Generator[Any, Any, Any]
+    T = TypeVar("T")
+    Program = Generator[Any, Any, T]
 
 _NS = 1_000_000  # nanoseconds in a millisecond
 
@@ -54,6 +55,7 @@ class Request:
         key: str,
         header: tuple[Any, ...],
         steps: list[Any],
+        *,
         limit: float | None,
         orphaned: Callable[[list[int]], Request | None],
         width: int = 6,
@@ -71,7 +73,7 @@ class Request:
 class Command:
     """A call of one of the client's methods."""
 
-    __slots__ = ("args", "limit", "options", "method")
+    __slots__ = ("args", "limit", "method", "options")
 
     def __init__(self, limit: float | None, method: str, *args: Any, **options: Any) -> None:
         self.limit = limit
@@ -140,32 +142,32 @@ class Server:
             return seconds if self.call_timeout is None else min(seconds, self.call_timeout)
         return self.call_timeout
 
-    def run(self, program: Program) -> Any:
+    def run(self, program: Program[T]) -> T | Coroutine[Any, Any, T]:
         """Run a program to its end, or return the coroutine that does, for an async client."""
         return self._run_async(program) if self.is_async else self._run(program)
 
-    def _run(self, program: Program) -> Any:
+    def _run(self, program: Program[T]) -> T:
         answer: Any = None
         error: BaseException | None = None
         while True:
             try:
                 step = program.send(answer) if error is None else program.throw(error)
             except StopIteration as done:
-                return done.value
+                return done.value  # type: ignore[no-any-return]
             answer = error = None
             try:
                 answer = self._ask(step)
             except BaseException as raised:  # noqa: BLE001 - the program has to know
                 error = raised
 
-    async def _run_async(self, program: Program) -> Any:
+    async def _run_async(self, program: Program[T]) -> T:
         answer: Any = None
         error: BaseException | None = None
         while True:
             try:
                 step = program.send(answer) if error is None else program.throw(error)
             except StopIteration as done:
-                return done.value
+                return done.value  # type: ignore[no-any-return]
             answer = error = None
             try:
                 if isinstance(step, Request):

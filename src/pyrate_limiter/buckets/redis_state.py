@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.abstracts.algorithm import ADMITTED, GCRA, Decision, StateAlgorithm
@@ -152,15 +153,13 @@ class RedisStateStore(StateStore):
         patience_ms: int,
     ) -> Decision | Awaitable[Decision]:
         """See `StateStore.settle`. It asks the server only where the waiter is late."""
-        del patience_ms
-        return self._server.run(self._settle(algorithm, rates, item, now))
+        return self._server.run(self._settle(algorithm, rates, item, now, patience_ms))
 
     def settle_at(
         self, algorithm: StateAlgorithm, rates: Sequence[Rate], item: RateItem, patience_ms: int
     ) -> Decision | Awaitable[Decision]:
         """See `StateStore.settle_at`."""
-        del patience_ms
-        return self._server.run(self._settle(algorithm, rates, item, None))
+        return self._server.run(self._settle(algorithm, rates, item, None, patience_ms))
 
     def release(
         self, algorithm: StateAlgorithm, rates: Sequence[Rate], item: RateItem
@@ -201,7 +200,13 @@ class RedisStateStore(StateStore):
         sent = time.time_ns()
         try:
             answer: list[Any] = yield Request(
-                script, self.key, header, list(more), server.limit(patience_ms), undo or _nothing, 0
+                script,
+                self.key,
+                header,
+                list(more),
+                limit=server.limit(patience_ms),
+                orphaned=undo or _nothing,
+                width=0,
             )
         except Exception as error:
             if server.outage.covers(error):
@@ -239,8 +244,7 @@ class RedisStateStore(StateStore):
         rates: Sequence[Rate],
         item: RateItem,
         stamp: int | None,
-        patience_ms: int,
-        buffer_ms: int,
+        *more: int,
     ) -> Generator[Any, Any, Decision]:
         script, weight = _script_of(algorithm), item.weight
         if not _claims(algorithm):
@@ -252,12 +256,14 @@ class RedisStateStore(StateStore):
                 return None
             times = [*answer[_STEP + len(rates) :], *answer[_STEP : _STEP + len(rates)]]
             limit = self._server.call_timeout
-            return Request(script, self.key, header, ["release", 0, 0, *times], limit, _nothing, 0)
+            steps = ["release", 0, 0, *times]
+            return Request(script, self.key, header, steps, limit=limit, orphaned=_nothing, width=0)
 
         sent = time.monotonic()
-        more = ("claim", min(patience_ms, _PATIENT_MS), buffer_ms)
+        patience_ms, buffer_ms = more
+        step = ("claim", min(patience_ms, _PATIENT_MS), buffer_ms)
         try:
-            answer = yield from self._ask(script, header, *more, patience_ms=patience_ms, undo=undo)
+            answer = yield from self._ask(script, header, *step, patience_ms=patience_ms, undo=undo)
         except Down:
             return self._without(rates)
         failing, wait, now, slack = answer[:_STEP]
@@ -294,16 +300,20 @@ class RedisStateStore(StateStore):
         return Decision(rates[failing], None if wait < 0 else wait, 0, remaining, reset)
 
     def _settle(
-        self, algorithm: StateAlgorithm, rates: Sequence[Rate], item: RateItem, now: int | None
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        item: RateItem,
+        now: int | None,
+        patience_ms: int,
     ) -> Generator[Any, Any, Decision]:
         note: _Note | None = item._note
         if note is None or (now is None and time.monotonic() <= note.late):
             return ADMITTED
         header = self._header(algorithm, rates, now, note.weight)
-        try:
-            yield from self._ask(_script_of(algorithm), header, "settle", 0, 0)
-        except Down:
-            pass
+        script = _script_of(algorithm)
+        with suppress(Down):
+            yield from self._ask(script, header, "settle", 0, 0, patience_ms=max(patience_ms, 50))
         return ADMITTED
 
     def _release(
