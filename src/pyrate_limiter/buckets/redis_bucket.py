@@ -37,7 +37,6 @@ __all__ = [
 ]
 
 _STOCK = SlidingWindowLog()
-_KINDS = {SlidingWindowLog: "sliding", FixedWindow: "fixed"}
 
 
 class LuaScript:
@@ -196,10 +195,9 @@ class RedisBucket(RedisSteps):
     @rates.setter
     def rates(self, rates: Sequence[Rate]) -> None:
         self._rates = sorted_rates(rates)
-        numbers = [
-            number for limit, interval, _ in self._rates.bounds for number in (limit, interval)
-        ]
-        self._header = (_KINDS[_kind(self._algorithm)], len(self._rates), *numbers)
+        numbers = [f"{limit} {interval}" for limit, interval, _ in self._rates.bounds]
+        sliding = int(_kind(self._algorithm) is SlidingWindowLog)
+        self._header = f"{sliding} {' '.join(numbers)}"
         self._full = self._learnt = None
 
     def straight(self) -> Callable[[str, int], bool | None] | None:

@@ -199,9 +199,12 @@ class Lane:
             replies = await self._together(calls)
         else:
             replies = [await _outcome(self._alone(*call)) for call in calls]
-        for entries, reply in zip(groups.values(), replies):
+        for entries, given in zip(groups.values(), replies):
+            reply = given
             if isinstance(reply, asyncio.CancelledError):
                 raise reply
+            if not isinstance(reply, (list, Exception)):
+                reply = [int(word) for word in reply.split()]
             self._deliver(entries, reply)
 
     @staticmethod

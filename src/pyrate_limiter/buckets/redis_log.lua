@@ -6,32 +6,77 @@
 -- wait; otherwise it is a leftover of a clock that has stepped back, or of a writer whose clock
 -- is fast.
 --
--- ARGV: the stamp to judge by, '' for the server's clock; the caller's clock, '' likewise;
---   'sliding' or 'fixed'; the number of rates, then the limit and the interval of each;
---   then six for each step: kind, name, id, weight and two of its own:
+-- ARGV: a line of numbers: the stamp to judge by, '~' for the server's clock; the caller's clock,
+--   '~' likewise; 1 for sliding windows, 0 for fixed ones; then limit and interval of each rate.
+--   Then three for each step: a line of kind, weight and two numbers of its own; name; id:
 --     claim    patience (-1: only look), pad (-1: 5 % of the interval that is short, at most 50)
 --     settle   patience, the wait in the claim's members
 --     release  the wait in the members
 --     forget   drop what is stored under the id, claimed or not
 --     leak
--- Reply: the time, then five numbers for each step:
+-- Reply: a line of numbers: the time, then five for each step:
 --   claim, settle: the rate that refused or 0; ms until it fits, -1 for never; ms between the
 --     earliest moment and the one given, -1 for "ask again then" (settle: 1 where the claim was
 --     gone); units left; ms until all is over
 --   others: how many units are gone; four zeros
 local key, call = KEYS[1], redis.call
-local stamp, clock = tonumber(ARGV[1]), tonumber(ARGV[2])
-local sliding, rates = ARGV[3] == 'sliding', tonumber(ARGV[4])
-local first = 5 + 2 * rates
-local limits, intervals = {}, {}
+local function words(line)
+  local found = {}
+  for word in string.gmatch(line, '%S+') do found[#found + 1] = word end
+  return found
+end
+
+local header = words(ARGV[1])
+local stamp, clock, sliding = tonumber(header[1]), tonumber(header[2]), header[3] == '1'
+local limits, intervals, rates = {}, {}, (#header - 3) / 2
 for i = 1, rates do
-  limits[i], intervals[i] = tonumber(ARGV[3 + 2 * i]), tonumber(ARGV[4 + 2 * i])
+  limits[i], intervals[i] = tonumber(header[2 + 2 * i]), tonumber(header[3 + 2 * i])
 end
 if not clock then
   local time = call('TIME')
   clock = time[1] * 1000 + math.floor(time[2] / 1000)
 end
 local now, dirty = stamp or clock, false
+
+-- The way of nearly every call: one light item that fits at once, behind nothing ahead of now.
+-- It says what the rest of the script would say, at half its price.
+local only = #ARGV == 4 and words(ARGV[2])
+if sliding and only and only[1] == 'claim' then
+  local weight, edge = tonumber(only[2]), string.format('%.0f', now)
+  local found = call('ZREVRANGE', key, '0', '0', 'WITHSCORES')
+  local free
+  local behind = not found[2] or tonumber(found[2]) <= now
+  if behind and weight > 0 and weight <= 8 and tonumber(only[3]) >= 0 then
+    for i = 1, rates do
+      local live = 0
+      if found[2] then
+        live = call('ZCOUNT', key, string.format('%.0f', now - intervals[i]), '+inf')
+      end
+      local left = limits[i] - live - weight
+      free = math.min(free or left, left)
+      if free < 0 then break end
+    end
+  end
+  if free and free >= 0 then
+    local prefix = ARGV[3] .. ':' .. ARGV[4] .. ':'
+    if weight == 1 then
+      call('ZADD', key, edge, prefix .. '1')
+    else
+      local scored = {}
+      for i = 1, weight do scored[2 * i - 1], scored[2 * i] = edge, prefix .. i end
+      call('ZADD', key, unpack(scored))
+    end
+    local longest = intervals[rates]
+    local life = longest + math.min(longest, 60000) + 1000
+    if stamp then life = math.max(life, 3600000) end
+    call('PEXPIRE', key, string.format('%.0f', life))
+    -- Ids are random: one call in sixteen looks whether there is much to clean up.
+    if string.sub(ARGV[4], -1) == '0' and call('ZCARD', key) > 2 * limits[rates] + 128 then
+      call('ZREMRANGEBYSCORE', key, '-inf', string.format('(%.0f', now - longest))
+    end
+    return string.format('%.0f 0 0 0 %.0f %.0f', now, free, longest + 1)
+  end
+end
 
 local function text(number) return string.format('%.0f', number) end
 
@@ -222,17 +267,18 @@ end
 
 function steps.leak() return leak(), 0, 0 end
 
-local reply = {now}
-for at = first, #ARGV, 6 do
-  local kind = ARGV[at]
+local reply = {text(now)}
+for at = 2, #ARGV, 3 do
+  local given = words(ARGV[at])
+  local kind = given[1]
   local step = {
-    name = ARGV[at + 1], id = ARGV[at + 2], weight = tonumber(ARGV[at + 3]),
-    a = tonumber(ARGV[at + 4]), b = tonumber(ARGV[at + 5]),
+    name = ARGV[at + 1], id = ARGV[at + 2], weight = tonumber(given[2]),
+    a = tonumber(given[3]), b = tonumber(given[4]),
   }
   local verdict, wait, slack = steps[kind](step)
   local free, reset = 0, 0
   if kind == 'claim' then free, reset = outlook() end
-  for _, number in ipairs({verdict, wait, slack, free, reset}) do reply[#reply + 1] = number end
+  for _, number in ipairs({verdict, wait, slack, free, reset}) do reply[#reply + 1] = text(number) end
 end
 
 if dirty then
@@ -242,4 +288,4 @@ if dirty then
   local life = newest - now + longest + math.min(longest, 60000) + 1000
   call('PEXPIRE', key, text(stamp and math.max(life, 3600000) or life))
 end
-return reply
+return table.concat(reply, ' ')

@@ -50,7 +50,7 @@ class RedisSteps(AbstractBucket):
         _server: Server
         bucket_key: str
         # What each call of the script says about the rates.
-        _header: tuple[Any, ...]
+        _header: str
         # Ids of what may have been stored by calls whose answers never came.
         _doubts: tuple[str, ...]
         _fallback: AbstractBucket | None
@@ -78,7 +78,7 @@ class RedisSteps(AbstractBucket):
         self, stamp: int | None, patience_ms: int, *step: Any, uid: str | None = None
     ) -> Generator[Any, Any, list[int]]:
         """Run one step, behind those that make good what earlier calls have left in doubt."""
-        server, clock = self._server, ""
+        server, clock = self._server, "~"
         if stamp is not None and self._chosen:
             reading: Any = self._clock.now()
             if is_awaitable(reading) and not server.is_async:
@@ -88,14 +88,14 @@ class RedisSteps(AbstractBucket):
         if not server.outage.may_try():
             raise Down
         doubts, self._doubts = self._doubts, ()
-        steps = [field for doubt in doubts for field in ("forget", "", doubt, 0, 0, 0)] + list(step)
-        header = ("" if stamp is None else stamp, clock, *self._header)
+        steps = [field for doubt in doubts for field in ("forget 0 0 0", "", doubt)] + list(step)
+        header = (f"{'~' if stamp is None else stamp} {clock} {self._header}",)
         limit = server.limit(patience_ms)
 
         def orphaned(answer: list[int]) -> Request | None:
             if uid is None or answer[-5] != 0:
                 return None
-            forget = ["forget", "", uid, 0, 0, 0]
+            forget = ["forget 0 0 0", "", uid]
             limit = server.call_timeout
             return Request(
                 LOG_SCRIPT, self.bucket_key, header, forget, limit=limit, orphaned=_nothing
@@ -131,7 +131,7 @@ class RedisSteps(AbstractBucket):
             return Decision(full[2], int((full[3] - sent) * 1000) + 1)
         claim = Claim(name, weight, secrets.token_hex(8))
         patience = min(patience_ms, PATIENT_MS)
-        step = ("claim", name, claim.uid, weight, patience, pad)
+        step = (f"claim {weight} {patience} {pad}", name, claim.uid)
         try:
             answer = yield from self._ask(stamp, patience_ms, *step, uid=claim.uid)
         except Down:
@@ -165,7 +165,7 @@ class RedisSteps(AbstractBucket):
         return Decision(rate, wait, 0, free, reset)
 
     def _look(self, item: RateItem, stamp: int | None) -> Generator[Any, Any, Decision]:
-        step = ("claim", item.name, "", item.weight, -1, 0)
+        step = (f"claim {item.weight} -1 0", item.name, "")
         try:
             answer = yield from self._ask(stamp, 0, *step)
         except Down:
@@ -188,7 +188,8 @@ class RedisSteps(AbstractBucket):
         if not self._chosen and not claim.ask and sent <= claim.late:
             return ADMITTED
         wait, claim.wait = claim.wait, None
-        step = ("settle", claim.name, claim.uid, claim.weight, min(patience_ms, PATIENT_MS), wait)
+        patience = min(patience_ms, PATIENT_MS)
+        step = (f"settle {claim.weight} {patience} {wait}", claim.name, claim.uid)
         try:
             # Also one whose time is up waits a moment for the answer.
             limit = max(patience_ms, _LAST_MS)
@@ -218,9 +219,9 @@ class RedisSteps(AbstractBucket):
             return bool((yield released) if is_awaitable(released) else released)
         # A settle of unknown outcome may have renamed the members.
         if claim.wait is None:
-            step: tuple[Any, ...] = ("forget", "", claim.uid, 0, 0, 0)
+            step: tuple[Any, ...] = ("forget 0 0 0", "", claim.uid)
         else:
-            step = ("release", claim.name, claim.uid, claim.weight, claim.wait, 0)
+            step = (f"release {claim.weight} {claim.wait} 0", claim.name, claim.uid)
         try:
             answer = yield from self._ask(self._stamp(item.timestamp), 0, *step, uid=claim.uid)
         except Down:
@@ -229,7 +230,7 @@ class RedisSteps(AbstractBucket):
 
     def _leak(self) -> Generator[Any, Any, int]:
         try:
-            answer = yield from self._ask(None, 0, "leak", "", "", 0, 0, 0)
+            answer = yield from self._ask(None, 0, "leak 0 0 0", "", "")
         except Down:
             return 0
         return answer[1]
