@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from pyrate_limiter.buckets.mp_state import MultiprocessStateStore
     from pyrate_limiter.buckets.postgres import PgQueries, PostgresBucket, PostgresKeys
     from pyrate_limiter.buckets.postgres_state import PostgresStateStore
+    from pyrate_limiter.buckets.redis_bucket import RedisBucket
+    from pyrate_limiter.buckets.redis_keys import RedisKeys
+    from pyrate_limiter.buckets.redis_state import RedisStateStore
     from pyrate_limiter.buckets.sqlite_bucket import SQLiteBucket, SQLiteClock
     from pyrate_limiter.buckets.sqlite_queries import SQLiteQueries
     from pyrate_limiter.buckets.sqlite_state import SQLiteStateStore
@@ -81,6 +84,9 @@ __all__ = [
     "Rate",
     "RateItem",
     "RateLimitExceeded",
+    "RedisBucket",
+    "RedisKeys",
+    "RedisStateStore",
     "SQLiteBucket",
     "SQLiteClock",
     "SQLiteQueries",
@@ -119,6 +125,9 @@ _PLACES = {
         "buckets.mp_state": "MultiprocessStateStore",
         "buckets.postgres": "PgQueries PostgresBucket PostgresKeys",
         "buckets.postgres_state": "PostgresStateStore",
+        "buckets.redis_bucket": "RedisBucket",
+        "buckets.redis_keys": "RedisKeys",
+        "buckets.redis_state": "RedisStateStore",
         "buckets.state_bucket": "StateBucket",
         "clocks": "AbstractClock MonotonicAsyncClock MonotonicClock PostgresClock WallClock",
         "errors": "PyrateError RateLimitExceeded",

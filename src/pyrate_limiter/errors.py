@@ -255,7 +255,8 @@ class NotShared(PyrateError, ValueError):
             f"{field} must be a multiprocessing.managers.ListProxy, such as Manager().list(), "
             f"got {value!r}; init() makes what is needed"
         )
-        self.field, self.value = field, value
+        self.field: str = field
+        self.value: object = value
 
 
 class SharedStorageLost(PyrateError, ConnectionError, EOFError):
@@ -270,4 +271,15 @@ class SharedStorageLost(PyrateError, ConnectionError, EOFError):
             f"the data shared between processes is gone ({place}): its manager, or the process "
             "that made it, has ended or closed it; keep that alive, or make a new bucket"
         )
-        self.place = place
+        self.place: object = place
+
+
+class NoRedisImplementation(PyrateError, TypeError):
+    """An algorithm cannot run inside Redis."""
+
+    def __init__(self, algorithm: object) -> None:
+        super().__init__(
+            f"{type(algorithm).__name__} has no Redis implementation; use a local store instead, "
+            "or give it a redis_script() that does what its step() does"
+        )
+        self.algorithm: object = algorithm

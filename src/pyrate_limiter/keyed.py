@@ -38,7 +38,8 @@ class KeyedBucketFactory(BucketFactory):
 
     Args:
         rates: the limits that each name is held to.
-        bucket: makes a bucket from a list of rates: a bucket class, or any function. Only a bucket
+        bucket: makes a bucket from a list of rates: a bucket class, or any function. Where it has
+            a method ``for_name(rates, name)``, as `RedisKeys`, that is asked. Only a bucket
             that has `retire`, as `InMemoryBucket` and `StateBucket` do, is ever dropped.
         max_keys: how many buckets there may be at a time.
 
@@ -58,6 +59,7 @@ class KeyedBucketFactory(BucketFactory):
             raise WrongType("max_keys", max_keys, "a whole number, 1 or more")
         self._rates = sorted_rates([rates] if isinstance(rates, Rate) else rates)
         self._make = bucket
+        self._for_name: Any = getattr(bucket, "for_name", None)
         is_kind = isinstance(bucket, type) and issubclass(bucket, AbstractBucket)
         self._kind = bucket if is_kind else None  # what it makes needs no check, key by key
         self.max_keys: int = max_keys
@@ -89,7 +91,10 @@ class KeyedBucketFactory(BucketFactory):
     def _add_missing(self, name: str, keys: _Keys) -> AbstractBucket:
         if len(keys.buckets) >= self.max_keys and not keys.make_room():
             raise TooManyKeys(name, self.max_keys)
-        bucket = self._make(self._rates)
+        if self._for_name is None:
+            bucket = self._make(self._rates)
+        else:
+            bucket = self._for_name(self._rates, name)
         if bucket.__class__ is not self._kind and not isinstance(bucket, AbstractBucket):
             raise InvalidBucket(bucket, "what a keyed factory's bucket function returns")
         keys.buckets[name] = bucket

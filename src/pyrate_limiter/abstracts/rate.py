@@ -220,12 +220,13 @@ class RateItem:
         weight: how many units it takes.
     """
 
-    __slots__ = ("name", "timestamp", "weight")
+    __slots__ = ("_note", "name", "timestamp", "weight")
 
     def __init__(self, name: str, timestamp: int, weight: int = 1) -> None:
         self.name: str = name
         self.timestamp: int = timestamp
         self.weight: int = weight
+        self._note: Any = None  # of the bucket that has stored it
 
     def __str__(self) -> str:
         return f"RateItem(name={self.name}, weight={self.weight}, timestamp={self.timestamp})"

@@ -95,6 +95,31 @@ class StateStore(ABC):
         """See `AbstractBucket.check`."""
         raise NotImplementedError
 
+    keeps_time: bool = False
+    """Whether the store can judge claims by a clock of its own, read in the same step. It then has
+    `claim_at`, `settle_at` and `seconds_left`, and a bucket on its `default_clock` uses them."""
+
+    def claim_at(
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        item: RateItem,
+        patience_ms: int,
+        buffer_ms: int,
+    ) -> Decision | Awaitable[Decision]:
+        """`claim` by the store's clock."""
+        raise NotImplementedError
+
+    def settle_at(
+        self, algorithm: StateAlgorithm, rates: Sequence[Rate], item: RateItem, patience_ms: int
+    ) -> Decision | Awaitable[Decision]:
+        """`settle` by the store's clock."""
+        raise NotImplementedError
+
+    def seconds_left(self, item: RateItem) -> float:
+        """How long the holder of a claim by the store's clock has yet to sleep."""
+        raise NotImplementedError
+
     def moment(self, item: RateItem) -> int:
         """When an item's claim is due, on the bucket's clock."""
         return item.timestamp

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from pyrate_limiter.algorithms.base import State, StateAlgorithm
@@ -70,9 +71,20 @@ class GCRA(StateAlgorithm):
         """Whole microseconds."""
         return tuple(int(value) for value in values)
 
+    def redis_script(self) -> str:
+        """The script beside this file; it says what it takes and gives."""
+        return _script()
+
     def redis_args(self, rates: Sequence[Rate]) -> list[int]:
         """``[emission_us, burst, ...]``, two for each rate."""
         return [number for rate in rates for number in (rate.emission_us, rate.burst)]
+
+
+@lru_cache(maxsize=1)
+def _script() -> str:
+    from pathlib import Path
+
+    return Path(__file__).with_name("gcra.lua").read_text(encoding="utf-8")
 
 
 def _refusal(rates: Sequence[Rate], state: State, now_us: int, weight: int) -> Decision:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from pyrate_limiter.buckets.mp_state import MultiprocessStateStore
     from pyrate_limiter.buckets.postgres import PgQueries, PostgresBucket, PostgresKeys
     from pyrate_limiter.buckets.postgres_state import PostgresStateStore
+    from pyrate_limiter.buckets.redis_bucket import RedisBucket
+    from pyrate_limiter.buckets.redis_state import RedisStateStore
     from pyrate_limiter.buckets.sqlite_bucket import SQLiteBucket
     from pyrate_limiter.buckets.sqlite_state import SQLiteStateStore
     from pyrate_limiter.buckets.state_bucket import StateBucket
@@ -26,6 +28,8 @@ _PLACES = {
     "PostgresBucket": "pyrate_limiter.buckets.postgres",
     "PostgresKeys": "pyrate_limiter.buckets.postgres",
     "PostgresStateStore": "pyrate_limiter.buckets.postgres_state",
+    "RedisBucket": "pyrate_limiter.buckets.redis_bucket",
+    "RedisStateStore": "pyrate_limiter.buckets.redis_state",
     "StateBucket": "pyrate_limiter.buckets.state_bucket",
 }
 
@@ -38,6 +42,8 @@ __all__ = [
     "PostgresBucket",
     "PostgresKeys",
     "PostgresStateStore",
+    "RedisBucket",
+    "RedisStateStore",
     "SQLiteBucket",
     "SQLiteStateStore",
     "StateBucket",

@@ -191,7 +191,8 @@ class StateBucket(AbstractBucket):
         if buffer_ms is None:
             buffer_ms = pad_ms(min(rate.interval // rate.limit for rate in self._rates))
         now, weight = item.timestamp, item.weight
-        verdict = self.store.claim(self._algorithm, self._rates, item, patience_ms, buffer_ms)
+        claim = self.store.claim_at if self._by_store_time() else self.store.claim
+        verdict = claim(self._algorithm, self._rates, item, patience_ms, buffer_ms)
         return then(verdict, lambda decision: self._learn(now, weight, decision))
 
     def settle(
@@ -200,6 +201,8 @@ class StateBucket(AbstractBucket):
         """See `AbstractBucket.settle`."""
         if not self.store.keeps_claims:
             return ADMITTED
+        if self._by_store_time():
+            return self.store.settle_at(self._algorithm, self._rates, item, patience_ms)
         return self.store.settle(self._algorithm, self._rates, item, now, patience_ms)
 
     def release(self, item: RateItem) -> bool | Awaitable[bool]:
@@ -210,8 +213,13 @@ class StateBucket(AbstractBucket):
 
     def pause(self, item: RateItem, decision: Decision) -> float:
         """See `AbstractBucket.pause`."""
+        if self._by_store_time():
+            return self.store.seconds_left(item)
         exact = self._clock.seconds_until(self.store.moment(item))
         return decision.wait_ms / 1000 if exact is None else max(0.0, exact)
+
+    def _by_store_time(self) -> bool:
+        return self.store.keeps_time and self._clock is self.store.default_clock
 
     def leak(self, current_timestamp: int | None = None) -> int:
         """0: a state holds nothing that could leak."""

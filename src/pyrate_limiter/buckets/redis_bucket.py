@@ -1,0 +1,360 @@
+"""The log in Redis."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from pyrate_limiter.abstracts.algorithm import (
+    ADMITTED,
+    Decision,
+    FixedWindow,
+    LogAlgorithm,
+    SlidingWindowLog,
+)
+from pyrate_limiter.abstracts.awaiting import then
+from pyrate_limiter.abstracts.bucket import AbstractBucket
+from pyrate_limiter.abstracts.checks import check_item
+from pyrate_limiter.abstracts.rate import Rate, RateItem
+from pyrate_limiter.buckets.redis_server import Command, Server
+from pyrate_limiter.buckets.redis_steps import LOG_SCRIPT, PATIENT_MS, Claim, RedisSteps
+from pyrate_limiter.errors import AlgorithmMismatch, InvalidTimestamp
+from pyrate_limiter.utils import RateList, id_generator, sorted_rates
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator, Sequence
+
+__all__ = [
+    "ADMITTED",
+    "AbstractBucket",
+    "Decision",
+    "LogAlgorithm",
+    "LuaScript",
+    "Rate",
+    "RateItem",
+    "RedisBucket",
+    "id_generator",
+]
+
+_STOCK = SlidingWindowLog()
+
+
+class LuaScript:
+    """The script that a `RedisBucket` runs."""
+
+    PUT_ITEM = LOG_SCRIPT.text
+
+
+class RedisBucket(RedisSteps):
+    """A log of units in a Redis sorted set, shared by all who use the key.
+
+    Each acquisition is one round trip, in which the server's own clock is read. The key expires by
+    itself some time after its last unit has. It can be shared with programs that run 4.5.1.
+
+    Args:
+        rates: the limits; all of them hold.
+        redis: a client of the ``redis`` package, sync or asyncio: standalone, Sentinel, cluster.
+            It stays the caller's: `close` leaves it open.
+        bucket_key: the key of the sorted set.
+        script_hash: what loading the script gave. The script is loaded again when the server has
+            lost it.
+        algorithm: a `SlidingWindowLog`, the default, or a `FixedWindow`.
+        on_error: what happens while the server is away: ``"raise"`` passes the driver's error on,
+            ``"allow"`` admits, ``"deny"`` refuses; a bucket, or a function that makes one from
+            rates, takes its place. All but the first log once, and probe until it is back.
+        call_timeout: seconds that one call to the server may take, whatever the client's timeouts
+            and retries are. A caller's own timeout bounds its call in any case.
+        denial_memory_ms: a refusal is repeated without asking the server until its wait is over,
+            and for so long at the most: a `flush` or `release` by others is seen after that.
+            0 switches this off.
+
+    Raises:
+        MissingDriver: the ``redis`` package is not installed.
+        InvalidRateList: some rate of the list can never matter.
+        AlgorithmMismatch: it is another algorithm, or a subclass with methods of its own, which a
+            script inside Redis cannot call.
+        WrongType: an argument is of another type.
+    """
+
+    __slots__ = (
+        "__dict__",
+        "__weakref__",
+        "_algorithm",
+        "_clock",
+        "_doubts",
+        "_fallback",
+        "_full",
+        "_header",
+        "_learnt",
+        "_rates",
+        "_server",
+        "bucket_key",
+        "failing_rate",
+        "script_hash",
+    )
+
+    bucket_key: str
+    """The key of the sorted set."""
+
+    script_hash: str
+    """What loading the script gave."""
+
+    def __init__(
+        self,
+        rates: Sequence[Rate],
+        redis: Any,
+        bucket_key: str,
+        script_hash: str = LOG_SCRIPT.sha,
+        algorithm: LogAlgorithm | None = None,
+        *,
+        on_error: Any = "raise",
+        call_timeout: float | None = None,
+        denial_memory_ms: int = 1000,
+    ) -> None:
+        server = Server(redis, on_error, call_timeout, denial_memory_ms)
+        self._start(server, rates, bucket_key, script_hash, algorithm)
+
+    def _start(
+        self,
+        server: Server,
+        rates: Sequence[Rate],
+        bucket_key: str,
+        script_hash: str,
+        algorithm: LogAlgorithm | None,
+    ) -> None:
+        self._algorithm = _STOCK if algorithm is None else _checked(algorithm)
+        self._server = server
+        self._clock = server.clock
+        self.bucket_key = bucket_key
+        self.script_hash = script_hash
+        self.failing_rate = None
+        self._doubts: Any = ()
+        self._fallback: AbstractBucket | None = None
+        self.rates = rates
+
+    @classmethod
+    def on_server(
+        cls,
+        server: Server,
+        rates: Sequence[Rate],
+        bucket_key: str,
+        algorithm: LogAlgorithm | None = None,
+    ) -> RedisBucket:
+        """A bucket that shares a server with others."""
+        bucket = cls.__new__(cls)
+        bucket._start(server, rates, bucket_key, LOG_SCRIPT.sha, algorithm)
+        return bucket
+
+    @classmethod
+    def init(
+        cls,
+        rates: Sequence[Rate],
+        redis: Any,
+        bucket_key: str,
+        algorithm: LogAlgorithm | None = None,
+        **options: Any,
+    ) -> Any:
+        """Load the script, and make a bucket; for an asyncio client, an awaitable of it.
+
+        ``options`` are the keyword arguments of the class. Where the server is away, and
+        ``on_error`` says to go on without it, so does this.
+        """
+        bucket = cls(rates, redis, bucket_key, LOG_SCRIPT.sha, algorithm, **options)
+
+        def load() -> Generator[Any, Any, RedisBucket]:
+            try:
+                yield Command(bucket._server.limit(), "script_load", LOG_SCRIPT.text)
+            except Exception as error:
+                if not bucket._server.outage.covers(error):
+                    raise
+                bucket._server.outage.failed(error)
+            return bucket
+
+        return bucket._server.run(load())
+
+    @property
+    def redis(self) -> Any:
+        """The client."""
+        return self._server.client
+
+    @property
+    def is_async(self) -> bool:  # type: ignore[override] # it is the client's affair
+        """See `AbstractBucket.is_async`."""
+        return self._server.is_async
+
+    @property
+    def blocks(self) -> bool:  # type: ignore[override] # it is the client's affair
+        """See `AbstractBucket.blocks`."""
+        return not self._server.is_async
+
+    @property
+    def rates(self) -> RateList:
+        """See `AbstractBucket.rates`."""
+        return self._rates
+
+    @rates.setter
+    def rates(self, rates: Sequence[Rate]) -> None:
+        self._rates = sorted_rates(rates)
+        numbers = [f"{limit} {interval}" for limit, interval, _ in self._rates.bounds]
+        sliding = int(_kind(self._algorithm) is SlidingWindowLog)
+        self._header = f"{sliding} {' '.join(numbers)}"
+        self._full = self._learnt = None
+
+    def straight(self) -> Callable[[str, int], bool | None] | None:
+        """`take`, where it does what `put` would do; None where a subclass differs."""
+        changed = self.is_async or any(
+            getattr(type(self), name) is not getattr(RedisBucket, name)
+            for name in ("put", "put_decision", "waiting", "claim", "now", "limiter_lock")
+        )
+        return None if changed else self.take
+
+    def take(self, name: str, weight: int) -> bool | None:
+        """False where a refusal is remembered, else None: the server has to say."""
+        del name
+        full = self._remembered(weight)
+        if full is None:
+            return None
+        self.failing_rate = full[2]
+        return False
+
+    def put(self, item: RateItem) -> bool | Awaitable[bool]:
+        """See `AbstractBucket.put`. The item is judged by its own timestamp."""
+        return then(self.put_decision(item), _allowed)
+
+    def put_decision(self, item: RateItem) -> Decision | Awaitable[Decision]:
+        """See `AbstractBucket.put_decision`. The item is judged by its own timestamp."""
+        self._check(item)
+        return self._server.run(self._claim(item, 0, 0, item.timestamp))
+
+    def claim(
+        self, item: RateItem, patience_ms: int = 0, buffer_ms: int | None = None
+    ) -> Decision | Awaitable[Decision]:
+        """See `AbstractBucket.claim`.
+
+        The server's clock counts, not the item's timestamp, unless ``bucket._clock`` was replaced.
+        """
+        self._check(item)
+        pad = -1 if buffer_ms is None else buffer_ms
+        return self._server.run(self._claim(item, patience_ms, pad, self._stamp(item.timestamp)))
+
+    def check(self, item: RateItem) -> Decision | Awaitable[Decision]:
+        """See `AbstractBucket.check`."""
+        self._check(item)
+        return self._server.run(self._look(item, self._stamp(item.timestamp)))
+
+    def waiting(self, item: RateItem) -> int | Awaitable[int]:
+        """See `AbstractBucket.waiting`."""
+        if self.failing_rate is None:
+            return 0
+        learnt = self._learnt
+        if learnt is not None and learnt[0] == item.weight:
+            return -1 if learnt[1] is None else max(0, learnt[1] - item.timestamp)
+        self._check(item)
+        return then(self._server.run(self._look(item, item.timestamp)), _wait)
+
+    def settle(
+        self, item: RateItem, now: int, patience_ms: int = 0
+    ) -> Decision | Awaitable[Decision]:
+        """See `AbstractBucket.settle`. It asks the server only where that can change anything."""
+        return self._server.run(self._settle(item, now, patience_ms))
+
+    def release(self, item: RateItem) -> bool | Awaitable[bool]:
+        """See `AbstractBucket.release`."""
+        self._full = None
+        return self._server.run(self._release(item))
+
+    def pause(self, item: RateItem, decision: Decision) -> float:
+        """See `AbstractBucket.pause`."""
+        claim: Claim | None = item._note
+        if claim is not None and claim.fallback is not None and self._fallback is not None:
+            return self._fallback.pause(claim.fallback, decision)
+        if claim is not None and not self._chosen:
+            return max(0.0, claim.due - time.monotonic())
+        exact = self._clock.seconds_until(item.timestamp)
+        return decision.wait_ms / 1000 if exact is None else max(0.0, exact)
+
+    def leak(self, current_timestamp: int | None = None) -> int | Awaitable[int]:
+        """See `AbstractBucket.leak`."""
+        if current_timestamp is None:
+            if not self._chosen:
+                return self._server.run(self._leak())
+            return then(self._clock.now(), self._leak_at)
+        return self._leak_at(current_timestamp)  # type: ignore[no-any-return]
+
+    def _leak_at(self, now: int) -> Any:
+        bound = f"({self._algorithm.leak_bound(self._rates, now)}"
+        return self._command("zremrangebyscore", self.bucket_key, "-inf", bound)
+
+    def flush(self) -> Awaitable[None] | None:
+        """See `AbstractBucket.flush`."""
+
+        def done(_: Any) -> None:
+            self.failing_rate = self._full = self._learnt = None
+
+        return then(self._command("delete", self.bucket_key), done)
+
+    def count(self) -> int | Awaitable[int]:
+        """See `AbstractBucket.count`."""
+        return self._command("zcard", self.bucket_key)  # type: ignore[no-any-return]
+
+    def peek(self, index: int) -> RateItem | Awaitable[RateItem | None] | None:
+        """See `AbstractBucket.peek`."""
+        place = index if index >= 0 else 1 << 52
+        units = self._command("zrevrange", self.bucket_key, place, place, withscores=True)
+        return then(units, _first_unit)
+
+    def retire(self, now: int) -> bool:
+        """True: all that counts is in Redis, and a new bucket finds it there."""
+        retire = getattr(self._fallback, "retire", None)
+        return retire is None or bool(retire(now))
+
+    @staticmethod
+    def _check(item: RateItem) -> None:
+        check_item(item)
+        if not -PATIENT_MS < item.timestamp < PATIENT_MS:
+            raise InvalidTimestamp(item.timestamp)
+
+    def _command(self, method: str, *args: Any, **options: Any) -> Any:
+        def ask() -> Generator[Any, Any, Any]:
+            return (yield Command(self._server.limit(), method, *args, **options))
+
+        return self._server.run(ask())
+
+
+def _kind(algorithm: LogAlgorithm) -> type[LogAlgorithm]:
+    return FixedWindow if isinstance(algorithm, FixedWindow) else SlidingWindowLog
+
+
+def _checked(algorithm: LogAlgorithm) -> LogAlgorithm:
+    expected = "a SlidingWindowLog or FixedWindow as they are: a script in Redis runs no Python"
+    if not isinstance(algorithm, (SlidingWindowLog, FixedWindow)):
+        raise AlgorithmMismatch(algorithm, "RedisBucket", expected)
+    stock = _kind(algorithm)
+    for name in vars(LogAlgorithm) | vars(stock) | {"max_weight": 0}:
+        own = name in getattr(algorithm, "__dict__", ()) or (
+            getattr(type(algorithm), name, None) is not getattr(stock, name, None)
+        )
+        if own and not name.startswith("_"):
+            raise AlgorithmMismatch(
+                algorithm, "RedisBucket", f"{expected}, not one with its own {name}"
+            )
+    return algorithm
+
+
+def _first_unit(units: Sequence[Any]) -> RateItem | None:
+    if not units:
+        return None
+    member, score = units[0]
+    if isinstance(member, bytes):
+        member = member.decode("utf-8", "surrogateescape")
+    return RateItem(member.rsplit(":", 2)[0], int(score))
+
+
+def _allowed(decision: Decision) -> bool:
+    return decision.allowed
+
+
+def _wait(decision: Decision) -> int:
+    if decision.failing_rate is None:
+        return 0
+    return -1 if decision.retry_after_ms is None else decision.retry_after_ms
