@@ -160,6 +160,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
             if moment > now:
                 moment = self._behind_queue(moment, now + patience_ms, failing, buffer_ms)
                 self._expect(moment, weight, now)
+                self._full = None
                 item.timestamp = moment + self._stepped
             self._store(item.name, weight, moment, now)
             return self._outlook(now, None, moment)
