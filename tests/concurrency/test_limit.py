@@ -229,9 +229,8 @@ def test_eight_threads_are_never_refused_with_room_to_spare_under_many_keys():
         refused = []
 
         def work():
-            for call in range(1000):
-                if not limiter.try_acquire(f"key {call % 8}", blocking=False):
-                    refused.append(call)
+            names = [f"key {call % 8}" for call in range(1000)]
+            refused.extend(name for name in names if not limiter.try_acquire(name, blocking=False))
 
         in_threads(*[work] * 8)
         assert not refused

@@ -8,6 +8,8 @@ import threading
 import time
 import warnings
 import weakref
+from functools import partial
+from itertools import pairwise
 
 import pytest
 
@@ -39,7 +41,8 @@ def as_new(bucket):
     """What a bucket looks like in which nobody waits."""
     assert line.line_of(bucket)._places == []
     if isinstance(bucket, StateBucket):
-        assert bucket.store.read(bucket._algorithm, bucket.rates)[0] // 1000 <= bucket.now() + 60_000
+        owed_until, *_ = bucket.store.read(bucket._algorithm, bucket.rates)
+        assert owed_until // 1000 <= bucket.now() + 60_000
     else:
         assert bucket.count() == 1
         assert not bucket._pending
@@ -105,7 +108,7 @@ def test_timeouts_leave_nothing_behind(make):
     begun = time.monotonic()
     assert not limiter.try_acquire("a", timeout=0.05)
     assert not asyncio.run(limiter.try_acquire_async("a", timeout=0.05))
-    assert 0.1 <= time.monotonic() - begun
+    assert time.monotonic() - begun >= 0.1
     assert as_new(bucket)
 
 
@@ -196,7 +199,7 @@ def test_a_stalled_event_loop_holds_threads_up_for_a_moment_only():
         waiting = asyncio.ensure_future(limiter.try_acquire_async("task"))
         await asyncio.sleep(0)
         stalled.set()
-        resume.wait()  # noqa: ASYNC251 - it blocks the loop, which is the point
+        resume.wait()  # it blocks the loop, which is the point
         resumed = time.monotonic_ns() // 1_000_000
         assert await waiting
         return resumed
@@ -213,13 +216,14 @@ def test_a_stalled_event_loop_holds_threads_up_for_a_moment_only():
     stamps = [(unit.name, unit.timestamp) for unit in bucket.items]
     assert [name for name, _ in stamps] == ["first", "thread 0", "thread 1", "thread 2", "task"]
     assert stamps[-1][1] >= results[0]
-    assert all(b[1] - a[1] > 40 for a, b in zip(stamps, stamps[1:], strict=False))
+    assert all(b[1] - a[1] > 40 for a, b in pairwise(stamps))
 
 
 def test_a_waiter_on_one_key_delays_no_other_key():
     with Limiter.per_key(FULL) as limiter:
         assert limiter.try_acquire("full")
-        waiting = threading.Thread(target=limiter.try_acquire, args=("full",), kwargs={"timeout": 1})
+        full = partial(limiter.try_acquire, "full", timeout=1)
+        waiting = threading.Thread(target=full)
         waiting.start()
         for number in range(200):
             assert limiter.try_acquire(f"free {number}")

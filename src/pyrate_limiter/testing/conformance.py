@@ -36,7 +36,7 @@ def _scenario(steps: Callable[..., Awaitable[None]]) -> Callable[..., None]:
     def test(self: BucketConformance) -> None:
         asyncio.run(_closing(self, steps))
 
-    del test.__wrapped__  # type: ignore[attr-defined] # pytest would call the test asynchronous
+    del test.__wrapped__  # pytest would call the test asynchronous
     return test
 
 
@@ -524,6 +524,7 @@ class BucketConformance:
 
     async def _limiter(self, limit: int) -> tuple[Limiter, AbstractBucket, Any]:
         """A limiter on a bucket that is empty, and what makes its waits short."""
+        shorten: Any
         if self.manual_clock:
             bucket, _ = await self._new(self._rate(limit))
             shorten = sleeping_advances(bucket._clock)  # type: ignore[arg-type] # a manual one
