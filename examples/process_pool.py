@@ -23,11 +23,13 @@ def call(number: int) -> float:
 
 
 def main() -> None:
-    with MultiprocessBucket.init([RATE]) as bucket:
-        with ProcessPoolExecutor(
+    with (
+        MultiprocessBucket.init([RATE]) as bucket,
+        ProcessPoolExecutor(
             max_workers=4, initializer=limiter_factory.init_global_limiter, initargs=(bucket,)
-        ) as pool:
-            moments = sorted(pool.map(call, range(CALLS)))
+        ) as pool,
+    ):
+        moments = sorted(pool.map(call, range(CALLS)))
     print(f"{CALLS} calls in {moments[-1] - moments[0]:.2f} s, at {RATE.limit} per 0.5 s")
 
 

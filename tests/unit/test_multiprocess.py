@@ -1,3 +1,4 @@
+import asyncio
 import gc
 import multiprocessing
 import pickle
@@ -22,7 +23,7 @@ from pyrate_limiter import (
 )
 from pyrate_limiter.buckets import shared_file, shared_lock, shared_log
 from pyrate_limiter.errors import NotShared, PyrateError, SharedStorageLost, WrongType
-from pyrate_limiter.testing import ManualClock
+from pyrate_limiter.testing import ManualClock, sleeping_advances
 
 
 def copy_of(shared):
@@ -77,6 +78,34 @@ def test_limiter_lock_is_the_lock_that_was_given(manager):
         assert bucket.put(RateItem("a", bucket.now()))
 
 
+def test_a_pickled_limiter_holds_the_same_lock_and_log():
+    with MultiprocessBucket.init([Rate(2, 60_000)]) as bucket:
+        limiter = Limiter(bucket)
+        again = pickle.loads(pickle.dumps(limiter))
+        assert again.bucket_factory.bucket.limiter_lock() is bucket.limiter_lock()
+        verdicts = [each.try_acquire("a", blocking=False) for each in (limiter, again, limiter)]
+        assert verdicts == [True, True, False]
+        again.bucket_factory.close()
+
+
+def test_under_asyncio_a_wait_is_claimed_in_order():
+    async def main(limiter):
+        assert await limiter.try_acquire_async("a")
+        left = []
+
+        async def wait(number):
+            assert await limiter.try_acquire_async("a")
+            left.append(number)
+
+        await asyncio.gather(*(wait(number) for number in range(4)))
+        return left
+
+    with MultiprocessBucket.init([Rate(1, 1000)]) as bucket:
+        clock = bucket._clock = ManualClock(1_000_000)
+        with sleeping_advances(clock):
+            assert asyncio.run(main(Limiter(bucket))) == [0, 1, 2, 3]
+
+
 def test_items_of_init_are_changed_by_the_bucket_alone():
     with MultiprocessBucket.init([Rate(1, 1000)]) as bucket:
         with pytest.raises(WrongType, match="append"):
@@ -126,7 +155,7 @@ KINDS = ["memory", "manager", "fixed window"]
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", range(8))
-def test_two_replicas_together_answer_as_one_bucket(  # noqa: C901, PLR0912 - each branch is an operation
+def test_two_replicas_together_answer_as_one_bucket(  # noqa: PLR0912 - each branch is an operation
     kind, seed, monkeypatch, request
 ):
     """Snapshots, records, edits and drops: whatever comes, in whatever order."""
