@@ -1,5 +1,6 @@
 import asyncio
 import gc
+import mmap
 import multiprocessing
 import pickle
 import random
@@ -371,6 +372,14 @@ def test_the_file_stays_bounded():
             bucket.put(RateItem(f"name {moment}", moment * 20))
         assert Path(bucket.items.file.path).stat().st_size < 2_000_000
         assert len(pickle.loads(pickle.dumps(bucket)).items) < 5_000
+
+
+def test_the_file_of_a_state_stays_bounded():
+    store = MultiprocessStateStore.init()
+    bucket = StateBucket([Rate(10**9, 1000)], store=store)
+    for moment in range(3_000):
+        assert bucket.put(RateItem("a", moment))
+    assert Path(store._values.file.path).stat().st_size <= 2 * mmap.PAGESIZE
 
 
 def test_lock_must_be_held_to_be_released():
