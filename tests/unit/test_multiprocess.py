@@ -6,6 +6,7 @@ import pickle
 import random
 import subprocess
 import sys
+from itertools import pairwise
 from multiprocessing.managers import ListProxy
 from pathlib import Path
 
@@ -89,22 +90,18 @@ def test_a_pickled_limiter_holds_the_same_lock_and_log():
         again.bucket_factory.close()
 
 
-def test_under_asyncio_a_wait_is_claimed_in_order():
+def test_under_asyncio_waiters_are_served_one_interval_apart():
     async def main(limiter):
         assert await limiter.try_acquire_async("a")
-        left = []
-
-        async def wait(number):
-            assert await limiter.try_acquire_async("a")
-            left.append(number)
-
-        await asyncio.gather(*(wait(number) for number in range(4)))
-        return left
+        return await asyncio.gather(*(limiter.try_acquire_async("a") for _ in range(4)))
 
     with MultiprocessBucket.init([Rate(1, 1000)]) as bucket:
         clock = bucket._clock = ManualClock(1_000_000)
         with sleeping_advances(clock):
-            assert asyncio.run(main(Limiter(bucket))) == [0, 1, 2, 3]
+            assert asyncio.run(main(Limiter(bucket, buffer_ms=0))) == [True] * 4
+        stamps = [unit.timestamp for unit in bucket.items]
+        assert all(late - early > 1000 for early, late in pairwise(stamps))
+        assert len(stamps) == 5
 
 
 def test_items_of_init_are_changed_by_the_bucket_alone():
