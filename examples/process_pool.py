@@ -6,7 +6,6 @@ and finds its limiter in ``limiter_factory.LIMITER``.
 
 import time
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 
 from pyrate_limiter import MultiprocessBucket, Rate, limiter_factory
 
@@ -24,10 +23,13 @@ def call(number: int) -> float:
 
 
 def main() -> None:
-    with MultiprocessBucket.init([RATE]) as bucket:
-        start = partial(limiter_factory.init_global_limiter, bucket)
-        with ProcessPoolExecutor(max_workers=4, initializer=start) as pool:
-            moments = sorted(pool.map(call, range(CALLS)))
+    with (
+        MultiprocessBucket.init([RATE]) as bucket,
+        ProcessPoolExecutor(
+            max_workers=4, initializer=limiter_factory.init_global_limiter, initargs=(bucket,)
+        ) as pool,
+    ):
+        moments = sorted(pool.map(call, range(CALLS)))
     print(f"{CALLS} calls in {moments[-1] - moments[0]:.2f} s, at {RATE.limit} per 0.5 s")
 
 

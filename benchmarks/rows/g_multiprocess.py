@@ -88,7 +88,7 @@ def denied(lib: Library) -> Answer:
     "multiprocess-stored-admitted",
     "multiprocess bucket, 10 000 units stored, admitted",
     "us",
-    Target(times=50),
+    Target(times=10),
 )
 def stored_admitted(lib: Library) -> Answer:
     return _admitted(lib, STORED)

@@ -28,6 +28,8 @@ SAMPLES = [
     (errors.AsyncBucketInSyncCode("await it"), [RuntimeError]),
     (errors.BucketRetired(), [RuntimeError]),
     (errors.TooManyKeys("n", 5), [RuntimeError]),
+    (errors.NotShared("items", []), [ValueError]),
+    (errors.SharedStorageLost("a place"), [ConnectionError, OSError, EOFError]),
 ]
 IDS = [type(error).__name__ for error, _ in SAMPLES]
 

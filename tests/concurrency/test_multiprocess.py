@@ -26,6 +26,9 @@ from pyrate_limiter import (
 )
 from pyrate_limiter.buckets.shared_file import SharedFile
 
+# Later versions of Python warn of any fork while there are threads; here it is what is tested.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+
 FORK = multiprocessing.get_context("fork")
 PATIENCE = 30  # seconds for a busy machine; nothing waits so long where all is well
 

@@ -1,9 +1,12 @@
+import asyncio
 import gc
+import mmap
 import multiprocessing
 import pickle
 import random
 import subprocess
 import sys
+from itertools import pairwise
 from multiprocessing.managers import ListProxy
 from pathlib import Path
 
@@ -22,7 +25,7 @@ from pyrate_limiter import (
 )
 from pyrate_limiter.buckets import shared_file, shared_lock, shared_log
 from pyrate_limiter.errors import NotShared, PyrateError, SharedStorageLost, WrongType
-from pyrate_limiter.testing import ManualClock
+from pyrate_limiter.testing import ManualClock, sleeping_advances
 
 
 def copy_of(shared):
@@ -75,6 +78,30 @@ def test_limiter_lock_is_the_lock_that_was_given(manager):
     assert bucket.mp_lock is lock
     with MultiprocessBucket.init([Rate(1, 1000)]) as bucket, bucket.limiter_lock():
         assert bucket.put(RateItem("a", bucket.now()))
+
+
+def test_a_pickled_limiter_holds_the_same_lock_and_log():
+    with MultiprocessBucket.init([Rate(2, 60_000)]) as bucket:
+        limiter = Limiter(bucket)
+        again = pickle.loads(pickle.dumps(limiter))
+        assert again.bucket_factory.bucket.limiter_lock() is bucket.limiter_lock()
+        verdicts = [each.try_acquire("a", blocking=False) for each in (limiter, again, limiter)]
+        assert verdicts == [True, True, False]
+        again.bucket_factory.close()
+
+
+def test_under_asyncio_waiters_are_served_one_interval_apart():
+    async def main(limiter):
+        assert await limiter.try_acquire_async("a")
+        return await asyncio.gather(*(limiter.try_acquire_async("a") for _ in range(4)))
+
+    with MultiprocessBucket.init([Rate(1, 1000)]) as bucket:
+        clock = bucket._clock = ManualClock(1_000_000)
+        with sleeping_advances(clock):
+            assert asyncio.run(main(Limiter(bucket, buffer_ms=0))) == [True] * 4
+        stamps = [unit.timestamp for unit in bucket.items]
+        assert all(late - early > 1000 for early, late in pairwise(stamps))
+        assert len(stamps) == 5
 
 
 def test_items_of_init_are_changed_by_the_bucket_alone():
@@ -342,6 +369,14 @@ def test_the_file_stays_bounded():
             bucket.put(RateItem(f"name {moment}", moment * 20))
         assert Path(bucket.items.file.path).stat().st_size < 2_000_000
         assert len(pickle.loads(pickle.dumps(bucket)).items) < 5_000
+
+
+def test_the_file_of_a_state_stays_bounded():
+    store = MultiprocessStateStore.init()
+    bucket = StateBucket([Rate(10**9, 1000)], store=store)
+    for moment in range(3_000):
+        assert bucket.put(RateItem("a", moment))
+    assert Path(store._values.file.path).stat().st_size <= 2 * mmap.PAGESIZE
 
 
 def test_lock_must_be_held_to_be_released():

@@ -128,10 +128,10 @@ class _StateFile:
             file = self._file
             replica.before = replica.dump()
             data = pack(replica.before)
-            start, _, limit, _, _, _ = self._header
-            # Where the last but one was, if it fits between the header and the last one.
-            place = DATA if start >= DATA + len(data) else max(DATA, limit)
-            header = [place, place + len(data), max(limit, place + len(data)), 0, 0, 0]
+            start, end = self._header[:2]
+            # In front of the last one, if there is room, else behind it.
+            place = DATA if start >= DATA + len(data) else max(DATA, end)
+            header = [place, place + len(data), 0, 0, 0, 0]
             file.write(place, data)
             self._commits, self._header = file.commit(header), header
 

@@ -60,13 +60,14 @@ class SharedFile:
         return file
 
     def _map(self) -> None:
-        self._memory = mmap.mmap(self._fd, 0)
-        self._words = memoryview(self._memory).cast("q")
+        memory = mmap.mmap(self._fd, 0)
+        self._memory, self._words = memory, memoryview(memory).cast("q")
 
     def _remap(self) -> None:
-        self._words.release()
-        self._memory.close()
-        self._map()
+        words, memory = self._words, self._memory
+        self._map()  # before the old one goes: another thread may fork at any moment
+        words.release()
+        memory.close()
 
     @property
     def commits(self) -> int:

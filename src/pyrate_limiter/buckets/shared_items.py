@@ -21,6 +21,7 @@ _READING = frozenset(
         "__mul__",
         "__reversed__",
         "__rmul__",
+        "copy",
         "count",
         "index",
     )

@@ -27,7 +27,7 @@ def _scenario(steps: Callable[..., Awaitable[None]]) -> Callable[..., None]:
     def test(self: StateStoreConformance) -> None:
         asyncio.run(self._closing(steps))
 
-    del test.__wrapped__  # type: ignore[attr-defined] # pytest would call the test asynchronous
+    del test.__wrapped__  # pytest would call the test asynchronous
     return test
 
 
