@@ -4,6 +4,7 @@ from pyrate_limiter.testing import BucketConformance
 
 class TestGCRA(BucketConformance):
     claims = True
+    units = False
 
     def make_bucket(self, rates):
         return StateBucket(rates, GCRA())
@@ -11,6 +12,7 @@ class TestGCRA(BucketConformance):
 
 class TestTokenBucket(BucketConformance):
     claims = True
+    units = False
 
     def make_bucket(self, rates):
         return StateBucket(rates, TokenBucket())
@@ -18,6 +20,7 @@ class TestTokenBucket(BucketConformance):
 
 class TestWrappedGCRA(BucketConformance):
     claims = True
+    units = False
 
     def make_bucket(self, rates):
         return BucketAsyncWrapper(StateBucket(rates))

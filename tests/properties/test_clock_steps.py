@@ -27,12 +27,15 @@ class SteppingClockMachine(RuleBasedStateMachine):
         self.true = 0  # time that nobody can step
         self.went = []  # (true time, steps so far)
         self.steps = 0
-        # An interval, one more where the last one left while the clock was back, and what a step
-        # may amount to before it is one.
-        self.longest_wait = 2 * (rates[-1].interval + 1) + rates[0].interval
+        self.back = 0
 
     def make(self, rates):
         return InMemoryBucket(rates)
+
+    @property
+    def longest_wait(self):
+        """An interval, one more for each step back, and what may pass before it is seen as one."""
+        return (1 + self.back) * (self.rates[-1].interval + 1) + self.rates[0].interval
 
     def pass_ms(self, ms):
         self.true += ms
@@ -45,6 +48,7 @@ class SteppingClockMachine(RuleBasedStateMachine):
     @rule(ms=STEPS)
     def step_back(self, ms):
         self.steps += 1
+        self.back += 1
         self.clock.set(self.clock.ms - ms)
         self.put(1)  # a step that nobody sees before the clock has caught up never happened
 
@@ -86,6 +90,7 @@ class SteppingClockMachine(RuleBasedStateMachine):
             self.pass_ms(decision.wait_ms)
             if not rounds:
                 self.steps += 1
+                self.back += not ahead
                 self.clock.set(self.clock.ms + (ms if ahead else -ms))
             decision = self.bucket.settle(item, self.clock.ms, 1 << 50)
             assert decision.wait_ms <= self.longest_wait

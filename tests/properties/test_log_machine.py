@@ -219,6 +219,8 @@ class LogMachine(RuleBasedStateMachine):
         if claim is not None:
             item, units = claim
             stored = all(u in self.model.units for u in units)
+            if not stored and any(u.stamp == item.timestamp for u in self.model.units):
+                return  # flushed, and others are there now: it cannot be told from theirs
             assert self.bucket.release(item) is stored
             self.model.take_out(units)
 
@@ -243,9 +245,9 @@ class LogMachine(RuleBasedStateMachine):
         stored = [(u.name, u.timestamp) for u in self.bucket.items]
         assert stored == [(u.name, u.stamp) for u in self.model.units]
         assert self.bucket.count() == len(stored)
-        assert [
-            (u.name, u.timestamp) for u in map(self.bucket.peek, range(len(stored)))
-        ] == stored[::-1]
+        assert [(u.name, u.timestamp) for u in map(self.bucket.peek, range(len(stored)))] == stored[
+            ::-1
+        ]
         assert self.bucket.peek(len(stored)) is None
 
     @invariant()

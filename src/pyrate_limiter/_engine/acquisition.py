@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from functools import lru_cache
@@ -63,7 +64,8 @@ class Terms:
             return 0
         if self._deadline is None:
             return PATIENT_MS
-        return min(PATIENT_MS, max(0, int((self._deadline - time.monotonic()) * 1000)))
+        left = math.ceil((self._deadline - time.monotonic()) * 1000)  # never gives up too early
+        return min(PATIENT_MS, max(0, left))
 
     def lock_seconds(self) -> float | None:
         """How long to wait for a lock. One who does not block still waits for his turn."""
@@ -144,26 +146,42 @@ class Acquisition:
             if isinstance(step, Work) and step.result:
                 yield Cleanup(_work(bucket, bucket.release, item))
             raise
+        if decision.wait_ms:
+            return (yield from self._wait(bucket, item, decision, ticket, terms))
+        return decision
+
+    def _wait(
+        self,
+        bucket: AbstractBucket,
+        item: RateItem,
+        decision: Decision,
+        ticket: int,
+        terms: Terms,
+    ) -> Program[Decision]:
+        """Sleep until the claim is due, and go; or on, where others who were late are before it."""
         waited, now = 0, item.timestamp
-        while decision.wait_ms:
-            waited += decision.wait_ms
-            place = line_of(bucket).join(item.timestamp, ticket)
-            try:
-                yield Pause(bucket.pause(item, decision) + place.delay)
+        # One who has to sleep on keeps the place in the line, and with it the order of arrival.
+        place = line_of(bucket).join(item.timestamp, ticket)
+        delay = place.delay
+        try:
+            while decision.wait_ms:
+                waited += decision.wait_ms
+                yield Pause(bucket.pause(item, decision) + delay)
                 yield Turn(place)
                 if bucket.blocks:
                     place.leave()  # the others must not wait for a disk or a network
                 now = yield bucket.stamp()
                 decision = yield _work(bucket, bucket.settle, item, now, terms.patience_ms())
-            except GeneratorExit:
-                discard(bucket.release(item))
-                raise
-            except BaseException:
-                yield Cleanup(_work(bucket, bucket.release, item))
-                raise
-            finally:
-                place.leave()
-        if waited and terms.known and decision.allowed:
+                delay = 0.0
+        except GeneratorExit:
+            discard(bucket.release(item))
+            raise
+        except BaseException:
+            yield Cleanup(_work(bucket, bucket.release, item))
+            raise
+        finally:
+            place.leave()
+        if terms.known and decision.allowed:
             fresh = yield _work(bucket, bucket.check, RateItem(item.name, now, 0))
             return Decision(None, None, waited, fresh.remaining, fresh.reset_after_ms)
         return decision

@@ -66,9 +66,13 @@ class InMemoryStateStore(StateRecord, StateStore):
             full = self._full
             if full is not None and now < full[0] and weight >= full[1] and rates is full[2]:
                 return full[3]
-            decision = self._step(algorithm, rates, now, weight)
+            if self._queue is None and self._state is not None:
+                self._state, decision = algorithm.step(rates, self._state, now, weight)
+            else:
+                decision = self._step(algorithm, rates, now, weight)
             retry = decision.retry_after_ms
-            if retry is not None and algorithm.__class__ in _MONOTONE:
+            # Under several rates, another one may be what refuses a moment later.
+            if retry is not None and len(rates) == 1 and algorithm.__class__ in _MONOTONE:
                 self._full = (now + retry, weight, rates, decision.failing_rate)
             return decision.failing_rate
 

@@ -36,8 +36,18 @@ def _scenario(steps: Callable[..., Awaitable[None]]) -> Callable[..., None]:
     def test(self: BucketConformance) -> None:
         asyncio.run(_closing(self, steps))
 
-    del test.__wrapped__  # type: ignore[attr-defined] # pytest would call the test asynchronous
+    del test.__wrapped__  # pytest would call the test asynchronous
     return test
+
+
+def _needs(**kinds: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Name the kinds of bucket, by the attributes of the suite, for which a test is meant."""
+
+    def mark(test: Callable[..., None]) -> Callable[..., None]:
+        test._needs = kinds  # type: ignore[attr-defined] # functions take attributes
+        return test
+
+    return mark
 
 
 async def _closing(suite: BucketConformance, steps: Callable[..., Awaitable[None]]) -> None:
@@ -86,10 +96,21 @@ class BucketConformance:
     )
     """Names that items may have."""
 
-    claims: bool | None = None
-    """Whether the bucket stores claims at future moments by itself; None asks the bucket."""
+    claims: bool = False
+    """Whether the bucket stores claims at future moments by itself, as the built-in ones do."""
+
+    units: bool = True
+    """Whether the bucket stores units. False for one that runs a `StateAlgorithm`."""
 
     _made: list[AbstractBucket]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Leave out the tests of what this kind of bucket does not do."""
+        super().__init_subclass__(**kwargs)
+        for name in dir(BucketConformance):
+            needs = getattr(getattr(BucketConformance, name), "_needs", {})
+            if any(getattr(cls, kind) is not wanted for kind, wanted in needs.items()):
+                setattr(cls, name, None)
 
     def make_bucket(self, rates: list[Rate]) -> AbstractBucket | Awaitable[AbstractBucket]:
         """An empty bucket with these rates, or an awaitable of one. To be overridden."""
@@ -116,20 +137,12 @@ class BucketConformance:
         if isinstance(algorithm, StateAlgorithm):
             return since + math.ceil(weight * rate.emission_us / 1000)
         if isinstance(algorithm, FixedWindow):
-            return since + rate.interval
+            return since - since % rate.interval + rate.interval
         return since + rate.interval + 1
 
     @staticmethod
     def _is_log(bucket: AbstractBucket) -> bool:
         return not isinstance(bucket._algorithm, StateAlgorithm)
-
-    def _only_log(self, bucket: AbstractBucket) -> None:
-        if not self._is_log(bucket):
-            pytest.skip("a state stores no units")
-
-    def _only_claims(self, bucket: AbstractBucket) -> None:
-        if not keeps_claims(bucket):
-            pytest.skip("the bucket keeps no claims")
 
     # put ------------------------------------------------------------------------------------
 
@@ -276,10 +289,10 @@ class BucketConformance:
 
     # What is stored ---------------------------------------------------------------------------
 
+    @_needs(units=True)
     @_scenario
     async def test_leak_drops_what_is_outside_every_window(self) -> None:
         bucket, t = await self._new(self._rate(5), Rate(8, self.interval_ms * 4))
-        self._only_log(bucket)
         window = self.interval_ms * 4
         assert await _get(bucket.put(RateItem("a", t, 2)))
         assert await _get(bucket.put(RateItem("b", t + 50, 3)))
@@ -294,22 +307,20 @@ class BucketConformance:
         assert await _get(bucket.count()) == 0
         assert await _get(bucket.leak(t + window + 52)) == 0
 
+    @_needs(units=False)
     @_scenario
     async def test_a_state_leaks_nothing_and_shows_no_unit(self) -> None:
         bucket, t = await self._new(self._rate(4))
-        if self._is_log(bucket):
-            pytest.skip("a log has units")
         assert await _get(bucket.put(RateItem("a", t, 3)))
         assert await _get(bucket.leak(t + self.interval_ms * 9)) == 0
         assert await _get(bucket.leak()) == 0
         assert await _get(bucket.peek(0)) is None
         assert await _get(bucket.count()) == 3
 
+    @_needs(units=False, manual_clock=True)
     @_scenario
     async def test_a_states_count_is_the_units_owed_now_rounded_up(self) -> None:
         bucket, t = await self._new(self._rate(4))
-        if self._is_log(bucket) or not self.manual_clock:
-            pytest.skip("for a state on a clock that can be moved")
         assert await _get(bucket.put(RateItem("a", t, 3)))
         quarter = self.interval_ms // 4
         for elapsed, owed in ((1, 3), (quarter, 2), (quarter + 1, 2), (3 * quarter, 0)):
@@ -328,19 +339,19 @@ class BucketConformance:
         assert await _get(bucket.waiting(RateItem("a", t))) == 0
         assert await _get(bucket.put(RateItem("a", t, 2)))
 
+    @_needs(units=True)
     @_scenario
     async def test_count_includes_what_has_expired_and_was_not_leaked(self) -> None:
         bucket, t = await self._new(Rate(100, 3000))
-        self._only_log(bucket)
         assert await _get(bucket.put(RateItem("a", t, 100)))
         for _ in range(100):
             assert await _get(bucket.put(RateItem("a", t + 3001)))
         assert await _get(bucket.count()) == 200
 
+    @_needs(units=True)
     @_scenario
     async def test_peek_counts_from_the_newest(self) -> None:
         bucket, t = await self._new(self._rate(9))
-        self._only_log(bucket)
         for place, name in enumerate("abc"):
             assert await _get(bucket.put(RateItem(name, t + place, place + 1)))
         units = [await _get(bucket.peek(place)) for place in range(6)]
@@ -388,10 +399,10 @@ class BucketConformance:
     # Claims -----------------------------------------------------------------------------------
 
     @_scenario
-    async def test_keeps_claims_as_declared(self) -> None:
+    async def test_the_bucket_is_of_the_kind_that_the_suite_declares(self) -> None:
         bucket, _ = await self._new(self._rate(1))
-        if self.claims is not None:
-            assert keeps_claims(bucket) is self.claims
+        assert keeps_claims(bucket) is self.claims
+        assert self._is_log(bucket) is self.units
 
     @_scenario
     async def test_a_claim_that_fits_now_goes_now(self) -> None:
@@ -405,10 +416,10 @@ class BucketConformance:
         assert decision.failing_rate == bucket.rates[0]
         assert decision.retry_after_ms == self._frees_at(bucket, 1, t) - t
 
+    @_needs(claims=True)
     @_scenario
     async def test_a_claim_holds_the_first_moment_that_fits(self) -> None:
         bucket, t = await self._new(self._rate(4))
-        self._only_claims(bucket)
         frees = self._frees_at(bucket, 3, t)
         assert await _get(bucket.put(RateItem("a", t, 4)))
         assert not await _get(bucket.claim(RateItem("b", t, 3), frees - t - 1, 0))
@@ -421,20 +432,20 @@ class BucketConformance:
         if self._is_log(bucket):
             assert await _get(bucket.count()) == 7
 
+    @_needs(claims=True)
     @_scenario
     async def test_a_claim_keeps_clear_of_the_edge_as_far_as_patience_goes(self) -> None:
         for patience_more, pad in ((100, 20), (20, 20), (5, 5), (0, 0)):
             bucket, t = await self._new(self._rate(2))
-            self._only_claims(bucket)
             wait = self._frees_at(bucket, 2, t) - t
             assert await _get(bucket.put(RateItem("a", t, 2)))
             decision = await _get(bucket.claim(RateItem("b", t, 2), wait + patience_more, 20))
             assert decision.wait_ms == wait + pad
 
+    @_needs(claims=True)
     @_scenario
     async def test_claims_are_served_in_the_order_of_arrival(self) -> None:
         bucket, t = await self._new(self._rate(2))
-        self._only_claims(bucket)
         assert await _get(bucket.put(RateItem("a", t, 2)))
         waits = []
         for weight in (2, 1, 1, 2, 1):
@@ -444,10 +455,10 @@ class BucketConformance:
         assert waits == sorted(waits)
         assert waits[-1] > waits[0]
 
+    @_needs(claims=True)
     @_scenario
     async def test_nobody_jumps_the_queue_of_claims(self) -> None:
         bucket, t = await self._new(self._rate(4))
-        self._only_claims(bucket)
         assert await _get(bucket.put(RateItem("a", t, 3)))
         assert (await _get(bucket.claim(RateItem("heavy", t, 4), 1 << 40, 0))).wait_ms > 0
         light = RateItem("light", t, 1)
@@ -456,10 +467,10 @@ class BucketConformance:
         assert wait >= self._frees_at(bucket, 3, t) - t
         assert not (await _get(bucket.check(light))).allowed
 
+    @_needs(claims=True)
     @_scenario
     async def test_a_released_claim_leaves_nothing_behind(self) -> None:
         bucket, t = await self._new(self._rate(4))
-        self._only_claims(bucket)
         assert await _get(bucket.put(RateItem("a", t, 3)))
         before = await _get(bucket.count())
         item = RateItem("b", t, 4)
@@ -470,12 +481,10 @@ class BucketConformance:
         assert await _get(bucket.count()) == before
         assert await _get(bucket.put(RateItem("c", t, 1)))
 
+    @_needs(claims=True)
     @_scenario
     async def test_a_late_waiter_is_recorded_at_the_true_time(self) -> None:
         bucket, t = await self._new(self._rate(2))
-        self._only_claims(bucket)
-        if isinstance(bucket._algorithm, FixedWindow):
-            pytest.skip("the window decides, not the unit")
         assert await _get(bucket.put(RateItem("a", t, 2)))
         item = RateItem("b", t, 2)
         assert await _get(bucket.claim(item, 1 << 40, 0))
@@ -487,10 +496,10 @@ class BucketConformance:
         assert not await _get(bucket.put(RateItem("c", frees - 1)))
         assert await _get(bucket.put(RateItem("c", frees)))
 
+    @_needs(claims=True)
     @_scenario
     async def test_a_waiter_whose_claim_is_gone_claims_anew(self) -> None:
         bucket, t = await self._new(self._rate(2))
-        self._only_claims(bucket)
         assert await _get(bucket.put(RateItem("a", t, 2)))
         item = RateItem("b", t, 2)
         assert await _get(bucket.claim(item, 1 << 40, 0))
@@ -499,11 +508,10 @@ class BucketConformance:
         assert (await _get(bucket.settle(item, due))).allowed
         assert not await _get(bucket.put(RateItem("c", due)))
 
+    @_needs(claims=False)
     @_scenario
     async def test_without_claims_claim_is_put_decision(self) -> None:
         bucket, t = await self._new(self._rate(1))
-        if keeps_claims(bucket):
-            pytest.skip("the bucket keeps claims")
         item = RateItem("a", t)
         assert await _get(bucket.put(item))
         decision = await _get(bucket.claim(item, 1 << 40))
@@ -516,6 +524,7 @@ class BucketConformance:
 
     async def _limiter(self, limit: int) -> tuple[Limiter, AbstractBucket, Any]:
         """A limiter on a bucket that is empty, and what makes its waits short."""
+        shorten: Any
         if self.manual_clock:
             bucket, _ = await self._new(self._rate(limit))
             shorten = sleeping_advances(bucket._clock)  # type: ignore[arg-type] # a manual one
@@ -629,12 +638,13 @@ class BucketConformance:
 
     # In real time -------------------------------------------------------------------------------
 
-    def test_threads_together_keep_to_the_limit(self) -> None:
+    def test_callers_together_keep_to_the_limit(self) -> None:
         self._made = []
         limit = 4
         bucket = self.make_bucket([Rate(limit, _BUSY_MS)])
         if _belongs_to_a_loop(bucket):
-            pytest.skip("an async bucket belongs to one event loop")
+            self.test_tasks_together_keep_to_the_limit()
+            return
         limiter = Limiter(limiter_module.SingleBucketFactory(bucket, schedule_leak=False))  # type: ignore[arg-type] # it is no awaitable
         ends: list[float] = []
 
