@@ -58,7 +58,12 @@ class PostgresServer:
         )
 
     def start(self):
-        settings = ("listen_addresses=", "max_connections=300", f"fsync={self._fsync}", "timezone=UTC")
+        settings = (
+            "listen_addresses=",
+            "max_connections=300",
+            f"fsync={self._fsync}",
+            "timezone=UTC",
+        )
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [self._home / "bin" / "postgres", "-D", self._data, "-k", self.folder]
