@@ -28,6 +28,7 @@ SAMPLES = [
     (errors.AsyncBucketInSyncCode("await it"), [RuntimeError]),
     (errors.BucketRetired(), [RuntimeError]),
     (errors.TooManyKeys("n", 5), [RuntimeError]),
+    (errors.MissingDriver("psycopg", "postgres"), [ImportError]),
 ]
 IDS = [type(error).__name__ for error, _ in SAMPLES]
 
