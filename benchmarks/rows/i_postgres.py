@@ -44,13 +44,12 @@ def _wall_per_call(call: Callable[[], object], calls: int, chunks: int = 10) -> 
 
 def _measure(lib: Library, live: int, calls: int, *, admitted: bool) -> Answer:
     with _pool() as pool:
-        bucket = _bucket(lib, pool, live + (10 * calls if admitted else 0) or 10)
-        for _ in range(live // 5000):
-            expect(bucket.put(lib.api.RateItem("k", bucket.now(), 5000)), "not filled")
+        stored = live or 10
+        bucket = _bucket(lib, pool, stored + (10 * calls if admitted else 0))
+        each = min(stored, 5000)
+        for _ in range(stored // each):
+            expect(bucket.put(lib.api.RateItem("k", bucket.now(), each)), "not filled")
         limiter = lib.api.Limiter(bucket)
-        if not admitted:
-            while limiter.try_acquire("k", blocking=False):
-                pass
         before = bucket.count()
         answers: list[Any] = []
         value = _wall_per_call(

@@ -30,6 +30,7 @@ SAMPLES = [
     (errors.TooManyKeys("n", 5), [RuntimeError]),
     (errors.NotShared("items", []), [ValueError]),
     (errors.SharedStorageLost("a place"), [ConnectionError, OSError, EOFError]),
+    (errors.MissingDriver("psycopg", "postgres"), [ImportError]),
 ]
 IDS = [type(error).__name__ for error, _ in SAMPLES]
 

@@ -12,7 +12,6 @@ SURFACE = json.loads(Path(__file__).with_name("surface-4.5.1.json").read_text(en
 # What does not exist yet. Whoever adds a backend takes its lines out, and nothing else changes.
 MODULES_TO_COME = {
     "pyrate_limiter.buckets.mp_bucket",
-    "pyrate_limiter.buckets.postgres",
     "pyrate_limiter.buckets.redis_bucket",
     "pyrate_limiter.buckets.redis_state",
     "pyrate_limiter.buckets.sqlite_bucket",
@@ -25,9 +24,6 @@ MODULES_TO_COME = {
 NAMES_TO_COME = {
     "MultiprocessBucket",
     "MultiprocessStateStore",
-    "PgQueries",
-    "PostgresBucket",
-    "PostgresClock",
     "RedisBucket",
     "RedisStateStore",
     "SQLiteBucket",

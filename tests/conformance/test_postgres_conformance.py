@@ -44,6 +44,7 @@ class TestPostgresFixedWindow(_OnPool):
 
 class TestPostgresState(_OnPool):
     claims = True
+    units = False
 
     def make_bucket(self, rates):
         return StateBucket(rates, store=PostgresStateStore(self.pool, postgres.table()))
@@ -58,6 +59,7 @@ class TestAsyncPostgresBucket(BucketConformance):
 
 class TestAsyncPostgresState(BucketConformance):
     claims = True
+    units = False
 
     def make_bucket(self, rates):
         return _opened(
