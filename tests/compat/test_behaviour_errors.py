@@ -28,6 +28,8 @@ SAMPLES = [
     (errors.AsyncBucketInSyncCode("await it"), [RuntimeError]),
     (errors.BucketRetired(), [RuntimeError]),
     (errors.TooManyKeys("n", 5), [RuntimeError]),
+    (errors.MissingDriver("redis", "redis"), [ImportError]),
+    (errors.NoRedisImplementation("a policy"), [TypeError]),
 ]
 IDS = [type(error).__name__ for error, _ in SAMPLES]
 
