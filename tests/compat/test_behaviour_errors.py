@@ -31,6 +31,7 @@ SAMPLES = [
     (errors.NotShared("items", []), [ValueError]),
     (errors.SharedStorageLost("a place"), [ConnectionError, OSError, EOFError]),
     (errors.MissingDriver("psycopg", "postgres"), [ImportError]),
+    (errors.NoRedisImplementation("a policy"), [TypeError]),
 ]
 IDS = [type(error).__name__ for error, _ in SAMPLES]
 

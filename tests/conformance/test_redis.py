@@ -94,6 +94,8 @@ class TestFake(_Sync):
 
 
 class _State(_Sync):
+    units = False
+
     def make_bucket(self, rates):
         return StateBucket(rates, store=RedisStateStore(self.client, fresh_key()))
 
@@ -107,6 +109,8 @@ class TestStateDecodedRESP2(_State):
 
 
 class TestStateAsync(_Async):
+    units = False
+
     async def make_bucket(self, rates):
         client = await async_client(shared_url(), **self.options)
         return StateBucket(rates, store=RedisStateStore(client, fresh_key()))
@@ -117,5 +121,7 @@ class TestStateServerTime(_ServerTime, _State):
 
 
 class TestStateFake(TestFake):
+    units = False
+
     def make_bucket(self, rates):
         return StateBucket(rates, store=RedisStateStore(self.client, fresh_key()))

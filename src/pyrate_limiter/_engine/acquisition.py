@@ -168,7 +168,7 @@ class Acquisition:
                 waited += decision.wait_ms
                 yield Pause(bucket.pause(item, decision) + delay)
                 yield Turn(place)
-                if bucket.blocks or bucket.is_async:
+                if bucket.blocks or bucket.answers_in_order:
                     place.leave()  # the others must not wait for a disk or a network
                 now = yield bucket.stamp()
                 decision = yield _work(bucket, bucket.settle, item, now, terms.patience_ms())

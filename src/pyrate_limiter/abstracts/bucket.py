@@ -61,6 +61,10 @@ class AbstractBucket(ABC):
     """Whether a call may wait for a disk, a socket or a lock. Under asyncio it then runs in a
     worker thread."""
 
+    answers_in_order: ClassVar[bool] = False
+    """Whether awaited calls are answered in the order in which they were made. Then waiters need
+    not `settle` one by one."""
+
     _clock: AbstractClock = MonotonicClock()
     _algorithm: Any = SlidingWindowLog()
 

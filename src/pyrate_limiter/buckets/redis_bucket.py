@@ -93,6 +93,8 @@ class RedisBucket(RedisSteps):
         "script_hash",
     )
 
+    answers_in_order = True
+
     bucket_key: str
     """The key of the sorted set."""
 
