@@ -21,7 +21,7 @@ def answer(decision):
     )
 
 
-def play(rng, model, pick, clock, *, keyed=False):  # noqa: C901 - a list of steps
+def play(rng, model, pick, clock, *, keyed=False):
     """Do the same at both; claims are settled, late or early, or given back.
 
     A key's expired units may be dropped at any time, with those of the others.
