@@ -172,8 +172,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
             now = self._latest = self._observe(now)
             stamp = item.timestamp - self._stepped
             own = self._before(stamp + 1)
-            awaited = (self._pending or {}).get(stamp, 0)
-            if awaited < weight or own == self._base or self._stamp(own) != stamp:
+            if self._awaited(stamp) < weight or own == self._base or self._stamp(own) != stamp:
                 # Flushed, or so late that it has expired and was dropped.
                 self._expect(stamp, -weight, now)
                 item.timestamp = now

@@ -150,6 +150,10 @@ class JudgedLog(UnitLog):
         gone = self._before(moment + 1) - sum(units for _, units in pending)
         return self._next_fit(moment, gone + weight, weight, pending)
 
+    def _awaited(self, moment: int) -> int:
+        """How many units are claimed for a moment whose waiters have not gone yet."""
+        return (self._pending or {}).get(moment, 0)
+
     def _expect(self, moment: int, units: int, now: int) -> None:
         """Note that units are claimed for ``moment``; negative, that their waiter has gone."""
         pending = self._pending

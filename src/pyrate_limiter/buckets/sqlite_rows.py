@@ -159,6 +159,10 @@ class RowLog(RowTable):
         self._pending = dict(self._rows(self._sql.claims))
         return super()._next_departure(moment, weight)
 
+    def _awaited(self, moment: int) -> int:
+        row = self._run(self._sql.claim, moment)
+        return 0 if row is None else int(row[0])
+
     def _expect(self, moment: int, units: int, now: int) -> None:
         self._load()
         if units > 0:
