@@ -28,6 +28,8 @@ SAMPLES = [
     (errors.AsyncBucketInSyncCode("await it"), [RuntimeError]),
     (errors.BucketRetired(), [RuntimeError]),
     (errors.TooManyKeys("n", 5), [RuntimeError]),
+    (errors.BucketClosed(), [RuntimeError, AttributeError]),
+    (errors.InvalidDatabase("a file lock needs a path"), [ValueError]),
     (errors.NotShared("items", []), [ValueError]),
     (errors.SharedStorageLost("a place"), [ConnectionError, OSError, EOFError]),
     (errors.MissingDriver("psycopg", "postgres"), [ImportError]),

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from pyrate_limiter.buckets.postgres_state import PostgresStateStore
     from pyrate_limiter.buckets.redis_bucket import RedisBucket
     from pyrate_limiter.buckets.redis_state import RedisStateStore
-    from pyrate_limiter.buckets.sqlite_bucket import SQLiteBucket
+    from pyrate_limiter.buckets.sqlite_bucket import SQLiteBucket, SQLiteClock
+    from pyrate_limiter.buckets.sqlite_queries import SQLiteQueries
     from pyrate_limiter.buckets.sqlite_state import SQLiteStateStore
     from pyrate_limiter.buckets.state_bucket import StateBucket
 
@@ -21,6 +22,8 @@ _PLACES = {
     "InMemoryBucket": "pyrate_limiter.buckets.in_memory_bucket",
     "InMemoryStateStore": "pyrate_limiter.buckets.in_memory_state",
     "SQLiteBucket": "pyrate_limiter.buckets.sqlite_bucket",
+    "SQLiteClock": "pyrate_limiter.buckets.sqlite_bucket",
+    "SQLiteQueries": "pyrate_limiter.buckets.sqlite_queries",
     "SQLiteStateStore": "pyrate_limiter.buckets.sqlite_state",
     "MultiprocessBucket": "pyrate_limiter.buckets.mp_bucket",
     "MultiprocessStateStore": "pyrate_limiter.buckets.mp_state",
@@ -45,6 +48,8 @@ __all__ = [
     "RedisBucket",
     "RedisStateStore",
     "SQLiteBucket",
+    "SQLiteClock",
+    "SQLiteQueries",
     "SQLiteStateStore",
     "StateBucket",
 ]

@@ -16,7 +16,7 @@ from pyrate_limiter.buckets.sqlite_rows import RowLog
 from pyrate_limiter.buckets.sqlite_statements import SIDE_TABLES, statements
 from pyrate_limiter.clocks import AbstractClock, WallClock
 from pyrate_limiter.errors import AlgorithmMismatch, InvalidDatabase, WrongType
-from pyrate_limiter.utils import sorted_rates
+from pyrate_limiter.utils import dedicated_sqlite_clock_connection, sorted_rates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,6 +34,7 @@ __all__ = [
     "RateItem",
     "SQLiteBucket",
     "SQLiteClock",
+    "dedicated_sqlite_clock_connection",
 ]
 
 Queries = SQLiteQueries
