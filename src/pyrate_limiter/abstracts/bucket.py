@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision, LogAlgorithm, SlidingWindowLog
 from pyrate_limiter.abstracts.awaiting import then
@@ -57,11 +57,11 @@ class AbstractBucket(ABC):
     is_async: bool | None = None
     """Whether the methods have to be awaited; None is "unknown, look at what they return"."""
 
-    blocks: ClassVar[bool] = False
+    blocks: bool = False
     """Whether a call may wait for a disk, a socket or a lock. Under asyncio it then runs in a
     worker thread."""
 
-    answers_in_order: ClassVar[bool] = False
+    answers_in_order: bool = False
     """Whether awaited calls are answered in the order in which they were made. Then waiters need
     not `settle` one by one."""
 

@@ -36,7 +36,9 @@ class StoredUnit(RateItem):
         self, name: str, timestamp: int, end: int, edition: str, rest: tuple[Any, ...] | None = None
     ) -> None:
         super().__init__(name, timestamp)
-        self.end, self.edition, self.rest = end, edition, rest
+        self.end: int = end
+        self.edition: str = edition
+        self.rest: tuple[Any, ...] | None = rest
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.name, self.timestamp, self.end, self.edition, self.rest)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from multiprocessing.managers import ListProxy
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.abstracts.algorithm import LogAlgorithm, SlidingWindowLog
 from pyrate_limiter.abstracts.rate import Rate, RateItem
@@ -57,7 +57,8 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
         AlgorithmMismatch: the algorithm does not work on a log.
     """
 
-    blocks: ClassVar[bool] = True
+    blocks: bool = True
+    failing_rate: Rate | None
 
     _manager: Any
 

@@ -79,8 +79,9 @@ class PostgresBucket(PostgresJudge):
         MissingDriver: psycopg is not installed.
     """
 
-    is_async = False
-    blocks = True
+    is_async: bool | None = False
+    blocks: bool = True
+    failing_rate: Rate | None
 
     def __init__(
         self,
@@ -100,7 +101,7 @@ class PostgresBucket(PostgresJudge):
             raise WrongType("table", table, "a string")
         self.rates = rates
         self._algorithm = algorithm
-        self.table = f"{_PREFIX}{table.lower()}"
+        self.table: str = f"{_PREFIX}{table.lower()}"
         where = f"Postgres table {self.table}"
         self._outage = None if on_error == "raise" else Outage(on_error, where)
         self.pool = pool
@@ -115,7 +116,7 @@ class PostgresBucket(PostgresJudge):
         self._offset = None
         self._flushes = 0
         self.is_async = self._link.is_async
-        self.blocks = not self.is_async  # type: ignore[misc] # of this bucket
+        self.blocks = not self.is_async
         psycopg = driver()
         self._outages = (
             psycopg.OperationalError,

@@ -16,7 +16,7 @@ from pyrate_limiter.buckets.postgres_steps import Busy, Steps
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pyrate_limiter.abstracts.rate import RateItem
+    from pyrate_limiter.abstracts.rate import Rate, RateItem
     from pyrate_limiter.buckets.outage import Outage
     from pyrate_limiter.buckets.postgres_link import Program
     from pyrate_limiter.clocks import PostgresClock
@@ -54,6 +54,10 @@ class Stamp(int):
 
 class PostgresJudge(AbstractBucket):
     """What `PostgresBucket` does behind its methods."""
+
+    failing_rate: Rate | None
+    is_async: bool | None
+    blocks: bool
 
     _keyed = False
     _link: Link

@@ -69,7 +69,7 @@ class Nap:
     __slots__ = ("seconds",)
 
     def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
+        self.seconds: float = seconds
 
 
 class Link:
@@ -85,7 +85,7 @@ class Link:
         if not callable(getattr(pool, "getconn", None)):
             raise WrongType("pool", pool, "a psycopg_pool.ConnectionPool or AsyncConnectionPool")
         self.pool = pool
-        self.is_async = iscoroutinefunction(pool.getconn)
+        self.is_async: bool = iscoroutinefunction(pool.getconn)
         self._execute = import_module("psycopg.generators").execute
         self._error_from_result = psycopg.errors.error_from_result
         self._error = psycopg.Error

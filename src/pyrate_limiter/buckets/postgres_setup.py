@@ -98,18 +98,18 @@ class Place:
     __slots__ = ("functions", "has_columns", "missing", "schema", "table")
 
     def __init__(self, schema: str, name: str, keyed: bool, found: list[set[str]]) -> None:
-        self.schema = quoted(schema)
-        self.table = f"{self.schema}.{quoted(name)}"
+        self.schema: str = quoted(schema)
+        self.table: str = f"{self.schema}.{quoted(name)}"
         columns, indexes, functions = found
-        self.has_columns = columns.issuperset(_COLUMNS)
+        self.has_columns: bool = columns.issuperset(_COLUMNS)
         wanted = _functions(name, keyed)
-        self.missing = (
+        self.missing: tuple[list[str], list[str], list[str]] = (
             [column for column in _COLUMNS if column not in columns],
             [label for label in _indexes(name, keyed) if label not in indexes],
             [step for step, function in wanted.items() if function not in functions],
         )
         usable = self.has_columns and not self.missing[2]
-        self.functions = {}
+        self.functions: dict[str, str] = {}
         if usable:
             self.functions = {step: f"{self.schema}.{wanted[step]}" for step in wanted}
 

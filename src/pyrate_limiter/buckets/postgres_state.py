@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pyrate_limiter.abstracts.algorithm import Decision, State, StateAlgorithm
     from pyrate_limiter.abstracts.rate import Rate, RateItem
     from pyrate_limiter.buckets.postgres_link import Program
+    from pyrate_limiter.clocks import AbstractClock
 
 
 class PostgresStateStore(StateStore):
@@ -53,9 +54,9 @@ class PostgresStateStore(StateStore):
         self.pool: Any = pool
         self.key: str = key
         self._link = Link(pool)
-        self.is_async = self._link.is_async
-        self.blocks = not self.is_async
-        self.default_clock = PostgresClock(pool)
+        self.is_async: bool | None = self._link.is_async
+        self.blocks: bool = not self.is_async
+        self.default_clock: AbstractClock = PostgresClock(pool)
         self._name = table
         self._table: str | None = None
         self._durable = durable

@@ -47,7 +47,7 @@ class Outage:
         if isinstance(policy, AbstractBucket) and policy.is_async and not is_async:
             raise WrongType("on_error", policy, "a sync bucket beside a sync client")
         self.policy = policy
-        self.raises = policy == "raise" if isinstance(policy, str) else False
+        self.raises: bool = policy == "raise" if isinstance(policy, str) else False
         self._errors = errors
         self._lock = threading.Lock()
         self._pause = 0.0  # above 0 while the server is away

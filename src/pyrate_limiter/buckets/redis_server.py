@@ -29,8 +29,8 @@ class Script:
     __slots__ = ("sha", "text")
 
     def __init__(self, text: str) -> None:
-        self.text = text
-        self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+        self.text: str = text
+        self.sha: str = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
     @classmethod
     @lru_cache(maxsize=256)
@@ -60,14 +60,14 @@ class Request:
         orphaned: Callable[[list[int]], Request | None],
         width: int = 3,
     ) -> None:
-        self.script = script
-        self.key = key
-        self.header = header
-        self.steps = steps
-        self.limit = limit
+        self.script: Script = script
+        self.key: str = key
+        self.header: tuple[Any, ...] = header
+        self.steps: list[Any] = steps
+        self.limit: float | None = limit
         # Given the answer that nobody waits for any more: what undoes it.
-        self.orphaned = orphaned
-        self.width = width  # fields of a step; 0: the script takes one step at a time
+        self.orphaned: Callable[[list[int]], Request | None] = orphaned
+        self.width: int = width  # fields of a step; 0: the script takes one step at a time
 
 
 class Command:
@@ -76,10 +76,10 @@ class Command:
     __slots__ = ("args", "limit", "method", "options")
 
     def __init__(self, limit: float | None, method: str, *args: Any, **options: Any) -> None:
-        self.limit = limit
-        self.method = method
-        self.args = args
-        self.options = options
+        self.limit: float | None = limit
+        self.method: str = method
+        self.args: tuple[Any, ...] = args
+        self.options: dict[str, Any] = options
 
 
 class ServerClock(AbstractClock):
@@ -127,12 +127,12 @@ class Server:
         if not isinstance(denial_memory_ms, int) or denial_memory_ms < 0:
             raise WrongType("denial_memory_ms", denial_memory_ms, "a whole number, 0 or more")
         self.client = client
-        self.errors = _driver_errors()
-        self.is_async = inspect.iscoroutinefunction(execute)
-        self.outage = Outage(on_error, self.errors, is_async=self.is_async)
+        self.errors: Any = _driver_errors()
+        self.is_async: bool = inspect.iscoroutinefunction(execute)
+        self.outage: Outage = Outage(on_error, self.errors, is_async=self.is_async)
         self.call_timeout = call_timeout
-        self.denial_memory = denial_memory_ms / 1000
-        self.clock = ServerClock()
+        self.denial_memory: float = denial_memory_ms / 1000
+        self.clock: ServerClock = ServerClock()
         self._lanes = Lanes(self)
 
     def limit(self, patience_ms: int = 0) -> float | None:

@@ -87,9 +87,9 @@ class RedisStateStore(StateStore):
         self.redis = redis
         self.key: str = key
         self.ttl_ms: int | None = ttl_ms
-        self.is_async = self._server.is_async
-        self.blocks = not self._server.is_async
-        self.default_clock = self._server.clock
+        self.is_async: bool | None = self._server.is_async
+        self.blocks: bool = not self._server.is_async
+        self.default_clock: AbstractClock = self._server.clock
 
     def check(
         self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int, weight: int

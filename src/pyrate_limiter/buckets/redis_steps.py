@@ -31,12 +31,14 @@ class Claim:
     __slots__ = ("ask", "due", "fallback", "late", "name", "uid", "wait", "weight")
 
     def __init__(self, name: str, weight: int, uid: str) -> None:
-        self.name, self.weight, self.uid = name, weight, uid
+        self.name: str = name
+        self.weight: int = weight
+        self.uid: str = uid
         self.wait: int | None = 0  # as in the names of the members; None: not known
-        self.due = self.late = (
-            0.0  # on the monotonic clock: when to go, and from when on it is late
-        )
-        self.ask = False
+        # On the monotonic clock: when to go, and from when on it is late.
+        self.due: float = 0.0
+        self.late: float = 0.0
+        self.ask: bool = False
         self.fallback: RateItem | None = None
 
 

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 
     from pyrate_limiter.buckets.shared_file import SharedFile
 
+    _Proxy = ListProxy[Any]
+else:
+    _Proxy = ListProxy  # the class takes no parameter at run time
+
 _READING = frozenset(
     (
         "__add__",
@@ -29,7 +33,7 @@ _READING = frozenset(
 _DIRECT = frozenset(("__getitem__", "__len__"))  # the others want a whole list
 
 
-class SharedItems(ListProxy):  # type: ignore[type-arg] # the class takes no parameter at run time
+class SharedItems(_Proxy):
     """What `MultiprocessBucket.init` and `MultiprocessStateStore.init` share between processes.
 
     It reads as a list of what is stored at the moment. Only its bucket or store changes it.

@@ -43,7 +43,7 @@ class SharedLock:
 
     def forget(self) -> None:
         """Start anew in a forked child, to which the locks of its parent do not belong."""
-        self.process = os.getpid()
+        self.process: int = os.getpid()
         self._threads = threading.RLock()
         self._depth = 0
 

@@ -55,7 +55,7 @@ class SQLiteClock(WallClock):
     """How to ask SQLite for the same."""
 
     def __init__(self, conn: sqlite3.Connection | SQLiteBucket | None) -> None:
-        self.conn = conn.conn if isinstance(conn, SQLiteBucket) else conn
+        self.conn: sqlite3.Connection | None = conn.conn if isinstance(conn, SQLiteBucket) else conn
 
     @classmethod
     def default(cls) -> SQLiteClock:
@@ -89,8 +89,8 @@ class SQLiteBucket(AbstractBucket):
         UnusableConnection: the connection cannot be used here.
     """
 
-    is_async = False
-    blocks = True
+    is_async: bool | None = False
+    blocks: bool = True
 
     def __init__(
         self,

@@ -23,7 +23,8 @@ class DatabaseLocked(PyrateError, sqlite3.OperationalError):
             f"database is locked: waited {seconds:.1f} s for {path}; look for a program that keeps "
             "a transaction open on it, or raise the bucket's busy_seconds"
         )
-        self.path, self.seconds = path, seconds
+        self.path: str = path
+        self.seconds: float = seconds
 
 
 class DatabaseVanished(PyrateError, sqlite3.OperationalError):

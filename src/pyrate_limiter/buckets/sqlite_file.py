@@ -64,18 +64,18 @@ class Database:
         temporary: bool = False,
         schema: tuple[str, ...] = (),
     ) -> None:
-        self.busy_seconds = 30.0
-        self.lock = lock
-        self.closed = False
-        self.depth = 0
+        self.busy_seconds: float = 30.0
+        self.lock: Any = lock
+        self.closed: bool = False
+        self.depth: int = 0
         self._schema = schema
         self._prepared = False
         self._handed = conn
         self._bound = False  # the handed one belongs to some other thread
         if conn is not None:
             path = path_of(conn)
-        self.path = path
-        self.is_file = bool(path) and path != ":memory:"
+        self.path: str | None = path
+        self.is_file: bool = bool(path) and path != ":memory:"
         self._tag: tuple[int, int] | None = None
         self._look_at = 0.0
         self._lock: Any = threading.RLock()

@@ -44,12 +44,12 @@ class Statements:
         every = "name = ?" if keyed else "1"
         mine = f"bucket = {quoted(table, chr(39))} AND key = " + ("?" if keyed else "''")
         key = f"{quoted(table, chr(39))}, " + ("?" if keyed else "''")
-        self.index = (
+        self.index: str = (
             f"CREATE INDEX IF NOT EXISTS {quoted(table + '_item_timestamp')} "
             f"ON {name} (item_timestamp)"
         )
         if keyed:
-            self.create = (
+            self.create: str = (
                 f"CREATE TABLE IF NOT EXISTS {name} (name VARCHAR NOT NULL, seq INTEGER NOT NULL, "
                 "item_timestamp INTEGER NOT NULL, PRIMARY KEY (name, seq)) WITHOUT ROWID;"
             )
@@ -57,27 +57,27 @@ class Statements:
             self.create = (
                 f"CREATE TABLE IF NOT EXISTS {name} (name VARCHAR, item_timestamp INTEGER);"
             )
-        self.exists = f"SELECT 1 FROM {name} LIMIT 1"
+        self.exists: str = f"SELECT 1 FROM {name} LIMIT 1"
         # Reading. The plus keeps SQLite from walking along an index on the timestamp instead.
         units = f"SELECT {number}, name, item_timestamp FROM {name} WHERE {where} {number} > ?"
-        self.since = (
+        self.since: str = (
             f"SELECT {number}, item_timestamp FROM {name} WHERE {where} {number} >= ? "
             f"ORDER BY {number}"
         )
-        self.units = f"{units} ORDER BY {number}"
-        self.units_between = f"{units} AND {number} <= ? ORDER BY {number}"
-        self.stamp = f"SELECT item_timestamp FROM {name} WHERE {where} {number} = ?"
-        self.name = f"SELECT name FROM {name} WHERE {where} {number} = ?"
-        self.first_since = (
+        self.units: str = f"{units} ORDER BY {number}"
+        self.units_between: str = f"{units} AND {number} <= ? ORDER BY {number}"
+        self.stamp: str = f"SELECT item_timestamp FROM {name} WHERE {where} {number} = ?"
+        self.name: str = f"SELECT name FROM {name} WHERE {where} {number} = ?"
+        self.first_since: str = (
             f"SELECT {number} FROM {name} WHERE {where} {number} >= ? AND +item_timestamp >= ? "
             f"ORDER BY {number} LIMIT 1"
         )
-        self.last = (
+        self.last: str = (
             f"SELECT {number}, item_timestamp FROM {name} WHERE {every} "
             f"ORDER BY {number} DESC LIMIT 1"
         )
-        self.first = f"SELECT MIN({number}) FROM {name} WHERE {every}"
-        self.count = (
+        self.first: str = f"SELECT MIN({number}) FROM {name} WHERE {every}"
+        self.count: str = (
             f"SELECT COUNT(*) FROM {name} WHERE {every}"
             if keyed
             # One query for both ends would read every row.
@@ -86,46 +86,50 @@ class Statements:
         )
         # Writing. Without the scope: the name is among the values.
         into = f"INSERT INTO {name} ({number}, name, item_timestamp)"
-        self.insert = f"{into} VALUES (?, ?, ?)"
-        self.insert_many = (
+        self.insert: str = f"{into} VALUES (?, ?, ?)"
+        self.insert_many: str = (
             f"{into} WITH RECURSIVE n (i) AS (SELECT ?1 UNION ALL SELECT i + 1 FROM n WHERE i < ?2)"
             " SELECT i, ?3, ?4 FROM n"
         )
         # Name and timestamp, then the scope and the number.
-        self.replace = f"UPDATE {name} SET name = ?, item_timestamp = ? WHERE {where} {number} = ?"
-        self.drop_before = f"DELETE FROM {name} WHERE {where} {number} <= ?"
-        self.drop_after = f"DELETE FROM {name} WHERE {where} {number} > ?"
-        self.drop_between = f"DELETE FROM {name} WHERE {where} {number} > ? AND {number} <= ?"
+        self.replace: str = (
+            f"UPDATE {name} SET name = ?, item_timestamp = ? WHERE {where} {number} = ?"
+        )
+        self.drop_before: str = f"DELETE FROM {name} WHERE {where} {number} <= ?"
+        self.drop_after: str = f"DELETE FROM {name} WHERE {where} {number} > ?"
+        self.drop_between: str = f"DELETE FROM {name} WHERE {where} {number} > ? AND {number} <= ?"
         # By how much, then the scope and the number.
-        self.close_gap = f"UPDATE {name} SET {number} = {number} - ? WHERE {where} {number} > ?"
-        self.shift = f"UPDATE {name} SET item_timestamp = item_timestamp - ? WHERE {every}"
-        self.flush = f"DELETE FROM {name} WHERE {every}"
+        self.close_gap: str = (
+            f"UPDATE {name} SET {number} = {number} - ? WHERE {where} {number} > ?"
+        )
+        self.shift: str = f"UPDATE {name} SET item_timestamp = item_timestamp - ? WHERE {every}"
+        self.flush: str = f"DELETE FROM {name} WHERE {every}"
         # Of all names at once: the index finds what is expired, so many at a time.
-        self.drop_expired = (
+        self.drop_expired: str = (
             f"DELETE FROM {name} WHERE (name, seq) IN (SELECT name, seq FROM {name} "
             "WHERE item_timestamp < ? ORDER BY item_timestamp LIMIT ?)"
         )
         its = f"bucket = {quoted(table, chr(39))}"
-        self.drop_quiet = tuple(
+        self.drop_quiet: tuple[str, ...] = tuple(
             f"DELETE FROM {side} WHERE {its} AND NOT EXISTS (SELECT 1 FROM {name} WHERE name = key)"
             for side in ("pyrate_limiter_claims", "pyrate_limiter_clocks")
         )
         # Claims to come.
         claims = "pyrate_limiter_claims"
-        self.claims = f"SELECT moment, units FROM {claims} WHERE {mine} ORDER BY moment"
-        self.claim = f"SELECT units FROM {claims} WHERE {mine} AND moment = ?"
-        self.last_claim = f"SELECT MAX(moment) FROM {claims} WHERE {mine}"
-        self.add_claim = (
+        self.claims: str = f"SELECT moment, units FROM {claims} WHERE {mine} ORDER BY moment"
+        self.claim: str = f"SELECT units FROM {claims} WHERE {mine} AND moment = ?"
+        self.last_claim: str = f"SELECT MAX(moment) FROM {claims} WHERE {mine}"
+        self.add_claim: str = (
             f"INSERT INTO {claims} VALUES ({key}, ?, ?) "
             "ON CONFLICT (bucket, key, moment) DO UPDATE SET units = units + excluded.units"
         )
-        self.drop_claim = f"DELETE FROM {claims} WHERE {mine} AND moment = ?"
-        self.drop_claims = f"DELETE FROM {claims} WHERE {mine} AND moment < ?"
-        self.flush_claims = f"DELETE FROM {claims} WHERE {mine}"
+        self.drop_claim: str = f"DELETE FROM {claims} WHERE {mine} AND moment = ?"
+        self.drop_claims: str = f"DELETE FROM {claims} WHERE {mine} AND moment < ?"
+        self.flush_claims: str = f"DELETE FROM {claims} WHERE {mine}"
         clocks = "pyrate_limiter_clocks"
-        self.clock = f"SELECT latest, moment, stepped FROM {clocks} WHERE {mine}"
-        self.set_clock = f"INSERT OR REPLACE INTO {clocks} VALUES ({key}, ?, ?, ?)"
-        self.drop_clock = f"DELETE FROM {clocks} WHERE {mine}"
+        self.clock: str = f"SELECT latest, moment, stepped FROM {clocks} WHERE {mine}"
+        self.set_clock: str = f"INSERT OR REPLACE INTO {clocks} VALUES ({key}, ?, ?, ?)"
+        self.drop_clock: str = f"DELETE FROM {clocks} WHERE {mine}"
 
 
 @lru_cache(maxsize=64)
