@@ -153,7 +153,8 @@ def test_a_mixed_fleet_waits_together(published):
     table, limit, interval = postgres.table(), 20, 400
     fleet = [
         start(table, "retrying", 3, 12, 45, limit, interval),
-        start(table, "nonblocking", 3, 400, 0, limit, interval, python=published),
+        # It never waits, so it goes on asking until there is room between ours.
+        start(table, "nonblocking", 3, 400, 3, limit, interval, python=published),
     ]
     results = [finish(process) for process in fleet]
     assert all(admitted for admitted, _, _ in results[0])
