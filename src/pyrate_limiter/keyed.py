@@ -12,7 +12,7 @@ from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.abstracts.sweeper import Leaker
 from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
 from pyrate_limiter.errors import InvalidBucket, TooManyKeys, WrongType
-from pyrate_limiter.utils import sorted_rates
+from pyrate_limiter.utils import one_or_more
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -57,7 +57,7 @@ class KeyedBucketFactory(BucketFactory):
     ) -> None:
         if not isinstance(max_keys, int) or max_keys < 1:
             raise WrongType("max_keys", max_keys, "a whole number, 1 or more")
-        self._rates = sorted_rates([rates] if isinstance(rates, Rate) else rates)
+        self._rates = one_or_more(rates)
         self._make = bucket
         self._for_name: Any = getattr(bucket, "for_name", None)
         is_kind = isinstance(bucket, type) and issubclass(bucket, AbstractBucket)

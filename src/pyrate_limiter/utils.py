@@ -80,6 +80,13 @@ class RateList(list["Rate"]):
         return type(self), (list(self),)
 
 
+def one_or_more(rates: Rate | Sequence[Rate]) -> RateList:
+    """`sorted_rates`, also of a single rate."""
+    from pyrate_limiter.abstracts.rate import Rate
+
+    return sorted_rates([rates] if isinstance(rates, Rate) else rates)
+
+
 def sorted_rates(rates: Sequence[Rate]) -> RateList:
     """A copy ordered by interval, checked; a `RateList` as it is.
 

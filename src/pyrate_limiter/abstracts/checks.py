@@ -10,7 +10,10 @@ if TYPE_CHECKING:
     from pyrate_limiter.abstracts.rate import RateItem
 
 LARGEST_PAD_MS = 50
-_LIMIT = 1 << 62
+BEGINNING = -(1 << 62)
+"""Before every timestamp that can be stored, in ms."""
+FOREVER = 1 << 62
+"""After every timestamp that can be stored, in ms."""
 
 
 def check_item(item: RateItem) -> None:
@@ -23,7 +26,7 @@ def check_item(item: RateItem) -> None:
     """
     check_weight(item.weight)
     stamp = item.timestamp
-    if not isinstance(stamp, int) or not -_LIMIT < stamp < _LIMIT:
+    if not isinstance(stamp, int) or not BEGINNING < stamp < FOREVER:
         raise InvalidTimestamp(stamp)
 
 

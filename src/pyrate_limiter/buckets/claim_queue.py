@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pyrate_limiter.abstracts.checks import BEGINNING
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -42,7 +44,7 @@ class ClaimQueue:
     @property
     def newest(self) -> int:
         """The moment of the last claim, long ago if there is none."""
-        return self._claims[-1].at if self._claims else -(1 << 62)
+        return self._claims[-1].at if self._claims else BEGINNING
 
     def add(self, moment: int, weight: int, *, gone: bool) -> None:
         """Append a claim, or units that go at once."""

@@ -12,11 +12,11 @@ from pyrate_limiter.abstracts.algorithm import (
 )
 from pyrate_limiter.abstracts.awaiting import discard, then
 from pyrate_limiter.abstracts.bucket import AbstractBucket
-from pyrate_limiter.abstracts.checks import check_item
+from pyrate_limiter.abstracts.checks import FOREVER, check_item
 from pyrate_limiter.abstracts.locks import shared_lock
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.buckets.judged_log import ROUNDS, JudgedLog
-from pyrate_limiter.buckets.unit_log import FOREVER, UnitsView
+from pyrate_limiter.buckets.unit_log import UnitsView
 from pyrate_limiter.clocks import MonotonicClock
 from pyrate_limiter.errors import AlgorithmMismatch
 from pyrate_limiter.utils import RateList, sorted_rates

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.abstracts.algorithm import GCRA, Decision, TokenBucket
 from pyrate_limiter.abstracts.awaiting import discard
+from pyrate_limiter.abstracts.checks import FOREVER
 from pyrate_limiter.abstracts.locks import shared_lock
 from pyrate_limiter.abstracts.store import StateStore
-from pyrate_limiter.buckets.state_record import FOREVER, StateRecord
+from pyrate_limiter.buckets.state_record import StateRecord
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.abstracts.algorithm import Decision, SlidingWindowLog
 from pyrate_limiter.abstracts.awaiting import discard
-from pyrate_limiter.abstracts.checks import pad_ms
-from pyrate_limiter.buckets.unit_log import BEGINNING, FOREVER, SLACK, UnitLog
+from pyrate_limiter.abstracts.checks import BEGINNING, FOREVER, pad_ms
+from pyrate_limiter.buckets.unit_log import SLACK, UnitLog
 from pyrate_limiter.errors import BucketRetired
 
 if TYPE_CHECKING:

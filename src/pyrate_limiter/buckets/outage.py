@@ -1,88 +1,59 @@
-"""What a bucket does while its server cannot be reached."""
+"""Whether a server is away, and who asks it again. What is answered meanwhile is for others."""
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
-from pyrate_limiter.abstracts.bucket import AbstractBucket
-from pyrate_limiter.errors import WrongType
-
-if TYPE_CHECKING:
-    from pyrate_limiter.abstracts.rate import Rate
-
-_FIRST_PROBE_SECONDS = 0.1
-_LONGEST_PROBE_SECONDS = 5.0
+_FIRST_PAUSE = 0.1  # seconds before the server is probed again
+_LONGEST_PAUSE = 5.0
 _log = logging.getLogger("pyrate_limiter")
 
 
-class ElsewhereStamp(int):
-    """The timestamp of an item that a fallback bucket has judged."""
-
-
 class Outage:
-    """Whether the server is away, since when it was asked last, and what is answered meanwhile.
+    """Knows whether the server is away, and who may probe it; logs once when that begins or ends.
 
     Args:
-        instead: ``"allow"``, ``"deny"``, or a bucket of this process.
-        where: what to call the server in the log.
-
-    Raises:
-        WrongType: it is something else.
+        away: what to log when the server stops answering.
+        back: what to log when it answers again.
     """
 
-    def __init__(self, instead: str | AbstractBucket, where: str) -> None:
-        known = isinstance(instead, str) and instead in {"allow", "deny"}
-        if not known and not (isinstance(instead, AbstractBucket) and not instead.is_async):
-            raise WrongType(
-                "on_error", instead, "'raise', 'allow', 'deny' or a bucket that is not async"
-            )
-        self.instead = instead
-        self._where = where
-        self._pause = 0.0
+    def __init__(self, away: str, back: str) -> None:
+        self._away = away
+        self._back = back
+        self._lock = threading.Lock()
+        self._pause = 0.0  # above 0 while the server is away
         self._next_probe = 0.0
 
-    def is_waiting(self) -> bool:
-        """Whether it is too early to ask the server again; if not, others wait for the answer."""
+    def may_try(self) -> bool:
+        """Whether to ask the server; while it is away one caller at a time is let through."""
         if not self._pause:
-            return False
-        now = time.monotonic()
-        if now < self._next_probe:
             return True
-        self._next_probe = now + self._pause
-        return False
+        with self._lock:
+            now = time.monotonic()
+            if now < self._next_probe:
+                return False
+            self._next_probe = now + self._pause
+            return True
 
-    def begins(self, error: BaseException) -> None:
-        """A call has failed."""
-        if not self._pause:
-            _log.warning(
-                "%s cannot be reached, limiting goes on as on_error says",
-                self._where,
-                exc_info=error,
-            )
-        self._pause = min(max(2 * self._pause, _FIRST_PROBE_SECONDS), _LONGEST_PROBE_SECONDS)
-        self._next_probe = time.monotonic() + self._pause
+    def failed(self, error: BaseException) -> None:
+        """The server did not answer."""
+        with self._lock:
+            begins = not self._pause
+            self._pause = min(_LONGEST_PAUSE, 2 * self._pause) or _FIRST_PAUSE
+            self._next_probe = time.monotonic() + self._pause
+        if begins:
+            _log.warning("%s", self._away, exc_info=error)
 
-    def ends(self) -> None:
-        """A call has succeeded."""
+    def answered(self) -> None:
+        """The server is there."""
         if self._pause:
-            self._pause = 0.0
-            _log.warning("%s can be reached again", self._where)
+            with self._lock:
+                self._pause, back = 0.0, self._pause
+            if back:
+                _log.warning("%s", self._back)
 
-    def decide(
-        self, rate: Rate, item: Any, patience_ms: int, buffer_ms: int | None, *, store: bool
-    ) -> Decision:
-        """The verdict on an item in the meantime."""
-        if self.instead == "allow":
-            return ADMITTED
-        if not isinstance(self.instead, AbstractBucket):
-            return Decision(rate, max(1, int((self._next_probe - time.monotonic()) * 1000) + 1))
-        bucket: Any = self.instead
-        item.timestamp = bucket.now()
-        if not store:
-            return bucket.check(item)  # type: ignore[no-any-return]
-        decision: Decision = bucket.claim(item, patience_ms, buffer_ms)
-        item.timestamp = ElsewhereStamp(item.timestamp)
-        return decision
+    def retry_ms(self) -> int:
+        """Milliseconds until the server is probed again, 1 or more."""
+        return max(1, int((self._next_probe - time.monotonic()) * 1000) + 1)

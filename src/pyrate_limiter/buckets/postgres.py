@@ -15,20 +15,20 @@ from pyrate_limiter.abstracts.awaiting import then
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.checks import check_item, pad_ms
 from pyrate_limiter.abstracts.rate import Rate, RateItem
-from pyrate_limiter.buckets.outage import ElsewhereStamp, Outage
 from pyrate_limiter.buckets.postgres_judge import PostgresJudge, Stamp, Unread
 from pyrate_limiter.buckets.postgres_link import Link, driver, restored, uncancelled
+from pyrate_limiter.buckets.postgres_outage import ElsewhereStamp, PostgresOutage
 from pyrate_limiter.buckets.postgres_queries import Queries
 from pyrate_limiter.buckets.postgres_setup import advisory_lock_id
 from pyrate_limiter.buckets.postgres_steps import Steps, array
 from pyrate_limiter.clocks import PostgresClock
 from pyrate_limiter.errors import AlgorithmMismatch, WrongType
-from pyrate_limiter.utils import RateList, sorted_rates
+from pyrate_limiter.utils import RateList, one_or_more, sorted_rates
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pyrate_limiter.buckets.postgres_link import Program
+    from pyrate_limiter.abstracts.programs import Program
 
 __all__ = [
     "ADMITTED",
@@ -103,7 +103,7 @@ class PostgresBucket(PostgresJudge):
         self._algorithm = algorithm
         self.table: str = f"{_PREFIX}{table.lower()}"
         where = f"Postgres table {self.table}"
-        self._outage = None if on_error == "raise" else Outage(on_error, where)
+        self._outage = None if on_error == "raise" else PostgresOutage(on_error, where)
         self.pool = pool
         self._link = Link(pool)
         self._steps = Steps(self._link, self.table, keyed=self._keyed, durable=durable)
@@ -132,7 +132,7 @@ class PostgresBucket(PostgresJudge):
         except self._outages as error:
             if self._outage is None:
                 raise
-            self._outage.begins(error)
+            self._outage.failed(error)
 
     @property
     def rates(self) -> RateList:
@@ -277,8 +277,7 @@ class PostgresKeys:
 
     def keyed(self, rates: Rate | Sequence[Rate]) -> PostgresBucket:
         """The bucket of all names, which tells them apart by itself."""
-        several = [rates] if isinstance(rates, Rate) else rates
-        return _KeyedPostgresBucket(self._pool, self._table, several, **self._options)
+        return _KeyedPostgresBucket(self._pool, self._table, one_or_more(rates), **self._options)
 
 
 class _KeyedPostgresBucket(PostgresBucket):

@@ -16,9 +16,9 @@ from pyrate_limiter.buckets.postgres_steps import Busy, Steps
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pyrate_limiter.abstracts.programs import Program
     from pyrate_limiter.abstracts.rate import Rate, RateItem
-    from pyrate_limiter.buckets.outage import Outage
-    from pyrate_limiter.buckets.postgres_link import Program
+    from pyrate_limiter.buckets.postgres_outage import PostgresOutage
     from pyrate_limiter.clocks import PostgresClock
 
 _REMEMBERED_SECONDS = 0.05
@@ -62,7 +62,7 @@ class PostgresJudge(AbstractBucket):
     _keyed = False
     _link: Link
     _steps: Steps
-    _outage: Outage | None
+    _outage: PostgresOutage | None
     _outages: tuple[type[BaseException], ...]
     _own_clock: PostgresClock
     _pads: str
@@ -134,7 +134,7 @@ class PostgresJudge(AbstractBucket):
         look: bool,
     ) -> Program[Decision]:
         outage = self._outage
-        if outage is not None and outage.is_waiting():
+        if outage is not None and not outage.may_try():
             return self._judge_elsewhere(outage, item, patience_ms, buffer_ms, store=store)
         program = self._judge_there(item, patience_ms, buffer_ms, store=store, look=look)
         try:
@@ -144,10 +144,10 @@ class PostgresJudge(AbstractBucket):
         except self._outages as error:
             if outage is None or _is_closed(error):
                 raise
-            outage.begins(error)
+            outage.failed(error)
             return self._judge_elsewhere(outage, item, patience_ms, buffer_ms, store=store)
         if outage is not None:
-            outage.ends()
+            outage.answered()
         return decision
 
     def _guarded(self, program: Program[Any], instead: Any) -> Program[Any]:
@@ -157,12 +157,12 @@ class PostgresJudge(AbstractBucket):
         except self._outages as error:
             if self._outage is None or _is_closed(error):
                 raise
-            self._outage.begins(error)
+            self._outage.failed(error)
             return instead
 
     def _judge_elsewhere(
         self,
-        outage: Outage,
+        outage: PostgresOutage,
         item: RateItem,
         patience_ms: int,
         buffer_ms: int | None,

@@ -12,13 +12,15 @@ from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyrate_limiter.abstracts.awaiting import is_awaitable
+from pyrate_limiter.abstracts.programs import drive, drive_async
 from pyrate_limiter.errors import MissingDriver, WrongType
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from pyrate_limiter.abstracts.programs import Program
+
     T = TypeVar("T")
-    Program = Generator[Any, Any, T]
 
 _NUL = "\N{SYMBOL FOR NULL}"
 FIRST_NAP_SECONDS = 0.002
@@ -94,7 +96,8 @@ class Link:
 
     def run(self, program: Program[T]) -> Any:
         """The program's result, or an awaitable of it."""
-        return _run_async(program) if self.is_async else _run_sync(program)
+        # The async one goes on to its end, whatever happens to the caller meanwhile.
+        return drive_async(program, _step_async) if self.is_async else drive(program, _step)
 
     def query(self, text: Any, seconds: float | None = None) -> Program[Any]:
         """The first row of the last statement that has rows, in a transaction of its own.
@@ -187,39 +190,20 @@ def _text(value: bytes | None, connection: Any) -> str | None:
     return None if value is None else value.decode(connection.info.encoding)
 
 
-def _run_sync(program: Program[T]) -> T:
-    answer: Any = None
-    while True:
-        try:
-            step = program.send(answer)
-        except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]
-        if isinstance(step, Nap):
-            time.sleep(step.seconds)
-        answer = step
+def _step(step: Any) -> Any:
+    if isinstance(step, Nap):
+        time.sleep(step.seconds)
+        return None
+    return step
 
 
-async def _run_async(program: Program[T]) -> T:
-    """Run it to its end, whatever happens to the caller meanwhile."""
-    import asyncio
+async def _step_async(step: Any) -> Any:
+    if isinstance(step, Nap):
+        import asyncio
 
-    answer: Any = None
-    error: BaseException | None = None
-    while True:
-        try:
-            step = program.send(answer) if error is None else program.throw(error)
-        except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]
-        answer = error = None
-        try:
-            if isinstance(step, Nap):
-                await asyncio.sleep(step.seconds)
-            elif is_awaitable(step):
-                answer = await step
-            else:
-                answer = step
-        except BaseException as raised:  # noqa: BLE001 - the program gives back what it holds
-            error = raised
+        await asyncio.sleep(step.seconds)
+        return None
+    return await step if is_awaitable(step) else step
 
 
 async def uncancelled(work: Any, undo: Any = None) -> Any:

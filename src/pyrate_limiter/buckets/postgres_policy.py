@@ -10,7 +10,7 @@ from pyrate_limiter.buckets.postgres_link import literal, numbers
 
 if TYPE_CHECKING:
     from pyrate_limiter.abstracts.algorithm import LogAlgorithm
-    from pyrate_limiter.buckets.postgres_link import Program
+    from pyrate_limiter.abstracts.programs import Program
     from pyrate_limiter.buckets.postgres_setup import Place
     from pyrate_limiter.buckets.postgres_steps import Steps
     from pyrate_limiter.utils import RateList

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from pyrate_limiter.buckets.postgres_link import driver, literal
 
 if TYPE_CHECKING:
-    from pyrate_limiter.buckets.postgres_link import Link, Program
+    from pyrate_limiter.abstracts.programs import Program
+    from pyrate_limiter.buckets.postgres_link import Link
 
 _FOLDER = Path(__file__).with_name("sql")
 _COMMON = "p_lock bigint, p_durable boolean, p_name text, p_weight bigint, p_token bigint"

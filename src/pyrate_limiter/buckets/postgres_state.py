@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pyrate_limiter.abstracts.algorithm import Decision, State, StateAlgorithm
+    from pyrate_limiter.abstracts.programs import Program
     from pyrate_limiter.abstracts.rate import Rate, RateItem
-    from pyrate_limiter.buckets.postgres_link import Program
     from pyrate_limiter.clocks import AbstractClock
 
 

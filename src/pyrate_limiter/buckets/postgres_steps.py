@@ -11,11 +11,10 @@ from pyrate_limiter.buckets.postgres_setup import anonymous, find_or_make
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pyrate_limiter.buckets.postgres_link import Program
+    from pyrate_limiter.abstracts.programs import Program
     from pyrate_limiter.buckets.postgres_setup import Place
     from pyrate_limiter.utils import RateList
 
-FOREVER_MS = 1 << 60
 _LONGEST_LOCK_MS = (1 << 31) - 1
 
 

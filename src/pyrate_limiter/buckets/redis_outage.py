@@ -1,17 +1,13 @@
-"""What a limiter does while its server is away."""
+"""What counts as an outage of Redis, and what is to be done about it."""
 
 from __future__ import annotations
 
-import logging
-import threading
-import time
 from typing import Any
 
 from pyrate_limiter.abstracts.bucket import AbstractBucket
+from pyrate_limiter.buckets.outage import Outage
 from pyrate_limiter.errors import WrongType
 
-_FIRST_PAUSE = 0.1  # seconds before the server is probed again
-_LONGEST_PAUSE = 5.0
 # How the errors begin that Redis gives while it cannot store anything, in scripts too.
 _UNABLE = (
     "OOM ",
@@ -23,15 +19,13 @@ _UNABLE = (
     "LOADING ",
 )
 
-_log = logging.getLogger("pyrate_limiter")
-
 
 class Down(Exception):
     """The server is away, and the policy is to go on without it."""
 
 
-class Outage:
-    """Knows whether the server is away, and who may probe it.
+class RedisOutage(Outage):
+    """`Outage`, and which errors it begins with.
 
     Args:
         policy: ``"raise"``, ``"allow"``, ``"deny"``, a bucket, or a function that makes one.
@@ -46,23 +40,12 @@ class Outage:
             raise WrongType("on_error", policy, expected)
         if isinstance(policy, AbstractBucket) and policy.is_async and not is_async:
             raise WrongType("on_error", policy, "a sync bucket beside a sync client")
+        super().__init__(
+            f"Redis is away, going on without it: on_error={policy!r}", "Redis is back"
+        )
         self.policy = policy
-        self.raises: bool = policy == "raise" if isinstance(policy, str) else False
+        self.raises: bool = isinstance(policy, str) and policy == "raise"
         self._errors = errors
-        self._lock = threading.Lock()
-        self._pause = 0.0  # above 0 while the server is away
-        self._next_probe = 0.0
-
-    def may_try(self) -> bool:
-        """Whether to ask the server; while it is away one caller at a time is let through."""
-        if not self._pause:
-            return True
-        with self._lock:
-            now = time.monotonic()
-            if now < self._next_probe:
-                return False
-            self._next_probe = now + self._pause
-            return True
 
     def covers(self, error: BaseException) -> bool:
         """Whether this says that the server is away, and the policy is to go on."""
@@ -74,26 +57,3 @@ class Outage:
                 word in f"{error} " for word in _UNABLE
             )
         return isinstance(error, (errors.RedisError, OSError))
-
-    def failed(self, error: BaseException) -> None:
-        """The server did not answer."""
-        with self._lock:
-            begins = not self._pause
-            self._pause = min(_LONGEST_PAUSE, 2 * self._pause) or _FIRST_PAUSE
-            self._next_probe = time.monotonic() + self._pause
-        if begins:
-            _log.warning(
-                "Redis is away, going on without it: on_error=%r", self.policy, exc_info=error
-            )
-
-    def answered(self) -> None:
-        """The server is there."""
-        if self._pause:
-            with self._lock:
-                self._pause, back = 0.0, self._pause
-            if back:
-                _log.warning("Redis is back")
-
-    def retry_ms(self) -> int:
-        """Milliseconds until the server is probed again, 1 or more."""
-        return max(1, int((self._next_probe - time.monotonic()) * 1000) + 1)

@@ -9,16 +9,18 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pyrate_limiter.abstracts.programs import drive, drive_async
 from pyrate_limiter.buckets.redis_calls import Lanes, run_within
-from pyrate_limiter.buckets.redis_outage import Outage
+from pyrate_limiter.buckets.redis_outage import RedisOutage
 from pyrate_limiter.clocks import AbstractClock
 from pyrate_limiter.errors import MissingDriver, WrongType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator
+    from collections.abc import Callable, Coroutine
+
+    from pyrate_limiter.abstracts.programs import Program
 
     T = TypeVar("T")
-    Program = Generator[Any, Any, T]
 
 _NS = 1_000_000  # nanoseconds in a millisecond
 
@@ -129,7 +131,7 @@ class Server:
         self.client = client
         self.errors: Any = _driver_errors()
         self.is_async: bool = inspect.iscoroutinefunction(execute)
-        self.outage: Outage = Outage(on_error, self.errors, is_async=self.is_async)
+        self.outage: RedisOutage = RedisOutage(on_error, self.errors, is_async=self.is_async)
         self.call_timeout = call_timeout
         self.denial_memory: float = denial_memory_ms / 1000
         self.clock: ServerClock = ServerClock()
@@ -144,40 +146,16 @@ class Server:
 
     def run(self, program: Program[T]) -> T | Coroutine[Any, Any, T]:
         """Run a program to its end, or return the coroutine that does, for an async client."""
-        return self._run_async(program) if self.is_async else self._run(program)
+        if self.is_async:
+            return drive_async(program, self._ask_async)
+        return drive(program, self._ask)
 
-    def _run(self, program: Program[T]) -> T:
-        answer: Any = None
-        error: BaseException | None = None
-        while True:
-            try:
-                step = program.send(answer) if error is None else program.throw(error)
-            except StopIteration as done:
-                return done.value  # type: ignore[no-any-return]
-            answer = error = None
-            try:
-                answer = self._ask(step)
-            except BaseException as raised:  # noqa: BLE001 - the program has to know
-                error = raised
-
-    async def _run_async(self, program: Program[T]) -> T:
-        answer: Any = None
-        error: BaseException | None = None
-        while True:
-            try:
-                step = program.send(answer) if error is None else program.throw(error)
-            except StopIteration as done:
-                return done.value  # type: ignore[no-any-return]
-            answer = error = None
-            try:
-                if isinstance(step, Request):
-                    answer = await self._lanes.ask(step)
-                elif isinstance(step, Command):
-                    answer = await self._lanes.within(step.limit, self.command(step))
-                else:
-                    answer = await step
-            except BaseException as raised:  # noqa: BLE001 - the program has to know
-                error = raised
+    async def _ask_async(self, step: Any) -> Any:
+        if isinstance(step, Request):
+            return await self._lanes.ask(step)
+        if isinstance(step, Command):
+            return await self._lanes.within(step.limit, self.command(step))
+        return await step
 
     def _ask(self, step: Any) -> Any:
         if step.limit is None:

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.abstracts.algorithm import Decision, SlidingWindowLog
 from pyrate_limiter.abstracts.awaiting import discard
-from pyrate_limiter.abstracts.checks import check_item
+from pyrate_limiter.abstracts.checks import BEGINNING, FOREVER, check_item
 from pyrate_limiter.buckets.judged_log import _ABANDONED_MS, _SAME_CLOCK_MS
 from pyrate_limiter.buckets.sqlite_table import SWEEP_EVERY, Refusal, RowTable, Turn
-from pyrate_limiter.buckets.unit_log import BEGINNING, FOREVER
 
 if TYPE_CHECKING:
     from pyrate_limiter.abstracts.rate import Rate, RateItem

@@ -7,11 +7,12 @@ import os
 import sqlite3
 from typing import TYPE_CHECKING
 
+from pyrate_limiter.abstracts.checks import FOREVER
 from pyrate_limiter.abstracts.store import StateStore
 from pyrate_limiter.buckets.sqlite_connections import file_name
 from pyrate_limiter.buckets.sqlite_file import Database
 from pyrate_limiter.buckets.sqlite_statements import quoted
-from pyrate_limiter.buckets.state_record import FOREVER, StateRecord
+from pyrate_limiter.buckets.state_record import StateRecord
 from pyrate_limiter.clocks import AbstractClock, WallClock
 from pyrate_limiter.errors import WrongType
 

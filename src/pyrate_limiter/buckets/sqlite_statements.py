@@ -129,7 +129,6 @@ class Statements:
         clocks = "pyrate_limiter_clocks"
         self.clock: str = f"SELECT latest, moment, stepped FROM {clocks} WHERE {mine}"
         self.set_clock: str = f"INSERT OR REPLACE INTO {clocks} VALUES ({key}, ?, ?, ?)"
-        self.drop_clock: str = f"DELETE FROM {clocks} WHERE {mine}"
 
 
 @lru_cache(maxsize=64)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pyrate_limiter.abstracts.checks import BEGINNING
 from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
-from pyrate_limiter.buckets.unit_log import BEGINNING
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
+from pyrate_limiter.abstracts.checks import BEGINNING, FOREVER
 from pyrate_limiter.buckets.claim_queue import ClaimQueue
 from pyrate_limiter.errors import BucketRetired
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from pyrate_limiter.abstracts.algorithm import State, StateAlgorithm
     from pyrate_limiter.abstracts.rate import Rate, RateItem
 
-BEGINNING = -(1 << 62)
-FOREVER = 1 << 62
 _ROUNDS = 64  # how often a policy may name a moment and then refuse it
 
 

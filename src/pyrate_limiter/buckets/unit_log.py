@@ -14,13 +14,11 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, overload
 
+from pyrate_limiter.abstracts.checks import BEGINNING
 from pyrate_limiter.abstracts.rate import RateItem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-BEGINNING = -(1 << 62)
-FOREVER = 1 << 62
 
 SLACK = 1024  # runs that may lie expired before the log drops them by itself
 _STRIDE = 8  # how far the run that decides moves between two looks, as a rule
