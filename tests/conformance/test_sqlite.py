@@ -5,7 +5,7 @@ import sqlite3
 import pytest
 
 from pyrate_limiter import FixedWindow, SQLiteBucket, SQLiteStateStore, StateBucket
-from pyrate_limiter.testing.conformance import BucketConformance
+from pyrate_limiter.testing import BucketConformance, StateStoreConformance
 
 
 class TestSQLiteBucket(BucketConformance):
@@ -64,3 +64,26 @@ class TestSQLiteStateStore(BucketConformance):
         self.made += 1
         store = SQLiteStateStore(self.folder / "states.db", f"key '{self.made}\"")
         return StateBucket(rates, store=store)
+
+
+class TestStoreInFile(StateStoreConformance):
+    @pytest.fixture(autouse=True)
+    def _folder(self, tmp_path):
+        self.folder, self.made = tmp_path, 0
+
+    def make_store(self):
+        self.made += 1
+        return SQLiteStateStore(self.folder / "states.db", str(self.made), 'it\'s a "table"; --')
+
+
+class TestStoreOverHandedInConnection(StateStoreConformance):
+    @pytest.fixture(autouse=True)
+    def _connection(self):
+        self.conn, self.made = sqlite3.connect(":memory:"), 0
+        self.conn.row_factory = sqlite3.Row
+        yield
+        self.conn.close()
+
+    def make_store(self):
+        self.made += 1
+        return SQLiteStateStore(self.conn, str(self.made))

@@ -109,6 +109,26 @@ def test_names_cost_rows_and_no_objects(path):
         assert not limiter.try_acquire("name 0", 2, blocking=False)
 
 
+def test_a_million_names_cost_no_objects_and_leave_nothing_behind(path):
+    limiter, clock = keyed(path, Rate(2, 1000))
+    with limiter:
+        assert limiter.try_acquire("first", blocking=False)
+        with closing(sqlite3.connect(path)) as conn:
+            conn.execute(
+                "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) "
+                "INSERT INTO rate_buckets SELECT 'name ' || i, 1, ? FROM n",
+                (1_000_000, T),
+            )
+            conn.commit()
+        for number in range(1, 1_000_001, 1000):
+            answers = [limiter.try_acquire(f"name {number}", blocking=False) for _ in range(2)]
+            assert answers == [True, False]
+        assert len(limiter.bucket_factory._buckets) <= 300
+        clock.advance(2000)
+        assert limiter.bucket_factory._logs.leak() == 1_001_001
+        assert count(path, "rate_buckets") == 0
+
+
 def test_names_that_went_quiet_leave_nothing_behind(path):
     limiter, clock = keyed(path, Rate(2, 1000))
     with limiter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -14,6 +15,12 @@ R = TypeVar("R")
 def is_awaitable(value: object) -> bool:
     """Whether ``value`` has to be awaited before it can be used."""
     return hasattr(type(value), "__await__")
+
+
+def in_event_loop() -> bool:
+    """Whether an event loop is running in this thread, which must not be held up."""
+    asyncio = sys.modules.get("asyncio")  # not imported: then there is no loop
+    return asyncio is not None and asyncio._get_running_loop() is not None
 
 
 def then(value: Any, use: Callable[[Any], R]) -> R | Awaitable[R]:

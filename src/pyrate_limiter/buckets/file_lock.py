@@ -7,6 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from pyrate_limiter.buckets.sqlite_connections import tag_of
 from pyrate_limiter.errors import MissingDriver
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class SharedFileLock:
     """
 
     _fd = -1
+    _tag: tuple[int, int] | None = None
 
     def __init__(self, path: str) -> None:
         try:
@@ -101,22 +103,15 @@ class SharedFileLock:
 
         if self._fd < 0:
             self._fd = os.open(self.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self._tag = tag_of(self._fd)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        if self._is_current():
+        if tag_of(self.lock_file) == self._tag:
             return True
         self.close()  # somebody has removed the file: a lock on what is left excludes nobody
         return False
-
-    def _is_current(self) -> bool:
-        try:
-            found = os.stat(self.lock_file)
-        except FileNotFoundError:
-            return False
-        held = os.fstat(self._fd)
-        return (found.st_dev, found.st_ino) == (held.st_dev, held.st_ino)
 
     def close(self) -> None:
         """Close the file; the next use opens it again."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pyrate_limiter.abstracts.awaiting import in_event_loop
 from pyrate_limiter.errors import SharedStorageLost
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Session:
             self._depth += 1
             return True
         if not self.lock.acquire(False):
-            if "asyncio" in sys.modules and sys.modules["asyncio"]._get_running_loop() is not None:
+            if in_event_loop():
                 return False
             self.lock.acquire()
         self._begin()

@@ -258,9 +258,12 @@ class SQLiteBucket(AbstractBucket):
         return None if changed else self.take
 
     def take(self, name: str, weight: int) -> bool | None:
-        """False where the last refusal still stands, which is known without waiting; else None."""
-        del name
-        return self._log.still_refused(weight)
+        """`put` an item of this moment, without making the item.
+
+        Returns:
+            None where that takes waiting for another writer, or would hold up an event loop.
+        """
+        return self._log.take(name, weight)
 
     def now(self) -> int:
         """See `AbstractBucket.now`."""

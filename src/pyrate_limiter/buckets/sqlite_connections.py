@@ -24,10 +24,10 @@ def file_name(db_path: str | os.PathLike[str] | None) -> str:
     return path if path == ":memory:" else os.path.abspath(path)
 
 
-def tag_of(path: str | None) -> tuple[int, int] | None:
-    """What tells a file from another one of the same name; None if there is none."""
+def tag_of(file: str | int | None) -> tuple[int, int] | None:
+    """What tells a file, given by path or descriptor, from another; None if there is none."""
     try:
-        found = os.stat(path or "")
+        found = os.stat(file or "")
     except FileNotFoundError:
         return None
     return found.st_dev, found.st_ino

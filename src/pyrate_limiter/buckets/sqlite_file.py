@@ -132,6 +132,32 @@ class Database:
             self._prepared = True
         return True
 
+    def begin_at_once(self) -> bool:
+        """Enter a new transaction; False where something has to be waited for or mended first."""
+        if not self._lock.acquire(blocking=False):
+            return False
+        if self.depth or not self._prepared or self._cursor is None or self._handed is not None:
+            self._lock.release()
+            return False
+        lock = self.lock
+        if lock is not None and not lock.acquire(blocking=False):
+            self._lock.release()
+            return False
+        try:
+            begun = self._is_there()
+            if begun:
+                self._enter(self._cursor)
+        except (sqlite3.Error, OSError):
+            begun = False
+        if not begun:
+            if lock is not None:
+                lock.release()
+            self._lock.release()
+            return False
+        self.run = self._cursor.execute
+        self.depth = 1
+        return True
+
     def end(self, error: BaseException | None) -> None:
         """Leave the transaction; the outermost one is committed, or undone after an error."""
         if self.depth > 1:

@@ -20,7 +20,7 @@ from pyrate_limiter.errors import WrongType
 from pyrate_limiter.utils import one_or_more
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from pyrate_limiter.abstracts.bucket import AbstractBucket
     from pyrate_limiter.clocks import AbstractClock
@@ -89,6 +89,14 @@ class SQLiteKeyedFactory(BucketFactory):
             self._recent.append(bucket)
         return bucket
 
+    def straight(self) -> Callable[[str, int], bool | None]:
+        """See `SQLiteBucket.straight`."""
+        return self.take
+
+    def take(self, name: str, weight: int) -> bool | None:
+        """See `SQLiteBucket.take`."""
+        return self.bucket(name).take(name, weight)
+
     def get_buckets(self) -> list[AbstractBucket]:
         """None: the buckets are views, and are not swept one by one."""
         return []
@@ -137,6 +145,9 @@ class _Logs:
             self.db.begin()
             try:
                 some = self._drop(now)
+                if some < _SWEEP_AT_MOST:
+                    for statement in self.sql.drop_quiet:
+                        self.db.run(statement)
             except BaseException as error:
                 self.db.end(error)
                 raise
@@ -148,11 +159,7 @@ class _Logs:
 
     def _drop(self, now: int) -> int:
         bound = now - self.rates.longest_ms
-        some = self.db.run(self.sql.drop_expired, (bound, _SWEEP_AT_MOST)).rowcount
-        if some < _SWEEP_AT_MOST:
-            for statement in self.sql.drop_quiet:
-                self.db.run(statement)
-        return some
+        return self.db.run(self.sql.drop_expired, (bound, _SWEEP_AT_MOST)).rowcount
 
 
 class _KeyBucket(SQLiteBucket):

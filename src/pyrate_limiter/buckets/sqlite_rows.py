@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.abstracts.algorithm import Decision, SlidingWindowLog
-from pyrate_limiter.abstracts.awaiting import discard
+from pyrate_limiter.abstracts.awaiting import discard, in_event_loop
 from pyrate_limiter.abstracts.checks import BEGINNING, FOREVER, check_item
 from pyrate_limiter.buckets.judged_log import _ABANDONED_MS, _SAME_CLOCK_MS
 from pyrate_limiter.buckets.sqlite_table import SWEEP_EVERY, Refusal, RowTable, Turn
@@ -100,19 +100,25 @@ class RowLog(RowTable):
             return known
         return None
 
-    def still_refused(self, weight: int) -> bool | None:
-        """False where the last refusal still stands at this moment, else None."""
-        if self._known is None:
-            return None
+    def take(self, name: str, weight: int) -> bool | None:
+        """See `SQLiteBucket.take`."""
         now: Any = self._clock.now()
         if now.__class__ is not int:
             discard(now)
             return None
         known = self._still_known(now, weight)
-        if known is None:
+        if known is not None:
+            self.failing_rate = known.rate
+            return False
+        if in_event_loop() or not self._lock.enter_at_once():
             return None
-        self.failing_rate = known.rate
-        return False
+        try:
+            verdict = self._put_slowly(name, weight, self._observe(now))
+        except BaseException as error:
+            self._lock.__exit__(None, error, None)
+            raise
+        self._lock.__exit__(None, None, None)
+        return verdict
 
     def _refusal(self, now: int, known: Refusal) -> Decision:
         last = max(now, self._newest)

@@ -37,13 +37,22 @@ class Turn:
         self._seconds = seconds
 
     def __enter__(self) -> None:
-        log = self._log
-        if log._db.begin(self._seconds):
-            try:
-                log._refresh()
-            except BaseException as error:
-                self.__exit__(None, error, None)
-                raise
+        if self._log._db.begin(self._seconds):
+            self._refresh()
+
+    def enter_at_once(self) -> bool:
+        """Enter a new transaction, unless something has to be waited for or mended first."""
+        if not self._log._db.begin_at_once():
+            return False
+        self._refresh()
+        return True
+
+    def _refresh(self) -> None:
+        try:
+            self._log._refresh()
+        except BaseException as error:
+            self.__exit__(None, error, None)
+            raise
 
     def __exit__(
         self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
