@@ -102,6 +102,103 @@ def test_a_waiter_that_is_never_resumed_leaves_nothing_behind(make):
     assert as_new(bucket)
 
 
+class SlowBucket(InMemoryBucket):
+    """Its calls are done in a worker thread, and take until the gate is opened."""
+
+    blocks = True
+
+    def __init__(self):
+        super().__init__([Rate(1, 200)])
+        self.gate = threading.Event()
+        self.gate.set()
+        self.inside = threading.Event()
+
+    def claim(self, *args):
+        decision = super().claim(*args)
+        self.inside.set()
+        assert self.gate.wait(20)
+        return decision
+
+    def settle(self, *args):
+        self.inside.set()
+        assert self.gate.wait(20)
+        return super().settle(*args)
+
+
+def slow_limiter(wrap):
+    bucket = SlowBucket()
+    wrapped = wrap(bucket) if wrap else bucket
+    return bucket, Limiter(SingleBucketFactory(wrapped, schedule_leak=False), buffer_ms=0)
+
+
+async def inside(bucket):
+    while not bucket.inside.is_set():
+        await asyncio.sleep(0.001)
+    bucket.inside.clear()
+
+
+@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize("wrap", [None, BucketAsyncWrapper])
+def test_a_cancellation_does_not_wait_for_a_stuck_claim_which_is_given_back(wrap, times):
+    bucket, limiter = slow_limiter(wrap)
+
+    async def main():
+        bucket.gate.clear()
+        task = asyncio.ensure_future(limiter.try_acquire_async("a"))
+        await inside(bucket)
+        for _ in range(times):
+            task.cancel()
+            await asyncio.sleep(0.001)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert bucket.count() == 1
+        bucket.gate.set()
+
+    asyncio.run(main())  # ends when its worker threads have ended
+    assert bucket.count() == 0
+
+
+@pytest.mark.parametrize("wrap", [None, BucketAsyncWrapper])
+def test_a_claim_that_returns_after_its_cancellation_is_given_back_at_once(wrap):
+    bucket, limiter = slow_limiter(wrap)
+
+    async def main():
+        bucket.gate.clear()
+        task = asyncio.ensure_future(limiter.try_acquire_async("a"))
+        await inside(bucket)
+        task.cancel()
+        await asyncio.sleep(0.001)
+        bucket.gate.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert bucket.count() == 0
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("wrap", [None, BucketAsyncWrapper])
+def test_a_waiter_cancelled_while_it_settles_leaves_nothing_behind(wrap):
+    bucket, limiter = slow_limiter(wrap)
+    assert bucket.put(RateItem("first", bucket.now()))
+
+    async def main():
+        task = asyncio.ensure_future(limiter.try_acquire_async("a"))
+        await inside(bucket)
+        bucket.gate.clear()
+        await inside(bucket)
+        task.cancel()
+        await asyncio.sleep(0.001)
+        task.cancel()
+        await asyncio.sleep(0.2)
+        bucket.gate.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    assert [unit.name for unit in bucket.items] == ["first"]
+    assert not bucket._pending
+
+
 @pytest.mark.parametrize("make", MAKERS)
 def test_timeouts_leave_nothing_behind(make):
     bucket, limiter = full_limiter(make)

@@ -142,8 +142,8 @@ class Acquisition:
         try:
             decision: Decision = yield step
         except BaseException:
-            # Cancelled while a worker thread was at it: what it has stored is nobody's.
-            if isinstance(step, Work) and step.result:
+            # Cancelled while a worker thread was at it: what it stores is nobody's.
+            if isinstance(step, Work) and not _leave_release(bucket, item, step) and step.result:
                 yield Cleanup(_work(bucket, bucket.release, item))
             raise
         if decision.wait_ms:
@@ -163,6 +163,7 @@ class Acquisition:
         # One who has to sleep on keeps the place in the line, and with it the order of arrival.
         place = line_of(bucket).join(item.timestamp, ticket)
         delay = place.delay
+        step: Any = None
         try:
             while decision.wait_ms:
                 waited += decision.wait_ms
@@ -171,13 +172,16 @@ class Acquisition:
                 if bucket.blocks or bucket.answers_in_order:
                     place.leave()  # the others must not wait for a disk or a network
                 now = yield bucket.stamp()
-                decision = yield _work(bucket, bucket.settle, item, now, terms.patience_ms())
+                step = _work(bucket, bucket.settle, item, now, terms.patience_ms())
+                decision = yield step
                 delay = 0.0
         except GeneratorExit:
-            discard(bucket.release(item))
+            if not _leave_release(bucket, item, step):
+                discard(bucket.release(item))
             raise
         except BaseException:
-            yield Cleanup(_work(bucket, bucket.release, item))
+            if not _leave_release(bucket, item, step):
+                yield Cleanup(_work(bucket, bucket.release, item))
             raise
         finally:
             place.leave()
@@ -268,3 +272,10 @@ def _claims_by_itself(kind: type[AbstractBucket]) -> bool:
 
 def _work(bucket: AbstractBucket, call: Callable[..., Any], *args: Any) -> Any:
     return Work(call, *args) if bucket.blocks else call(*args)
+
+
+def _leave_release(bucket: AbstractBucket, item: RateItem, step: Any) -> bool:
+    """Leave it to the thread that is still at a step to give back what it takes, if one is."""
+    return isinstance(step, Work) and step.afterwards(
+        lambda decision: decision and bucket.release(item)
+    )

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyrate_limiter.abstracts.awaiting import discard, is_awaitable
+from pyrate_limiter.abstracts.errand import Errand
 
 if TYPE_CHECKING:
     import asyncio
@@ -108,20 +109,10 @@ class Acquire(BlockingStep):
         return True
 
 
-class Work(BlockingStep):
-    """A call that may wait for a disk, a socket or a lock. ``result`` is there once it returned."""
+class Work(Errand, BlockingStep):
+    """An errand: done in this thread, or in a worker thread under asyncio."""
 
-    __slots__ = ("args", "call", "result")
-
-    def __init__(self, call: Callable[..., Any], *args: Any) -> None:
-        self.call = call
-        self.args = args
-        self.result: Any = None
-
-    def run(self) -> Any:
-        """Do it, here."""
-        self.result = self.call(*self.args)
-        return self.result
+    __slots__ = ()
 
     def block(self, sleep: Sleep) -> Any:
         """See `BlockingStep.block`."""
@@ -129,15 +120,8 @@ class Work(BlockingStep):
         return self.run()
 
     async def wait(self) -> Any:
-        """In a worker thread. A cancellation is passed on when the thread has returned."""
-        import asyncio
-
-        future = asyncio.get_running_loop().run_in_executor(None, self.run)
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            await asyncio.wait([future])
-            raise
+        """See `Step.wait`."""
+        return await self.in_thread()
 
 
 class AwaitTurn(Step):

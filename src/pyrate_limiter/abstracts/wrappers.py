@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.abstracts.awaiting import is_awaitable
 from pyrate_limiter.abstracts.bucket import AbstractBucket
+from pyrate_limiter.abstracts.errand import Errand
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.errors import InvalidBucket
 
@@ -36,9 +37,7 @@ class BucketAsyncWrapper(AbstractBucket):
 
     async def _call(self, method: Callable[..., Any], *args: Any) -> Any:
         if self.bucket.blocks:
-            import asyncio
-
-            result = await asyncio.to_thread(method, *args)
+            result = await Errand(method, *args).in_thread()
         else:
             result = method(*args)
         return await result if is_awaitable(result) else result
@@ -92,12 +91,26 @@ class BucketAsyncWrapper(AbstractBucket):
     async def claim(
         self, item: RateItem, patience_ms: int = 0, buffer_ms: int | None = None
     ) -> Decision:
-        """See `AbstractBucket.claim`."""
-        return await self._call(self.bucket.claim, item, patience_ms, buffer_ms)  # type: ignore[no-any-return]
+        """See `AbstractBucket.claim`. One that is cancelled meanwhile is given back."""
+        bucket = self.bucket
+        if not bucket.blocks:
+            return await self._call(bucket.claim, item, patience_ms, buffer_ms)  # type: ignore[no-any-return]
+        errand = Errand(bucket.claim, item, patience_ms, buffer_ms)
+        try:
+            return await errand.in_thread()  # type: ignore[no-any-return]
+        except BaseException:
+            late = errand.afterwards(lambda decision: decision and bucket.release(item))
+            if not late and errand.result:
+                await self._call(bucket.release, item)
+            raise
 
     async def settle(self, item: RateItem, now: int, patience_ms: int = 0) -> Decision:
         """See `AbstractBucket.settle`."""
-        return await self._call(self.bucket.settle, item, now, patience_ms)  # type: ignore[no-any-return]
+        bucket = self.bucket
+        if not bucket.blocks:
+            return await self._call(bucket.settle, item, now, patience_ms)  # type: ignore[no-any-return]
+        # Who is cancelled releases the claim next, which must not come before this has ended.
+        return await Errand(bucket.settle, item, now, patience_ms).in_thread(None)  # type: ignore[no-any-return]
 
     async def release(self, item: RateItem) -> bool:
         """See `AbstractBucket.release`."""
