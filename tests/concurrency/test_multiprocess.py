@@ -24,6 +24,7 @@ from pyrate_limiter import (
     SingleBucketFactory,
     StateBucket,
 )
+from pyrate_limiter.buckets import shared_file
 from pyrate_limiter.buckets.shared_file import SharedFile
 
 # Later versions of Python warn of any fork while there are threads; here it is what is tested.
@@ -92,6 +93,12 @@ def die_at_commit(bucket, _):
 def wait_in_line(bucket, order, number):
     assert limiter_on(bucket).try_acquire("line")
     order.put((number, time.monotonic()))
+
+
+def make_and_hold(paths, _):
+    bucket = MultiprocessBucket.init([Rate(5, 1000)])
+    paths.put(bucket.items.file.path)
+    time.sleep(PATIENCE)
 
 
 # Tests ------------------------------------------------------------------------------------------
@@ -175,6 +182,25 @@ def test_what_a_child_left_half_done_is_not_seen():
         assert bucket.put(RateItem("survivor", bucket.now()))
         assert bucket.count() == expected
     assert not bucket.put(RateItem("survivor", bucket.now()))
+
+
+def test_what_a_killed_process_leaves_is_removed_and_what_is_used_stays(monkeypatch):
+    monkeypatch.setattr(shared_file, "_NEW_SECONDS", -1)
+    paths = FORK.Queue()
+    with running(FORK, 2, make_and_hold, paths) as (victim, _):
+        first, second = paths.get(timeout=PATIENCE), paths.get(timeout=PATIENCE)
+        MultiprocessBucket.init([Rate(5, 1000)]).close()
+        assert Path(first).exists()
+        assert Path(second).exists()
+        victim.kill()
+        victim.join(PATIENCE)
+        MultiprocessBucket.init([Rate(5, 1000)]).close()
+        left = [path for path in (first, second) if Path(path).exists()]
+        assert len(left) == 1
+        assert not Path(({first, second} - set(left)).pop() + ".lock").exists()
+        assert Path(left[0] + ".lock").exists()
+    MultiprocessBucket.init([Rate(5, 1000)]).close()
+    assert not Path(left[0]).exists()
 
 
 def test_an_event_loop_does_not_wait_for_a_suspended_holder():

@@ -132,8 +132,7 @@ def slow_limiter(wrap):
 
 
 async def inside(bucket):
-    while not bucket.inside.is_set():
-        await asyncio.sleep(0.001)
+    assert await asyncio.get_running_loop().run_in_executor(None, bucket.inside.wait, 20)
     bucket.inside.clear()
 
 

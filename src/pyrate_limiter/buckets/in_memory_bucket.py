@@ -191,10 +191,12 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
                 self._remove(stamp, name, weight)
                 self._refuse(weight, moment, failing)
                 return self._outlook(now, self.failing_rate, moment)
-            if not self._move(stamp, name, weight, moment) or moment <= now:
+            if not self._move(stamp, name, weight, moment):
+                return ADMITTED
+            item.timestamp = moment + self._stepped
+            if moment <= now:
                 return ADMITTED
             self._expect(moment, weight, now)
-            item.timestamp = moment + self._stepped
             return Decision(wait_ms=moment - now)
 
     def release(self, item: RateItem) -> bool:

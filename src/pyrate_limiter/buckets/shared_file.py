@@ -14,15 +14,18 @@ import os
 import pickle
 import tempfile
 import threading
+import time
 import weakref
 from array import array
 from pathlib import Path
 from typing import Any
 
-from pyrate_limiter.buckets.shared_lock import lock_of
+from pyrate_limiter.buckets.shared_lock import is_used, lock_of, mark_used
 from pyrate_limiter.errors import SharedStorageLost
 
 _FOLDER = "/dev/shm"  # noqa: S108 - memory; mkstemp makes the name, for this user alone
+_PREFIX = "pyrate-limiter-"
+_NEW_SECONDS = 60  # for so long a file may exist before anybody has marked it as used
 HEADER = 6  # numbers that a commit names
 DATA = mmap.PAGESIZE  # where the data begins
 _SLOTS = (8, 24)  # two places for the header, in words: the number of commits says which one holds
@@ -33,7 +36,7 @@ class SharedFile:
 
     The process that made it removes it when nothing here refers to it any more; or, where it was
     handed to other processes, when it is closed or the process ends. Those who have it open by then
-    go on with it.
+    go on with it. What a process leaves that was killed is removed when the next file is made.
     """
 
     def __init__(self, path: str) -> None:
@@ -44,13 +47,15 @@ class SharedFile:
         except FileNotFoundError:
             raise SharedStorageLost(path) from None
         weakref.finalize(self, os.close, self._fd).atexit = False
+        mark_used(self._fd)
         self._map()
 
     @classmethod
     def create(cls) -> SharedFile:
         """Make a new one, in which nothing is committed."""
-        folder = _FOLDER if os.access(_FOLDER, os.W_OK) else None
-        fd, path = tempfile.mkstemp(prefix="pyrate-limiter-", dir=folder)
+        folder = _FOLDER if os.access(_FOLDER, os.W_OK) else tempfile.gettempdir()
+        _remove_unused(folder)
+        fd, path = tempfile.mkstemp(prefix=_PREFIX, dir=folder)
         _made[path] = os.getpid()
         _allocate(fd, 2 * DATA)
         os.close(fd)
@@ -163,6 +168,18 @@ def _remove(path: str) -> None:
     for name in (path, path + ".lock"):
         with contextlib.suppress(FileNotFoundError):
             Path(name).unlink()
+
+
+def _remove_unused(folder: str) -> None:
+    """Remove what is in use by no process any more: the one that made it was killed."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.name.startswith(_PREFIX) or entry.name.endswith(".lock"):
+                continue
+            with contextlib.suppress(OSError):  # another process may do the same
+                age = time.time() - entry.stat(follow_symlinks=False).st_ctime
+                if age > _NEW_SECONDS and not is_used(entry.path):
+                    _remove(entry.path)
 
 
 def _remove_unless_handed_on(path: str) -> None:

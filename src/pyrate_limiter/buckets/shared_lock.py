@@ -27,6 +27,26 @@ def is_supported() -> bool:
     return fcntl is not None
 
 
+def mark_used(fd: int) -> None:
+    """Let others know, as long as this file or a copy of it in a child is open, that it is used."""
+    fcntl.flock(fd, fcntl.LOCK_SH)
+
+
+def is_used(path: str) -> bool:
+    """Whether some process has marked the file as used; True also where that cannot be told."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return True
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
 class SharedLock:
     """A reentrant lock between threads and processes, which a dead process does not keep.
 
