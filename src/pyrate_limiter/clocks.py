@@ -29,6 +29,14 @@ class AbstractClock(ABC):
         del moment
         return None
 
+    def pause(self, moment: int, wait_ms: int) -> float:
+        """How long somebody sleeps until ``moment`` who was told to wait ``wait_ms``, in seconds.
+
+        As exactly as the clock can say, and no longer than told: it may step back meanwhile.
+        """
+        exact, told = self.seconds_until(moment), wait_ms / 1000
+        return told if exact is None else min(told, max(0.0, exact))
+
     @staticmethod
     def _get_wall_ms() -> int:
         return time.time_ns() // _NS
@@ -43,8 +51,10 @@ class MonotonicClock(AbstractClock):
         """See `AbstractClock.now`."""
         return time.monotonic_ns() // _NS
 
-    def seconds_until(self, moment: int) -> float:
+    def seconds_until(self, moment: int) -> float | None:
         """See `AbstractClock.seconds_until`."""
+        if type(self).now is not MonotonicClock.now:
+            return None  # a subclass tells another time
         return (moment * _NS - time.monotonic_ns()) / 1e9
 
 
@@ -67,8 +77,10 @@ class WallClock(AbstractClock):
         """See `AbstractClock.now`."""
         return time.time_ns() // _NS
 
-    def seconds_until(self, moment: int) -> float:
+    def seconds_until(self, moment: int) -> float | None:
         """See `AbstractClock.seconds_until`."""
+        if type(self).now is not WallClock.now:
+            return None  # a subclass tells another time
         return (moment * _NS - time.time_ns()) / 1e9
 
 

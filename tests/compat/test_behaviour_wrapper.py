@@ -146,6 +146,24 @@ def test_a_users_clock_need_not_know_it_more_finely():
     assert Own().seconds_until(10) is None
 
 
+@pytest.mark.parametrize("base", [MonotonicClock, WallClock])
+def test_a_users_clock_that_tells_another_time_is_slept_by_its_own(base):
+    class Behind(base):
+        def now(self):
+            return super().now() - 3_600_000
+
+    clock = Behind()
+    assert clock.seconds_until(clock.now() + 5000) is None
+    assert clock.pause(clock.now() + 5000, 5000) == 5
+
+
+def test_a_clock_that_has_stepped_back_does_not_lengthen_a_pause():
+    clock = WallClock()
+    assert clock.pause(clock.now() + 3_600_000, 200) == 0.2
+    assert 0.1 < clock.pause(clock.now() + 200, 200) <= 0.2
+    assert clock.pause(clock.now() - 3_600_000, 200) == 0
+
+
 def test_the_clocks_follow_freezegun():
     with freeze_time("2024-01-02 03:04:05.5") as frozen:
         wall, monotonic = WallClock().now(), MonotonicClock().now()

@@ -62,16 +62,16 @@ def running(context, count, target, *args):
 # Children ---------------------------------------------------------------------------------------
 
 
-def hammer(bucket, _):
+def hammer(bucket, number):
     limiter = limiter_on(bucket)
     while True:
-        limiter.try_acquire("hammer", blocking=False)
+        limiter.try_acquire(str(number), blocking=False)
 
 
-def wait_again_and_again(bucket, _):
+def wait_again_and_again(bucket, number):
     limiter = limiter_on(bucket)
     while True:
-        limiter.try_acquire("wait")
+        limiter.try_acquire(str(number))
 
 
 def take_share(bucket, answers, share, _):
@@ -111,9 +111,12 @@ def test_processes_that_are_killed_and_suspended_never_exceed_the_limit(work):
     chance = random.Random()
     begun = bucket.now()
     with running(FORK, 8, work, bucket) as children:
-        for victim in children[:4]:
+        died = {}
+        for number, victim in enumerate(children[:4]):
             time.sleep(seconds / 10 * chance.random() + 0.2)
             victim.kill()
+            victim.join()
+            died[str(number)] = bucket.now()
         sleeper = children[4]
         os.kill(sleeper.pid, signal.SIGSTOP)
         time.sleep(1)
@@ -121,7 +124,12 @@ def test_processes_that_are_killed_and_suspended_never_exceed_the_limit(work):
         time.sleep(max(0.0, seconds - (bucket.now() - begun) / 1000))
         ended = bucket.now()
         with bucket.limiter_lock():
-            stamps = [unit.timestamp for unit in bucket.items if unit.timestamp <= ended]
+            # A claim to come of one who died is a unit that nobody has used.
+            stamps = [
+                unit.timestamp
+                for unit in bucket.items
+                if unit.timestamp <= died.get(unit.name, ended)
+            ]
     assert over_limit(stamps, limit, interval) == 0
     # Survivors went on within two seconds, whoever was stopped or killed.
     moments = [begun, *stamps, ended]

@@ -16,7 +16,7 @@ import pytest
 from pyrate_limiter import Rate, RateItem, SQLiteBucket
 
 WORKER = """
-    import sys, time
+    import os, sys, time
     from pyrate_limiter import Limiter, Rate, SQLiteBucket
 
     path, limit, interval, seconds, how = sys.argv[1:]
@@ -29,7 +29,7 @@ WORKER = """
     sys.stdin.readline()
     end = time.time() + float(seconds)
     while time.time() < end:
-        if limiter.try_acquire("x", timeout=5) is True:
+        if limiter.try_acquire(str(os.getpid()), timeout=5) is True:
             print(time.time_ns() // 1_000_000, flush=True)
 """
 
@@ -58,14 +58,19 @@ def admissions(process):
     return [int(line) for line in output.splitlines() if len(line) == 13]
 
 
-def stored(path):
+def units(path):
     conn = sqlite3.connect(path)
     try:
-        rows = conn.execute("SELECT item_timestamp FROM rate_bucket ORDER BY rowid").fetchall()
         assert conn.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        return conn.execute(
+            "SELECT name, item_timestamp FROM rate_bucket ORDER BY rowid"
+        ).fetchall()
     finally:
         conn.close()
-    return [stamp for (stamp,) in rows]
+
+
+def stored(path):
+    return [stamp for _, stamp in units(path)]
 
 
 def assert_within(stamps, limit, interval):
@@ -82,9 +87,12 @@ def test_processes_that_are_killed_and_suspended_keep_to_the_limit(tmp_path, how
     go(processes)
     rng = random.Random(7)
     doomed, sleepers = processes[:3], processes[3:5]
+    died = {}
     for process, sleeper in zip(doomed, [*sleepers, None]):
         time.sleep(0.3 + rng.random() * 0.3)
         process.send_signal(signal.SIGKILL)
+        process.wait()
+        died[str(process.pid)] = time.time() * 1000
         if sleeper is not None:
             sleeper.send_signal(signal.SIGSTOP)
             time.sleep(1.0)
@@ -95,7 +103,9 @@ def test_processes_that_are_killed_and_suspended_keep_to_the_limit(tmp_path, how
         assert process.returncode == 0
     rows = stored(path)
     assert rows == sorted(rows)
-    assert_within(rows, limit, interval)
+    # A claim to come of one who died is a unit that nobody has used.
+    used = [stamp for name, stamp in units(path) if stamp <= died.get(name, stamp)]
+    assert_within(used, limit, interval)
     for survivor in seen[5:]:
         assert any(last_trouble < stamp < last_trouble + 2000 for stamp in survivor)
     # All that was told to a caller is in the log; beside it only what the killed ones held.
@@ -128,6 +138,68 @@ def test_processes_with_room_to_spare_are_never_refused(tmp_path):
     go(processes)
     assert sum(int(process.communicate(timeout=60)[0]) for process in processes) == 800
     assert len(stored(path)) == 800
+
+
+def test_nobody_is_refused_with_room_to_spare_while_others_are_killed(tmp_path):
+    path, limit = str(tmp_path / "limits.db"), 3000
+    program = """
+        import sys
+        from pyrate_limiter import Limiter, Rate, SQLiteBucket
+        bucket = SQLiteBucket.init_from_file([Rate(int(sys.argv[2]), 600_000)], db_path=sys.argv[1])
+        limiter = Limiter(bucket)
+        print("ready", flush=True)
+        sys.stdin.readline()
+        while limiter.try_acquire("x", blocking=False):
+            print("y", end="", flush=True)
+        print(bucket.count(), flush=True)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program), path, str(limit)]
+    processes = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(8)
+    ]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    go(processes)
+    with SQLiteBucket.init_from_file([Rate(limit, 600_000)], db_path=path) as bucket:
+        for number, doomed in enumerate(processes[:4], 1):
+            while bucket.count() < number * 200:
+                time.sleep(0.001)
+            doomed.kill()
+    outputs = [process.communicate(timeout=60)[0] for process in processes]
+    # The first refusal of each survivor was right: the log was full.
+    assert [output.lstrip("y") for output in outputs[4:]] == [f"{limit}\n"] * 4
+    told = sum(output.count("y") for output in outputs)
+    assert len(stored(path)) == limit
+    assert told <= limit <= told + 4  # what each of the killed had in hand
+
+
+def test_processes_are_served_in_the_order_in_which_they_came(tmp_path):
+    path = str(tmp_path / "limits.db")
+    program = """
+        import sys, time
+        from pyrate_limiter import Limiter, Rate, SQLiteBucket
+        limiter = Limiter(SQLiteBucket.init_from_file([Rate(1, 300)], db_path=sys.argv[1]))
+        print("ready", flush=True)
+        sys.stdin.readline()
+        assert limiter.try_acquire("x")
+        print(time.time())
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program), path]
+    with SQLiteBucket.init_from_file([Rate(1, 300)], db_path=path) as bucket:
+        processes = [
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            for _ in range(5)
+        ]
+        for process in processes:
+            assert process.stdout.readline() == "ready\n"
+        assert bucket.put(RateItem("first", bucket.now()))
+        for number, process in enumerate(processes):
+            go([process])
+            while bucket.count() == number + 1:
+                time.sleep(0.001)
+    served = [float(process.communicate(timeout=60)[0]) for process in processes]
+    assert served == sorted(served)
 
 
 def test_a_unit_counts_after_its_process_was_killed(tmp_path):

@@ -217,8 +217,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
 
     def pause(self, item: RateItem, decision: Decision) -> float:
         """See `AbstractBucket.pause`."""
-        exact = self._clock.seconds_until(item.timestamp - self._stepped)
-        return decision.wait_ms / 1000 if exact is None else max(0.0, exact)
+        return self._clock.pause(item.timestamp - self._stepped, decision.wait_ms)
 
     def leak(self, current_timestamp: int | None = None) -> int:
         """See `AbstractBucket.leak`."""

@@ -272,8 +272,7 @@ class RedisBucket(RedisSteps):
             return self._fallback.pause(claim.fallback, decision)
         if claim is not None and not self._chosen:
             return max(0.0, claim.due - time.monotonic())
-        exact = self._clock.seconds_until(item.timestamp)
-        return decision.wait_ms / 1000 if exact is None else max(0.0, exact)
+        return self._clock.pause(item.timestamp, decision.wait_ms)
 
     def leak(self, current_timestamp: int | None = None) -> int | Awaitable[int]:
         """See `AbstractBucket.leak`."""

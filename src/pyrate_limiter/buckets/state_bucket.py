@@ -215,8 +215,7 @@ class StateBucket(AbstractBucket):
         """See `AbstractBucket.pause`."""
         if self._by_store_time():
             return self.store.seconds_left(item)
-        exact = self._clock.seconds_until(self.store.moment(item))
-        return decision.wait_ms / 1000 if exact is None else max(0.0, exact)
+        return self._clock.pause(self.store.moment(item), decision.wait_ms)
 
     def _by_store_time(self) -> bool:
         return self.store.keeps_time and self._clock is self.store.default_clock
