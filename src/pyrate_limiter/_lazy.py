@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 def resolver(module: str, places: Mapping[str, str]) -> Callable[[str], Any]:
     """A module's ``__getattr__`` that finds each name in the module that ``places`` gives for it.
 
-    A name that is given a module of the same last part is that module itself.
+    The submodules that lead to those are attributes as well, without being imported first.
     """
+    children = {place[len(module) + 1 :].partition(".")[0] for place in places.values()}
+    places = {**{child: f"{module}.{child}" for child in children}, **places}
 
     def __getattr__(name: str) -> Any:  # noqa: N807 - it becomes the module's own
         try:

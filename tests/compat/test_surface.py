@@ -3,6 +3,8 @@
 import importlib
 import inspect
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -78,6 +80,12 @@ def assert_same_call(function, expected):
 @pytest.mark.parametrize("module", MODULES)
 def test_module_can_be_imported(module):
     assert importlib.import_module(module).__name__ == module
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_module_is_an_attribute_of_its_package_without_an_import_of_its_own(module):
+    program = f"import pyrate_limiter; assert {module}.__name__ == {module!r}"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=50)
 
 
 @pytest.mark.parametrize("module", ["pyrate_limiter", "pyrate_limiter.buckets"])

@@ -79,6 +79,13 @@ def take_share(bucket, answers, share, _):
     answers.put(sum(limiter.try_acquire("share", blocking=False) for _ in range(share)))
 
 
+def take_until_refused(bucket, answers, _):
+    limiter = limiter_on(bucket)
+    while limiter.try_acquire("share", blocking=False):
+        pass
+    answers.put(bucket.count())
+
+
 def hold_lock(bucket, held, _):
     bucket.limiter_lock().acquire()
     held.set()
@@ -148,6 +155,21 @@ def test_nobody_is_refused_while_there_is_room(method):
         assert [answers.get(timeout=PATIENCE) for _ in range(8)] == [125] * 8
         assert not bucket.put(RateItem("one more", bucket.now()))
         assert len(bucket.items) == 1000
+
+
+def test_nobody_is_refused_with_room_to_spare_while_others_are_killed():
+    limit = 100_000
+    answers = FORK.Queue()
+    with (
+        MultiprocessBucket.init([Rate(limit, 3_600_000)]) as bucket,
+        running(FORK, 8, take_until_refused, bucket, answers) as children,
+    ):
+        for number, victim in enumerate(children[:4], 1):
+            while bucket.count() < number * limit // 10:
+                time.sleep(0.001)
+            victim.kill()
+        # The first refusal of each survivor was right: the log was full.
+        assert [answers.get(timeout=PATIENCE) for _ in range(4)] == [limit] * 4
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
