@@ -1,11 +1,14 @@
 """The acquisition and its two drivers, at the points that ordinary use seldom meets."""
 
 import asyncio
+import multiprocessing
 import threading
 
+import filelock
 import pytest
 
 from pyrate_limiter import AbstractBucket, BucketAsyncWrapper, InMemoryBucket, Limiter, Rate
+from pyrate_limiter._engine.locks import take
 from pyrate_limiter._engine.steps import (
     Acquire,
     AwaitTurn,
@@ -175,12 +178,53 @@ def test_what_a_cancelled_worker_thread_has_stored_is_given_back(limit):
 class Shared(ListBucket):
     """A user's bucket with a cross-process lock."""
 
-    def __init__(self, rates):
+    def __init__(self, rates, shared=None):
         super().__init__(rates)
-        self.shared = threading.Lock()
+        self.shared = shared or threading.Lock()
 
     def limiter_lock(self):
         return self.shared
+
+
+@pytest.fixture(params=["threading", "multiprocessing", "filelock"])
+def locks(request, tmp_path):
+    """One lock twice: as its holder has it, and as the others have it."""
+    if request.param == "filelock":  # an object of it is reentrant
+        return [filelock.FileLock(tmp_path / "lock", thread_local=False) for _ in "12"]
+    return [threading.Lock() if request.param == "threading" else multiprocessing.Lock()] * 2
+
+
+@pytest.mark.parametrize("how", ["sync", "async", "not blocking"])
+def test_a_lock_that_others_hold_is_waited_for_whatever_its_kind(locks, how):
+    held, shared = locks
+    limiter = Limiter(Shared(one(), shared))
+    got = []
+
+    def work():
+        if how == "async":
+            got.append(asyncio.run(limiter.try_acquire_async(timeout=20)))
+        else:
+            got.append(limiter.try_acquire(blocking=how == "sync"))
+
+    thread = threading.Thread(target=work)
+    assert take(held, None)
+    thread.start()
+    thread.join(0.05)
+    assert thread.is_alive()
+    held.release()
+    thread.join(20)
+    assert got == [True]
+    limiter.close()
+
+
+def test_a_lock_of_any_kind_is_taken_within_the_time_given(locks):
+    held, shared = locks
+    assert take(held, 1)
+    assert not take(shared, 0)
+    assert not take(shared, 0.02)
+    held.release()
+    assert take(shared, 0)
+    shared.release()
 
 
 @pytest.mark.parametrize("held", ["shared", "limiter"])

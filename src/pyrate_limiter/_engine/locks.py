@@ -11,13 +11,22 @@ if TYPE_CHECKING:
 
 
 class LockLike(Protocol):
-    """What `combined_lock` can take: a ``threading`` or ``multiprocessing`` lock, for example."""
+    """What `take` can take: a lock of ``threading``, ``multiprocessing`` or ``filelock``."""
 
     def acquire(self, blocking: bool = ..., timeout: float = ...) -> bool:
         """Take the lock; False if that failed."""
 
     def release(self) -> None:
         """Let it go."""
+
+
+def take(lock: Any, seconds: float | None) -> bool:
+    """Take a lock; False if that failed within ``seconds``, None for ever, 0 at once."""
+    try:
+        # By name: the first argument is a flag to some locks, and the timeout to others.
+        return bool(lock.acquire() if seconds is None else lock.acquire(timeout=seconds))
+    except TimeoutError:  # filelock
+        return False
 
 
 @contextmanager
@@ -35,13 +44,8 @@ def combined_lock(
     held: list[Any] = []
     try:
         for lock in several:
-            if not blocking:
-                taken = lock.acquire(False)
-            elif deadline is None:
-                taken = lock.acquire()
-            else:
-                taken = lock.acquire(True, max(0.0, deadline - time.monotonic()))
-            if not taken:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not take(lock, left if blocking else 0):
                 msg = "Timeout while acquiring combined lock."
                 raise TimeoutError(msg)
             held.append(lock)

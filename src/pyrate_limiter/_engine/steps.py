@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pyrate_limiter._engine.locks import take
 from pyrate_limiter.abstracts.awaiting import discard, is_awaitable
 from pyrate_limiter.abstracts.errand import Errand
 
@@ -94,7 +95,7 @@ class Acquire(BlockingStep):
     def block(self, sleep: Sleep) -> bool:
         """See `BlockingStep.block`."""
         del sleep
-        return bool(self.lock.acquire(True, -1 if self.seconds is None else self.seconds))
+        return take(self.lock, self.seconds)
 
     async def wait(self) -> bool:
         """See `Step.wait`."""
@@ -102,7 +103,7 @@ class Acquire(BlockingStep):
         import time
 
         deadline = None if self.seconds is None else time.monotonic() + self.seconds
-        while not self.lock.acquire(False):
+        while not take(self.lock, 0):
             if deadline is not None and time.monotonic() >= deadline:
                 return False
             await asyncio.sleep(_POLL_SECONDS)
