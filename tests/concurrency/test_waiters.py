@@ -198,6 +198,29 @@ def test_a_waiter_cancelled_while_it_settles_leaves_nothing_behind(wrap):
     assert not bucket._pending
 
 
+def test_a_waiter_dropped_while_it_settles_leaves_nothing_behind():
+    bucket, limiter = slow_limiter(None)
+    assert bucket.put(RateItem("first", bucket.now()))
+
+    async def main():
+        waiting = limiter.try_acquire_async("a")
+        future = waiting.send(None)
+        while not bucket.inside.is_set():
+            await asyncio.wait([future])
+            future = waiting.send(None)
+        bucket.inside.clear()
+        bucket.gate.clear()
+        while not bucket.inside.is_set():
+            await asyncio.wait([future], timeout=0.01)
+            if future.done():
+                future = waiting.send(None)
+        waiting.close()
+        bucket.gate.set()
+
+    asyncio.run(main())
+    assert [unit.name for unit in bucket.items] == ["first"]
+
+
 @pytest.mark.parametrize("make", MAKERS)
 def test_timeouts_leave_nothing_behind(make):
     bucket, limiter = full_limiter(make)

@@ -16,6 +16,12 @@ FOREVER = 1 << 62
 """After every timestamp that can be stored, in ms."""
 
 
+class Unread(int):
+    """A time that was read early: the step that admits the item reads it itself."""
+
+    __slots__ = ()
+
+
 def check_item(item: RateItem) -> None:
     """Refuse what cannot be stored, before anything is changed.
 

@@ -12,7 +12,7 @@ from pyrate_limiter.abstracts.algorithm import (
 )
 from pyrate_limiter.abstracts.awaiting import discard, then
 from pyrate_limiter.abstracts.bucket import AbstractBucket
-from pyrate_limiter.abstracts.checks import FOREVER, check_item
+from pyrate_limiter.abstracts.checks import FOREVER, Unread, check_item
 from pyrate_limiter.abstracts.locks import shared_lock
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.buckets.judged_log import ROUNDS, JudgedLog
@@ -22,7 +22,7 @@ from pyrate_limiter.errors import AlgorithmMismatch
 from pyrate_limiter.utils import RateList, sorted_rates
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
 __all__ = [
     "ADMITTED",
@@ -114,11 +114,15 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
                 now = self._observe(now)
             return self._put_now(name, weight, now)
 
+    def stamp(self) -> int | Awaitable[int]:
+        """See `AbstractBucket.stamp`."""
+        return then(self.now(), Unread) if type(self).now is AbstractBucket.now else self.now()
+
     def put(self, item: RateItem) -> bool:
         """See `AbstractBucket.put`."""
         check_item(item)
         with self._lock:
-            now = self._observe(item.timestamp)
+            now = self._observe(self._fresh(item.timestamp))
             if item.weight == 0:
                 self.failing_rate = None
                 return True
@@ -149,7 +153,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
         check_item(item)
         weight = item.weight
         with self._lock:
-            now = self._observe(item.timestamp)
+            now = self._observe(self._fresh(item.timestamp))
             if weight == 0:
                 self.failing_rate = None
                 return self._outlook(now, None, now)
@@ -161,7 +165,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
                 moment = self._behind_queue(moment, now + patience_ms, failing, buffer_ms)
                 self._expect(moment, weight, now)
                 self._full = None
-                item.timestamp = moment + self._stepped
+            item.timestamp = moment + self._stepped
             self._store(item.name, weight, moment, now)
             return self._outlook(now, None, moment)
 
@@ -169,7 +173,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
         """See `AbstractBucket.settle`."""
         name, weight = item.name, item.weight
         with self._lock:
-            now = self._latest = self._observe(now)
+            now = self._latest = self._observe(self._fresh(now))
             stamp = item.timestamp - self._stepped
             own = self._before(stamp + 1)
             if self._awaited(stamp) < weight or own == self._base or self._stamp(own) != stamp:

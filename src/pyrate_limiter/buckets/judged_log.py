@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.abstracts.algorithm import Decision, SlidingWindowLog
 from pyrate_limiter.abstracts.awaiting import discard
-from pyrate_limiter.abstracts.checks import BEGINNING, FOREVER, pad_ms
+from pyrate_limiter.abstracts.checks import BEGINNING, FOREVER, Unread, pad_ms
 from pyrate_limiter.buckets.unit_log import SLACK, UnitLog
 from pyrate_limiter.errors import BucketRetired
 
@@ -273,6 +273,16 @@ class JudgedLog(UnitLog):
             return Decision(None, None, moment - now, remaining, reset)
         retry = None if moment == FOREVER else moment - now
         return Decision(failing, retry, 0, remaining, reset)
+
+    def _fresh(self, stamp: int) -> int:
+        """The stamp, or what the clock reads now that it is the item's turn."""
+        if stamp.__class__ is not Unread:
+            return stamp
+        now: Any = self._clock.now()
+        if now.__class__ is int:
+            return now
+        discard(now)
+        return int(stamp)
 
     def _observe(self, stamp: int) -> int:
         """The time that an item stamped ``stamp`` is judged at.

@@ -7,19 +7,22 @@ import sqlite3
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.abstracts.algorithm import LogAlgorithm
+from pyrate_limiter.abstracts.awaiting import then
 from pyrate_limiter.abstracts.bucket import AbstractBucket
+from pyrate_limiter.abstracts.checks import Unread
 from pyrate_limiter.abstracts.rate import Rate, RateItem
+from pyrate_limiter.buckets.sqlite_clock import SQLiteClock
 from pyrate_limiter.buckets.sqlite_connections import file_name
 from pyrate_limiter.buckets.sqlite_file import Database
 from pyrate_limiter.buckets.sqlite_queries import SQLiteQueries
 from pyrate_limiter.buckets.sqlite_rows import RowLog
 from pyrate_limiter.buckets.sqlite_statements import SIDE_TABLES, statements
-from pyrate_limiter.clocks import AbstractClock, WallClock
+from pyrate_limiter.clocks import AbstractClock
 from pyrate_limiter.errors import AlgorithmMismatch, InvalidDatabase, WrongType
 from pyrate_limiter.utils import dedicated_sqlite_clock_connection, sorted_rates
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from pyrate_limiter.abstracts.algorithm import Decision
     from pyrate_limiter.buckets.sqlite_keys import SQLiteKeys
@@ -38,29 +41,6 @@ __all__ = [
 ]
 
 Queries = SQLiteQueries
-
-
-class SQLiteClock(WallClock):
-    """Milliseconds since the Unix epoch.
-
-    SQLite reads the clock of the host that it runs on. So does this, without asking it.
-
-    Args:
-        conn: a connection or a `SQLiteBucket`; kept as `conn`, and not used.
-    """
-
-    __slots__ = ("__dict__", "conn")
-
-    time_query = "SELECT CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
-    """How to ask SQLite for the same."""
-
-    def __init__(self, conn: sqlite3.Connection | SQLiteBucket | None) -> None:
-        self.conn: sqlite3.Connection | None = conn.conn if isinstance(conn, SQLiteBucket) else conn
-
-    @classmethod
-    def default(cls) -> SQLiteClock:
-        """A clock that needs no connection."""
-        return cls(None)
 
 
 class SQLiteBucket(AbstractBucket):
@@ -268,6 +248,11 @@ class SQLiteBucket(AbstractBucket):
     def now(self) -> int:
         """See `AbstractBucket.now`."""
         return self._log._clock.now()  # type: ignore[return-value] # as the clock is
+
+    def stamp(self) -> int | Awaitable[int]:
+        """See `AbstractBucket.stamp`."""
+        now: Any = self.now()
+        return then(now, Unread) if type(self).now is SQLiteBucket.now else now
 
     def put(self, item: RateItem) -> bool:
         """See `AbstractBucket.put`."""

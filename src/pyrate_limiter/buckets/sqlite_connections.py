@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import os
+import random
 import sqlite3
 import tempfile
+import time
 from contextlib import suppress
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.buckets.sqlite_errors import UnusableConnection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+OWN_SETTINGS = ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=NORMAL")
+_FIRST_PAUSE = 0.0001  # seconds before the second try at a database that another one is writing to
+_LONGEST_PAUSE = 0.002
 
 parked: list[Any] = []
 """Connections that must be neither used nor closed any more."""
@@ -38,6 +48,34 @@ def plain_cursor(conn: sqlite3.Connection) -> sqlite3.Cursor:
     cursor = conn.cursor()
     cursor.row_factory = None
     return cursor
+
+
+def connected(path: str, settings: Sequence[str], busy_seconds: float) -> sqlite3.Connection:
+    """A connection for any thread, on which these statements have been run."""
+    conn = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+    try:
+        deadline = time.monotonic() + busy_seconds
+        for statement in settings:
+            insist(partial(conn.execute, statement), deadline)
+    except BaseException:
+        conn.close()
+        raise
+    return conn
+
+
+def insist(step: Callable[[], Any], deadline: float) -> None:
+    """Do it, again and again while the database is busy."""
+    pause = _FIRST_PAUSE
+    while True:
+        try:
+            step()
+        except sqlite3.OperationalError as error:
+            if not is_busy(error) or time.monotonic() >= deadline:
+                raise
+        else:
+            return
+        time.sleep(pause * (0.5 + random.random()))  # noqa: S311 - to scatter the tries
+        pause = min(_LONGEST_PAUSE, pause * 1.5)
 
 
 def is_busy(error: sqlite3.Error) -> bool:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-import random
 import sqlite3
 import threading
 import time
 import weakref
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.buckets.sqlite_connections import (
+    OWN_SETTINGS,
+    connected,
     dispose,
+    insist,
     is_busy,
     parked,
     path_of,
@@ -30,8 +31,6 @@ from pyrate_limiter.errors import BucketClosed
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_FIRST_PAUSE = 0.0001  # seconds before the second try at a database that another one is writing to
-_LONGEST_PAUSE = 0.002
 _LOOK_SECONDS = 0.02  # how long a file is taken to be there that was there just now
 _FOREVER = 1e6  # seconds: longer than a lock can be waited for
 
@@ -268,40 +267,16 @@ class Database:
                 "is in memory: open it with check_same_thread=False, or use init_from_file"
             )
             raise UnusableConnection(msg)
-        conn = sqlite3.connect(
-            self.path or "", timeout=0, isolation_level=None, check_same_thread=False
-        )
-        try:
-            if self._handed is None:
-                deadline = time.monotonic() + self.busy_seconds
-                for statement in ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=NORMAL"):
-                    self._insist(partial(conn.execute, statement), deadline)
-        except BaseException:
-            conn.close()
-            raise
-        self._own[0] = conn
+        settings = OWN_SETTINGS if self._handed is None else ()
+        conn = self._own[0] = connected(self.path or "", settings, self.busy_seconds)
         self._prepared = False
         self._cursor = plain_cursor(conn)
         self._tag = tag_of(self.path) if self.is_file else None
 
-    def _insist(self, step: Callable[[], Any], deadline: float) -> None:
-        """Do it, again and again while the database is busy."""
-        pause = _FIRST_PAUSE
-        while True:
-            try:
-                step()
-            except sqlite3.OperationalError as error:
-                if not is_busy(error) or time.monotonic() >= deadline:
-                    raise
-            else:
-                return
-            time.sleep(pause * (0.5 + random.random()))  # noqa: S311 - to scatter the tries
-            pause = min(_LONGEST_PAUSE, pause * 1.5)
-
     def _begin(self, deadline: float, patience: float) -> None:
         self._ready()
         try:
-            self._insist(lambda: self._enter(self._cursor), deadline)
+            insist(lambda: self._enter(self._cursor), deadline)
         except sqlite3.ProgrammingError as error:
             if self._handed is None or self._bound or "thread" not in str(error):
                 raise
@@ -317,7 +292,7 @@ class Database:
         self._bound = True
         self._cursor = None
         self._ready()
-        self._insist(lambda: self._enter(self._cursor), deadline)
+        insist(lambda: self._enter(self._cursor), deadline)
 
     def _enter(self, cursor: Any) -> None:
         # A transaction that the caller has open is his: ours is a part of it.
@@ -330,7 +305,7 @@ class Database:
         statement = "RELEASE pyrate_limiter" if self._inside == "SAVEPOINT" else "COMMIT"
         deadline = time.monotonic() + self.busy_seconds
         try:
-            self._insist(lambda: self._cursor.execute(statement), deadline)
+            insist(lambda: self._cursor.execute(statement), deadline)
         except BaseException as error:
             self._undo(error)
             raise

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.abstracts.algorithm import Decision, SlidingWindowLog
 from pyrate_limiter.abstracts.awaiting import discard, in_event_loop
-from pyrate_limiter.abstracts.checks import BEGINNING, FOREVER, check_item
+from pyrate_limiter.abstracts.checks import BEGINNING, FOREVER, Unread, check_item
 from pyrate_limiter.buckets.judged_log import _ABANDONED_MS, _SAME_CLOCK_MS
 from pyrate_limiter.buckets.sqlite_table import SWEEP_EVERY, Refusal, RowTable, Turn
 
@@ -85,6 +85,8 @@ class RowLog(RowTable):
 
     def _time_of(self, stamp: int) -> int:
         """The stamp, or the clock's reading where it has gone on while the caller waited."""
+        if stamp.__class__ is Unread:
+            return self._fresh(stamp)
         now: Any = self._clock.now()
         return now if now.__class__ is int and 0 < now - stamp <= _SAME_CLOCK_MS else stamp
 
@@ -113,7 +115,7 @@ class RowLog(RowTable):
         if in_event_loop() or not self._lock.enter_at_once():
             return None
         try:
-            verdict = self._put_slowly(name, weight, self._observe(now))
+            verdict = self._put_slowly(name, weight, self._observe(self._fresh(Unread(now))))
         except BaseException as error:
             self._lock.__exit__(None, error, None)
             raise
