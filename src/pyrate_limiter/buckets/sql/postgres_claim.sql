@@ -1,11 +1,12 @@
 -- One acquisition: stores the units now, or at a moment within the caller's patience, or not at all.
--- Answers [verdict, moment, failing rate, now, slack, remaining, newest]; -1 for the verdict where
--- the transaction would not see what the lock has waited for.
+-- Answers [verdict, moment, failing rate, now, slack, remaining, newest, clock]. The verdict is -1
+-- where the transaction would not see what the lock has waited for, and -2 where the caller has
+-- been told by now that there is no answer.
 --
 -- Under the bucket's lock, units are numbered without a gap (seq) in the order of their time (at_ms).
 -- So the unit that has to leave first is found by its number, whatever the number of live units.
 DECLARE
-  v_clock bigint; v_now bigint; v_deadline bigint; v_behind bigint;
+  v_read bigint; v_clock bigint; v_now bigint; v_deadline bigint; v_behind bigint;
   v_last bigint; v_newest bigint; v_latest bigint;
   v_queue bigint; v_fits bigint; v_leaves bigint; v_free bigint; v_moment bigint;
   v_failing int; v_first bigint; v_remaining bigint; v_longest bigint;
@@ -20,14 +21,18 @@ BEGIN
   -- Programs on 4.5.1 lock the whole table exclusively; each bucket of ours has a lock of its own.
   LOCK TABLE @table@ IN ROW EXCLUSIVE MODE;
   PERFORM pg_advisory_xact_lock(p_lock);
-  v_clock := coalesce(p_clock, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint);
+  v_read := floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint;
+  IF v_read > p_expires THEN
+    RETURN ARRAY[-2, NULL, 0, 0, 0, NULL, NULL, v_read]::bigint[];
+  END IF;
+  v_clock := coalesce(p_clock, v_read);
   v_longest := p_intervals[cardinality(p_intervals)];
   @adopt@
 
   IF p_again THEN  -- the answer to the first try was lost: did it store anything?
     SELECT max(at_ms) INTO v_moment FROM @table@ WHERE token = p_token @mine@;
     IF v_moment IS NOT NULL THEN
-      RETURN ARRAY[1, v_moment, 0, least(v_clock, v_moment), 0, NULL, NULL]::bigint[];
+      RETURN ARRAY[1, v_moment, 0, least(v_clock, v_moment), 0, NULL, NULL, v_read]::bigint[];
     END IF;
   END IF;
 
@@ -54,7 +59,18 @@ BEGIN
   v_queue := greatest(v_now, v_newest);
   v_fits := v_queue;
   v_free := v_now;
-  IF p_weight > 0 THEN
+  IF p_weight = 0 THEN
+    v_fits := v_now;
+  ELSIF p_fixed THEN  -- in the first windows, aligned to the clock, that have room
+    FOR i IN 1 .. cardinality(p_limits) LOOP
+      SELECT seq INTO v_first FROM @table@
+        WHERE at_ms >= v_fits - v_fits % p_intervals[i] @mine@ ORDER BY at_ms, seq LIMIT 1;
+      IF v_last - v_first + 1 + p_weight > p_limits[i] THEN
+        v_failing := coalesce(v_failing, i);
+        v_fits := v_fits - v_fits % p_intervals[i] + p_intervals[i];
+      END IF;
+    END LOOP;
+  ELSE
     FOR i IN 1 .. cardinality(p_limits) LOOP
       IF v_last + p_weight > p_limits[i] THEN
         SELECT at_ms + p_intervals[i] + 1 INTO v_leaves FROM @table@
@@ -66,11 +82,9 @@ BEGIN
         END IF;
       END IF;
     END LOOP;
-    IF v_fits > v_now THEN
-      v_failing := coalesce(v_failing, 1);
-    END IF;
-  ELSE
-    v_fits := v_now;
+  END IF;
+  IF v_fits > v_now THEN
+    v_failing := coalesce(v_failing, 1);
   END IF;
   v_moment := v_fits;
 
@@ -93,6 +107,12 @@ BEGIN
         SELECT p_name, least(p_weight, 32767), v_stamp, v_moment, v_last + g, v_claimed, p_token
         FROM generate_series(1, p_weight) g;
     END IF;
+    IF p_fixed THEN  -- whoever is late within the window has not left it
+      v_free := NULL;
+      FOR i IN 1 .. cardinality(p_limits) LOOP
+        v_free := greatest(v_free, v_moment - p_intervals[i] + 1 + v_moment % p_intervals[i]);
+      END LOOP;
+    END IF;
     v_newest := v_moment;
     v_last := v_last + p_weight;
     v_failing := 0;
@@ -102,7 +122,8 @@ BEGIN
   IF p_look THEN
     FOR i IN 1 .. cardinality(p_limits) LOOP
       SELECT seq INTO v_first FROM @table@
-        WHERE at_ms >= v_now - p_intervals[i] @mine@ ORDER BY at_ms, seq LIMIT 1;
+        WHERE at_ms >= v_now - CASE WHEN p_fixed THEN v_now % p_intervals[i] ELSE p_intervals[i] END
+        @mine@ ORDER BY at_ms, seq LIMIT 1;
       v_remaining := least(
         v_remaining, greatest(0, p_limits[i] - coalesce(v_last - v_first + 1, 0))
       );
@@ -110,6 +131,6 @@ BEGIN
   END IF;
   RETURN ARRAY[
     (coalesce(v_failing, 0) = 0)::int, v_moment, coalesce(v_failing, 0), v_now,
-    v_moment - v_free, v_remaining, v_newest
+    v_moment - v_free, v_remaining, v_newest, v_read
   ]::bigint[];
 END

@@ -1,7 +1,7 @@
 -- One acquisition on a table that has only the columns of 4.5.1, for a role that may not add ours:
 -- stores the units now or not at all. Answers as postgres_claim.sql does.
 DECLARE
-  v_clock bigint; v_now bigint; v_newest bigint; v_leaves bigint; v_fits bigint;
+  v_read bigint; v_clock bigint; v_now bigint; v_newest bigint; v_leaves bigint; v_fits bigint;
   v_failing int; v_count bigint; v_remaining bigint; v_store boolean;
 BEGIN
   IF p_lock_ms > 0 THEN
@@ -9,7 +9,11 @@ BEGIN
   END IF;
   LOCK TABLE @table@ IN ROW EXCLUSIVE MODE;
   PERFORM pg_advisory_xact_lock(p_lock);
-  v_clock := coalesce(p_clock, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint);
+  v_read := floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint;
+  IF v_read > p_expires THEN
+    RETURN ARRAY[-2, NULL, 0, 0, 0, NULL, NULL, v_read]::bigint[];
+  END IF;
+  v_clock := coalesce(p_clock, v_read);
   v_now := coalesce(p_now, v_clock);
   SELECT floor(extract(epoch FROM item_timestamp::timestamptz) * 1000)::bigint INTO v_newest
     FROM @table@ WHERE true @mine@ ORDER BY item_timestamp DESC LIMIT 1;
@@ -61,6 +65,7 @@ BEGIN
     END LOOP;
   END IF;
   RETURN ARRAY[
-    (v_failing IS NULL)::int, v_fits, coalesce(v_failing, 0), v_now, 0, v_remaining, v_newest
+    (v_failing IS NULL)::int, v_fits, coalesce(v_failing, 0), v_now, 0, v_remaining, v_newest,
+    v_read
   ]::bigint[];
 END
