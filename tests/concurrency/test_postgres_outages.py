@@ -290,7 +290,8 @@ def test_call_timeout_bounds_calls_that_do_not_wait(server):
 
 def test_a_frozen_server_holds_no_task_longer_than_the_timeout(server):
     async def scenario():
-        pool = await postgres.async_pool(server.dsn, size=5)
+        pool = AsyncConnectionPool(server.dsn, min_size=5, open=False)
+        await pool.open(wait=True)
         bucket = PostgresBucket(pool, postgres.table(), [Rate(6, HOUR)])
         limiter = Limiter(bucket)
         assert await limiter.try_acquire_async("a")
@@ -302,16 +303,17 @@ def test_a_frozen_server_holds_no_task_longer_than_the_timeout(server):
                 *(limiter.try_acquire_async("a", timeout=0.3) for _ in range(4)),
                 return_exceptions=True,
             )
-            assert all(isinstance(result, psycopg.OperationalError) for result in results)
+            assert [str(result) for result in results] == [str(silence())] * 4
             forever.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await forever
             assert time.monotonic() - began < 3
         finally:
             server.thaw()
-        answers = [await limiter.try_acquire_async("a", timeout=20) for _ in range(5)]
-        assert answers == [True] * 5
-        assert await bucket.count() == 6
+        while bucket._steps.doubts:
+            await asyncio.sleep(0.1)
+            await bucket.leak(0)
+        assert await bucket.count() == 1
         await pool.close()
 
     asyncio.run(scenario())

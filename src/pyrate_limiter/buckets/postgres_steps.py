@@ -24,7 +24,7 @@ LEAST_MS = 100  # for a step at the end of a caller's time
 _RELEASE_SECONDS = 1.0
 _MOST_DOUBTS = 10_000
 _EXPIRED = -2
-_LEASE_SECONDS = 5.0  # after which a statement that is still on its way stores nothing
+_LEASE_SECONDS = 2.0  # after which a statement that is still on its way stores nothing
 
 
 class Busy(Exception):
