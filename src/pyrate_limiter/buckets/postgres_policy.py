@@ -85,8 +85,9 @@ def claim_by_policy(
         if not terms["store"]:
             decision = bucket.check(judged)
         else:
-            waited = int((time.monotonic() - begun) * 1000)
-            left = max(0, patience - waited) if place.has_columns else 0
+            left = patience if place.has_columns else 0
+            if terms["now"] is None:
+                left = max(0, left - int((time.monotonic() - begun) * 1000))
             decision = bucket.claim(judged, left, terms["buffer"])
         if decision.allowed and terms["store"]:
             doubt.due = attempt.deadline

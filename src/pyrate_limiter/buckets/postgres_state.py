@@ -166,9 +166,10 @@ class PostgresStateStore(StateStore):
         began = time.monotonic()
 
         def claim(record: StateRecord, now: int) -> Decision:
+            patience = patience_ms
+            if stamp is None:
+                patience = max(0, patience - int((time.monotonic() - began) * 1000))
             item.timestamp = now if stamp is None else stamp
-            waited = int((time.monotonic() - began) * 1000)
-            patience = max(0, patience_ms - waited)
             decision = record._claim(algorithm, rates, item, patience, buffer_ms)
             _note_due(item, decision)
             return decision
