@@ -138,7 +138,8 @@ class Acquisition:
     def _claim(self, bucket: AbstractBucket, item: RateItem, terms: Terms) -> Program[Decision]:
         patience = terms.patience_ms() if self._reserve_ahead else 0
         ticket = next(tickets)
-        step = _work(bucket, bucket.claim, item, patience, terms.buffer_ms)
+        claim = bucket.claim if terms.known else bucket.claim_in_brief or bucket.claim
+        step = _work(bucket, claim, item, patience, terms.buffer_ms)
         try:
             decision: Decision = yield step
         except BaseException:

@@ -168,6 +168,10 @@ class AbstractBucket(ABC):
         del patience_ms, buffer_ms
         return self.put_decision(item)
 
+    claim_in_brief: Any = None
+    """`claim` as a caller may have it who asks for the verdict and the wait alone, where that is
+    cheaper; or None."""
+
     def settle(
         self, item: RateItem, now: int, patience_ms: int = 0
     ) -> Decision | Awaitable[Decision]:

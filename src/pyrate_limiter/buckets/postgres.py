@@ -21,7 +21,7 @@ from pyrate_limiter.buckets.postgres_link import Link, restored, uncancelled
 from pyrate_limiter.buckets.postgres_outage import OUTAGE_SECONDS, ElsewhereStamp, PostgresOutage
 from pyrate_limiter.buckets.postgres_queries import Queries
 from pyrate_limiter.buckets.postgres_setup import advisory_lock_id
-from pyrate_limiter.buckets.postgres_steps import Steps, array
+from pyrate_limiter.buckets.postgres_steps import Steps, array, arrays
 from pyrate_limiter.clocks import PostgresClock
 from pyrate_limiter.errors import AlgorithmMismatch, WrongType
 from pyrate_limiter.utils import RateList, one_or_more, sorted_rates
@@ -141,6 +141,7 @@ class PostgresBucket(PostgresJudge):
     @rates.setter
     def rates(self, rates: Sequence[Rate]) -> None:
         self._rates = sorted_rates(rates)
+        self._arrays = arrays(self._rates)
         self._pads = array([pad_ms(rate.interval) for rate in self._rates])
         self._full = {}
 
@@ -169,6 +170,15 @@ class PostgresBucket(PostgresJudge):
             self.failing_rate = None
             return self.check(item)
         return self._claim(item, patience_ms, buffer_ms)
+
+    @property
+    def claim_in_brief(self) -> Any:
+        """See `AbstractBucket.claim_in_brief`."""
+        return self._claim_in_brief if type(self).claim is PostgresBucket.claim else None
+
+    def _claim_in_brief(self, item: RateItem, patience_ms: int, buffer_ms: int | None) -> Any:
+        check_item(item)
+        return self._claim(item, patience_ms, buffer_ms, look=False)
 
     def check(self, item: RateItem) -> Any:
         """See `AbstractBucket.check`."""

@@ -64,6 +64,7 @@ class PostgresJudge(AbstractBucket):
     _steps: Steps
     _outage: PostgresOutage | None
     _own_clock: PostgresClock
+    _arrays: tuple[str, str]
     _pads: str
     _flushes: int
     # The weight and the moment of the last refusal, None for never.
@@ -211,7 +212,7 @@ class PostgresJudge(AbstractBucket):
         }
         if self._in_sql:
             found: Any = yield from self._steps.claim(
-                self._rates, item.name, item.weight, token, look=look, **terms
+                self._arrays, item.name, item.weight, token, look=look, **terms
             )
             answer = [*found[:6], self._reset_after(found[6], found[3], found[5])]
         else:
@@ -291,7 +292,7 @@ class PostgresJudge(AbstractBucket):
             found = True, None, 0, int(stamp), False
         elif self._in_sql:
             found = yield from self._steps.settle(
-                self._rates, item.name, item.weight, stamp.token, fixed=self._fixed, **terms
+                self._arrays, item.name, item.weight, stamp.token, fixed=self._fixed, **terms
             )
         else:
             found = yield from settle_by_policy(

@@ -14,7 +14,7 @@ from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
 from pyrate_limiter.buckets.judged_log import ROUNDS
 from pyrate_limiter.buckets.postgres_link import literal, numbers
 from pyrate_limiter.buckets.postgres_setup import renumbering
-from pyrate_limiter.buckets.postgres_steps import LEAST_MS, Busy, Doubt, seconds_of
+from pyrate_limiter.buckets.postgres_steps import LEAST_MS, Busy, Doubt, arrays, seconds_of
 from pyrate_limiter.buckets.postgres_wire import silence
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ class _Log:
         if observe:
             looks = {**terms, "store": False, "look": False, "fixed": False}
             time_there = self._steps.claim_text(
-                self._place, rates, self._name, 0, self._token, **looks
+                self._place, arrays(rates), self._name, 0, self._token, **looks
             )
         own_time, link = terms["now"], self._steps.link
         guess = own_time if own_time is not None else link.server_ms(time.monotonic()) or 0

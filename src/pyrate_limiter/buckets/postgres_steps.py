@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pyrate_limiter.buckets.postgres_setup import Place
     from pyrate_limiter.utils import RateList
 
+    Arrays = tuple[str, str]
+
 _LONGEST_LOCK_MS = (1 << 31) - 1
 LEAST_MS = 100  # for a step at the end of a caller's time
 _RELEASE_SECONDS = 1.0
@@ -86,7 +88,7 @@ class Steps:
 
     def claim(
         self,
-        rates: RateList,
+        rates: Arrays,
         name: str,
         weight: int,
         token: int,
@@ -156,7 +158,7 @@ class Steps:
     def claim_text(
         self,
         place: Place,
-        rates: RateList,
+        rates: Arrays,
         name: str,
         weight: int,
         token: int,
@@ -176,7 +178,7 @@ class Steps:
 
         Args:
             place: where the units are.
-            rates: the limits.
+            rates: see `arrays`.
             name: the item's name.
             weight: the item's units.
             token: marks them.
@@ -193,7 +195,7 @@ class Steps:
         """
         arguments = [
             *self._common(name, weight, token),
-            *arrays(rates),
+            *rates,
             pads,
             number(now),
             number(clock),
@@ -210,7 +212,7 @@ class Steps:
 
     def settle(
         self,
-        rates: RateList,
+        rates: Arrays,
         name: str,
         weight: int,
         token: int,
@@ -224,7 +226,7 @@ class Steps:
         place = yield from self.place()
         arguments = [
             *self._common(name, weight, token),
-            *arrays(rates),
+            *rates,
             number(now),
             str(slack),
             str(patience),
@@ -351,7 +353,7 @@ def number(value: int | None) -> str:
     return "NULL" if value is None else str(int(value))
 
 
-def arrays(rates: RateList) -> tuple[str, str]:
+def arrays(rates: RateList) -> Arrays:
     """Limits and intervals in SQL."""
     return array([rate.limit for rate in rates]), array([rate.interval for rate in rates])
 
