@@ -4,7 +4,9 @@ It runs with this library and with 4.5.1 alike, and prints what happened as JSON
 """
 
 import asyncio
+import itertools
 import json
+import os
 import sys
 import threading
 import time
@@ -16,22 +18,21 @@ from pyrate_limiter import Limiter, PostgresBucket, Rate
 DSN, TABLE, KIND = sys.argv[1:4]
 COUNT, CALLS, SECONDS, LIMIT, INTERVAL = (int(word) for word in sys.argv[4:])
 RATES = [Rate(LIMIT, INTERVAL)]
+numbers = itertools.count()
 
 
 def options():
-    if KIND == "ordered":
-        return {"buffer_ms": 250}  # so much that nobody is late
     return {"reserve_ahead": False} if KIND == "retrying" else {}
 
 
-def call(limiter, number):
-    """One admission, or what stood in its way."""
-    asked = time.time()
+def call(limiter):
+    """One admission: under which name, whether it was given, and when."""
+    name = f"{os.getpid()}-{next(numbers)}"
     if KIND == "nonblocking":
-        admitted = limiter.try_acquire(f"w{number}", blocking=False)
+        admitted = limiter.try_acquire(name, blocking=False)
     else:
-        admitted = limiter.try_acquire(f"w{number}", timeout=SECONDS)
-    return admitted, asked, time.time()
+        admitted = limiter.try_acquire(name, timeout=SECONDS)
+    return admitted, name, time.time()
 
 
 def threads():
@@ -41,15 +42,15 @@ def threads():
     results, errors = [], []
     go_on_until = time.monotonic() + SECONDS
 
-    def work(number):
+    def work():
         try:
-            results.extend(call(limiter, number) for _ in range(CALLS))
+            results.extend(call(limiter) for _ in range(CALLS))
             while KIND == "nonblocking" and time.monotonic() < go_on_until:
-                results.append(call(limiter, number))
+                results.append(call(limiter))
         except Exception as error:  # noqa: BLE001 - it is told to the test
             errors.append(repr(error))
 
-    workers = [threading.Thread(target=work, args=(number,)) for number in range(COUNT)]
+    workers = [threading.Thread(target=work) for _ in range(COUNT)]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -63,16 +64,16 @@ async def tasks():
         limiter = Limiter(PostgresBucket(pool, TABLE, RATES))
         results, errors = [], []
 
-        async def work(number):
+        async def work():
             try:
                 for _ in range(CALLS):
-                    asked = time.time()
-                    admitted = await limiter.try_acquire_async(f"w{number}", timeout=SECONDS)
-                    results.append((admitted, asked, time.time()))
+                    name = f"{os.getpid()}-{next(numbers)}"
+                    admitted = await limiter.try_acquire_async(name, timeout=SECONDS)
+                    results.append((admitted, name, time.time()))
             except Exception as error:  # noqa: BLE001 - it is told to the test
                 errors.append(repr(error))
 
-        await asyncio.gather(*(work(number) for number in range(COUNT)))
+        await asyncio.gather(*(work() for _ in range(COUNT)))
         return results, errors
 
 
