@@ -128,20 +128,19 @@ def settle_by_policy(
         stamp = next((at for at, _, own in seen.rows if own), None)
         if stamp is None:
             return [True, None, 0, seen.now, False]
-        moment, failing = max(stamp, seen.now), None
+        now = max(stamp, seen.now)  # its time has come, whatever the clock says
+        moment, failing = now, None
         for _ in range(ROUNDS):
             others = seen.others(rates, algorithm, moment)
             fits, short = others._next_fit(moment, others._total + item.weight, item.weight)
             if fits == moment:
                 break
             moment, failing = fits, short
-        stays = moment <= seen.now or moment - seen.now <= patience
-        number = 1 if failing is None else rates.index(failing) + 1
-        answer = [stays, moment, 0 if stays else number, seen.now, moment != stamp]
-        if moment == stamp or (
-            yield from log.move(attempt, seen, stamp, moment if stays else None)
-        ):
-            return answer
+        stays = moment - now <= patience
+        number = 0 if stays or failing is None else rates.index(failing) + 1
+        goes_to = moment if stays else None
+        if moment == stamp or (yield from log.move(attempt, seen, stamp, goes_to)):
+            return [stays, moment, number, now, moment != stamp]
         return None
 
     answer: list[Any] = yield from _run(steps, decide, max(patience, LEAST_MS))

@@ -18,10 +18,8 @@ BEGIN
     RETURN ARRAY[1, NULL, 0, v_now, 0, v_read]::bigint[];
   END IF;
 
-  v_moment := v_now;
-  IF v_now - v_stamp <= p_slack THEN
-    v_moment := v_stamp;
-  END IF;
+  v_now := greatest(v_now, v_stamp);  -- its time has come, whatever the clock says
+  v_moment := CASE WHEN v_now - v_stamp <= p_slack THEN v_stamp ELSE v_now END;
   FOR k IN 1 .. 64 LOOP
     -- Judged as if the log ended at that moment: what is stored behind it comes after.
     SELECT seq INTO v_upto FROM @table@
@@ -63,7 +61,7 @@ BEGIN
     PERFORM set_config('synchronous_commit', 'off', true);
   END IF;
   v_first := v_stamp;
-  IF v_moment > v_now AND v_moment - v_now > p_patience THEN
+  IF v_moment - v_now > p_patience THEN
     DELETE FROM @table@ WHERE token = p_token AND claimed_ms IS NOT NULL;
     @renumber@
     RETURN ARRAY[0, v_moment, coalesce(v_failing, 1), v_now, 1, v_read]::bigint[];
