@@ -1,7 +1,11 @@
 """The table, the functions, and every kind of session that they have to work in."""
 
+import asyncio
 import multiprocessing
+import shutil
 import sys
+import tempfile
+import threading
 
 import psycopg
 import pytest
@@ -13,6 +17,7 @@ from pyrate_limiter import (
     PgQueries,
     PostgresBucket,
     PostgresClock,
+    PostgresKeys,
     PostgresStateStore,
     Rate,
     RateItem,
@@ -22,8 +27,13 @@ from pyrate_limiter import (
 from pyrate_limiter.buckets.postgres import advisory_lock_id
 from pyrate_limiter.errors import AlgorithmMismatch, MissingDriver, WrongType
 from tests import postgres_fixtures as postgres
+from tests.postgres_pooler import Pooler
 
 HOUR = 3_600_000
+
+
+class Own(SlidingWindowLog):
+    """A policy that runs in this process."""
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +173,68 @@ def test_nothing_is_kept_in_the_session(pool):
         )
         assert connection.execute(locks).fetchone() == (0,)
         assert not connection.autocommit
+
+
+@pytest.fixture
+def pooler():
+    folder = tempfile.mkdtemp(dir="/tmp")
+    server = conninfo.conninfo_to_dict(postgres.dsn())["host"]
+    with Pooler(server, folder) as pooler:
+        yield pooler
+    shutil.rmtree(folder)
+
+
+def in_threads(limiter, callers, calls):
+    answers = []
+
+    def work():
+        answers.extend(limiter.try_acquire("a", timeout=20) for _ in range(calls))
+
+    threads = [threading.Thread(target=work) for _ in range(callers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return answers
+
+
+def test_a_pooler_in_transaction_mode_may_stand_between(pooler):
+    with postgres.pool(pooler.dsn, size=6) as pool:
+        rates = [Rate(12, 200)]
+        buckets = [
+            PostgresBucket(pool, postgres.table(), rates, policy())
+            for policy in (SlidingWindowLog, FixedWindow, Own)
+        ]
+        buckets.append(StateBucket(rates, store=PostgresStateStore(pool, postgres.table())))
+        for bucket in buckets:
+            assert in_threads(Limiter(bucket), 6, 6) == [True] * 36
+        limiter = Limiter.per_key(Rate(2, HOUR), bucket=PostgresKeys(pool, postgres.table()))
+        assert [limiter.try_acquire("a", blocking=False) for _ in range(3)] == [True, True, False]
+    assert_sessions_are_clean(pooler)
+
+
+def test_a_pooler_in_transaction_mode_may_stand_between_tasks_and_the_server(pooler):
+    async def scenario():
+        pool = await postgres.async_pool(pooler.dsn, size=6)
+        limiter = Limiter(PostgresBucket(pool, postgres.table(), [Rate(20, 200)]))
+        calls = [limiter.try_acquire_async("a", timeout=20) for _ in range(60)]
+        assert await asyncio.gather(*calls) == [True] * 60
+        await pool.close()
+
+    asyncio.run(scenario())
+    assert_sessions_are_clean(pooler)
+
+
+def assert_sessions_are_clean(pooler):
+    assert pooler.transactions > 60
+    with psycopg.connect(pooler.dsn, autocommit=True) as connection:
+        for _ in range(2):  # sessions
+            (left,) = connection.execute(
+                "SELECT (SELECT count(*) FROM pg_prepared_statements) + "
+                "(SELECT count(*) FROM pg_settings WHERE source = 'session') + "
+                "(SELECT count(*) FROM pg_locks WHERE locktype = 'advisory')"
+            ).fetchone()
+            assert left == 0
 
 
 @pytest.fixture
