@@ -53,27 +53,50 @@ def admitted(bucket, calls):
     return sum(limiter.try_acquire("a", blocking=False) for _ in range(calls))
 
 
-def make_bucket(where, table, barrier, answers):
+def make_buckets(where, table, barrier, answers):
     try:
         with postgres.pool(where, size=1) as pool:
             barrier.wait()
             bucket = PostgresBucket(pool, table, [Rate(5, HOUR)])
-            answers.put(admitted(bucket, 1))
+            store = PostgresStateStore(pool, "k", table=f"ratelimit___{table}_states")
+            state = StateBucket([Rate(5, HOUR)], store=store)
+            answers.put((admitted(bucket, 1), admitted(state, 1)))
     except BaseException as error:  # noqa: BLE001 - the test wants to see it
         answers.put(repr(error))
 
 
-def test_twenty_processes_make_one_table_at_once():
-    table, context = postgres.table(), multiprocessing.get_context("fork")
+def in_twenty_processes(where, table):
+    context = multiprocessing.get_context("fork")
     barrier, answers = context.Barrier(20), context.Queue()
-    arguments = (postgres.dsn(), table, barrier, answers)
-    processes = [context.Process(target=make_bucket, args=arguments) for _ in range(20)]
+    arguments = (where, table, barrier, answers)
+    processes = [context.Process(target=make_buckets, args=arguments) for _ in range(20)]
     for process in processes:
         process.start()
     got = [answers.get(timeout=50) for _ in processes]
     for process in processes:
         process.join(20)
-    assert sorted(map(str, got)) == ["0"] * 15 + ["1"] * 5
+    assert all(isinstance(answer, tuple) for answer in got), got
+    return [sum(admitted) for admitted in zip(*got)]
+
+
+def test_twenty_processes_make_one_table_at_once():
+    assert in_twenty_processes(postgres.dsn(), postgres.table()) == [5, 5]
+
+
+def test_twenty_processes_that_may_not_make_tables_use_those_that_are_there(guest):
+    role, theirs = guest
+    table = postgres.table()
+    postgres.execute(
+        f"CREATE TABLE ratelimit___{table} "
+        "(name VARCHAR, weight SMALLINT, item_timestamp TIMESTAMP)"
+    )
+    with postgres.pool(size=1) as pool:
+        PostgresStateStore(pool, "k", table=f"ratelimit___{table}_states")
+    for name in (table, f"{table}_states"):
+        grant(name, role)
+    assert in_twenty_processes(theirs.conninfo, table) == [5, 5]
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        PostgresStateStore(theirs, "k", table=postgres.table())
 
 
 def test_the_stored_format_is_that_of_4_5_1(pool):
@@ -159,6 +182,13 @@ def test_any_default_isolation_holds_the_limit(level):
         item = RateItem("a", bucket.now())
         assert bucket.claim(item, 1 << 40).wait_ms
         assert bucket.release(item)
+        store = PostgresStateStore(there, postgres.table())
+        buckets = [
+            PostgresBucket(there, postgres.table(), [Rate(12, 200)], policy())
+            for policy in (SlidingWindowLog, Own)
+        ]
+        for bucket in (*buckets, StateBucket([Rate(12, 200)], store=store)):
+            assert in_threads(Limiter(bucket), 4, 6) == [True] * 24
 
 
 def test_nothing_is_kept_in_the_session(pool):
@@ -347,12 +377,61 @@ def test_a_policy_of_ones_own_is_obeyed(pool):
     assert admitted(bucket, 5) == 2
 
 
-def test_the_table_is_bounded_when_nobody_leaks(pool):
-    bucket = PostgresBucket(pool, postgres.table(), [Rate(200, 1000)])
+@pytest.mark.parametrize("policy", [SlidingWindowLog, FixedWindow, Own])
+def test_the_table_is_bounded_when_nobody_leaks(pool, policy):
+    bucket = PostgresBucket(pool, postgres.table(), [Rate(200, 1000)], policy())
     now = bucket.now()
     for step in range(30):
         assert bucket.put(RateItem("a", now + 1001 * step, 200))
-    assert 200 <= bucket.count() <= 200 + 1024 + 2 * 256 + 200
+    assert 200 <= bucket.count() <= 200 + 1024 + 2 * 256 + 400
+
+
+@pytest.mark.parametrize("policy", [SlidingWindowLog, Own])
+def test_the_table_of_many_names_is_bounded_when_nobody_leaks(pool, policy):
+    keys = PostgresKeys(pool, postgres.table(), algorithm=policy())
+    bucket = keys.keyed(Rate(50, 1000))
+    now = bucket.now()
+    for step in range(150):  # no name comes twice
+        assert bucket.put(RateItem(f"name {step}", now + 1001 * step, 50))
+    assert bucket.count() < 5000
+
+
+def test_a_pool_that_is_too_small_is_shared_in_turn():
+    with postgres.pool(size=1) as pool:
+        bucket = PostgresBucket(pool, postgres.table(), [Rate(20, 200)])
+        assert in_threads(Limiter(bucket), 8, 4) == [True] * 32
+
+
+def test_looking_at_an_empty_bucket_of_two_rates(pool):
+    bucket = PostgresBucket(pool, postgres.table(), [Rate(3, 200), Rate(5, HOUR)])
+    decision = Limiter(bucket).check("a")
+    assert (decision.remaining, decision.reset_after_ms) == (3, 0)
+
+
+def test_windows_on_a_table_of_4_5_1_are_aligned_to_the_clock(guest):
+    role, theirs = guest
+    table = postgres.table()
+    postgres.execute(
+        f"CREATE TABLE ratelimit___{table} "
+        "(name VARCHAR, weight SMALLINT, item_timestamp TIMESTAMP)"
+    )
+    grant(table, role)
+    bucket = PostgresBucket(theirs, table, [Rate(3, 1000), Rate(4, HOUR)], FixedWindow())
+    edge = (bucket.now() // HOUR + 2) * HOUR
+    assert bucket.put(RateItem("a", edge + 900, 3))
+    item = RateItem("a", edge + 901)
+    assert not bucket.put(item)
+    assert bucket.failing_rate == Rate(3, 1000)
+    assert bucket.waiting(item) == 99
+    assert bucket.put(RateItem("a", edge + 1000))
+    item = RateItem("a", edge + 1001)
+    assert not bucket.put(item)
+    assert bucket.failing_rate == Rate(4, HOUR)
+    assert bucket.waiting(item) == HOUR - 1001
+    assert bucket.check(RateItem("a", edge + HOUR)).remaining == 3
+    bucket.flush()
+    assert all(bucket.put(RateItem(name, edge + 2 * HOUR)) for name in "abc")
+    assert sorted(bucket.peek(place).name for place in range(3)) == list("abc")
 
 
 def test_a_clock_that_steps_back_costs_one_interval_at_most(pool):

@@ -258,7 +258,7 @@ class _Log:
             f"BEGIN ISOLATION LEVEL READ COMMITTED; {self._locks(patience)}{earlier}; "
             f"WITH stored AS (INSERT INTO {self._table} ({columns}) SELECT {values} "
             f"FROM generate_series(1, {item.weight}) g WHERE {unchanged} RETURNING 1) "
-            "SELECT count(*) FROM stored; COMMIT"
+            f"SELECT count(*) FROM stored; {self._clean(seen, item.weight)}COMMIT"
         )
         if there[0][0] is not None:
             return int(there[0][0])
@@ -291,6 +291,20 @@ class _Log:
                 f"SELECT pg_advisory_xact_lock({self._steps.lock(self._name)}); "
             )
         return text
+
+    def _clean(self, seen: Seen, weight: int) -> str:
+        """Now and then: of what has expired, leave some to look at for a while.
+
+        Of any name, for a name that is never used again has nobody else to clean up after it.
+        """
+        if self._token % 256 >= weight:
+            return ""
+        most = 1024 + 2 * weight
+        return (
+            f"DELETE FROM {self._table} WHERE ctid = ANY (ARRAY(SELECT ctid FROM {self._table} "
+            f"WHERE {self._at} < {seen.bound} ORDER BY {self._at} DESC OFFSET 1024 LIMIT {most} "
+            "FOR UPDATE SKIP LOCKED)); "
+        )
 
     def _digest(self, bound: int) -> str:
         """A number for the live units and their times: what the policy has seen of the log."""

@@ -301,7 +301,7 @@ class Steps:
         """Name and ms of a unit, or None. What 4.5.1 wrote since the last step is newest."""
         place = yield from self.place()
         stored = "floor(extract(epoch FROM item_timestamp::timestamptz) * 1000)::bigint"
-        order = "item_timestamp DESC"
+        order = "item_timestamp DESC, ctid DESC"
         if place.has_columns:
             stored = f"coalesce(at_ms, {stored})"
             order = f"{'at_ms DESC,' if self.keyed else ''} seq DESC, item_timestamp DESC"
