@@ -12,9 +12,11 @@ from psycopg import conninfo
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolClosed, PoolTimeout
 
 from pyrate_limiter import (
+    FixedWindow,
     InMemoryBucket,
     Limiter,
     PostgresBucket,
+    PostgresKeys,
     PostgresStateStore,
     Rate,
     RateItem,
@@ -123,6 +125,18 @@ def test_waiters_on_a_fallback_bucket_wait_there(server, pool):
         assert time.monotonic() - began > 0.05
     finally:
         server.start()
+
+
+def test_each_name_has_a_fallback_of_its_own(server, pool):
+    keys = PostgresKeys(pool, postgres.table(), on_error=InMemoryBucket)
+    limiter = Limiter.per_key(Rate(1, HOUR), bucket=keys)
+    assert ask(limiter)
+    server.stop()
+    try:
+        answers = [limiter.try_acquire(name, timeout=0.1) for name in "aabbc"]
+    finally:
+        server.start()
+    assert answers == [True, False, True, False, True]
 
 
 def test_a_read_only_server_says_so(server):
@@ -264,7 +278,7 @@ def test_a_claim_that_was_made_but_not_answered_is_taken_back(server, pool, arou
     silent.clear()
     assert bucket.count() == 8
     for doubt in bucket._steps.doubts:
-        doubt.due, doubt.expires = 0, 0
+        doubt.due = doubt.expires = 0
     bucket.leak(0)
     assert bucket.count() == 5
 
@@ -336,6 +350,46 @@ def test_a_waiter_whose_server_freezes_while_it_sleeps_leaves_no_claim(server):
         assert bucket.count() == 1
 
 
+def test_the_last_look_at_the_end_of_a_callers_time_is_not_held(server):
+    with postgres.pool(server.dsn, size=2) as pool:
+        limiter = Limiter(PostgresBucket(pool, postgres.table(), [Rate(1, HOUR)]))
+        assert ask(limiter)
+        threading.Timer(0.2, server.freeze).start()
+        try:
+            began = time.monotonic()
+            with pytest.raises(psycopg.OperationalError):
+                ask(limiter, timeout=0.5)
+            assert time.monotonic() - began < 2.5
+        finally:
+            server.thaw()
+
+
+def test_an_acquisition_is_one_round_trip_or_two(pool, around):
+    sent = []
+
+    def counting(exchange, _connection, text):
+        sent.append(text)
+        return (yield from exchange)
+
+    store = PostgresStateStore(pool, postgres.table())
+    trips = {}
+    around(counting)
+    for bucket in (
+        PostgresBucket(pool, postgres.table(), [Rate(1, HOUR)]),
+        PostgresBucket(pool, postgres.table(), [Rate(1, HOUR)], FixedWindow()),
+        PostgresBucket(pool, postgres.table(), [Rate(1, HOUR)], Own()),
+        StateBucket([Rate(1, HOUR)], store=store),
+    ):
+        limiter = Limiter(bucket)
+        limiter.check("a")
+        trips[bucket] = []
+        for _ in range(3):  # admitted; denied; denied, which is remembered
+            sent.clear()
+            ask(limiter)
+            trips[bucket].append(len(sent))
+    assert list(trips.values()) == [[1, 1, 0], [1, 1, 0], [2, 1, 0], [2, 1, 1]]
+
+
 @pytest.mark.parametrize(("policy", "answer"), [("allow", True), ("deny", False)])
 def test_a_state_store_goes_on_without_the_server(server, pool, policy, answer):
     store = PostgresStateStore(pool, postgres.table(), on_error=policy)
@@ -347,8 +401,10 @@ def test_a_state_store_goes_on_without_the_server(server, pool, policy, answer):
         assert [ask(limiter) for _ in range(3)] == [answer] * 3
     finally:
         server.start()
-    eventually(lambda: not ask(limiter))
-    eventually(lambda: store._outage.may_try() and not ask(limiter) and bucket.count() == 1)
+    with pool.connection(timeout=30):  # the pool has one again
+        pass
+    eventually(lambda: not ask(limiter) and not store._outage._pause)
+    assert bucket.count() == 1
 
 
 def test_an_exhausted_pool_gives_its_own_error_in_the_callers_time(server):

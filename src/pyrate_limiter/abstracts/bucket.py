@@ -169,8 +169,9 @@ class AbstractBucket(ABC):
         return self.put_decision(item)
 
     claim_in_brief: Any = None
-    """`claim` as a caller may have it who asks for the verdict and the wait alone, where that is
-    cheaper; or None."""
+    """None, or `claim` for a caller who asks for the verdict and the wait alone. It has one more
+    argument: the ms that the caller has left, also where it does not wait any more; None is no end.
+    """
 
     def settle(
         self, item: RateItem, now: int, patience_ms: int = 0

@@ -21,7 +21,7 @@ from pyrate_limiter.buckets.postgres_link import Link, restored, uncancelled
 from pyrate_limiter.buckets.postgres_outage import OUTAGE_SECONDS, ElsewhereStamp, PostgresOutage
 from pyrate_limiter.buckets.postgres_queries import Queries
 from pyrate_limiter.buckets.postgres_setup import advisory_lock_id
-from pyrate_limiter.buckets.postgres_steps import Steps, array, arrays
+from pyrate_limiter.buckets.postgres_steps import LEAST_MS, Steps, array, arrays
 from pyrate_limiter.clocks import PostgresClock
 from pyrate_limiter.errors import AlgorithmMismatch, WrongType
 from pyrate_limiter.utils import RateList, one_or_more, sorted_rates
@@ -70,7 +70,8 @@ class PostgresBucket(PostgresJudge):
         durable: whether a commit waits for the disk. If not, a crash of the server may forget the
             last fraction of a second.
         on_error: what to do while the server cannot be reached: ``"raise"`` the driver's error,
-            ``"allow"`` or ``"deny"`` everything, or ask another bucket, given here.
+            ``"allow"`` or ``"deny"`` everything, or ask another bucket: one that is given here, or
+            is made by a function that is given here, from the rates.
         call_timeout: seconds that one call to the server may take. A caller's own timeout bounds
             its calls in any case; a call without either waits as long for an answer as the pool
             waits for a connection.
@@ -94,7 +95,7 @@ class PostgresBucket(PostgresJudge):
         algorithm: LogAlgorithm | None = None,
         *,
         durable: bool = False,
-        on_error: str | AbstractBucket = "raise",
+        on_error: Any = "raise",
         call_timeout: float | None = None,
     ) -> None:
         if algorithm is None:
@@ -176,9 +177,12 @@ class PostgresBucket(PostgresJudge):
         """See `AbstractBucket.claim_in_brief`."""
         return self._claim_in_brief if type(self).claim is PostgresBucket.claim else None
 
-    def _claim_in_brief(self, item: RateItem, patience_ms: int, buffer_ms: int | None) -> Any:
+    def _claim_in_brief(
+        self, item: RateItem, patience_ms: int, buffer_ms: int | None, limit_ms: int | None
+    ) -> Any:
         check_item(item)
-        return self._claim(item, patience_ms, buffer_ms, look=False)
+        limit_ms = patience_ms if limit_ms is None else max(patience_ms, limit_ms, LEAST_MS)
+        return self._claim(item, patience_ms, buffer_ms, limit_ms, look=False)
 
     def check(self, item: RateItem) -> Any:
         """See `AbstractBucket.check`."""
@@ -205,8 +209,7 @@ class PostgresBucket(PostgresJudge):
         """See `AbstractBucket.settle`: a round trip, for somebody before may have been late."""
         stamp = item.timestamp
         if isinstance(stamp, ElsewhereStamp):
-            fallback: Any = self._outage and self._outage.instead
-            return self._answer(fallback.settle(item, fallback.now(), patience_ms))
+            return self._answer(stamp.bucket.settle(item, stamp.bucket.now(), patience_ms))
         if not isinstance(stamp, Stamp):
             return self._answer(ADMITTED)
         time_of_item = None if now.__class__ is Unread else int(now)
@@ -217,8 +220,7 @@ class PostgresBucket(PostgresJudge):
         self._full.clear()
         stamp = item.timestamp
         if isinstance(stamp, ElsewhereStamp):
-            fallback: Any = self._outage and self._outage.instead
-            return self._answer(fallback.release(item))
+            return self._answer(stamp.bucket.release(item))
         if isinstance(stamp, Unread):  # it was never judged
             return self._answer(False)
         token = stamp.token if isinstance(stamp, Stamp) else None
@@ -227,9 +229,8 @@ class PostgresBucket(PostgresJudge):
     def pause(self, item: RateItem, decision: Decision) -> float:
         """See `AbstractBucket.pause`."""
         stamp = item.timestamp
-        if isinstance(stamp, ElsewhereStamp) and self._outage is not None:
-            fallback: Any = self._outage.instead
-            return fallback.pause(item, decision)  # type: ignore[no-any-return]
+        if isinstance(stamp, ElsewhereStamp):
+            return stamp.bucket.pause(item, decision)  # type: ignore[no-any-return]
         if isinstance(stamp, Stamp) and self._clock is self._own_clock:
             return max(0.0, stamp.due - time.monotonic())
         return decision.wait_ms / 1000

@@ -11,7 +11,7 @@ from pyrate_limiter.abstracts.awaiting import is_awaitable
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.buckets.postgres_link import Link, driver, uncancelled
 from pyrate_limiter.buckets.postgres_policy import claim_by_policy, settle_by_policy
-from pyrate_limiter.buckets.postgres_steps import Busy, Doubt, Steps
+from pyrate_limiter.buckets.postgres_steps import LEAST_MS, Busy, Doubt, Steps
 
 if TYPE_CHECKING:
     from pyrate_limiter.abstracts.programs import Program
@@ -80,6 +80,7 @@ class PostgresJudge(AbstractBucket):
         item: RateItem,
         patience_ms: int = 0,
         buffer_ms: int | None = None,
+        limit_ms: int | None = None,
         *,
         store: bool = True,
         look: bool = True,
@@ -94,7 +95,8 @@ class PostgresJudge(AbstractBucket):
             refusal = self._recall(item, patience_ms)
             if refusal is not None:
                 return self._answer(refusal)
-        program = self._judge(item, patience_ms, buffer_ms, store=store, look=look)
+        limit = patience_ms if limit_ms is None else limit_ms
+        program = self._judge(item, patience_ms, buffer_ms, limit, store=store, look=look)
         if not self.is_async:
             return self._link.run(program)
         undo = self._undo(item) if store else None
@@ -128,11 +130,12 @@ class PostgresJudge(AbstractBucket):
         item: RateItem,
         patience_ms: int,
         buffer_ms: int | None,
+        limit_ms: int,
         *,
         store: bool,
         look: bool,
     ) -> Program[Decision]:
-        program = self._judge_there(item, patience_ms, buffer_ms, store=store, look=look)
+        program = self._judge_there(item, patience_ms, buffer_ms, limit_ms, store=store, look=look)
         outage = self._outage
         try:
             if outage is None:
@@ -185,7 +188,9 @@ class PostgresJudge(AbstractBucket):
         *,
         store: bool,
     ) -> Decision:
-        decision = outage.decide(self._rates[0], item, patience_ms, buffer_ms, store=store)
+        decision = outage.decide(
+            self._rates, item, patience_ms, buffer_ms, store=store, keyed=self._keyed
+        )
         if store:
             self.failing_rate, self._learnt = decision.failing_rate, None
         return decision
@@ -195,6 +200,7 @@ class PostgresJudge(AbstractBucket):
         item: RateItem,
         patience_ms: int,
         buffer_ms: int | None,
+        limit_ms: int,
         *,
         store: bool,
         look: bool,
@@ -205,6 +211,7 @@ class PostgresJudge(AbstractBucket):
             "now": now,
             "clock": clock,
             "patience": patience_ms,
+            "limit": limit_ms,
             "buffer": buffer_ms,
             "store": store,
             "pads": self._pads,
@@ -304,7 +311,11 @@ class PostgresJudge(AbstractBucket):
         self._full.pop(item.name if self._keyed else "", None)
         if allowed and moment is None:  # flushed, or so late that it was cleaned away
             item.timestamp = Unread(now) if time_of_item is None else time_of_item
-            return (yield from self._judge_there(item, patience_ms, None, store=True, look=False))
+            return (
+                yield from self._judge_there(
+                    item, patience_ms, None, max(patience_ms, LEAST_MS), store=True, look=False
+                )
+            )
         if not allowed:
             self.failing_rate, self._learnt = self._rates[failing - 1], (item.weight, moment)
             item.timestamp = now

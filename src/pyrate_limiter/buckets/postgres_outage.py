@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from pyrate_limiter.abstracts.programs import Program
     from pyrate_limiter.abstracts.rate import Rate
+    from pyrate_limiter.utils import RateList
 
     T = TypeVar("T")
 
@@ -23,32 +24,37 @@ OUTAGE_SECONDS = 1.0
 """Without a connection for so long, `on_error` decides."""
 
 
+_MOST_MADE = 10_000
+
+
 class ElsewhereStamp(int):
     """The timestamp of an item that a fallback bucket has judged."""
+
+    bucket: Any
 
 
 class PostgresOutage(Outage):
     """`Outage`, which errors it begins with, and the verdicts in the meantime.
 
     Args:
-        instead: ``"allow"``, ``"deny"``, or a bucket of this process.
+        instead: ``"allow"``, ``"deny"``, a bucket of this process, or what makes one from rates.
         where: what to call the server in the log.
 
     Raises:
         WrongType: it is something else.
     """
 
-    def __init__(self, instead: str | AbstractBucket, where: str) -> None:
-        known = isinstance(instead, str) and instead in {"allow", "deny"}
+    def __init__(self, instead: Any, where: str) -> None:
+        known = callable(instead) or (isinstance(instead, str) and instead in {"allow", "deny"})
         if not known and not (isinstance(instead, AbstractBucket) and not instead.is_async):
-            raise WrongType(
-                "on_error", instead, "'raise', 'allow', 'deny' or a bucket that is not async"
-            )
+            expected = "'raise', 'allow', 'deny', a bucket that is not async, or what makes one"
+            raise WrongType("on_error", instead, expected)
         super().__init__(
             f"{where} cannot be reached, limiting goes on as on_error says",
             f"{where} can be reached again",
         )
         self.instead = instead
+        self._made: dict[str, Any] = {}
         psycopg = driver()
         self._errors = (
             psycopg.OperationalError,
@@ -79,15 +85,33 @@ class PostgresOutage(Outage):
         return ADMITTED if self.instead == "allow" else Decision(rate, self.retry_ms())
 
     def decide(
-        self, rate: Rate, item: Any, patience_ms: int, buffer_ms: int | None, *, store: bool
+        self,
+        rates: RateList,
+        item: Any,
+        patience_ms: int,
+        buffer_ms: int | None,
+        *,
+        store: bool,
+        keyed: bool,
     ) -> Decision:
         """The verdict on an item in the meantime."""
-        if not isinstance(self.instead, AbstractBucket):
-            return self.verdict(rate)
-        bucket: Any = self.instead
+        if isinstance(self.instead, str):
+            return self.verdict(rates[0])
+        bucket = self._bucket(rates, item.name if keyed else "")
         item.timestamp = bucket.now()
         if not store:
             return bucket.check(item)  # type: ignore[no-any-return]
         decision: Decision = bucket.claim(item, patience_ms, buffer_ms)
         item.timestamp = ElsewhereStamp(item.timestamp)
+        item.timestamp.bucket = bucket
         return decision
+
+    def _bucket(self, rates: RateList, key: str) -> Any:
+        if isinstance(self.instead, AbstractBucket):
+            return self.instead
+        bucket = self._made.get(key)
+        if bucket is None:
+            if len(self._made) >= _MOST_MADE:
+                self._made = {}
+            bucket = self._made.setdefault(key, self.instead(list(rates)))
+        return bucket

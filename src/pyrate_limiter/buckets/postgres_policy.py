@@ -74,7 +74,7 @@ def claim_by_policy(
     Returns:
         Verdict, moment, failing rate, now, slack, remaining, reset.
     """
-    begun, patience = time.monotonic(), terms["patience"]
+    begun, patience, limit = time.monotonic(), terms["patience"], terms["limit"]
     doubt = Doubt(item.name, item.weight, token)
 
     def decide(attempt: Attempt, place: Place) -> Program[list[Any] | None]:
@@ -92,7 +92,7 @@ def claim_by_policy(
         if decision.allowed and terms["store"]:
             doubt.due = attempt.deadline
             doubt.expires = steps.link.server_ms(attempt.deadline)
-            moment = yield from log.insert(attempt, seen, judged, doubt.expires, patience)
+            moment = yield from log.insert(attempt, seen, judged, doubt.expires, limit)
             if moment is None:
                 return None
             if moment != judged.timestamp:  # an earlier try, whose answer was lost
@@ -102,7 +102,7 @@ def claim_by_policy(
         outlook = [0, decision.remaining, decision.reset_after_ms]
         return [decision.allowed, seen.now + wait, place_of_rate, seen.now, *outlook]
 
-    answer: list[Any] = yield from _run(steps, decide, patience, lambda: steps.doubt(doubt))
+    answer: list[Any] = yield from _run(steps, decide, limit, lambda: steps.doubt(doubt))
     return answer
 
 
@@ -147,14 +147,14 @@ def settle_by_policy(
     return answer
 
 
-def _run(steps: Steps, decide: Any, patience: int, orphaned: Any = None) -> Program[Any]:
+def _run(steps: Steps, decide: Any, limit: int, orphaned: Any = None) -> Program[Any]:
     """``decide(attempt, place)``, a program, again where it gives None: the log has changed.
 
     Raises:
         Busy: it went on changing for as long as the caller is willing to wait.
     """
     place = yield from steps.place()
-    seconds = seconds_of(patience)
+    seconds = seconds_of(limit)
 
     def work(attempt: Attempt) -> Program[Any]:
         give_up = attempt.deadline if seconds is None else time.monotonic() + seconds
@@ -230,7 +230,7 @@ class _Log:
             bound = needed  # the clock reads less than was thought
 
     def insert(
-        self, attempt: Attempt, seen: Seen, item: RateItem, expires: int | None, patience: int
+        self, attempt: Attempt, seen: Seen, item: RateItem, expires: int | None, limit: int
     ) -> Program[int | None]:
         """Store the item if nothing has changed; returns where it is by now."""
         moment = item.timestamp
@@ -255,7 +255,7 @@ class _Log:
         if expires is not None:
             unchanged += f" AND extract(epoch FROM clock_timestamp()) * 1000 <= {expires}"
         *_, there, stored = yield from attempt.fetch(
-            f"BEGIN ISOLATION LEVEL READ COMMITTED; {self._locks(patience)}{earlier}; "
+            f"BEGIN ISOLATION LEVEL READ COMMITTED; {self._locks(limit)}{earlier}; "
             f"WITH stored AS (INSERT INTO {self._table} ({columns}) SELECT {values} "
             f"FROM generate_series(1, {item.weight}) g WHERE {unchanged} RETURNING 1) "
             f"SELECT count(*) FROM stored; {self._clean(seen, item.weight)}COMMIT"
@@ -280,9 +280,8 @@ class _Log:
         )
         return bool(changed[0][0] != "0")
 
-    def _locks(self, patience: int = 0, *, lock: bool = True) -> str:
-        seconds = seconds_of(patience)
-        text = "" if seconds is None else f"SET LOCAL lock_timeout = {patience}; "
+    def _locks(self, limit: int = 0, *, lock: bool = True) -> str:
+        text = "" if seconds_of(limit) is None else f"SET LOCAL lock_timeout = {limit}; "
         if not self._steps.is_durable:
             text += "SET LOCAL synchronous_commit = off; "
         if lock:

@@ -93,13 +93,13 @@ class Steps:
         weight: int,
         token: int,
         *,
-        patience: int = 0,
+        limit: int = 0,
         **terms: Any,
     ) -> Program[list[Any]]:
         """See ``sql/postgres_claim.sql``; the terms are those of `claim_text`.
 
         Raises:
-            Busy: the lock could not be had within ``patience`` ms.
+            Busy: the lock could not be had within ``limit`` ms.
         """
         place = self._place or (yield from self.place())
         if self.doubts:
@@ -115,16 +115,16 @@ class Steps:
                 name,
                 weight,
                 token,
-                patience=patience,
+                limit=limit,
                 expires=doubt.expires,
                 again=attempt.again,
                 **terms,
             )
 
         try:
-            return (yield from self._call(text, seconds_of(patience), lambda: self.doubt(doubt)))
+            return (yield from self._call(text, seconds_of(limit), lambda: self.doubt(doubt)))
         except self.busy:
-            if seconds_of(patience) is None:
+            if seconds_of(limit) is None:
                 raise
             raise Busy from None
 
@@ -166,6 +166,7 @@ class Steps:
         now: int | None,
         clock: int | None,
         patience: int,
+        limit: int,
         buffer: int | None,
         store: bool,
         look: bool,
@@ -185,6 +186,7 @@ class Steps:
             now: when they are asked for, in ms; None is the server's time.
             clock: the reading of another clock than the server's.
             patience: ms that the caller is willing to wait.
+            limit: ms that it may take, 0 for no limit.
             buffer: ms after the earliest moment; None is the failing rate's of ``pads``.
             store: whether to store anything.
             look: whether to count what remains.
@@ -204,7 +206,7 @@ class Steps:
             "true" if store else "false",
             "true" if look else "false",
             "true" if again else "false",
-            "0" if seconds_of(patience) is None else str(patience),
+            "0" if seconds_of(limit) is None else str(limit),
             number(expires),
             "true" if fixed else "false",
         ]
