@@ -17,11 +17,12 @@ from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.checks import check_item, pad_ms
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.buckets.postgres_judge import PostgresJudge, Stamp, Unread
-from pyrate_limiter.buckets.postgres_link import Link, restored, uncancelled
+from pyrate_limiter.buckets.postgres_link import Link, uncancelled
 from pyrate_limiter.buckets.postgres_outage import OUTAGE_SECONDS, ElsewhereStamp, PostgresOutage
 from pyrate_limiter.buckets.postgres_queries import Queries
 from pyrate_limiter.buckets.postgres_setup import advisory_lock_id
-from pyrate_limiter.buckets.postgres_steps import LEAST_MS, Steps, array, arrays
+from pyrate_limiter.buckets.postgres_steps import LEAST_MS, Steps
+from pyrate_limiter.buckets.postgres_text import array, arrays, restored
 from pyrate_limiter.clocks import PostgresClock
 from pyrate_limiter.errors import AlgorithmMismatch, WrongType
 from pyrate_limiter.utils import RateList, one_or_more, sorted_rates

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-_NUL = "\N{SYMBOL FOR NULL}"
 FIRST_NAP_SECONDS = 0.002
 LONGEST_NAP_SECONDS = 0.1
 RETRY_SECONDS = 2.0
@@ -42,28 +41,6 @@ def driver() -> Any:
         return import_module("psycopg")
     except ImportError as error:
         raise MissingDriver("psycopg", "postgres") from error
-
-
-def literal(text: str) -> str:
-    """A string in SQL, whatever characters it has. See `stored` for those that have no place."""
-    text = stored(text).replace("\\", "\\\\").replace("'", "''")
-    return f"E'{text}'".replace("$", "\\x24")  # a dollar could end what it is quoted in
-
-
-def stored(text: str) -> str:
-    """The text with a symbol for NUL, and with escapes for halves of surrogate pairs."""
-    text = str(text).replace("\0", _NUL)
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def restored(text: str) -> str:
-    """The text that was `stored`."""
-    return text.replace(_NUL, "\0")
-
-
-def numbers(array: str) -> list[Any]:
-    """The numbers of an array in SQL's own writing."""
-    return [None if word == "NULL" else int(word) for word in array[1:-1].split(",")]
 
 
 class Nap:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from pyrate_limiter.abstracts.rate import RateItem
 from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
 from pyrate_limiter.buckets.judged_log import ROUNDS
-from pyrate_limiter.buckets.postgres_link import literal, numbers
 from pyrate_limiter.buckets.postgres_setup import renumbering
-from pyrate_limiter.buckets.postgres_steps import LEAST_MS, Busy, Doubt, arrays, seconds_of
+from pyrate_limiter.buckets.postgres_steps import LEAST_MS, Busy, Doubt, seconds_of
+from pyrate_limiter.buckets.postgres_text import arrays, literal, numbers
 from pyrate_limiter.buckets.postgres_wire import silence
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyrate_limiter.buckets.postgres_link import driver, literal
+from pyrate_limiter.buckets.postgres_link import driver
+from pyrate_limiter.buckets.postgres_text import literal
 
 if TYPE_CHECKING:
     from pyrate_limiter.abstracts.programs import Program

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter.buckets.postgres_link import driver, first, literal, numbers
+from pyrate_limiter.buckets.postgres_link import driver, first
 from pyrate_limiter.buckets.postgres_setup import anonymous, find_or_make
+from pyrate_limiter.buckets.postgres_text import literal, lock_key, number, numbers
 from pyrate_limiter.buckets.postgres_wire import silence
 
 if TYPE_CHECKING:
@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from pyrate_limiter.abstracts.programs import Program
     from pyrate_limiter.buckets.postgres_link import Attempt, Link
     from pyrate_limiter.buckets.postgres_setup import Place
-    from pyrate_limiter.utils import RateList
-
-    Arrays = tuple[str, str]
+    from pyrate_limiter.buckets.postgres_text import Arrays
 
 _LONGEST_LOCK_MS = (1 << 31) - 1
 LEAST_MS = 100  # for a step at the end of a caller's time
@@ -341,25 +339,3 @@ def _statement(place: Place, keyed: bool, step: str, arguments: Sequence[str]) -
 def seconds_of(patience: int) -> float | None:
     """A patience in ms as a time limit; None for those without, or with one beyond measure."""
     return patience / 1000 if 0 < patience <= _LONGEST_LOCK_MS else None
-
-
-def lock_key(table: str, name: str | None = None) -> str:
-    """The advisory lock of a bucket, which is 64 bits of a hash."""
-    whole = table if name is None else f"{table}\0{name}"
-    digest = blake2b(whole.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return str(int.from_bytes(digest, "big", signed=True))
-
-
-def number(value: int | None) -> str:
-    """A number in SQL."""
-    return "NULL" if value is None else str(int(value))
-
-
-def arrays(rates: RateList) -> Arrays:
-    """Limits and intervals in SQL."""
-    return array([rate.limit for rate in rates]), array([rate.interval for rate in rates])
-
-
-def array(numbers: Sequence[int]) -> str:
-    """Numbers in SQL."""
-    return "'{" + ",".join(map(str, numbers)) + "}'"
