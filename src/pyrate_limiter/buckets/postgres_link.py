@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyrate_limiter.abstracts.awaiting import is_awaitable
 from pyrate_limiter.abstracts.programs import drive, drive_async
-from pyrate_limiter.buckets.postgres_wire import Ready, exchange
+from pyrate_limiter.buckets.postgres_wire import Step, exchange
 from pyrate_limiter.errors import MissingDriver, WrongType
 
 if TYPE_CHECKING:
@@ -43,13 +43,23 @@ def driver() -> Any:
         raise MissingDriver("psycopg", "postgres") from error
 
 
-class Nap:
+class Nap(Step):
     """A step of a program: sleep."""
 
-    __slots__ = ("seconds",)
+    __slots__ = ("_seconds",)
 
     def __init__(self, seconds: float) -> None:
-        self.seconds: float = seconds
+        self._seconds = seconds
+
+    def block(self) -> None:
+        """See `Step.block`."""
+        time.sleep(self._seconds)
+
+    async def wait(self) -> None:
+        """See `Step.wait`."""
+        import asyncio
+
+        await asyncio.sleep(self._seconds)
 
 
 class Attempt:
@@ -226,22 +236,12 @@ def first(attempt: Attempt, text: str) -> Program[Any]:
 
 
 def _step(step: Any) -> Any:
-    if step.__class__ is Ready:
-        return step.block()
-    if isinstance(step, Nap):
-        time.sleep(step.seconds)
-        return None
-    return step
+    return step.block() if isinstance(step, Step) else step
 
 
 async def _step_async(step: Any) -> Any:
-    if step.__class__ is Ready:
+    if isinstance(step, Step):
         return await step.wait()
-    if isinstance(step, Nap):
-        import asyncio
-
-        await asyncio.sleep(step.seconds)
-        return None
     return await step if is_awaitable(step) else step
 
 

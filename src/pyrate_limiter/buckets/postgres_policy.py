@@ -15,6 +15,7 @@ from pyrate_limiter.buckets.judged_log import ROUNDS
 from pyrate_limiter.buckets.postgres_setup import renumbering
 from pyrate_limiter.buckets.postgres_steps import LEAST_MS, Busy, Doubt, seconds_of
 from pyrate_limiter.buckets.postgres_text import arrays, literal, numbers
+from pyrate_limiter.buckets.postgres_turns import Enter
 from pyrate_limiter.buckets.postgres_wire import silence
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def claim_by_policy(
         outlook = [0, decision.remaining, decision.reset_after_ms]
         return [decision.allowed, seen.now + wait, place_of_rate, seen.now, *outlook]
 
-    answer: list[Any] = yield from _run(steps, decide, limit, lambda: steps.doubt(doubt))
+    answer: list[Any] = yield from _run(steps, item.name, decide, limit, lambda: steps.doubt(doubt))
     return answer
 
 
@@ -143,11 +144,11 @@ def settle_by_policy(
             return [stays, moment, number, now, moment != stamp]
         return None
 
-    answer: list[Any] = yield from _run(steps, decide, max(patience, LEAST_MS))
+    answer: list[Any] = yield from _run(steps, item.name, decide, max(patience, LEAST_MS))
     return answer
 
 
-def _run(steps: Steps, decide: Any, limit: int, orphaned: Any = None) -> Program[Any]:
+def _run(steps: Steps, name: str, decide: Any, limit: int, orphaned: Any = None) -> Program[Any]:
     """``decide(attempt, place)``, a program, again where it gives None: the log has changed.
 
     Raises:
@@ -165,12 +166,18 @@ def _run(steps: Steps, decide: Any, limit: int, orphaned: Any = None) -> Program
             if time.monotonic() >= give_up:
                 raise silence() if seconds is None else Busy
 
+    turns, began = steps.turns(name), time.monotonic()
+    if not (yield Enter(turns, seconds)):
+        raise Busy
     try:
-        return (yield from steps.link.transact(work, seconds, orphaned))
+        left = None if seconds is None else max(0.001, began + seconds - time.monotonic())
+        return (yield from steps.link.transact(work, left, orphaned))
     except steps.busy:
         if seconds is None:
             raise
         raise Busy from None
+    finally:
+        turns.leave()
 
 
 class _Log:

@@ -12,6 +12,7 @@ from pyrate_limiter.buckets.postgres_link import driver, first
 from pyrate_limiter.buckets.postgres_setup import advisory_lock_id, quoted
 from pyrate_limiter.buckets.postgres_steps import seconds_of
 from pyrate_limiter.buckets.postgres_text import literal
+from pyrate_limiter.buckets.postgres_turns import Enter, Turns
 from pyrate_limiter.buckets.postgres_wire import silence
 from pyrate_limiter.buckets.state_record import StateRecord
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _WRITERS = 64  # how many of the last writers a row knows, for those whose answer was lost
 _MOST_DOUBTS = 1000
+_UNDO_SECONDS = 1.0
 
 
 class _Doubt:
@@ -50,6 +52,7 @@ class StateRow:
 
     def __init__(self, link: Link, name: str, key: str, *, durable: bool) -> None:
         self._link, self._name, self._key, self._durable = link, name, literal(key), durable
+        self._turns = Turns()
         self._table: str | None = None
         self._doubts: deque[_Doubt] = deque(maxlen=_MOST_DOUBTS)
 
@@ -77,15 +80,20 @@ class StateRow:
         return (yield from self._swap(use, doubt, seconds_of(patience_ms), orphaned))
 
     def _settle_doubt(self) -> Program[None]:
-        doubt = self._doubts.popleft()
+        try:
+            doubt = self._doubts.popleft()
+        except IndexError:  # another thread has it in hand
+            return
+        settled = False
         try:
             if time.monotonic() >= doubt.due:
-                yield from self._swap(doubt.take_back, doubt, None, undoing=True)
-                return
-        except BaseException:
-            self._doubts.append(doubt)
-            raise
-        self._doubts.append(doubt)
+                yield from self._swap(doubt.take_back, doubt, _UNDO_SECONDS, undoing=True)
+                settled = True
+        except driver().Error:
+            pass  # whoever asks the server next is told
+        finally:
+            if not settled:
+                self._doubts.append(doubt)
 
     def _swap(
         self,
@@ -130,7 +138,14 @@ class StateRow:
                     return answer
                 row = rows[0]
 
-        return (yield from self._link.transact(work, seconds, orphaned))
+        began = time.monotonic()
+        if not (yield Enter(self._turns, seconds)):
+            raise silence()
+        try:
+            left = None if seconds is None else max(0.001, began + seconds - time.monotonic())
+            return (yield from self._link.transact(work, left, orphaned))
+        finally:
+            self._turns.leave()
 
     def _reading(self, table: str, writer: int) -> str:
         return (

@@ -153,7 +153,9 @@ class PostgresStateStore(StateStore):
             return decision
 
         def take_back(record: StateRecord, _: int) -> bool:
-            return record._release(algorithm, rates, item)
+            # What goes at once leaves nothing that could be told from what others have taken.
+            waits = isinstance(item.timestamp, _Moment)
+            return waits and record._release(algorithm, rates, item)
 
         async def undo(decision: Decision) -> None:
             if decision.wait_ms:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pyrate_limiter.buckets.postgres_link import driver, first
 from pyrate_limiter.buckets.postgres_setup import anonymous, find_or_make
 from pyrate_limiter.buckets.postgres_text import literal, lock_key, number, numbers
+from pyrate_limiter.buckets.postgres_turns import Turns
 from pyrate_limiter.buckets.postgres_wire import silence
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ _LONGEST_LOCK_MS = (1 << 31) - 1
 LEAST_MS = 100  # for a step at the end of a caller's time
 _RELEASE_SECONDS = 1.0
 _MOST_DOUBTS = 10_000
+_LANES = 64  # names that share one wait for each other
 _EXPIRED = -2
 _LEASE_SECONDS = 2.0  # after which a statement that is still on its way stores nothing
 
@@ -60,6 +62,7 @@ class Steps:
         self.keyed = keyed
         self.is_durable = durable
         self.doubts: deque[Doubt] = deque(maxlen=_MOST_DOUBTS)
+        self._turns = [Turns() for _ in range(_LANES if keyed else 1)]
         self._durable = "true" if durable else "false"
         self._place: Place | None = None
         self._begins = False
@@ -76,6 +79,10 @@ class Steps:
             self._lock = lock_key(place.table)
             self._place = place
         return place
+
+    def turns(self, name: str) -> Turns:
+        """Whose turn it is in this process, for a policy that runs in it."""
+        return self._turns[hash(name) % len(self._turns)]
 
     def lock(self, name: str) -> str:
         """The advisory lock of the bucket, or of one name of it."""

@@ -22,7 +22,21 @@ _FATAL_ERROR = 7
 _ACTIVE = 1  # of libpq's PGTransactionStatusType
 
 
-class Ready:
+class Step:
+    """Something that takes time, for a program to yield."""
+
+    __slots__ = ()
+
+    def block(self) -> Any:
+        """Do it in this thread."""
+        raise NotImplementedError
+
+    async def wait(self) -> Any:
+        """Do it in the running event loop."""
+        raise NotImplementedError
+
+
+class Ready(Step):
     """A step of a program: wait until a socket can be read, or written; answers whether it can."""
 
     __slots__ = ("deadline", "socket", "writing")
@@ -33,7 +47,7 @@ class Ready:
         self.writing: bool = writing
 
     def block(self) -> bool:
-        """Do it in this thread."""
+        """See `Step.block`."""
         seconds = max(0.0, self.deadline - time.monotonic())
         if hasattr(select, "poll"):
             poll = select.poll()
@@ -43,15 +57,15 @@ class Ready:
         return any(select.select(sockets, sockets if self.writing else [], [], seconds))
 
     async def wait(self) -> bool:
-        """Do it in the running event loop."""
+        """See `Step.wait`."""
         import asyncio
 
         loop = asyncio.get_running_loop()
         future: asyncio.Future[bool] = loop.create_future()
-        timer = loop.call_later(max(0.0, self.deadline - time.monotonic()), _set, future, False)
-        loop.add_reader(self.socket, _set, future, True)
+        timer = loop.call_later(max(0.0, self.deadline - time.monotonic()), resolve, future, False)
+        loop.add_reader(self.socket, resolve, future, True)
         if self.writing:
-            loop.add_writer(self.socket, _set, future, True)
+            loop.add_writer(self.socket, resolve, future, True)
         try:
             return await future
         finally:
@@ -61,7 +75,8 @@ class Ready:
                 loop.remove_writer(self.socket)
 
 
-def _set(future: asyncio.Future[bool], value: bool) -> None:
+def resolve(future: asyncio.Future[bool], value: bool) -> None:
+    """Give a future its result, unless it has one."""
     if not future.done():
         future.set_result(value)
 
