@@ -13,12 +13,19 @@ import time
 
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
-from pyrate_limiter import Limiter, PostgresBucket, Rate
+from pyrate_limiter import Limiter, PostgresBucket, Rate, SlidingWindowLog
 
 DSN, TABLE, KIND = sys.argv[1:4]
 COUNT, CALLS, SECONDS, LIMIT, INTERVAL = (int(word) for word in sys.argv[4:])
 RATES = [Rate(LIMIT, INTERVAL)]
 numbers = itertools.count()
+
+
+def policy():
+    class Own(SlidingWindowLog):
+        """A policy that runs in this process."""
+
+    return Own() if KIND == "own" else None
 
 
 def options():
@@ -38,7 +45,7 @@ def call(limiter):
 def threads():
     pool = ConnectionPool(DSN, min_size=1, max_size=COUNT, open=True, timeout=20)
     pool.wait()
-    limiter = Limiter(PostgresBucket(pool, TABLE, RATES), **options())
+    limiter = Limiter(PostgresBucket(pool, TABLE, RATES, policy()), **options())
     results, errors = [], []
     go_on_until = time.monotonic() + SECONDS
 

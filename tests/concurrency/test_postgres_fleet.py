@@ -89,8 +89,16 @@ def kill_connections(over, killed):
         )
 
 
-@pytest.mark.parametrize(("kind", "count", "calls"), [("blocking", 8, 6), ("tasks", 100, 1)])
-@pytest.mark.parametrize("killing", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "count", "calls", "killing"),
+    [
+        ("blocking", 8, 6, False),
+        ("blocking", 8, 6, True),
+        ("tasks", 100, 1, False),
+        ("tasks", 100, 1, True),
+        ("own", 8, 3, True),
+    ],
+)
 def test_four_processes_are_served_in_order_within_the_limit(kind, count, calls, killing):
     table, limit, interval = postgres.table(), 60, 300
     watched(table, limit, interval)
