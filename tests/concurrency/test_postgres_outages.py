@@ -260,6 +260,17 @@ def test_a_frozen_server_holds_nobody_longer_than_the_timeout(server, policy, ti
         assert bucket.count() == 5
 
 
+def test_the_wait_for_a_connection_is_part_of_the_callers_time(server):
+    with postgres.pool(server.dsn, size=1) as pool:
+        limiter = Limiter(PostgresBucket(pool, postgres.table(), [Rate(1, 600)]))
+        assert ask(limiter)
+        began, connection = time.monotonic(), pool.getconn()
+        threading.Timer(0.4, pool.putconn, [connection]).start()
+        assert not ask(limiter, timeout=0.5)  # room is there after 0.6 s
+        assert 0.45 < time.monotonic() - began < 2
+        assert limiter.bucket_factory.bucket.count() == 1
+
+
 def test_a_claim_that_was_made_but_not_answered_is_taken_back(server, pool, around):
     bucket, silent = PostgresBucket(pool, postgres.table(), [Rate(5, 250)]), []
 

@@ -98,7 +98,8 @@ class Steps:
         weight: int,
         token: int,
         *,
-        limit: int = 0,
+        patience: int,
+        limit: int,
         **terms: Any,
     ) -> Program[list[Any]]:
         """See ``sql/postgres_claim.sql``; the terms are those of `claim_text`.
@@ -110,8 +111,10 @@ class Steps:
         if self.doubts:
             yield from self.settle_doubts(1)
         doubt = Doubt(name, weight, token)
+        begun = time.monotonic()
 
         def text(attempt: Attempt) -> str:
+            waited = int((time.monotonic() - begun) * 1000)  # for a connection, or by earlier tries
             doubt.due = min(attempt.deadline, time.monotonic() + _LEASE_SECONDS)
             doubt.expires = self.link.server_ms(doubt.due)
             return self.claim_text(
@@ -120,7 +123,8 @@ class Steps:
                 name,
                 weight,
                 token,
-                limit=limit,
+                patience=patience if terms["now"] is not None else max(0, patience - waited),
+                limit=limit and max(1, limit - waited),
                 expires=doubt.expires,
                 again=attempt.again,
                 **terms,
