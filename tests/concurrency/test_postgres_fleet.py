@@ -84,7 +84,7 @@ def kill_connections(over, killed):
     while not over.wait(0.02):
         killed += postgres.execute(
             "SELECT pg_terminate_backend(pid) FROM (SELECT pid FROM pg_stat_activity "
-            "WHERE query LIKE '%pyrate_limiter_%' AND pid <> pg_backend_pid() "
+            "WHERE query ~ 'pyrate_limiter_|ratelimit___' AND pid <> pg_backend_pid() "
             "ORDER BY random() LIMIT 1) one"
         )
 
@@ -113,7 +113,7 @@ def test_four_processes_are_served_in_order_within_the_limit(kind, count, calls,
         over.set()
         if killing:
             killer.join()
-    assert len(killed) > 5 or not killing
+    assert len(killed) > 2 or not killing
     assert len(results) == 4 * count * calls
     assert all(admitted for admitted, _, _ in results)
     units = stamps(table)

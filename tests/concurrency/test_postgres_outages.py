@@ -24,6 +24,7 @@ from pyrate_limiter import (
     StateBucket,
 )
 from pyrate_limiter.buckets import postgres_link
+from pyrate_limiter.buckets.postgres_turns import Enter
 from pyrate_limiter.buckets.postgres_wire import silence
 from tests import postgres_fixtures as postgres
 from tests.postgres_server import PostgresServer
@@ -258,6 +259,21 @@ def test_a_frozen_server_holds_nobody_longer_than_the_timeout(server, policy, ti
         assert [ask(limiter, timeout=20) for _ in range(4)] == [True] * 4
         assert not ask(limiter)
         assert bucket.count() == 5
+
+
+def test_a_waiter_whose_turn_does_not_come_gives_its_claim_back(pool):
+    bucket = PostgresBucket(pool, postgres.table(), [Rate(1, 300)], Own())
+    assert bucket.put(RateItem("a", bucket.stamp()))
+    item = RateItem("a", bucket.stamp())
+    wait = bucket.claim(item, 1000).wait_ms
+    time.sleep(wait / 1000)
+    turns = bucket._steps.turns("a")
+    assert Enter(turns, 0).block()  # others are at it all the time
+    assert not bucket.settle(item, bucket.stamp()).allowed
+    turns.leave()
+    assert not bucket.release(item)
+    bucket.leak(0)
+    assert bucket.count() == 1
 
 
 def test_the_wait_for_a_connection_is_part_of_the_callers_time(server):

@@ -165,6 +165,8 @@ class PostgresJudge(AbstractBucket):
             # which is called next, has nothing more to do.
             self._steps.doubt(Doubt(item.name, item.weight, stamp.token))
             item.timestamp = Unread(stamp)
+            if isinstance(error, Busy):
+                return Decision(self._rates[0], 0)
             raise
 
     def _release(self, item: RateItem, token: int | None) -> Program[bool]:
@@ -311,11 +313,9 @@ class PostgresJudge(AbstractBucket):
         self._full.pop(item.name if self._keyed else "", None)
         if allowed and moment is None:  # flushed, or so late that it was cleaned away
             item.timestamp = Unread(now) if time_of_item is None else time_of_item
-            return (
-                yield from self._judge_there(
-                    item, patience_ms, None, max(patience_ms, LEAST_MS), store=True, look=False
-                )
-            )
+            limit = max(patience_ms, LEAST_MS)
+            program = self._judge(item, patience_ms, None, limit, store=True, look=False)
+            return (yield from program)
         if not allowed:
             self.failing_rate, self._learnt = self._rates[failing - 1], (item.weight, moment)
             item.timestamp = now

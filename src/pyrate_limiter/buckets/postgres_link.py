@@ -220,7 +220,7 @@ class _Retries:
         if not isinstance(error, self._lost if lost else self._conflicts):
             return None
         self.failure = error
-        self.give_up = give_up or self.started + RETRY_SECONDS
+        self.give_up = give_up or self.give_up or time.monotonic() + RETRY_SECONDS
         if time.monotonic() + self._nap >= self.give_up:
             return None
         if lost and not again:  # the pool may have others that still work

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pyrate_limiter.buckets.postgres_text import Arrays
 
 _LONGEST_LOCK_MS = (1 << 31) - 1
-LEAST_MS = 100  # for a step at the end of a caller's time
+LEAST_MS = 500  # for a step at the end of a caller's time
 _RELEASE_SECONDS = 1.0
 _MOST_DOUBTS = 10_000
 _LANES = 64  # names that share one wait for each other
