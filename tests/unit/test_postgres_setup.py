@@ -24,7 +24,7 @@ from pyrate_limiter import (
     SlidingWindowLog,
     StateBucket,
 )
-from pyrate_limiter.buckets.postgres import advisory_lock_id
+from pyrate_limiter.buckets.postgres import ADMITTED, Decision, advisory_lock_id
 from pyrate_limiter.errors import AlgorithmMismatch, MissingDriver, WrongType
 from tests import postgres_fixtures as postgres
 from tests.postgres_pooler import Pooler
@@ -377,6 +377,17 @@ def test_a_policy_of_ones_own_is_obeyed(pool):
 
     bucket = PostgresBucket(pool, postgres.table(), [Rate(4, HOUR)], Half())
     assert admitted(bucket, 5) == 2
+
+
+def test_a_policy_of_ones_own_may_say_never(pool):
+    class Never(SlidingWindowLog):
+        def decide(self, rates, counts, weight, now, peek_timestamp):
+            return Decision(rates[0]) if weight > 1 else ADMITTED
+
+    limiter = Limiter(PostgresBucket(pool, postgres.table(), [Rate(4, HOUR)], Never()))
+    assert limiter.try_acquire("a")
+    assert not limiter.try_acquire("a", 2)
+    assert limiter.acquire("a", 2).retry_after_ms is None
 
 
 @pytest.mark.parametrize("policy", [SlidingWindowLog, FixedWindow, Own])

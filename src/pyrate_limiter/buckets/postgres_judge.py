@@ -251,12 +251,13 @@ class PostgresJudge(AbstractBucket):
         received = time.monotonic()
         if not allowed:
             rate = self._rates[failing - 1]
-            refusal = Decision(rate, moment - now, 0, remaining, reset)
+            wait = None if moment is None else moment - now
+            refusal = Decision(rate, wait, 0, remaining, reset)
             if own_time:
                 item.timestamp = now
             if store:
                 self.failing_rate, self._learnt = rate, (item.weight, moment)
-                if own_time:
+                if own_time and moment is not None:
                     self._remember(item, received, moment, refusal)
             return refusal
         if store:

@@ -73,10 +73,12 @@ def claim_by_policy(
     """`Steps.claim` for any policy: the live units are judged as those in memory are.
 
     Returns:
-        Verdict, moment, failing rate, now, slack, remaining, reset.
+        Verdict, moment (None for never), failing rate, now, slack, remaining, reset.
     """
     begun, patience, limit = time.monotonic(), terms["patience"], terms["limit"]
     doubt = Doubt(item.name, item.weight, token)
+    if steps.doubts:
+        yield from steps.settle_doubts(1)
 
     def decide(attempt: Attempt, place: Place) -> Program[list[Any] | None]:
         log = _Log(steps, place, item.name, token)
@@ -98,10 +100,12 @@ def claim_by_policy(
                 return None
             if moment != judged.timestamp:  # an earlier try, whose answer was lost
                 return [True, moment, 0, min(moment, seen.now), 0, None, None]
-        failing, wait = decision.failing_rate, decision.wait_ms + (decision.retry_after_ms or 0)
+        failing = decision.failing_rate
+        wait = decision.wait_ms if failing is None else decision.retry_after_ms
+        moment = None if wait is None else seen.now + wait
         place_of_rate = 0 if failing is None else rates.index(failing) + 1
         outlook = [0, decision.remaining, decision.reset_after_ms]
-        return [decision.allowed, seen.now + wait, place_of_rate, seen.now, *outlook]
+        return [decision.allowed, moment, place_of_rate, seen.now, *outlook]
 
     answer: list[Any] = yield from _run(steps, item.name, decide, limit, lambda: steps.doubt(doubt))
     return answer

@@ -68,7 +68,7 @@ class Steps:
         self._begins = False
         self._lock = ""
         psycopg = driver()
-        self.busy = psycopg.errors.LockNotAvailable
+        self.busy: Any = psycopg.errors.LockNotAvailable
         self._errors = psycopg.Error
 
     def place(self) -> Program[Place]:
