@@ -13,7 +13,13 @@ import time
 
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
-from pyrate_limiter import Limiter, PostgresBucket, Rate, SlidingWindowLog
+from pyrate_limiter import (
+    Limiter,
+    PostgresBucket,
+    Rate,
+    SingleBucketFactory,
+    SlidingWindowLog,
+)
 
 DSN, TABLE, KIND = sys.argv[1:4]
 COUNT, CALLS, SECONDS, LIMIT, INTERVAL = (int(word) for word in sys.argv[4:])
@@ -32,6 +38,12 @@ def options():
     return {"reserve_ahead": False} if KIND == "retrying" else {}
 
 
+def make_limiter(pool):
+    bucket = PostgresBucket(pool, TABLE, RATES, policy())
+    # Nobody leaks, for the test wants to see all units.
+    return Limiter(SingleBucketFactory(bucket, schedule_leak=False), **options())
+
+
 def call(limiter):
     """One admission: under which name, whether it was given, and when."""
     name = f"{os.getpid()}-{next(numbers)}"
@@ -45,7 +57,7 @@ def call(limiter):
 def threads():
     pool = ConnectionPool(DSN, min_size=1, max_size=COUNT, open=True, timeout=20)
     pool.wait()
-    limiter = Limiter(PostgresBucket(pool, TABLE, RATES, policy()), **options())
+    limiter = make_limiter(pool)
     results, errors = [], []
     go_on_until = time.monotonic() + SECONDS
 
@@ -68,7 +80,7 @@ def threads():
 
 async def tasks():
     async with AsyncConnectionPool(DSN, min_size=1, max_size=4, timeout=20) as pool:
-        limiter = Limiter(PostgresBucket(pool, TABLE, RATES))
+        limiter = make_limiter(pool)
         results, errors = [], []
 
         async def work():

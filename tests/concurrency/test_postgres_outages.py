@@ -360,6 +360,29 @@ def test_a_frozen_server_holds_no_task_longer_than_the_timeout(server):
     asyncio.run(scenario())
 
 
+def test_the_first_use_of_a_frozen_server_ends_within_the_timeout_as_well(server):
+    async def scenario():
+        pool = await postgres.async_pool(server.dsn, size=2)
+        store = PostgresStateStore(pool, postgres.table(), table=f"s{postgres.table()}")
+        buckets = [
+            PostgresBucket(pool, postgres.table(), [Rate(6, HOUR)]),
+            StateBucket([Rate(6, HOUR)], store=store),
+        ]
+        server.freeze()
+        try:
+            began = time.monotonic()
+            for bucket in buckets:
+                item = RateItem("a", 0)
+                with pytest.raises(psycopg.OperationalError):
+                    await bucket.claim(item, 300)
+            assert time.monotonic() - began < 4
+        finally:
+            server.thaw()
+        await pool.close()
+
+    asyncio.run(scenario())
+
+
 def test_a_waiter_whose_server_freezes_while_it_sleeps_leaves_no_claim(server):
     with postgres.pool(server.dsn, size=2) as pool:
         bucket = PostgresBucket(pool, postgres.table(), [Rate(1, 400)])

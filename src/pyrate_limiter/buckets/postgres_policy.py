@@ -158,8 +158,8 @@ def _run(steps: Steps, name: str, decide: Any, limit: int, orphaned: Any = None)
     Raises:
         Busy: it went on changing for as long as the caller is willing to wait.
     """
-    place = yield from steps.place()
     seconds = seconds_of(limit)
+    place = yield from steps.place(seconds)
 
     def work(attempt: Attempt) -> Program[Any]:
         give_up = attempt.deadline if seconds is None else time.monotonic() + seconds

@@ -104,7 +104,7 @@ class StateRow:
         *,
         undoing: bool = False,
     ) -> Program[Any]:
-        table = yield from self.place()
+        table = yield from self.place(seconds)
         reading = self._reading(table, doubt.writer)
         writer = _number() if undoing else doubt.writer
         answer: Any = None
@@ -172,7 +172,7 @@ class StateRow:
             )
         return f"{commit}WITH stored AS ({change} RETURNING 1) SELECT count(*) FROM stored"
 
-    def place(self) -> Program[str]:
+    def place(self, seconds: float | None = None) -> Program[str]:
         """The table with its schema; made if it is not there."""
         if self._table is not None:
             return self._table
@@ -182,22 +182,25 @@ class StateRow:
             f"WHERE c.oid = to_regclass({literal(quoted(self._name))})"
         )
         sent = time.monotonic()
-        row = yield from self._link.query(find)
+        row = yield from self._link.query(find, seconds)
         if row is None:
             errors = driver().errors
             try:
                 yield from self._link.query(
                     f"BEGIN; SELECT pg_advisory_xact_lock({advisory_lock_id(self._name)}); "
                     f"CREATE TABLE IF NOT EXISTS {quoted(self._name)} (key TEXT PRIMARY KEY, "
-                    "record TEXT NOT NULL, writers BIGINT[] NOT NULL); COMMIT"
+                    "record TEXT NOT NULL, writers BIGINT[] NOT NULL); COMMIT",
+                    seconds,
                 )
             except errors.InsufficientPrivilege:
-                row = yield from self._link.query(find)  # somebody else has made it just now
+                row = yield from self._link.query(
+                    find, seconds
+                )  # somebody else has made it just now
                 if row is None:
                     raise
             else:
                 sent = time.monotonic()
-                row = yield from self._link.query(find)
+                row = yield from self._link.query(find, seconds)
         self._link.learn(sent, int(row[1]))
         self._table = f"{quoted(row[0])}.{quoted(self._name)}"
         return self._table

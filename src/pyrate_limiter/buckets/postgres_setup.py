@@ -124,8 +124,13 @@ class Place:
             self.functions = {step: f"{self.schema}.{wanted[step]}" for step in wanted}
 
 
-def find_or_make(link: Link, name: str, keyed: bool) -> Program[Place]:
-    """Find the table with all that belongs to it, or make what is missing and may be made."""
+def find_or_make(
+    link: Link, name: str, keyed: bool, seconds: float | None = None
+) -> Program[Place]:
+    """Find the table with all that belongs to it, or make what is missing and may be made.
+
+    A step of it takes so many ``seconds`` at the most.
+    """
     errors = driver().errors
     # Others make the same at the same time; 4.5.1 does not wait for its turn.
     races = (
@@ -137,29 +142,29 @@ def find_or_make(link: Link, name: str, keyed: bool) -> Program[Place]:
     refused = (errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction)
     tries_left = _TRIES
     while True:
-        place = yield from _find(link, name, keyed)
+        place = yield from _find(link, name, keyed, seconds)
         if place is not None and not any(place.missing):
             return place
         tries_left -= 1
         try:
-            yield from link.query(_statements(name, keyed, place))
+            yield from link.query(_statements(name, keyed, place), seconds)
         except races:
             if not tries_left:
                 raise
         except refused:
-            place = (yield from _find(link, name, keyed)) or place
+            place = (yield from _find(link, name, keyed, seconds)) or place
             if place is None:
                 raise
             return place
 
 
-def _find(link: Link, name: str, keyed: bool) -> Program[Place | None]:
+def _find(link: Link, name: str, keyed: bool, seconds: float | None) -> Program[Place | None]:
     probe = _PROBE.format(
         functions=", ".join(map(literal, _functions(name, keyed).values())),
         table=literal(quoted(name)),
     )
     sent = time.monotonic()
-    row = yield from link.query(probe)
+    row = yield from link.query(probe, seconds)
     if row is None:
         return None
     link.learn(sent, int(row[4]))

@@ -71,11 +71,11 @@ class Steps:
         self.busy: Any = psycopg.errors.LockNotAvailable
         self._errors = psycopg.Error
 
-    def place(self) -> Program[Place]:
-        """Where the units are; made if it is not there."""
+    def place(self, seconds: float | None = None) -> Program[Place]:
+        """Where the units are; made if it is not there, see `find_or_make`."""
         place = self._place
         if place is None:
-            place = yield from find_or_make(self.link, self.name, self.keyed)
+            place = yield from find_or_make(self.link, self.name, self.keyed, seconds)
             self._lock = lock_key(place.table)
             self._place = place
         return place
@@ -107,7 +107,7 @@ class Steps:
         Raises:
             Busy: the lock could not be had within ``limit`` ms.
         """
-        place = self._place or (yield from self.place())
+        place = self._place or (yield from self.place(seconds_of(limit)))
         if self.doubts:
             yield from self.settle_doubts(1)
         doubt = Doubt(name, weight, token)
