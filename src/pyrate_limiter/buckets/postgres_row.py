@@ -193,9 +193,8 @@ class StateRow:
                     seconds,
                 )
             except errors.InsufficientPrivilege:
-                row = yield from self._link.query(
-                    find, seconds
-                )  # somebody else has made it just now
+                # Somebody else may have made it just now.
+                row = yield from self._link.query(find, seconds)
                 if row is None:
                     raise
             else:
