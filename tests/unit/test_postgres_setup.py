@@ -85,15 +85,10 @@ def test_twenty_processes_make_one_table_at_once():
 
 def test_twenty_processes_that_may_not_make_tables_use_those_that_are_there(guest):
     role, theirs = guest
-    table = postgres.table()
-    postgres.execute(
-        f"CREATE TABLE ratelimit___{table} "
-        "(name VARCHAR, weight SMALLINT, item_timestamp TIMESTAMP)"
-    )
+    table = table_of_4_5_1(role)
     with postgres.pool(size=1) as pool:
         PostgresStateStore(pool, "k", table=f"ratelimit___{table}_states")
-    for name in (table, f"{table}_states"):
-        grant(name, role)
+    grant(f"{table}_states", role)
     assert in_twenty_processes(theirs.conninfo, table) == [5, 5]
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         PostgresStateStore(theirs, "k", table=postgres.table())
@@ -280,6 +275,16 @@ def grant(table, role):
     postgres.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ratelimit___{table} TO {role}")
 
 
+def table_of_4_5_1(role):
+    table = postgres.table()
+    postgres.execute(
+        f"CREATE TABLE ratelimit___{table} "
+        "(name VARCHAR, weight SMALLINT, item_timestamp TIMESTAMP)"
+    )
+    grant(table, role)
+    return table
+
+
 def test_a_guest_uses_what_others_have_made(pool, guest):
     role, theirs = guest
     table, rates = postgres.table(), [Rate(4, HOUR)]
@@ -313,12 +318,7 @@ def test_a_guest_does_without_functions(pool, guest):
 @pytest.mark.parametrize("algorithm", [SlidingWindowLog(), FixedWindow()])
 def test_a_guest_does_with_the_columns_of_4_5_1(guest, algorithm):
     role, theirs = guest
-    table = postgres.table()
-    postgres.execute(
-        f"CREATE TABLE ratelimit___{table} "
-        "(name VARCHAR, weight SMALLINT, item_timestamp TIMESTAMP)"
-    )
-    grant(table, role)
+    table = table_of_4_5_1(role)
     bucket = PostgresBucket(theirs, table, [Rate(3, 200), Rate(5, HOUR)], algorithm)
     limiter = Limiter(bucket)
     assert limiter.acquire("a", 2).allowed
@@ -423,12 +423,7 @@ def test_looking_at_an_empty_bucket_of_two_rates(pool):
 
 def test_windows_on_a_table_of_4_5_1_are_aligned_to_the_clock(guest):
     role, theirs = guest
-    table = postgres.table()
-    postgres.execute(
-        f"CREATE TABLE ratelimit___{table} "
-        "(name VARCHAR, weight SMALLINT, item_timestamp TIMESTAMP)"
-    )
-    grant(table, role)
+    table = table_of_4_5_1(role)
     bucket = PostgresBucket(theirs, table, [Rate(3, 1000), Rate(4, HOUR)], FixedWindow())
     edge = (bucket.now() // HOUR + 2) * HOUR
     assert bucket.put(RateItem("a", edge + 900, 3))
