@@ -42,6 +42,16 @@ class TestPostgresFixedWindow(_OnPool):
         return PostgresBucket(self.pool, postgres.table(), rates, FixedWindow())
 
 
+class TestPostgresPolicyInThisProcess(_OnPool):
+    claims = True
+
+    def make_bucket(self, rates):
+        class Own(FixedWindow):
+            pass
+
+        return PostgresBucket(self.pool, postgres.table(), rates, Own())
+
+
 class TestPostgresState(_OnPool):
     claims = True
     units = False

@@ -1,7 +1,11 @@
 """The table, the functions, and every kind of session that they have to work in."""
 
+import asyncio
 import multiprocessing
+import shutil
 import sys
+import tempfile
+import threading
 
 import psycopg
 import pytest
@@ -13,17 +17,23 @@ from pyrate_limiter import (
     PgQueries,
     PostgresBucket,
     PostgresClock,
+    PostgresKeys,
     PostgresStateStore,
     Rate,
     RateItem,
     SlidingWindowLog,
     StateBucket,
 )
-from pyrate_limiter.buckets.postgres import advisory_lock_id
+from pyrate_limiter.buckets.postgres import ADMITTED, Decision, advisory_lock_id
 from pyrate_limiter.errors import AlgorithmMismatch, MissingDriver, WrongType
 from tests import postgres_fixtures as postgres
+from tests.postgres_pooler import Pooler
 
 HOUR = 3_600_000
+
+
+class Own(SlidingWindowLog):
+    """A policy that runs in this process."""
 
 
 @pytest.fixture(scope="module")
@@ -43,27 +53,45 @@ def admitted(bucket, calls):
     return sum(limiter.try_acquire("a", blocking=False) for _ in range(calls))
 
 
-def make_bucket(where, table, barrier, answers):
+def make_buckets(where, table, barrier, answers):
     try:
         with postgres.pool(where, size=1) as pool:
             barrier.wait()
             bucket = PostgresBucket(pool, table, [Rate(5, HOUR)])
-            answers.put(admitted(bucket, 1))
+            store = PostgresStateStore(pool, "k", table=f"ratelimit___{table}_states")
+            state = StateBucket([Rate(5, HOUR)], store=store)
+            answers.put((admitted(bucket, 1), admitted(state, 1)))
     except BaseException as error:  # noqa: BLE001 - the test wants to see it
         answers.put(repr(error))
 
 
-def test_twenty_processes_make_one_table_at_once():
-    table, context = postgres.table(), multiprocessing.get_context("fork")
+def in_twenty_processes(where, table):
+    context = multiprocessing.get_context("fork")
     barrier, answers = context.Barrier(20), context.Queue()
-    arguments = (postgres.dsn(), table, barrier, answers)
-    processes = [context.Process(target=make_bucket, args=arguments) for _ in range(20)]
+    arguments = (where, table, barrier, answers)
+    processes = [context.Process(target=make_buckets, args=arguments) for _ in range(20)]
     for process in processes:
         process.start()
     got = [answers.get(timeout=50) for _ in processes]
     for process in processes:
         process.join(20)
-    assert sorted(map(str, got)) == ["0"] * 15 + ["1"] * 5
+    assert all(isinstance(answer, tuple) for answer in got), got
+    return [sum(admitted) for admitted in zip(*got)]
+
+
+def test_twenty_processes_make_one_table_at_once():
+    assert in_twenty_processes(postgres.dsn(), postgres.table()) == [5, 5]
+
+
+def test_twenty_processes_that_may_not_make_tables_use_those_that_are_there(guest):
+    role, theirs = guest
+    table = table_of_4_5_1(role)
+    with postgres.pool(size=1) as pool:
+        PostgresStateStore(pool, "k", table=f"ratelimit___{table}_states")
+    grant(f"{table}_states", role)
+    assert in_twenty_processes(theirs.conninfo, table) == [5, 5]
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        PostgresStateStore(theirs, "k", table=postgres.table())
 
 
 def test_the_stored_format_is_that_of_4_5_1(pool):
@@ -149,6 +177,13 @@ def test_any_default_isolation_holds_the_limit(level):
         item = RateItem("a", bucket.now())
         assert bucket.claim(item, 1 << 40).wait_ms
         assert bucket.release(item)
+        store = PostgresStateStore(there, postgres.table())
+        buckets = [
+            PostgresBucket(there, postgres.table(), [Rate(12, 200)], policy())
+            for policy in (SlidingWindowLog, Own)
+        ]
+        for bucket in (*buckets, StateBucket([Rate(12, 200)], store=store)):
+            assert in_threads(Limiter(bucket), 4, 6) == [True] * 24
 
 
 def test_nothing_is_kept_in_the_session(pool):
@@ -166,6 +201,68 @@ def test_nothing_is_kept_in_the_session(pool):
 
 
 @pytest.fixture
+def pooler():
+    folder = tempfile.mkdtemp(dir="/tmp")
+    server = conninfo.conninfo_to_dict(postgres.dsn())["host"]
+    with Pooler(server, folder) as pooler:
+        yield pooler
+    shutil.rmtree(folder)
+
+
+def in_threads(limiter, callers, calls):
+    answers = []
+
+    def work():
+        answers.extend(limiter.try_acquire("a", timeout=20) for _ in range(calls))
+
+    threads = [threading.Thread(target=work) for _ in range(callers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return answers
+
+
+def test_a_pooler_in_transaction_mode_may_stand_between(pooler):
+    with postgres.pool(pooler.dsn, size=6) as pool:
+        rates = [Rate(12, 200)]
+        buckets = [
+            PostgresBucket(pool, postgres.table(), rates, policy())
+            for policy in (SlidingWindowLog, FixedWindow, Own)
+        ]
+        buckets.append(StateBucket(rates, store=PostgresStateStore(pool, postgres.table())))
+        for bucket in buckets:
+            assert in_threads(Limiter(bucket), 6, 6) == [True] * 36
+        limiter = Limiter.per_key(Rate(2, HOUR), bucket=PostgresKeys(pool, postgres.table()))
+        assert [limiter.try_acquire("a", blocking=False) for _ in range(3)] == [True, True, False]
+    assert_sessions_are_clean(pooler)
+
+
+def test_a_pooler_in_transaction_mode_may_stand_between_tasks_and_the_server(pooler):
+    async def scenario():
+        pool = await postgres.async_pool(pooler.dsn, size=6)
+        limiter = Limiter(PostgresBucket(pool, postgres.table(), [Rate(20, 200)]))
+        calls = [limiter.try_acquire_async("a", timeout=20) for _ in range(60)]
+        assert await asyncio.gather(*calls) == [True] * 60
+        await pool.close()
+
+    asyncio.run(scenario())
+    assert_sessions_are_clean(pooler)
+
+
+def assert_sessions_are_clean(pooler):
+    assert pooler.transactions > 60
+    with psycopg.connect(pooler.dsn, autocommit=True) as connection:
+        for _ in range(2):  # sessions
+            (left,) = connection.execute(
+                "SELECT (SELECT count(*) FROM pg_prepared_statements) + "
+                "(SELECT count(*) FROM pg_settings WHERE source = 'session') + "
+                "(SELECT count(*) FROM pg_locks WHERE locktype = 'advisory')"
+            ).fetchone()
+            assert left == 0
+
+
+@pytest.fixture
 def guest():
     """A role that may not create anything, and a pool of its own."""
     role = f"guest_{postgres.table()}"
@@ -176,6 +273,16 @@ def guest():
 
 def grant(table, role):
     postgres.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ratelimit___{table} TO {role}")
+
+
+def table_of_4_5_1(role):
+    table = postgres.table()
+    postgres.execute(
+        f"CREATE TABLE ratelimit___{table} "
+        "(name VARCHAR, weight SMALLINT, item_timestamp TIMESTAMP)"
+    )
+    grant(table, role)
+    return table
 
 
 def test_a_guest_uses_what_others_have_made(pool, guest):
@@ -211,12 +318,7 @@ def test_a_guest_does_without_functions(pool, guest):
 @pytest.mark.parametrize("algorithm", [SlidingWindowLog(), FixedWindow()])
 def test_a_guest_does_with_the_columns_of_4_5_1(guest, algorithm):
     role, theirs = guest
-    table = postgres.table()
-    postgres.execute(
-        f"CREATE TABLE ratelimit___{table} "
-        "(name VARCHAR, weight SMALLINT, item_timestamp TIMESTAMP)"
-    )
-    grant(table, role)
+    table = table_of_4_5_1(role)
     bucket = PostgresBucket(theirs, table, [Rate(3, 200), Rate(5, HOUR)], algorithm)
     limiter = Limiter(bucket)
     assert limiter.acquire("a", 2).allowed
@@ -258,7 +360,9 @@ def test_wrong_arguments_are_refused_before_anything_is_made(pool, monkeypatch):
 
 def test_the_clock_is_the_servers(pool, caplog):
     clock = PostgresClock(pool)
-    (there,) = postgres.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")[0]
+    (there,) = postgres.execute(
+        "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+    )[0]
     assert 0 <= clock.now() - there < 20_000
     closed = postgres.pool()
     closed.close()
@@ -275,12 +379,67 @@ def test_a_policy_of_ones_own_is_obeyed(pool):
     assert admitted(bucket, 5) == 2
 
 
-def test_the_table_is_bounded_when_nobody_leaks(pool):
-    bucket = PostgresBucket(pool, postgres.table(), [Rate(200, 1000)])
+def test_a_policy_of_ones_own_may_say_never(pool):
+    class Never(SlidingWindowLog):
+        def decide(self, rates, counts, weight, now, peek_timestamp):
+            return Decision(rates[0]) if weight > 1 else ADMITTED
+
+    limiter = Limiter(PostgresBucket(pool, postgres.table(), [Rate(4, HOUR)], Never()))
+    assert limiter.try_acquire("a")
+    assert not limiter.try_acquire("a", 2)
+    assert limiter.acquire("a", 2).retry_after_ms is None
+
+
+@pytest.mark.parametrize("policy", [SlidingWindowLog, FixedWindow, Own])
+def test_the_table_is_bounded_when_nobody_leaks(pool, policy):
+    bucket = PostgresBucket(pool, postgres.table(), [Rate(200, 1000)], policy())
     now = bucket.now()
     for step in range(30):
         assert bucket.put(RateItem("a", now + 1001 * step, 200))
-    assert 200 <= bucket.count() <= 200 + 1024 + 2 * 256 + 200
+    assert 200 <= bucket.count() <= 200 + 1024 + 2 * 256 + 400
+
+
+@pytest.mark.parametrize("policy", [SlidingWindowLog, Own])
+def test_the_table_of_many_names_is_bounded_when_nobody_leaks(pool, policy):
+    keys = PostgresKeys(pool, postgres.table(), algorithm=policy())
+    bucket = keys.keyed(Rate(50, 1000))
+    now = bucket.now()
+    for step in range(150):  # no name comes twice
+        assert bucket.put(RateItem(f"name {step}", now + 1001 * step, 50))
+    assert bucket.count() < 5000
+
+
+def test_a_pool_that_is_too_small_is_shared_in_turn():
+    with postgres.pool(size=1) as pool:
+        bucket = PostgresBucket(pool, postgres.table(), [Rate(20, 200)])
+        assert in_threads(Limiter(bucket), 8, 4) == [True] * 32
+
+
+def test_looking_at_an_empty_bucket_of_two_rates(pool):
+    bucket = PostgresBucket(pool, postgres.table(), [Rate(3, 200), Rate(5, HOUR)])
+    decision = Limiter(bucket).check("a")
+    assert (decision.remaining, decision.reset_after_ms) == (3, 0)
+
+
+def test_windows_on_a_table_of_4_5_1_are_aligned_to_the_clock(guest):
+    role, theirs = guest
+    table = table_of_4_5_1(role)
+    bucket = PostgresBucket(theirs, table, [Rate(3, 1000), Rate(4, HOUR)], FixedWindow())
+    edge = (bucket.now() // HOUR + 2) * HOUR
+    assert bucket.put(RateItem("a", edge + 900, 3))
+    item = RateItem("a", edge + 901)
+    assert not bucket.put(item)
+    assert bucket.failing_rate == Rate(3, 1000)
+    assert bucket.waiting(item) == 99
+    assert bucket.put(RateItem("a", edge + 1000))
+    item = RateItem("a", edge + 1001)
+    assert not bucket.put(item)
+    assert bucket.failing_rate == Rate(4, HOUR)
+    assert bucket.waiting(item) == HOUR - 1001
+    assert bucket.check(RateItem("a", edge + HOUR)).remaining == 3
+    bucket.flush()
+    assert all(bucket.put(RateItem(name, edge + 2 * HOUR)) for name in "abc")
+    assert sorted(bucket.peek(place).name for place in range(3)) == list("abc")
 
 
 def test_a_clock_that_steps_back_costs_one_interval_at_most(pool):

@@ -67,6 +67,12 @@ class Terms:
         left = math.ceil((self._deadline - time.monotonic()) * 1000)  # never gives up too early
         return min(PATIENT_MS, max(0, left))
 
+    def limit_ms(self) -> int | None:
+        """How long a last look may take that is made at the end of the caller's time."""
+        if self._deadline is None:
+            return None
+        return max(0, math.ceil((self._deadline - time.monotonic()) * 1000))
+
     def lock_seconds(self) -> float | None:
         """How long to wait for a lock. One who does not block still waits for his turn."""
         if not self.blocking or self._deadline is None:
@@ -138,7 +144,11 @@ class Acquisition:
     def _claim(self, bucket: AbstractBucket, item: RateItem, terms: Terms) -> Program[Decision]:
         patience = terms.patience_ms() if self._reserve_ahead else 0
         ticket = next(tickets)
-        step = _work(bucket, bucket.claim, item, patience, terms.buffer_ms)
+        brief = None if terms.known else bucket.claim_in_brief
+        if brief is None:
+            step = _work(bucket, bucket.claim, item, patience, terms.buffer_ms)
+        else:
+            step = _work(bucket, brief, item, patience, terms.buffer_ms, terms.limit_ms())
         try:
             decision: Decision = yield step
         except BaseException:

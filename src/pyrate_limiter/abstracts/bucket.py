@@ -168,6 +168,11 @@ class AbstractBucket(ABC):
         del patience_ms, buffer_ms
         return self.put_decision(item)
 
+    claim_in_brief: Any = None
+    """None, or `claim` for a caller who asks for the verdict and the wait alone. It has one more
+    argument: the ms that the caller has left, also where it does not wait any more; None is no end.
+    """
+
     def settle(
         self, item: RateItem, now: int, patience_ms: int = 0
     ) -> Decision | Awaitable[Decision]:

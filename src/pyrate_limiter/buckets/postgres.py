@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pyrate_limiter.abstracts.algorithm import (
     ADMITTED,
     Decision,
+    FixedWindow,
     LogAlgorithm,
     SlidingWindowLog,
 )
@@ -16,11 +17,12 @@ from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.checks import check_item, pad_ms
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.buckets.postgres_judge import PostgresJudge, Stamp, Unread
-from pyrate_limiter.buckets.postgres_link import Link, driver, restored, uncancelled
-from pyrate_limiter.buckets.postgres_outage import ElsewhereStamp, PostgresOutage
+from pyrate_limiter.buckets.postgres_link import Link, uncancelled
+from pyrate_limiter.buckets.postgres_outage import OUTAGE_SECONDS, ElsewhereStamp, PostgresOutage
 from pyrate_limiter.buckets.postgres_queries import Queries
 from pyrate_limiter.buckets.postgres_setup import advisory_lock_id
-from pyrate_limiter.buckets.postgres_steps import Steps, array
+from pyrate_limiter.buckets.postgres_steps import LEAST_MS, Steps
+from pyrate_limiter.buckets.postgres_text import array, arrays, restored
 from pyrate_limiter.clocks import PostgresClock
 from pyrate_limiter.errors import AlgorithmMismatch, WrongType
 from pyrate_limiter.utils import RateList, one_or_more, sorted_rates
@@ -48,7 +50,6 @@ __all__ = [
 PgQueries = Queries
 
 _PREFIX = "ratelimit___"
-_OUTAGE_SECONDS = 1.0  # without a connection for so long, `on_error` decides
 
 
 class PostgresBucket(PostgresJudge):
@@ -65,12 +66,16 @@ class PostgresBucket(PostgresJudge):
             bucket async. It stays the caller's: the bucket never closes it.
         table: the table's name, without the prefix.
         rates: the limits; all of them hold.
-        algorithm: a `LogAlgorithm`; `SlidingWindowLog` if left out. Any other is run in this
-            process, under the bucket's lock, which takes a few round trips.
+        algorithm: a `LogAlgorithm`; `SlidingWindowLog` if left out. One of your own is run in this
+            process, on what the server has stored, which takes a second round trip.
         durable: whether a commit waits for the disk. If not, a crash of the server may forget the
             last fraction of a second.
         on_error: what to do while the server cannot be reached: ``"raise"`` the driver's error,
-            ``"allow"`` or ``"deny"`` everything, or ask another bucket, given here.
+            ``"allow"`` or ``"deny"`` everything, or ask another bucket: one that is given here, or
+            is made by a function that is given here, from the rates.
+        call_timeout: seconds that one call to the server may take. A caller's own timeout bounds
+            its calls in any case; a call without either waits as long for an answer as the pool
+            waits for a connection.
 
     Raises:
         InvalidRateList: some rate of the list can never matter.
@@ -91,7 +96,8 @@ class PostgresBucket(PostgresJudge):
         algorithm: LogAlgorithm | None = None,
         *,
         durable: bool = False,
-        on_error: str | AbstractBucket = "raise",
+        on_error: Any = "raise",
+        call_timeout: float | None = None,
     ) -> None:
         if algorithm is None:
             algorithm = SlidingWindowLog()
@@ -101,36 +107,31 @@ class PostgresBucket(PostgresJudge):
             raise WrongType("table", table, "a string")
         self.rates = rates
         self._algorithm = algorithm
+        self._fixed = type(algorithm) is FixedWindow
+        self._in_sql = self._fixed or type(algorithm) is SlidingWindowLog
         self.table: str = f"{_PREFIX}{table.lower()}"
         where = f"Postgres table {self.table}"
         self._outage = None if on_error == "raise" else PostgresOutage(on_error, where)
         self.pool = pool
-        self._link = Link(pool)
+        self._link = Link(pool, call_timeout)
         self._steps = Steps(self._link, self.table, keyed=self._keyed, durable=durable)
         if self._outage is not None:
-            self._steps.longest_wait = _OUTAGE_SECONDS
+            self._link.longest_wait = OUTAGE_SECONDS
         self._clock = self._own_clock = PostgresClock(pool)
         self.failing_rate = None
         self._learnt = None
         self._full = {}
-        self._offset = None
         self._flushes = 0
         self.is_async = self._link.is_async
         self.blocks = not self.is_async
-        psycopg = driver()
-        self._outages = (
-            psycopg.OperationalError,
-            psycopg.InterfaceError,
-            psycopg.errors.ReadOnlySqlTransaction,
-        )
         if not self.is_async:
             self._guarded_setup()
 
     def _guarded_setup(self) -> None:
         try:
             self._link.run(self._steps.place())
-        except self._outages as error:
-            if self._outage is None:
+        except Exception as error:
+            if self._outage is None or not self._outage.covers(error):
                 raise
             self._outage.failed(error)
 
@@ -142,6 +143,7 @@ class PostgresBucket(PostgresJudge):
     @rates.setter
     def rates(self, rates: Sequence[Rate]) -> None:
         self._rates = sorted_rates(rates)
+        self._arrays = arrays(self._rates)
         self._pads = array([pad_ms(rate.interval) for rate in self._rates])
         self._full = {}
 
@@ -149,8 +151,7 @@ class PostgresBucket(PostgresJudge):
         """See `AbstractBucket.stamp`: the server's own reading replaces the estimate."""
         if self._clock is not self._own_clock or type(self).now is not PostgresBucket.now:
             return self.now()
-        offset = self._offset
-        return Unread(0 if offset is None else _local_ms() + offset)
+        return Unread(self._link.server_ms(time.monotonic()) or 0)
 
     def put(self, item: RateItem) -> Any:
         """See `AbstractBucket.put`."""
@@ -171,6 +172,18 @@ class PostgresBucket(PostgresJudge):
             self.failing_rate = None
             return self.check(item)
         return self._claim(item, patience_ms, buffer_ms)
+
+    @property
+    def claim_in_brief(self) -> Any:
+        """See `AbstractBucket.claim_in_brief`."""
+        return self._claim_in_brief if type(self).claim is PostgresBucket.claim else None
+
+    def _claim_in_brief(
+        self, item: RateItem, patience_ms: int, buffer_ms: int | None, limit_ms: int | None
+    ) -> Any:
+        check_item(item)
+        limit_ms = patience_ms if limit_ms is None else max(patience_ms, limit_ms, LEAST_MS)
+        return self._claim(item, patience_ms, buffer_ms, limit_ms, look=False)
 
     def check(self, item: RateItem) -> Any:
         """See `AbstractBucket.check`."""
@@ -197,33 +210,28 @@ class PostgresBucket(PostgresJudge):
         """See `AbstractBucket.settle`: a round trip, for somebody before may have been late."""
         stamp = item.timestamp
         if isinstance(stamp, ElsewhereStamp):
-            fallback: Any = self._outage and self._outage.instead
-            return self._answer(fallback.settle(item, fallback.now(), patience_ms))
+            return self._answer(stamp.bucket.settle(item, stamp.bucket.now(), patience_ms))
         if not isinstance(stamp, Stamp):
             return self._answer(ADMITTED)
         time_of_item = None if now.__class__ is Unread else int(now)
-        program = self._settle_there(item, stamp, time_of_item, patience_ms)
-        return self._run(self._guarded(program, ADMITTED))
+        return self._run(self._settle(item, stamp, time_of_item, patience_ms))
 
     def release(self, item: RateItem) -> Any:
         """See `AbstractBucket.release`."""
         self._full.clear()
         stamp = item.timestamp
         if isinstance(stamp, ElsewhereStamp):
-            fallback: Any = self._outage and self._outage.instead
-            return self._answer(fallback.release(item))
+            return self._answer(stamp.bucket.release(item))
         if isinstance(stamp, Unread):  # it was never judged
             return self._answer(False)
         token = stamp.token if isinstance(stamp, Stamp) else None
-        program = self._steps.release(item.name, item.weight, token, int(stamp))
-        return self._run(self._guarded(program, False))
+        return self._run(self._release(item, token))
 
     def pause(self, item: RateItem, decision: Decision) -> float:
         """See `AbstractBucket.pause`."""
         stamp = item.timestamp
-        if isinstance(stamp, ElsewhereStamp) and self._outage is not None:
-            fallback: Any = self._outage.instead
-            return fallback.pause(item, decision)  # type: ignore[no-any-return]
+        if isinstance(stamp, ElsewhereStamp):
+            return stamp.bucket.pause(item, decision)  # type: ignore[no-any-return]
         if isinstance(stamp, Stamp) and self._clock is self._own_clock:
             return max(0.0, stamp.due - time.monotonic())
         return decision.wait_ms / 1000
@@ -282,10 +290,6 @@ class PostgresKeys:
 
 class _KeyedPostgresBucket(PostgresBucket):
     _keyed = True
-
-
-def _local_ms() -> float:
-    return time.monotonic() * 1000
 
 
 def _is_allowed(decision: Decision) -> bool:

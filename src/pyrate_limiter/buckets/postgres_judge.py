@@ -6,16 +6,14 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision, SlidingWindowLog
+from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
 from pyrate_limiter.abstracts.awaiting import is_awaitable
 from pyrate_limiter.abstracts.bucket import AbstractBucket
-from pyrate_limiter.buckets.postgres_link import Link, uncancelled
-from pyrate_limiter.buckets.postgres_policy import claim_by_policy
-from pyrate_limiter.buckets.postgres_steps import Busy, Steps
+from pyrate_limiter.buckets.postgres_link import Link, driver, uncancelled
+from pyrate_limiter.buckets.postgres_policy import claim_by_policy, settle_by_policy
+from pyrate_limiter.buckets.postgres_steps import LEAST_MS, Busy, Doubt, Steps
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pyrate_limiter.abstracts.programs import Program
     from pyrate_limiter.abstracts.rate import Rate, RateItem
     from pyrate_limiter.buckets.postgres_outage import PostgresOutage
@@ -60,18 +58,19 @@ class PostgresJudge(AbstractBucket):
     blocks: bool
 
     _keyed = False
+    _fixed: bool  # whether windows are aligned to the clock
+    _in_sql: bool  # whether the server judges
     _link: Link
     _steps: Steps
     _outage: PostgresOutage | None
-    _outages: tuple[type[BaseException], ...]
     _own_clock: PostgresClock
+    _arrays: tuple[str, str]
     _pads: str
     _flushes: int
     # The weight and the moment of the last refusal, None for never.
     _learnt: tuple[int, int | None] | None
     # By name: until when (monotonic seconds), for which weight, what is refused without a look.
     _full: dict[str, tuple[float, int, int, Decision]]
-    _offset: float | None  # the server's ms less this process's, not too small
 
     def _answer(self, value: Any) -> Any:
         return _ready(value) if self.is_async else value
@@ -81,6 +80,7 @@ class PostgresJudge(AbstractBucket):
         item: RateItem,
         patience_ms: int = 0,
         buffer_ms: int | None = None,
+        limit_ms: int | None = None,
         *,
         store: bool = True,
         look: bool = True,
@@ -95,7 +95,8 @@ class PostgresJudge(AbstractBucket):
             refusal = self._recall(item, patience_ms)
             if refusal is not None:
                 return self._answer(refusal)
-        program = self._judge(item, patience_ms, buffer_ms, store=store, look=look)
+        limit = patience_ms if limit_ms is None else limit_ms
+        program = self._judge(item, patience_ms, buffer_ms, limit, store=store, look=look)
         if not self.is_async:
             return self._link.run(program)
         undo = self._undo(item) if store else None
@@ -129,36 +130,56 @@ class PostgresJudge(AbstractBucket):
         item: RateItem,
         patience_ms: int,
         buffer_ms: int | None,
+        limit_ms: int,
         *,
         store: bool,
         look: bool,
     ) -> Program[Decision]:
+        program = self._judge_there(item, patience_ms, buffer_ms, limit_ms, store=store, look=look)
         outage = self._outage
-        if outage is not None and not outage.may_try():
-            return self._judge_elsewhere(outage, item, patience_ms, buffer_ms, store=store)
-        program = self._judge_there(item, patience_ms, buffer_ms, store=store, look=look)
         try:
-            decision = yield from program
+            if outage is None:
+                return (yield from program)
+            return (
+                yield from outage.guard(
+                    program,
+                    lambda: self._judge_elsewhere(
+                        outage, item, patience_ms, buffer_ms, store=store
+                    ),
+                )
+            )
         except Busy:
             return Decision(self._rates[0], 0)
-        except self._outages as error:
-            if outage is None or _is_closed(error):
-                raise
-            outage.failed(error)
-            return self._judge_elsewhere(outage, item, patience_ms, buffer_ms, store=store)
-        if outage is not None:
-            outage.answered()
-        return decision
 
-    def _guarded(self, program: Program[Any], instead: Any) -> Program[Any]:
-        """The program's result, or ``instead`` where the server is away and `on_error` decides."""
+    def _settle(
+        self, item: RateItem, stamp: Stamp, time_of_item: int | None, patience_ms: int
+    ) -> Program[Decision]:
         try:
-            return (yield from program)
-        except self._outages as error:
-            if self._outage is None or _is_closed(error):
+            return (yield from self._settle_there(item, stamp, time_of_item, patience_ms))
+        except BaseException as error:
+            outage = self._outage
+            if outage is not None and outage.covers(error):
+                outage.failed(error)
+                return ADMITTED
+            # The server may be silent: the claim is given back when it is not, and `release`,
+            # which is called next, has nothing more to do.
+            self._steps.doubt(Doubt(item.name, item.weight, stamp.token))
+            item.timestamp = Unread(stamp)
+            if isinstance(error, Busy):
+                return Decision(self._rates[0], 0)
+            raise
+
+    def _release(self, item: RateItem, token: int | None) -> Program[bool]:
+        name, weight = item.name, item.weight
+        try:
+            units = yield from self._steps.release(name, weight, token, int(item.timestamp))
+        except Exception as error:
+            if token is None or not isinstance(error, driver().Error):
                 raise
-            self._outage.failed(error)
-            return instead
+            # It comes in the place of another error, or of a cancellation, which has to be seen.
+            self._steps.doubt(Doubt(name, weight, token))
+            return False
+        return units > 0
 
     def _judge_elsewhere(
         self,
@@ -169,7 +190,9 @@ class PostgresJudge(AbstractBucket):
         *,
         store: bool,
     ) -> Decision:
-        decision = outage.decide(self._rates[0], item, patience_ms, buffer_ms, store=store)
+        decision = outage.decide(
+            self._rates, item, patience_ms, buffer_ms, store=store, keyed=self._keyed
+        )
         if store:
             self.failing_rate, self._learnt = decision.failing_rate, None
         return decision
@@ -179,30 +202,33 @@ class PostgresJudge(AbstractBucket):
         item: RateItem,
         patience_ms: int,
         buffer_ms: int | None,
+        limit_ms: int,
         *,
         store: bool,
         look: bool,
     ) -> Program[Decision]:
         now, clock = self._times(item.timestamp)
         token = int.from_bytes(os.urandom(8), "big") >> 1
-        sent = time.monotonic()
         terms: dict[str, Any] = {
             "now": now,
             "clock": clock,
             "patience": patience_ms,
+            "limit": limit_ms,
             "buffer": buffer_ms,
             "store": store,
             "pads": self._pads,
+            "fixed": self._fixed,
         }
-        if self._algorithm.__class__ is SlidingWindowLog:
-            answer = yield from self._steps.claim(
-                self._rates, item.name, item.weight, token, look=look, **terms
+        if self._in_sql:
+            found: Any = yield from self._steps.claim(
+                self._arrays, item.name, item.weight, token, look=look, **terms
             )
+            answer = [*found[:6], self._reset_after(found[6], found[3], found[5])]
         else:
             answer = yield from claim_by_policy(
                 self._steps, self._rates, self._algorithm, item, token=token, terms=terms
             )
-        return self._read(item, answer, token, sent, store=store, own_time=now is None)
+        return self._read(item, answer, token, store=store, own_time=now is None)
 
     def _times(self, stamp: int) -> tuple[int | None, int | None]:
         """The time of the item, and the reading of a clock that is not the server's."""
@@ -215,31 +241,23 @@ class PostgresJudge(AbstractBucket):
     def _read(
         self,
         item: RateItem,
-        answer: Sequence[Any],
+        answer: Any,
         token: int,
-        sent: float,
         *,
         store: bool,
         own_time: bool,
     ) -> Decision:
-        allowed, moment, failing, now, slack, remaining, newest, *resets = answer
+        allowed, moment, failing, now, slack, remaining, reset = answer
         received = time.monotonic()
-        if own_time:
-            self._offset = now - sent * 1000
-        reset = None
-        if resets:  # a policy of one's own knows it by itself
-            reset = resets[0]
-        elif remaining is not None:
-            live = remaining < self._rates[-1].limit
-            reset = max(0, newest + self._rates.longest_ms + 1 - now) if live else 0
         if not allowed:
             rate = self._rates[failing - 1]
-            refusal = Decision(rate, moment - now, 0, remaining, reset)
+            wait = None if moment is None else moment - now
+            refusal = Decision(rate, wait, 0, remaining, reset)
             if own_time:
                 item.timestamp = now
             if store:
                 self.failing_rate, self._learnt = rate, (item.weight, moment)
-                if own_time:
+                if own_time and moment is not None:
                     self._remember(item, received, moment, refusal)
             return refusal
         if store:
@@ -249,6 +267,21 @@ class PostgresJudge(AbstractBucket):
         elif own_time:
             item.timestamp = now
         return Decision(None, None, max(0, moment - now), remaining, reset)
+
+    def _reset_after(self, newest: int | None, now: int, remaining: int | None) -> int | None:
+        """Ms until the bucket is as good as new; None where that was not asked for."""
+        if remaining is None:
+            return None
+        if newest is None:
+            return 0
+        if not self._fixed:
+            return max(0, newest + self._rates.longest_ms + 1 - now)
+        policy: Any = self._algorithm
+        if newest < policy.window_start(self._rates[-1], now):
+            return 0
+        last = max(now, newest)
+        resets: list[int] = [policy.retry_after(rate, last, newest) for rate in self._rates]
+        return last - now + max(resets)
 
     def _remember(self, item: RateItem, received: float, moment: int, refusal: Decision) -> None:
         if len(self._full) >= _MOST_REMEMBERED:
@@ -261,26 +294,29 @@ class PostgresJudge(AbstractBucket):
         self, item: RateItem, stamp: Stamp, time_of_item: int | None, patience_ms: int
     ) -> Program[Decision]:
         place = yield from self._steps.place()
-        if place.has_columns and self._algorithm.__class__ is SlidingWindowLog:
-            allowed, moment, failing, now, moved = yield from self._steps.settle(
-                self._rates,
-                item.name,
-                item.weight,
-                stamp.token,
-                now=time_of_item,
-                slack=stamp.slack,
-                patience=patience_ms,
+        terms: dict[str, Any] = {"now": time_of_item, "slack": stamp.slack, "patience": patience_ms}
+        found: Any
+        if not place.has_columns:  # it holds no claims
+            if stamp.flushes == self._flushes:
+                return ADMITTED
+            found = True, None, 0, int(stamp), False
+        elif self._in_sql:
+            found = yield from self._steps.settle(
+                self._arrays, item.name, item.weight, stamp.token, fixed=self._fixed, **terms
             )
-        elif stamp.flushes == self._flushes:
-            return ADMITTED
         else:
-            allowed, moment, failing, now, moved = True, None, 0, int(stamp), False
+            found = yield from settle_by_policy(
+                self._steps, self._rates, self._algorithm, item, token=stamp.token, terms=terms
+            )
+        allowed, moment, failing, now, moved = found[:5]
         if allowed and moment is not None and not moved:
             return ADMITTED
         self._full.pop(item.name if self._keyed else "", None)
         if allowed and moment is None:  # flushed, or so late that it was cleaned away
             item.timestamp = Unread(now) if time_of_item is None else time_of_item
-            return (yield from self._judge_there(item, patience_ms, None, store=True, look=False))
+            limit = max(patience_ms, LEAST_MS)
+            program = self._judge(item, patience_ms, None, limit, store=True, look=False)
+            return (yield from program)
         if not allowed:
             self.failing_rate, self._learnt = self._rates[failing - 1], (item.weight, moment)
             item.timestamp = now
@@ -289,11 +325,6 @@ class PostgresJudge(AbstractBucket):
         due = time.monotonic() + wait / 1000
         item.timestamp = Stamp.of(moment, stamp.token, due, 0, self._flushes)
         return Decision(wait_ms=wait)
-
-
-def _is_closed(error: BaseException) -> bool:
-    """Whether the caller has closed the pool, or not opened it."""
-    return type(error).__name__ == "PoolClosed"
 
 
 async def _ready(value: Any) -> Any:

@@ -13,22 +13,22 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyrate_limiter.abstracts.awaiting import is_awaitable
 from pyrate_limiter.abstracts.programs import drive, drive_async
+from pyrate_limiter.buckets.postgres_wire import Step, exchange
 from pyrate_limiter.errors import MissingDriver, WrongType
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from pyrate_limiter.abstracts.programs import Program
 
     T = TypeVar("T")
 
-_NUL = "\N{SYMBOL FOR NULL}"
 FIRST_NAP_SECONDS = 0.002
 LONGEST_NAP_SECONDS = 0.1
-_TUPLES_OK = 2  # of libpq's ExecStatusType; and those of a statement without rows
-_FINE = (0, 1)
 RETRY_SECONDS = 2.0
 """How long a call without a timeout of its own tries again after a lost connection."""
+GRACE_SECONDS = 0.25
+"""How long the answer may take on its way after the caller's time is over."""
+CANCELLED_SECONDS = 0.5
+"""How long a cancelled caller waits for the end of what it has begun."""
 
 
 def driver() -> Any:
@@ -43,53 +43,69 @@ def driver() -> Any:
         raise MissingDriver("psycopg", "postgres") from error
 
 
-def literal(text: str) -> str:
-    """A string in SQL, whatever characters it has. See `stored` for those that have no place."""
-    text = stored(text).replace("\\", "\\\\").replace("'", "''")
-    return f"E'{text}'".replace("$", "\\x24")  # a dollar could end what it is quoted in
-
-
-def stored(text: str) -> str:
-    """The text with a symbol for NUL, and with escapes for halves of surrogate pairs."""
-    text = str(text).replace("\0", _NUL)
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def restored(text: str) -> str:
-    """The text that was `stored`."""
-    return text.replace(_NUL, "\0")
-
-
-def numbers(array: str) -> list[Any]:
-    """The numbers of an array in SQL's own writing."""
-    return [None if word == "NULL" else int(word) for word in array[1:-1].split(",")]
-
-
-class Nap:
+class Nap(Step):
     """A step of a program: sleep."""
 
-    __slots__ = ("seconds",)
+    __slots__ = ("_seconds",)
 
     def __init__(self, seconds: float) -> None:
-        self.seconds: float = seconds
+        self._seconds = seconds
+
+    def block(self) -> None:
+        """See `Step.block`."""
+        time.sleep(self._seconds)
+
+    async def wait(self) -> None:
+        """See `Step.wait`."""
+        import asyncio
+
+        await asyncio.sleep(self._seconds)
+
+
+class Attempt:
+    """One try to do something on a connection of the pool."""
+
+    __slots__ = ("again", "connection", "deadline")
+
+    def __init__(self, connection: Any, deadline: float, *, again: bool) -> None:
+        self.connection: Any = connection
+        self.deadline: float = deadline  # for the answer, on the clock of time.monotonic
+        self.again: bool = again  # an earlier try may have been carried out, unanswered
+
+    def fetch(self, text: str) -> Program[list[Any]]:
+        """The rows of each of the statements that gives rows."""
+        return exchange(self.connection, text, self.deadline)
 
 
 class Link:
     """The way to the server over a pool that belongs to the caller.
 
+    Args:
+        pool: see `PostgresBucket`.
+        call_timeout: see `PostgresBucket`.
+
     Raises:
         MissingDriver: psycopg is not installed.
-        WrongType: it is no pool.
+        WrongType: it is no pool, or no number of seconds.
     """
 
-    def __init__(self, pool: Any) -> None:
+    longest_wait: float | None = None
+    """Seconds to wait for a connection at the most; None is as long as the pool says."""
+
+    ahead: float | None = None
+    """The server's clock less this process's ``time.monotonic``, in ms; not too small."""
+
+    def __init__(self, pool: Any, call_timeout: float | None = None) -> None:
         psycopg = driver()
         if not callable(getattr(pool, "getconn", None)):
             raise WrongType("pool", pool, "a psycopg_pool.ConnectionPool or AsyncConnectionPool")
+        if call_timeout is not None and (
+            not isinstance(call_timeout, (int, float)) or not call_timeout > 0
+        ):
+            raise WrongType("call_timeout", call_timeout, "a number of seconds above 0, or None")
         self.pool = pool
+        self.call_timeout = call_timeout
         self.is_async: bool = iscoroutinefunction(pool.getconn)
-        self._execute = import_module("psycopg.generators").execute
-        self._error_from_result = psycopg.errors.error_from_result
         self._error = psycopg.Error
         self._conflicts = (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected)
         self._lost = (psycopg.OperationalError, psycopg.InterfaceError)
@@ -99,47 +115,76 @@ class Link:
         # The async one goes on to its end, whatever happens to the caller meanwhile.
         return drive_async(program, _step_async) if self.is_async else drive(program, _step)
 
-    def query(self, text: Any, seconds: float | None = None) -> Program[Any]:
+    def learn(self, sent: float, server_ms: int) -> None:
+        """Note that the server's clock read so many ms after ``sent``."""
+        self.ahead = server_ms - sent * 1000
+
+    def server_ms(self, moment: float) -> int | None:
+        """What the server's clock reads at a moment of ``time.monotonic``, as far as is known."""
+        return None if self.ahead is None else int(moment * 1000 + self.ahead)
+
+    def query(self, text: str, seconds: float | None = None) -> Program[Any]:
         """The first row of the last statement that has rows, in a transaction of its own.
 
         A lost connection, a serialization failure and a deadlock are tried again.
 
         Args:
-            text: SQL with literals, of several statements if need be; or a function that gives it,
-                called with "is this another try?".
+            text: SQL with literals, of several statements if need be.
             seconds: how long the caller is willing to wait; None is as long as the pool says.
         """
+        return (yield from self.transact(lambda attempt: first(attempt, text), seconds))
 
-        def once(connection: Any, again: bool) -> Program[Any]:
-            return (yield from self.fetch(connection, text(again) if callable(text) else text))
+    def transact(
+        self, work: Any, seconds: float | None = None, orphaned: Any = None
+    ) -> Program[Any]:
+        """Run ``work(attempt)``, a program, until it is answered.
 
-        return (yield from self.transact(once, seconds))
+        Args:
+            work: one transaction at the most.
+            seconds: how long the caller is willing to wait.
+            orphaned: called where this ends without an answer, although a try may have been
+                carried out.
+        """
+        retries = _Retries(self._lost, self._conflicts)
+        give_up, answer_by = self._ends(retries.started, seconds)
+        try:
+            while True:
+                try:
+                    connection = yield self._connect(retries.give_up or give_up)
+                except self._lost:
+                    if retries.failure is None:
+                        raise
+                    raise retries.failure from None
+                deadline = answer_by or time.monotonic() + self.pool.timeout
+                attempt = Attempt(connection, deadline, again=retries.unanswered)
+                try:
+                    return (yield from self._with(attempt, work))
+                except BaseException as error:
+                    nap = retries.after(error, give_up, lost=connection.closed)
+                    if nap is None:
+                        raise
+                if nap:
+                    yield Nap(nap)
+        except BaseException:
+            if retries.unanswered and orphaned is not None:
+                orphaned()
+            raise
 
-    def transact(self, work: Any, seconds: float | None = None) -> Program[Any]:
-        """Run ``work(connection, again)``, a program, on a connection of the pool."""
-        started, nap, failure = time.monotonic(), FIRST_NAP_SECONDS, None
-        deadline = None if seconds is None else started + seconds
-        while True:
-            try:
-                connection = yield self._connect(deadline)
-            except self._lost:
-                if failure is None:
-                    raise
-                raise failure from None
-            try:
-                return (yield from self._with(connection, work, failure is not None))
-            except self._error as error:
-                lost = connection.closed and isinstance(error, self._lost)
-                if not lost and not isinstance(error, self._conflicts):
-                    raise
-                failure = error
-                if deadline is None:
-                    deadline = started + RETRY_SECONDS
-                if time.monotonic() + nap >= deadline:
-                    raise
-            if not lost:
-                yield Nap(nap)
-                nap = min(2 * nap, LONGEST_NAP_SECONDS)
+    def _ends(self, started: float, seconds: float | None) -> tuple[float | None, float | None]:
+        """When to stop asking the pool for connections, and when to stop waiting for an answer."""
+        limit, answer = self.call_timeout, self.call_timeout
+        if seconds is not None and (limit is None or seconds < limit):
+            # The server has its own eye on the caller's time, and its word may be under way.
+            limit, answer = seconds, seconds + GRACE_SECONDS
+            if self.call_timeout is not None:
+                answer = min(answer, self.call_timeout)
+        connect = limit
+        if self.longest_wait is not None:
+            connect = min(self.longest_wait, self.longest_wait if limit is None else limit)
+        return (
+            None if connect is None else started + connect,
+            None if answer is None else started + answer,
+        )
 
     def _connect(self, deadline: float | None) -> Any:
         if deadline is None:
@@ -147,74 +192,74 @@ class Link:
         left = max(0.001, deadline - time.monotonic())
         return self.pool.getconn(timeout=min(left, self.pool.timeout))
 
-    def _with(self, connection: Any, work: Any, again: bool) -> Program[Any]:
+    def _with(self, attempt: Attempt, work: Any) -> Program[Any]:
+        connection = attempt.connection
         try:
-            return (yield from work(connection, again))
+            return (yield from work(attempt))
         finally:
             try:
                 if not connection.closed and connection.info.transaction_status:
-                    yield connection.rollback()
+                    yield from attempt.fetch("ROLLBACK")
             finally:
                 yield self.pool.putconn(connection)
 
-    def fetch(self, connection: Any, text: str, *, rows: bool = False) -> Program[Any]:
-        """The first row, or all rows, of the last of the statements that has any, as text.
 
-        It goes below psycopg's cursors, which would begin a transaction in a round trip of its own,
-        and cost as much time as the server takes.
-        """
-        sent = _round_trip(self._execute, connection.pgconn, text.encode(connection.info.encoding))
-        found = None
-        for result in (yield connection.wait(sent)):
-            status = result.status
-            if status == _TUPLES_OK:
-                places = range(result.ntuples if rows else min(1, result.ntuples))
-                width = range(result.nfields)
-                found = [
-                    [_text(result.get_value(place, k), connection) for k in width]
-                    for place in places
-                ]
-            elif status not in _FINE:
-                raise self._error_from_result(result, encoding=connection.info.encoding)
-        if rows or found is None:
-            return found
-        return found[0] if found else None
+class _Retries:
+    """Whether to try again, and how soon."""
 
+    def __init__(self, lost: tuple[Any, ...], conflicts: tuple[Any, ...]) -> None:
+        self.started: float = time.monotonic()
+        self.give_up: float | None = None
+        self.failure: BaseException | None = None
+        self.unanswered: bool = False
+        self._lost, self._conflicts, self._nap = lost, conflicts, FIRST_NAP_SECONDS
 
-def _round_trip(execute: Any, pgconn: Any, text: bytes) -> Generator[Any, Any, Any]:
-    pgconn.send_query(text)
-    return (yield from execute(pgconn))
+    def after(self, error: BaseException, give_up: float | None, *, lost: bool) -> float | None:
+        """Seconds to sleep before the next try; None if there is none."""
+        again, self.unanswered = self.unanswered and lost, self.unanswered or lost
+        if not isinstance(error, self._lost if lost else self._conflicts):
+            return None
+        self.failure = error
+        self.give_up = give_up or self.give_up or time.monotonic() + RETRY_SECONDS
+        if time.monotonic() + self._nap >= self.give_up:
+            return None
+        if lost and not again:  # the pool may have others that still work
+            return 0
+        nap, self._nap = self._nap, min(2 * self._nap, LONGEST_NAP_SECONDS)
+        return nap
 
 
-def _text(value: bytes | None, connection: Any) -> str | None:
-    return None if value is None else value.decode(connection.info.encoding)
+def first(attempt: Attempt, text: str) -> Program[Any]:
+    """The first row of the last statement that has rows; None where there is none."""
+    found = yield from attempt.fetch(text)
+    return found[-1][0] if found and found[-1] else None
 
 
 def _step(step: Any) -> Any:
-    if isinstance(step, Nap):
-        time.sleep(step.seconds)
-        return None
-    return step
+    return step.block() if isinstance(step, Step) else step
 
 
 async def _step_async(step: Any) -> Any:
-    if isinstance(step, Nap):
-        import asyncio
-
-        await asyncio.sleep(step.seconds)
-        return None
+    if isinstance(step, Step):
+        return await step.wait()
     return await step if is_awaitable(step) else step
 
 
 async def uncancelled(work: Any, undo: Any = None) -> Any:
-    """Await ``work`` to its end; where the caller is cancelled meanwhile, ``undo(result)`` too."""
+    """Await ``work`` to its end; where the caller is cancelled meanwhile, ``undo(result)`` too.
+
+    A cancelled caller is not held for long: a server that does not answer is left.
+    """
     import asyncio
 
     task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.wait([task])
+        await asyncio.wait([task], timeout=CANCELLED_SECONDS)
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task])
         if undo is not None and not task.cancelled() and task.exception() is None:
             await undo(task.result())
         raise

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import time
 import zlib
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyrate_limiter.buckets.postgres_link import driver, literal
+from pyrate_limiter.buckets.postgres_link import driver
+from pyrate_limiter.buckets.postgres_text import literal
 
 if TYPE_CHECKING:
     from pyrate_limiter.abstracts.programs import Program
@@ -21,9 +23,10 @@ _RATES = "p_limits bigint[], p_intervals bigint[]"
 PARAMETERS = {
     "claim": f"{_COMMON}, {_RATES}, p_pads bigint[], p_now bigint, p_clock bigint, "
     "p_patience bigint, p_buffer bigint, p_store boolean, p_look boolean, p_again boolean, "
-    "p_lock_ms bigint",
-    "settle": f"{_COMMON}, {_RATES}, p_now bigint, p_slack bigint, p_patience bigint",
-    "release": f"{_COMMON}, p_moment bigint",
+    "p_lock_ms bigint, p_expires bigint, p_fixed boolean",
+    "settle": f"{_COMMON}, {_RATES}, p_now bigint, p_slack bigint, p_patience bigint, "
+    "p_fixed boolean",
+    "release": f"{_COMMON}, p_moment bigint, p_expires bigint",
 }
 _COLUMNS = ("at_ms", "seq", "claimed_ms", "token")
 _RETURN = re.compile(r"RETURN (ARRAY\[.*?\]::bigint\[\]);", re.DOTALL)
@@ -35,7 +38,8 @@ _PROBE = """
       (SELECT string_agg(relname, E'\\n') FROM pg_index JOIN pg_class ON oid = indexrelid
         WHERE indrelid = c.oid),
       (SELECT string_agg(proname, E'\\n') FROM pg_proc
-        WHERE pronamespace = n.oid AND proname IN ({functions}))
+        WHERE pronamespace = n.oid AND proname IN ({functions})),
+      floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass({table})
     """
 
@@ -65,6 +69,12 @@ def _read(name: str) -> str:
     return (_FOLDER / f"postgres_{name}.sql").read_text("utf-8")
 
 
+def renumbering(table: str, first: int, name: str | None) -> str:
+    """The statement that numbers the units from a moment on; of one name, or of the whole table."""
+    text = _read("renumber").replace("v_first", str(first)).replace("@table@", table)
+    return text.replace("@mine@", "" if name is None else f"AND name = {name}")
+
+
 @lru_cache(maxsize=1024)
 def anonymous(step: str, table: str, keyed: bool) -> str:
     """The same step for a role that may not create functions: its parameters are declared in it.
@@ -80,9 +90,8 @@ def anonymous(step: str, table: str, keyed: bool) -> str:
         r"PERFORM set_config('pyrate_limiter.answer', (\1)::text, true); RETURN;", text
     )
     return (
-        "BEGIN ISOLATION LEVEL READ COMMITTED; "
         f"DO $pyrate_limiter${text}$pyrate_limiter$; "
-        "SELECT current_setting('pyrate_limiter.answer')::bigint[]; COMMIT"
+        "SELECT current_setting('pyrate_limiter.answer')::bigint[]"
     )
 
 
@@ -115,8 +124,13 @@ class Place:
             self.functions = {step: f"{self.schema}.{wanted[step]}" for step in wanted}
 
 
-def find_or_make(link: Link, name: str, keyed: bool) -> Program[Place]:
-    """Find the table with all that belongs to it, or make what is missing and may be made."""
+def find_or_make(
+    link: Link, name: str, keyed: bool, seconds: float | None = None
+) -> Program[Place]:
+    """Find the table with all that belongs to it, or make what is missing and may be made.
+
+    A step of it takes so many ``seconds`` at the most.
+    """
     errors = driver().errors
     # Others make the same at the same time; 4.5.1 does not wait for its turn.
     races = (
@@ -128,31 +142,33 @@ def find_or_make(link: Link, name: str, keyed: bool) -> Program[Place]:
     refused = (errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction)
     tries_left = _TRIES
     while True:
-        place = yield from _find(link, name, keyed)
+        place = yield from _find(link, name, keyed, seconds)
         if place is not None and not any(place.missing):
             return place
         tries_left -= 1
         try:
-            yield from link.query(_statements(name, keyed, place))
+            yield from link.query(_statements(name, keyed, place), seconds)
         except races:
             if not tries_left:
                 raise
         except refused:
-            place = (yield from _find(link, name, keyed)) or place
+            place = (yield from _find(link, name, keyed, seconds)) or place
             if place is None:
                 raise
             return place
 
 
-def _find(link: Link, name: str, keyed: bool) -> Program[Place | None]:
+def _find(link: Link, name: str, keyed: bool, seconds: float | None) -> Program[Place | None]:
     probe = _PROBE.format(
         functions=", ".join(map(literal, _functions(name, keyed).values())),
         table=literal(quoted(name)),
     )
-    row = yield from link.query(probe)
+    sent = time.monotonic()
+    row = yield from link.query(probe, seconds)
     if row is None:
         return None
-    return Place(row[0], name, keyed, [set((found or "").split("\n")) for found in row[1:]])
+    link.learn(sent, int(row[4]))
+    return Place(row[0], name, keyed, [set((found or "").split("\n")) for found in row[1:4]])
 
 
 def _functions(name: str, keyed: bool) -> dict[str, str]:

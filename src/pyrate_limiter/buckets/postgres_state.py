@@ -2,29 +2,58 @@
 
 from __future__ import annotations
 
-import json
+import time
 from typing import TYPE_CHECKING, Any
 
+from pyrate_limiter.abstracts.algorithm import ADMITTED
 from pyrate_limiter.abstracts.store import StateStore
-from pyrate_limiter.buckets.postgres_link import Link, driver, literal, uncancelled
-from pyrate_limiter.buckets.postgres_setup import advisory_lock_id, quoted
-from pyrate_limiter.buckets.state_record import StateRecord
-from pyrate_limiter.clocks import PostgresClock
+from pyrate_limiter.buckets.postgres_link import Link, uncancelled
+from pyrate_limiter.buckets.postgres_outage import OUTAGE_SECONDS, PostgresOutage
+from pyrate_limiter.buckets.postgres_row import StateRow
+from pyrate_limiter.buckets.postgres_steps import LEAST_MS
+from pyrate_limiter.clocks import AbstractClock
 from pyrate_limiter.errors import WrongType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from pyrate_limiter.abstracts.algorithm import Decision, State, StateAlgorithm
     from pyrate_limiter.abstracts.programs import Program
     from pyrate_limiter.abstracts.rate import Rate, RateItem
-    from pyrate_limiter.clocks import AbstractClock
+    from pyrate_limiter.buckets.state_record import StateRecord
+
+_RELEASE_MS = 1000
+
+
+class _Moment(int):
+    """The moment of a claim by the server's clock; ``due`` is the same on ``time.monotonic``."""
+
+    due: float
+
+
+class _Clock(AbstractClock):
+    """The server's clock, as far as its answers tell; asked for where there was none yet."""
+
+    __slots__ = ("_link", "_place")
+
+    def __init__(self, link: Link, place: Callable[[], Program[str]]) -> None:
+        self._link, self._place = link, place
+
+    def now(self) -> int | Awaitable[int]:
+        """See `AbstractClock.now`."""
+        now = self._link.server_ms(time.monotonic())
+        return self._link.run(self._ask()) if now is None else now
+
+    def _ask(self) -> Program[int]:
+        yield from self._place()
+        return self._link.server_ms(time.monotonic()) or 0
 
 
 class PostgresStateStore(StateStore):
     """One state, with the claims on it, in a row of a table that many keys share.
 
-    A step is two round trips: the first locks the row and reads it, the second writes it.
+    A step is two round trips: the first reads the row and the server's clock, the second writes the
+    row if nobody has done so meanwhile; otherwise it reads it again. Nothing is locked in between.
 
     Args:
         pool: a ``psycopg_pool.ConnectionPool``; an ``AsyncConnectionPool`` makes the store async.
@@ -32,13 +61,16 @@ class PostgresStateStore(StateStore):
         key: which state.
         table: the table, made if it is missing.
         durable: whether a commit waits for the disk.
+        on_error: ``"raise"``, ``"allow"`` or ``"deny"``, as for `PostgresBucket`.
+        call_timeout: as for `PostgresBucket`.
 
     Raises:
-        WrongType: the pool is no pool, or the key or the table no string.
+        WrongType: the pool is no pool, or another argument is of another type.
         MissingDriver: psycopg is not installed.
     """
 
     keeps_claims = True
+    keeps_time = True
 
     def __init__(
         self,
@@ -47,27 +79,36 @@ class PostgresStateStore(StateStore):
         *,
         table: str = "ratelimit_states",
         durable: bool = False,
+        on_error: str = "raise",
+        call_timeout: float | None = None,
     ) -> None:
         for field, value in (("key", key), ("table", table)):
             if not isinstance(value, str):
                 raise WrongType(field, value, "a string")
+        if on_error not in {"raise", "allow", "deny"}:
+            raise WrongType("on_error", on_error, "'raise', 'allow' or 'deny'")
         self.pool: Any = pool
         self.key: str = key
-        self._link = Link(pool)
+        self._link = Link(pool, call_timeout)
+        self._outage = None
+        if on_error != "raise":
+            self._outage = PostgresOutage(on_error, f"Postgres state {key!r}")
+            self._link.longest_wait = OUTAGE_SECONDS
         self.is_async: bool | None = self._link.is_async
         self.blocks: bool = not self.is_async
-        self.default_clock: AbstractClock = PostgresClock(pool)
-        self._name = table
-        self._table: str | None = None
-        self._durable = durable
+        row = StateRow(self._link, table, key, durable=durable)
+        self.default_clock: AbstractClock = _Clock(self._link, row.place)
+        self._row = row
         if not self.is_async:
-            self._link.run(self._place())
+            self._link.run(self._guarded(self._row.place(), str))
 
     def check(self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int, weight: int) -> Any:
-        """See `StateStore.check`."""
-        return self._step(
-            lambda record: record._step(algorithm, rates, record._observe(now, rates), weight)
-        )
+        """See `StateStore.check`. ``now`` counts, not the server's clock."""
+
+        def step(record: StateRecord, _: int) -> Decision:
+            return record._step(algorithm, rates, record._observe(now, rates), weight)
+
+        return self._run(self._guarded(self._row.step(step), lambda: self._without(rates)))
 
     def claim(
         self,
@@ -77,19 +118,51 @@ class PostgresStateStore(StateStore):
         patience_ms: int,
         buffer_ms: int,
     ) -> Any:
-        """See `StateStore.claim`."""
+        """See `StateStore.claim`. The item's timestamp counts, not the server's clock."""
+        return self._claim(algorithm, rates, item, item.timestamp, patience_ms, buffer_ms)
+
+    def claim_at(
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        item: RateItem,
+        patience_ms: int,
+        buffer_ms: int,
+    ) -> Any:
+        """See `StateStore.claim_at`."""
+        return self._claim(algorithm, rates, item, None, patience_ms, buffer_ms)
+
+    def _claim(
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        item: RateItem,
+        stamp: int | None,
+        patience_ms: int,
+        buffer_ms: int,
+    ) -> Any:
+        began = time.monotonic()
+
+        def claim(record: StateRecord, now: int) -> Decision:
+            patience = patience_ms
+            if stamp is None:
+                patience = max(0, patience - int((time.monotonic() - began) * 1000))
+            item.timestamp = now if stamp is None else stamp
+            decision = record._claim(algorithm, rates, item, patience, buffer_ms)
+            _note_due(item, decision)
+            return decision
+
+        def take_back(record: StateRecord, _: int) -> bool:
+            # What goes at once leaves nothing that could be told from what others have taken.
+            waits = isinstance(item.timestamp, _Moment)
+            return waits and record._release(algorithm, rates, item)
 
         async def undo(decision: Decision) -> None:
             if decision.wait_ms:
                 await self.release(algorithm, rates, item)
 
-        stamp = item.timestamp
-
-        def claim(record: StateRecord) -> Decision:
-            item.timestamp = stamp  # of an earlier try, which was not committed
-            return record._claim(algorithm, rates, item, patience_ms, buffer_ms)
-
-        return self._step(claim, undo)
+        program = self._row.step(claim, patience_ms, take_back)
+        return self._run(self._guarded(program, lambda: self._without(rates)), undo)
 
     def settle(
         self,
@@ -100,23 +173,57 @@ class PostgresStateStore(StateStore):
         patience_ms: int,
     ) -> Any:
         """See `StateStore.settle`."""
+        return self._settle(algorithm, rates, item, now, patience_ms)
+
+    def settle_at(
+        self, algorithm: StateAlgorithm, rates: Sequence[Rate], item: RateItem, patience_ms: int
+    ) -> Any:
+        """See `StateStore.settle_at`."""
+        return self._settle(algorithm, rates, item, None, patience_ms)
+
+    def _settle(
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        item: RateItem,
+        now: int | None,
+        patience_ms: int,
+    ) -> Any:
         stamp = item.timestamp
 
-        def settle(record: StateRecord) -> Decision:
-            item.timestamp = stamp
-            return record._settle(algorithm, rates, item, now, patience_ms)
+        def settle(record: StateRecord, there: int) -> Decision:
+            item.timestamp = int(stamp)
+            here = there if now is None else now
+            decision = record._settle(algorithm, rates, item, here, patience_ms)
+            _note_due(item, decision)
+            return decision
 
-        return self._step(settle)
+        # It is at the end of its time that a waiter wakes.
+        program = self._row.step(settle, max(patience_ms, LEAST_MS))
+        return self._run(self._guarded(program, lambda: ADMITTED))
 
     def release(self, algorithm: StateAlgorithm, rates: Sequence[Rate], item: RateItem) -> Any:
         """See `StateStore.release`."""
-        return self._step(lambda record: record._release(algorithm, rates, item))
+
+        def take_back(record: StateRecord, _: int) -> bool:
+            return record._release(algorithm, rates, item)
+
+        return self._run(self._guarded(self._row.step(take_back, _RELEASE_MS), bool))
+
+    def seconds_left(self, item: RateItem) -> float:
+        """See `StateStore.seconds_left`."""
+        moment = item.timestamp
+        return max(0.0, moment.due - time.monotonic()) if isinstance(moment, _Moment) else 0.0
 
     def forecast(
         self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int, weight: int
     ) -> Any:
         """See `StateStore.forecast`."""
-        return self._look(lambda record: record._forecast(algorithm, rates, now, weight))
+
+        def forecast(record: StateRecord) -> Decision:
+            return record._forecast(algorithm, rates, now, weight)
+
+        return self._run(self._guarded(self._row.read(forecast), lambda: self._without(rates)))
 
     def read(self, algorithm: StateAlgorithm, rates: Sequence[Rate]) -> Any:
         """See `StateStore.read`."""
@@ -124,97 +231,26 @@ class PostgresStateStore(StateStore):
         def current(record: StateRecord) -> State:
             return record._current(algorithm, rates)
 
-        return self._look(current)
+        return self._run(self._row.read(current))
 
     def reset(self) -> Any:
         """See `StateStore.reset`."""
-
-        def delete() -> Program[None]:
-            table = yield from self._place()
-            yield from self._link.query(f"DELETE FROM {table} WHERE key = {literal(self.key)}")
-
-        return self._run(delete())
-
-    def _look(self, use: Callable[[StateRecord], Any]) -> Any:
-        def look() -> Program[Any]:
-            table = yield from self._place()
-            row = yield from self._link.query(
-                f"SELECT record FROM {table} WHERE key = {literal(self.key)}"
-            )
-            return use(_record(row))
-
-        return self._run(look())
-
-    def _step(self, use: Callable[[StateRecord], Any], undo: Any = None) -> Any:
-        """``use`` on the record, while nobody else has it in hand."""
-
-        def step() -> Program[Any]:
-            table = yield from self._place()
-            key = literal(self.key)
-            # The row may not be there yet, so the lock is not the row's but the key's.
-            lock = f"hashtextextended({literal(table)} || {key}, 0)"
-
-            def work(connection: Any, _again: bool) -> Program[Any]:
-                commit = "" if self._durable else "SET LOCAL synchronous_commit = off; "
-                row = yield from self._link.fetch(
-                    connection,
-                    f"BEGIN ISOLATION LEVEL READ COMMITTED; {commit}"
-                    f"LOCK TABLE {table} IN ROW EXCLUSIVE MODE; "
-                    f"DO $$BEGIN PERFORM pg_advisory_xact_lock({lock}); END$$; "
-                    f"SELECT record FROM {table} WHERE key = {key}",
-                )
-                record = _record(row)
-                before = record.dump()
-                answer = use(record)
-                after = record.dump()
-                if after == before:
-                    yield from self._link.fetch(connection, "COMMIT")
-                    return answer
-                yield from self._link.fetch(
-                    connection,
-                    f"INSERT INTO {table} (key, record) "
-                    f"VALUES ({key}, {literal(json.dumps(after))}) "
-                    "ON CONFLICT (key) DO UPDATE SET record = EXCLUDED.record; COMMIT",
-                )
-                return answer
-
-            return (yield from self._link.transact(work))
-
-        return self._run(step(), undo)
+        return self._run(self._row.delete())
 
     def _run(self, program: Program[Any], undo: Any = None) -> Any:
         run = self._link.run(program)
         return uncancelled(run, undo) if self.is_async else run
 
-    def _place(self) -> Program[str]:
-        """The table with its schema; made if it is not there."""
-        if self._table is not None:
-            return self._table
-        find = (
-            "SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
-            f"WHERE c.oid = to_regclass({literal(quoted(self._name))})"
-        )
-        row = yield from self._link.query(find)
-        if row is None:
-            errors = driver().errors
-            try:
-                yield from self._link.query(
-                    f"BEGIN; SELECT pg_advisory_xact_lock({advisory_lock_id(self._name)}); "
-                    f"CREATE TABLE IF NOT EXISTS {quoted(self._name)} "
-                    "(key TEXT PRIMARY KEY, record TEXT NOT NULL); COMMIT"
-                )
-            except errors.InsufficientPrivilege:
-                row = yield from self._link.query(find)  # somebody else has made it just now
-                if row is None:
-                    raise
-            else:
-                row = yield from self._link.query(find)
-        self._table = f"{quoted(row[0])}.{quoted(self._name)}"
-        return self._table
+    def _guarded(self, program: Program[Any], instead: Callable[[], Any]) -> Program[Any]:
+        return program if self._outage is None else self._outage.guard(program, instead)
+
+    def _without(self, rates: Sequence[Rate]) -> Any:
+        outage: Any = self._outage
+        return outage.verdict(rates[0])
 
 
-def _record(row: Any) -> StateRecord:
-    record = StateRecord()
-    if row is not None:
-        record.load(json.loads(row[0]))
-    return record
+def _note_due(item: RateItem, decision: Decision) -> None:
+    if decision.wait_ms:
+        moment = _Moment(item.timestamp)
+        moment.due = time.monotonic() + decision.wait_ms / 1000
+        item.timestamp = moment

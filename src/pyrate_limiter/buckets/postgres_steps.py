@@ -2,24 +2,48 @@
 
 from __future__ import annotations
 
-from hashlib import blake2b
+import time
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter.buckets.postgres_link import Link, driver, literal, numbers
+from pyrate_limiter.buckets.postgres_link import driver, first
 from pyrate_limiter.buckets.postgres_setup import anonymous, find_or_make
+from pyrate_limiter.buckets.postgres_text import literal, lock_key, number, numbers
+from pyrate_limiter.buckets.postgres_turns import Turns
+from pyrate_limiter.buckets.postgres_wire import silence
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pyrate_limiter.abstracts.programs import Program
+    from pyrate_limiter.buckets.postgres_link import Attempt, Link
     from pyrate_limiter.buckets.postgres_setup import Place
-    from pyrate_limiter.utils import RateList
+    from pyrate_limiter.buckets.postgres_text import Arrays
 
 _LONGEST_LOCK_MS = (1 << 31) - 1
+LEAST_MS = 500  # for a step at the end of a caller's time
+_RELEASE_SECONDS = 1.0
+_MOST_DOUBTS = 10_000
+_LANES = 64  # names that share one wait for each other
+_EXPIRED = -2
+_LEASE_SECONDS = 2.0  # after which a statement that is still on its way stores nothing
 
 
 class Busy(Exception):
     """The lock could not be had within the caller's time."""
+
+
+class Doubt:
+    """An acquisition that may be stored although its caller has been told otherwise."""
+
+    __slots__ = ("due", "expires", "name", "token", "weight")
+
+    def __init__(self, name: str, weight: int, token: int) -> None:
+        self.name: str = name
+        self.weight: int = weight
+        self.token: int = token
+        self.expires: int | None = None  # the server's ms after which it is not stored any more
+        self.due: float = 0.0  # about the same on the clock of time.monotonic
 
 
 class Steps:
@@ -32,29 +56,33 @@ class Steps:
         durable: whether a commit waits for the disk.
     """
 
-    longest_wait: float | None = None
-    """Seconds to wait for a connection at the most; None is as long as the pool says."""
-
     def __init__(self, link: Link, name: str, *, keyed: bool, durable: bool) -> None:
         self.link = link
         self.name = name
         self.keyed = keyed
         self.is_durable = durable
+        self.doubts: deque[Doubt] = deque(maxlen=_MOST_DOUBTS)
+        self._turns = [Turns() for _ in range(_LANES if keyed else 1)]
         self._durable = "true" if durable else "false"
         self._place: Place | None = None
         self._begins = False
         self._lock = ""
-        errors = driver().errors
-        self._busy = errors.LockNotAvailable
+        psycopg = driver()
+        self.busy: Any = psycopg.errors.LockNotAvailable
+        self._errors = psycopg.Error
 
-    def place(self) -> Program[Place]:
-        """Where the units are; made if it is not there."""
+    def place(self, seconds: float | None = None) -> Program[Place]:
+        """Where the units are; made if it is not there, see `find_or_make`."""
         place = self._place
         if place is None:
-            place = yield from find_or_make(self.link, self.name, self.keyed)
+            place = yield from find_or_make(self.link, self.name, self.keyed, seconds)
             self._lock = lock_key(place.table)
             self._place = place
         return place
+
+    def turns(self, name: str) -> Turns:
+        """Whose turn it is in this process, for a policy that runs in it."""
+        return self._turns[hash(name) % len(self._turns)]
 
     def lock(self, name: str) -> str:
         """The advisory lock of the bucket, or of one name of it."""
@@ -65,39 +93,81 @@ class Steps:
 
     def claim(
         self,
-        rates: RateList,
+        rates: Arrays,
         name: str,
         weight: int,
         token: int,
         *,
-        patience: int = 0,
+        patience: int,
+        limit: int,
         **terms: Any,
     ) -> Program[list[Any]]:
         """See ``sql/postgres_claim.sql``; the terms are those of `claim_text`.
 
         Raises:
-            Busy: the lock could not be had within ``patience`` ms.
+            Busy: the lock could not be had within ``limit`` ms.
         """
-        place = self._place or (yield from self.place())
-        timed = 0 < patience <= _LONGEST_LOCK_MS
+        place = self._place or (yield from self.place(seconds_of(limit)))
+        if self.doubts:
+            yield from self.settle_doubts(1)
+        doubt = Doubt(name, weight, token)
+        begun = time.monotonic()
 
-        def text(again: bool) -> str:
+        def text(attempt: Attempt) -> str:
+            waited = int((time.monotonic() - begun) * 1000)  # for a connection, or by earlier tries
+            doubt.due = min(attempt.deadline, time.monotonic() + _LEASE_SECONDS)
+            doubt.expires = self.link.server_ms(doubt.due)
             return self.claim_text(
-                place, rates, name, weight, token, patience=patience, again=again, **terms
+                place,
+                rates,
+                name,
+                weight,
+                token,
+                patience=patience if terms["now"] is not None else max(0, patience - waited),
+                limit=limit and max(1, limit - waited),
+                expires=doubt.expires,
+                again=attempt.again,
+                **terms,
             )
 
         try:
-            seconds = self._seconds(patience / 1000 if timed else None)
-            return (yield from self._call(text, seconds))
-        except self._busy:
-            if not timed:
+            return (yield from self._call(text, seconds_of(limit), lambda: self.doubt(doubt)))
+        except self.busy:
+            if seconds_of(limit) is None:
                 raise
             raise Busy from None
+
+    def doubt(self, doubt: Doubt) -> None:
+        """Have it taken out later, if it is there."""
+        if self._place is None or self._place.has_columns:
+            self.doubts.append(doubt)
+
+    def settle_doubts(self, most: int) -> Program[None]:
+        """Take out what may have been stored for callers who have been told otherwise."""
+        for _ in range(min(most, len(self.doubts))):
+            try:
+                doubt = self.doubts.popleft()
+            except IndexError:  # another thread has them in hand
+                return
+            if doubt.due > time.monotonic():
+                self.doubts.append(doubt)
+                continue
+            try:
+                units = yield from self.release(
+                    doubt.name, doubt.weight, doubt.token, None, expires=doubt.expires
+                )
+            except BaseException as error:
+                self.doubts.append(doubt)
+                if isinstance(error, self._errors):
+                    return  # whoever asks the server next is told
+                raise
+            if units < 0:
+                self.doubts.append(doubt)
 
     def claim_text(
         self,
         place: Place,
-        rates: RateList,
+        rates: Arrays,
         name: str,
         weight: int,
         token: int,
@@ -105,33 +175,38 @@ class Steps:
         now: int | None,
         clock: int | None,
         patience: int,
+        limit: int,
         buffer: int | None,
         store: bool,
         look: bool,
         pads: str,
+        fixed: bool,
+        expires: int | None = None,
         again: bool = False,
     ) -> str:
         """The statement of `claim`.
 
         Args:
             place: where the units are.
-            rates: the limits.
+            rates: see `arrays`.
             name: the item's name.
             weight: the item's units.
             token: marks them.
             now: when they are asked for, in ms; None is the server's time.
             clock: the reading of another clock than the server's.
             patience: ms that the caller is willing to wait.
+            limit: ms that it may take, 0 for no limit.
             buffer: ms after the earliest moment; None is the failing rate's of ``pads``.
             store: whether to store anything.
             look: whether to count what remains.
             pads: for each rate, in SQL.
+            fixed: whether windows are aligned to the clock.
+            expires: the server's ms after which nobody waits for an answer.
             again: whether an earlier try may have stored them.
         """
-        timed = 0 < patience <= _LONGEST_LOCK_MS
         arguments = [
             *self._common(name, weight, token),
-            *arrays(rates),
+            *rates,
             pads,
             number(now),
             number(clock),
@@ -140,13 +215,15 @@ class Steps:
             "true" if store else "false",
             "true" if look else "false",
             "true" if again else "false",
-            str(patience if timed else 0),
+            "0" if seconds_of(limit) is None else str(limit),
+            number(expires),
+            "true" if fixed else "false",
         ]
-        return self._text(place, "claim" if place.has_columns else "plain", arguments)
+        return _statement(place, self.keyed, "claim" if place.has_columns else "plain", arguments)
 
     def settle(
         self,
-        rates: RateList,
+        rates: Arrays,
         name: str,
         weight: int,
         token: int,
@@ -154,20 +231,33 @@ class Steps:
         now: int | None,
         slack: int,
         patience: int,
+        fixed: bool,
     ) -> Program[list[Any]]:
         """See ``sql/postgres_settle.sql``."""
         place = yield from self.place()
         arguments = [
             *self._common(name, weight, token),
-            *arrays(rates),
+            *rates,
             number(now),
             str(slack),
             str(patience),
+            "true" if fixed else "false",
         ]
-        return (yield from self._call(lambda _: self._text(place, "settle", arguments)))
+        text = _statement(place, self.keyed, "settle", arguments)
+        # It is at the end of its time that a waiter wakes.
+        seconds = seconds_of(max(patience, LEAST_MS) if patience < _LONGEST_LOCK_MS else patience)
+        return (yield from self._call(lambda _: text, seconds))
 
-    def release(self, name: str, weight: int, token: int | None, moment: int) -> Program[bool]:
-        """See ``sql/postgres_release.sql``."""
+    def release(
+        self,
+        name: str,
+        weight: int,
+        token: int | None,
+        moment: int | None,
+        *,
+        expires: int | None = None,
+    ) -> Program[int]:
+        """See ``sql/postgres_release.sql``. Returns units; -2 if they may still come."""
         place = yield from self.place()
         if not place.has_columns:
             row = yield from self.link.query(
@@ -176,27 +266,37 @@ class Steps:
                 f"to_timestamp({moment} / 1000.0) LIMIT {weight})) RETURNING 1) "
                 "SELECT count(*) FROM gone"
             )
-            return bool(row[0] != "0")
-        arguments = [*self._common(name, weight, token), str(moment)]
-        answer = yield from self._call(lambda _: self._text(place, "release", arguments))
-        return bool(answer[0])
+            return int(row[0])
+        arguments = [*self._common(name, weight, token), number(moment), number(expires)]
+        text = _statement(place, self.keyed, "release", arguments)
+        answer = yield from self._call(lambda _: text, _RELEASE_SECONDS)
+        return int(answer[0])
 
-    def _seconds(self, seconds: float | None) -> float | None:
-        bound = self.longest_wait
-        return bound if seconds is None else seconds if bound is None else min(seconds, bound)
+    def _call(self, text: Any, seconds: float | None, orphaned: Any = None) -> Program[list[Any]]:
+        """What a statement of ours answers: numbers, the last of which is the server's clock."""
+        sent = 0.0
 
-    def _call(self, text: Any, seconds: float | None = None) -> Program[list[Any]]:
-        answer = numbers((yield from self.link.query(text, seconds))[0])
-        if answer[0] == -1:  # the database's default isolation does not see what a lock waits for
-            self._begins = True
-            answer = numbers((yield from self.link.query(text, seconds))[0])
+        def once(attempt: Attempt) -> Program[list[Any]]:
+            nonlocal sent
+            while True:
+                statement = text(attempt)
+                sent = time.monotonic()
+                begins = self._begins or not (self._place and self._place.functions)
+                if begins:
+                    statement = f"BEGIN ISOLATION LEVEL READ COMMITTED; {statement}; COMMIT"
+                answer = numbers((yield from first(attempt, statement))[0])
+                if answer[0] == -1 and not begins:
+                    # The session's isolation level does not see what a lock waits for.
+                    self._begins = True
+                    continue
+                self.link.learn(sent, answer[-1])
+                if answer[0] != _EXPIRED or orphaned is None:
+                    return answer
+                if time.monotonic() >= attempt.deadline:
+                    raise silence()
+
+        answer: list[Any] = yield from self.link.transact(once, seconds, orphaned)
         return answer
-
-    def _text(self, place: Place, step: str, arguments: Sequence[str]) -> str:
-        if not place.functions:
-            return anonymous(step, place.table, self.keyed) % tuple(arguments)
-        text = f"SELECT {place.functions[step]}({', '.join(arguments)})"
-        return f"BEGIN ISOLATION LEVEL READ COMMITTED; {text}; COMMIT" if self._begins else text
 
     def count(self) -> Program[int]:
         """Stored units."""
@@ -212,7 +312,7 @@ class Steps:
         """Name and ms of a unit, or None. What 4.5.1 wrote since the last step is newest."""
         place = yield from self.place()
         stored = "floor(extract(epoch FROM item_timestamp::timestamptz) * 1000)::bigint"
-        order = "item_timestamp DESC"
+        order = "item_timestamp DESC, ctid DESC"
         if place.has_columns:
             stored = f"coalesce(at_ms, {stored})"
             order = f"{'at_ms DESC,' if self.keyed else ''} seq DESC, item_timestamp DESC"
@@ -225,6 +325,7 @@ class Steps:
     def leak(self, bound: int | None, longest: int) -> Program[int]:
         """Delete the units before ``bound`` ms; None is ``longest`` ms before the server's time."""
         place = yield from self.place()
+        yield from self.settle_doubts(len(self.doubts))
         if bound is None:
             ms = f"(floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint - {longest})"
         else:
@@ -239,23 +340,13 @@ class Steps:
         return int(row[0])
 
 
-def lock_key(table: str, name: str | None = None) -> str:
-    """The advisory lock of a bucket, which is 64 bits of a hash."""
-    whole = table if name is None else f"{table}\0{name}"
-    digest = blake2b(whole.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return str(int.from_bytes(digest, "big", signed=True))
+def _statement(place: Place, keyed: bool, step: str, arguments: Sequence[str]) -> str:
+    """A call of a function; or the same without one, which needs a transaction around it."""
+    if place.functions:
+        return f"SELECT {place.functions[step]}({', '.join(arguments)})"
+    return anonymous(step, place.table, keyed) % tuple(arguments)
 
 
-def number(value: int | None) -> str:
-    """A number in SQL."""
-    return "NULL" if value is None else str(int(value))
-
-
-def arrays(rates: RateList) -> tuple[str, str]:
-    """Limits and intervals in SQL."""
-    return array([rate.limit for rate in rates]), array([rate.interval for rate in rates])
-
-
-def array(numbers: Sequence[int]) -> str:
-    """Numbers in SQL."""
-    return "'{" + ",".join(map(str, numbers)) + "}'"
+def seconds_of(patience: int) -> float | None:
+    """A patience in ms as a time limit; None for those without, or with one beyond measure."""
+    return patience / 1000 if 0 < patience <= _LONGEST_LOCK_MS else None

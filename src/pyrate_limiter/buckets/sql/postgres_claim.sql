@@ -1,115 +1,144 @@
 -- One acquisition: stores the units now, or at a moment within the caller's patience, or not at all.
--- Answers [verdict, moment, failing rate, now, slack, remaining, newest]; -1 for the verdict where
--- the transaction would not see what the lock has waited for.
+-- Answers [verdict, moment, failing rate, now, slack, remaining, newest, clock]. The verdict is -1
+-- where the transaction would not see what the lock has waited for, and -2 where the caller has
+-- been told by now that there is no answer.
 --
 -- Under the bucket's lock, units are numbered without a gap (seq) in the order of their time (at_ms).
 -- So the unit that has to leave first is found by its number, whatever the number of live units.
+--
+-- PL/pgSQL prepares each expression anew in each transaction, which costs more than to evaluate it:
+-- hence few of them, and one question whether anything is unusual.
 DECLARE
-  v_clock bigint; v_now bigint; v_deadline bigint; v_behind bigint;
-  v_last bigint; v_newest bigint; v_latest bigint;
-  v_queue bigint; v_fits bigint; v_leaves bigint; v_free bigint; v_moment bigint;
-  v_failing int; v_first bigint; v_remaining bigint; v_longest bigint;
-  v_stamp timestamptz; v_claimed bigint;
+  v_read bigint; v_clock bigint; v_now bigint; v_deadline bigint; v_behind bigint;
+  v_last bigint; v_newest bigint; v_latest bigint; v_void text;
+  v_fits bigint; v_leaves bigint; v_free bigint; v_moment bigint;
+  v_failing int; v_first bigint; v_remaining bigint;
 BEGIN
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RETURN ARRAY[-1]::bigint[];
-  END IF;
   IF p_lock_ms > 0 THEN
     PERFORM set_config('lock_timeout', p_lock_ms::text, true);
   END IF;
   -- Programs on 4.5.1 lock the whole table exclusively; each bucket of ours has a lock of its own.
   LOCK TABLE @table@ IN ROW EXCLUSIVE MODE;
-  PERFORM pg_advisory_xact_lock(p_lock);
-  v_clock := coalesce(p_clock, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint);
-  v_longest := p_intervals[cardinality(p_intervals)];
-  @adopt@
-
-  IF p_again THEN  -- the answer to the first try was lost: did it store anything?
-    SELECT max(at_ms) INTO v_moment FROM @table@ WHERE token = p_token @mine@;
-    IF v_moment IS NOT NULL THEN
-      RETURN ARRAY[1, v_moment, 0, least(v_clock, v_moment), 0, NULL, NULL]::bigint[];
-    END IF;
-  END IF;
-
+  v_void := pg_advisory_xact_lock(p_lock);
+  -- What 4.5.1 has written has no number, and comes first here.
   SELECT seq, at_ms, coalesce(claimed_ms, at_ms) INTO v_last, v_newest, v_latest
-    FROM @table@ WHERE seq IS NOT NULL @mine@ ORDER BY seq DESC LIMIT 1;
-  v_last := coalesce(v_last, 0);
-  v_now := coalesce(p_now, v_clock);
-  v_behind := v_latest - v_now;
-  IF v_behind > 0 THEN
-    IF v_behind <= p_intervals[1] OR v_clock BETWEEN v_latest AND v_latest + 59999 THEN
-      v_now := v_latest;  -- an older stamp arrived second: it is the newest all the same
-    ELSE  -- the clock has stepped back, and takes the log with it
-      UPDATE @table@ SET at_ms = at_ms - v_behind, claimed_ms = claimed_ms - v_behind,
-        item_timestamp = item_timestamp - v_behind * interval '1 millisecond'
-        WHERE true @mine@;
-      v_newest := v_newest - v_behind;
+    FROM @table@ WHERE true @mine@ ORDER BY seq DESC LIMIT 1;
+  v_read := floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint;
+  v_now := v_read;
+
+  IF v_last IS NULL OR v_latest > v_read OR p_again OR v_read > p_expires
+    OR p_now IS NOT NULL OR p_clock IS NOT NULL
+    OR current_setting('transaction_isolation') <> 'read committed'
+  THEN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+      RETURN ARRAY[-1]::bigint[];
+    END IF;
+    IF v_read > p_expires THEN
+      RETURN ARRAY[-2, NULL, 0, 0, 0, NULL, NULL, v_read]::bigint[];
+    END IF;
+    v_clock := coalesce(p_clock, v_read);
+    v_now := coalesce(p_now, v_clock);
+    @adopt@
+    IF p_again THEN  -- the answer to the first try was lost: did it store anything?
+      SELECT max(at_ms) INTO v_moment FROM @table@ WHERE token = p_token @mine@;
+      IF v_moment IS NOT NULL THEN
+        RETURN ARRAY[1, v_moment, 0, least(v_clock, v_moment), 0, NULL, NULL, v_read]::bigint[];
+      END IF;
+    END IF;
+    SELECT seq, at_ms, coalesce(claimed_ms, at_ms) INTO v_last, v_newest, v_latest
+      FROM @table@ WHERE seq IS NOT NULL @mine@ ORDER BY seq DESC LIMIT 1;
+    v_last := coalesce(v_last, 0);
+    v_behind := v_latest - v_now;
+    IF v_behind > 0 THEN
+      IF v_behind <= p_intervals[1] OR v_clock BETWEEN v_latest AND v_latest + 59999 THEN
+        v_now := v_latest;  -- an older stamp arrived second: it is the newest all the same
+      ELSE  -- the clock has stepped back, and takes the log with it
+        UPDATE @table@ SET at_ms = at_ms - v_behind, claimed_ms = claimed_ms - v_behind,
+          item_timestamp = item_timestamp - v_behind * interval '1 millisecond'
+          WHERE true @mine@;
+        v_newest := v_newest - v_behind;
+      END IF;
     END IF;
   END IF;
-  v_deadline := v_now + p_patience;
-  IF p_now IS NULL AND p_clock IS NULL THEN  -- the wait for the lock is part of the caller's time
-    v_deadline := floor(extract(epoch FROM statement_timestamp()) * 1000)::bigint + p_patience;
-  END IF;
 
-  v_queue := greatest(v_now, v_newest);
-  v_fits := v_queue;
-  v_free := v_now;
-  IF p_weight > 0 THEN
+  v_fits := greatest(v_now, v_newest);
+
+  IF p_weight > 0 AND NOT p_fixed THEN
     FOR i IN 1 .. cardinality(p_limits) LOOP
       IF v_last + p_weight > p_limits[i] THEN
         SELECT at_ms + p_intervals[i] + 1 INTO v_leaves FROM @table@
           WHERE seq <= v_last + p_weight - p_limits[i] @mine@ ORDER BY seq DESC LIMIT 1;
         v_free := greatest(v_free, v_leaves);
-        IF v_leaves > v_queue THEN
+        IF v_leaves > v_fits THEN
           v_failing := coalesce(v_failing, i);
-          v_fits := greatest(v_fits, v_leaves);
+          v_fits := v_leaves;
         END IF;
       END IF;
     END LOOP;
-    IF v_fits > v_now THEN
-      v_failing := coalesce(v_failing, 1);
-    END IF;
+  ELSIF p_weight > 0 THEN  -- in the first windows, aligned to the clock, that have room
+    FOR i IN 1 .. cardinality(p_limits) LOOP
+      SELECT seq INTO v_first FROM @table@
+        WHERE at_ms >= v_fits - v_fits % p_intervals[i] @mine@ ORDER BY at_ms, seq LIMIT 1;
+      IF v_last - v_first + 1 + p_weight > p_limits[i] THEN
+        v_failing := coalesce(v_failing, i);
+        v_fits := v_fits - v_fits % p_intervals[i] + p_intervals[i];
+      END IF;
+    END LOOP;
   ELSE
     v_fits := v_now;
   END IF;
   v_moment := v_fits;
+  IF v_fits > v_now THEN
+    v_failing := coalesce(v_failing, 1);
+    v_deadline := p_patience + CASE WHEN p_now IS NULL AND p_clock IS NULL
+      -- The wait for the lock is part of the caller's time.
+      THEN floor(extract(epoch FROM statement_timestamp()) * 1000)::bigint ELSE v_now
+    END;
+    IF p_store AND v_fits <= v_deadline THEN
+      IF v_newest IS NULL OR v_fits > v_newest THEN
+        v_moment := greatest(
+          v_fits, least(v_fits + coalesce(p_buffer, p_pads[v_failing]), v_deadline)
+        );
+      END IF;
+      IF p_fixed THEN  -- whoever is late within the window has not left it
+        FOR i IN 1 .. cardinality(p_limits) LOOP
+          v_free := greatest(v_free, v_moment - p_intervals[i] + 1 + v_moment % p_intervals[i]);
+        END LOOP;
+      END IF;
+    END IF;
+  END IF;
 
-  IF p_store AND (v_fits = v_now OR v_fits <= v_deadline) THEN
-    IF v_fits > v_now AND (v_newest IS NULL OR v_fits > v_newest) THEN
-      v_moment := greatest(
-        v_fits, least(v_fits + coalesce(p_buffer, p_pads[v_failing]), v_deadline)
-      );
-    END IF;
-    IF NOT p_durable THEN
-      PERFORM set_config('synchronous_commit', 'off', true);
-    END IF;
-    v_stamp := to_timestamp(v_moment / 1000.0);
-    v_claimed := CASE WHEN v_moment > v_now THEN v_now END;
+  IF p_store AND v_fits <= greatest(v_now, v_deadline) THEN
+    v_void := CASE WHEN NOT p_durable THEN set_config('synchronous_commit', 'off', true) END;
     IF p_weight = 1 THEN  -- a third faster than a series of one
       INSERT INTO @table@ (name, weight, item_timestamp, at_ms, seq, claimed_ms, token)
-        VALUES (p_name, 1, v_stamp, v_moment, v_last + 1, v_claimed, p_token);
+        VALUES (
+          p_name, 1, to_timestamp(v_moment / 1000.0), v_moment, v_last + 1,
+          CASE WHEN v_moment > v_now THEN v_now END, p_token
+        ) RETURNING at_ms, seq, 0 INTO v_newest, v_last, v_failing;
     ELSE
       INSERT INTO @table@ (name, weight, item_timestamp, at_ms, seq, claimed_ms, token)
-        SELECT p_name, least(p_weight, 32767), v_stamp, v_moment, v_last + g, v_claimed, p_token
+        SELECT p_name, least(p_weight, 32767), to_timestamp(v_moment / 1000.0), v_moment,
+          v_last + g, CASE WHEN v_moment > v_now THEN v_now END, p_token
         FROM generate_series(1, p_weight) g;
+      v_newest := v_moment;
+      v_last := v_last + p_weight;
+      v_failing := 0;
     END IF;
-    v_newest := v_moment;
-    v_last := v_last + p_weight;
-    v_failing := 0;
     @clean@
   END IF;
 
   IF p_look THEN
     FOR i IN 1 .. cardinality(p_limits) LOOP
-      SELECT seq INTO v_first FROM @table@
-        WHERE at_ms >= v_now - p_intervals[i] @mine@ ORDER BY at_ms, seq LIMIT 1;
-      v_remaining := least(
-        v_remaining, greatest(0, p_limits[i] - coalesce(v_last - v_first + 1, 0))
-      );
+      v_remaining := least(v_remaining, greatest(0, p_limits[i] - coalesce(v_last + 1 - (
+        SELECT seq FROM @table@ WHERE at_ms >= v_now
+          - CASE WHEN p_fixed THEN v_now % p_intervals[i] ELSE p_intervals[i] END @mine@
+        ORDER BY at_ms, seq LIMIT 1
+      ), 0)));
     END LOOP;
   END IF;
   RETURN ARRAY[
     (coalesce(v_failing, 0) = 0)::int, v_moment, coalesce(v_failing, 0), v_now,
-    v_moment - v_free, v_remaining, v_newest
+    v_moment - CASE WHEN p_fixed THEN v_free ELSE greatest(v_now, v_free) END, v_remaining, v_newest, v_read
   ]::bigint[];
 END

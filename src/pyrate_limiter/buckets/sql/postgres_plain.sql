@@ -1,7 +1,7 @@
 -- One acquisition on a table that has only the columns of 4.5.1, for a role that may not add ours:
 -- stores the units now or not at all. Answers as postgres_claim.sql does.
 DECLARE
-  v_clock bigint; v_now bigint; v_newest bigint; v_leaves bigint; v_fits bigint;
+  v_read bigint; v_clock bigint; v_now bigint; v_newest bigint; v_start bigint; v_leaves bigint; v_fits bigint;
   v_failing int; v_count bigint; v_remaining bigint; v_store boolean;
 BEGIN
   IF p_lock_ms > 0 THEN
@@ -9,7 +9,11 @@ BEGIN
   END IF;
   LOCK TABLE @table@ IN ROW EXCLUSIVE MODE;
   PERFORM pg_advisory_xact_lock(p_lock);
-  v_clock := coalesce(p_clock, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint);
+  v_read := floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint;
+  IF v_read > p_expires THEN
+    RETURN ARRAY[-2, NULL, 0, 0, 0, NULL, NULL, v_read]::bigint[];
+  END IF;
+  v_clock := coalesce(p_clock, v_read);
   v_now := coalesce(p_now, v_clock);
   SELECT floor(extract(epoch FROM item_timestamp::timestamptz) * 1000)::bigint INTO v_newest
     FROM @table@ WHERE true @mine@ ORDER BY item_timestamp DESC LIMIT 1;
@@ -26,13 +30,16 @@ BEGIN
   v_fits := v_now;
   IF p_weight > 0 THEN
     FOR i IN 1 .. cardinality(p_limits) LOOP
-      SELECT floor(extract(epoch FROM item_timestamp::timestamptz) * 1000)::bigint
-        + p_intervals[i] + 1 INTO v_leaves
-        FROM @table@ WHERE item_timestamp >= to_timestamp((v_now - p_intervals[i]) / 1000.0) @mine@
+      v_start := CASE WHEN p_fixed THEN v_fits - v_fits % p_intervals[i] ELSE v_now - p_intervals[i] END;
+      SELECT floor(extract(epoch FROM item_timestamp::timestamptz) * 1000)::bigint INTO v_leaves
+        FROM @table@ WHERE item_timestamp >= to_timestamp(v_start / 1000.0) @mine@
         ORDER BY item_timestamp DESC OFFSET p_limits[i] - p_weight LIMIT 1;
-      IF v_leaves > v_now THEN
-        v_failing := coalesce(v_failing, i);
-        v_fits := greatest(v_fits, v_leaves);
+      IF v_leaves IS NOT NULL THEN
+        v_leaves := CASE WHEN p_fixed THEN v_start ELSE v_leaves + 1 END + p_intervals[i];
+        IF v_leaves > v_now THEN
+          v_failing := coalesce(v_failing, i);
+          v_fits := greatest(v_fits, v_leaves);
+        END IF;
       END IF;
     END LOOP;
   END IF;
@@ -56,11 +63,14 @@ BEGIN
   IF p_look THEN
     FOR i IN 1 .. cardinality(p_limits) LOOP
       SELECT count(*) INTO v_count FROM @table@
-        WHERE item_timestamp >= to_timestamp((v_now - p_intervals[i]) / 1000.0) @mine@;
+        WHERE item_timestamp >= to_timestamp((
+          v_now - CASE WHEN p_fixed THEN v_now % p_intervals[i] ELSE p_intervals[i] END
+        ) / 1000.0) @mine@;
       v_remaining := least(v_remaining, greatest(0, p_limits[i] - v_count));
     END LOOP;
   END IF;
   RETURN ARRAY[
-    (v_failing IS NULL)::int, v_fits, coalesce(v_failing, 0), v_now, 0, v_remaining, v_newest
+    (v_failing IS NULL)::int, v_fits, coalesce(v_failing, 0), v_now, 0, v_remaining, v_newest,
+    v_read
   ]::bigint[];
 END

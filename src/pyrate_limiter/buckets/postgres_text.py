@@ -1,0 +1,59 @@
+"""Values in SQL, and out of it again."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pyrate_limiter.utils import RateList
+
+    Arrays = tuple[str, str]
+
+_NUL = "\N{SYMBOL FOR NULL}"
+
+
+def literal(text: str) -> str:
+    """A string in SQL, whatever characters it has. See `stored` for those that have no place."""
+    text = stored(text).replace("\\", "\\\\").replace("'", "''")
+    return f"E'{text}'".replace("$", "\\x24")  # a dollar could end what it is quoted in
+
+
+def stored(text: str) -> str:
+    """The text with a symbol for NUL, and with escapes for halves of surrogate pairs."""
+    text = str(text).replace("\0", _NUL)
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def restored(text: str) -> str:
+    """The text that was `stored`."""
+    return text.replace(_NUL, "\0")
+
+
+def numbers(array: str) -> list[Any]:
+    """The numbers of an array in SQL's own writing."""
+    return [None if word == "NULL" else int(word) for word in array[1:-1].split(",")]
+
+
+def lock_key(table: str, name: str | None = None) -> str:
+    """The advisory lock of a bucket, which is 64 bits of a hash."""
+    whole = table if name is None else f"{table}\0{name}"
+    digest = blake2b(whole.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return str(int.from_bytes(digest, "big", signed=True))
+
+
+def number(value: int | None) -> str:
+    """A number in SQL."""
+    return "NULL" if value is None else str(int(value))
+
+
+def arrays(rates: RateList) -> Arrays:
+    """Limits and intervals in SQL."""
+    return array([rate.limit for rate in rates]), array([rate.interval for rate in rates])
+
+
+def array(numbers: Sequence[int]) -> str:
+    """Numbers in SQL."""
+    return "'{" + ",".join(map(str, numbers)) + "}'"
