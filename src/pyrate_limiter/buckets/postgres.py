@@ -14,9 +14,9 @@ from pyrate_limiter.abstracts.algorithm import (
 )
 from pyrate_limiter.abstracts.awaiting import then
 from pyrate_limiter.abstracts.bucket import AbstractBucket
-from pyrate_limiter.abstracts.checks import check_item, pad_ms
+from pyrate_limiter.abstracts.checks import Unread, check_item, pad_ms
 from pyrate_limiter.abstracts.rate import Rate, RateItem
-from pyrate_limiter.buckets.postgres_judge import PostgresJudge, Stamp, Unread
+from pyrate_limiter.buckets.postgres_judge import PostgresJudge, Stamp
 from pyrate_limiter.buckets.postgres_link import Link, uncancelled
 from pyrate_limiter.buckets.postgres_outage import OUTAGE_SECONDS, ElsewhereStamp, PostgresOutage
 from pyrate_limiter.buckets.postgres_queries import Queries

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
 from pyrate_limiter.abstracts.awaiting import is_awaitable
 from pyrate_limiter.abstracts.bucket import AbstractBucket
+from pyrate_limiter.abstracts.checks import Unread
 from pyrate_limiter.buckets.postgres_link import Link, driver, uncancelled
 from pyrate_limiter.buckets.postgres_policy import claim_by_policy, settle_by_policy
 from pyrate_limiter.buckets.postgres_steps import LEAST_MS, Busy, Doubt, Steps
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
 
 _REMEMBERED_SECONDS = 0.05
 _MOST_REMEMBERED = 10_000
-
-
-class Unread(int):
-    """An estimate of the server's time, which the step that admits the item reads itself."""
 
 
 class Stamp(int):
