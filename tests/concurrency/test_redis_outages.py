@@ -20,14 +20,14 @@ from pyrate_limiter import (
     RedisStateStore,
     StateBucket,
 )
-from tests.redis_servers import RedisServer, async_client, wait_until
+from tests.redis_servers import DEFAULT, KINDS, RedisServer, async_client, wait_until
 
 ERRORS = (redis.ConnectionError, redis.TimeoutError)
 
 
-@pytest.fixture
-def server():
-    server = RedisServer()
+@pytest.fixture(params=[DEFAULT])
+def server(request):
+    server = RedisServer(kind=request.param)
     yield server
     server.close()
 
@@ -182,12 +182,13 @@ def test_a_state_store_goes_on_without_the_server(server, client):
     assert not limiter.try_acquire("a", blocking=False)
 
 
-def test_out_of_memory_leaves_the_bucket_as_it_was(client):
+@pytest.mark.parametrize("server", KINDS, indirect=True)  # they word it differently
+def test_out_of_memory_is_an_outage_and_leaves_the_bucket_as_it_was(client):
     limiter = Limiter(make(client))
     allowing = Limiter(make(client, on_error="allow"))
     assert limiter.try_acquire("a", blocking=False)
     client.config_set("maxmemory", 1)
-    with pytest.raises(redis.ResponseError, match="OOM"):
+    with pytest.raises(redis.ResponseError, match="used memory > 'maxmemory'"):
         limiter.try_acquire("a", blocking=False)
     assert allowing.try_acquire("a", blocking=False)
     client.config_set("maxmemory", 0)
@@ -195,6 +196,7 @@ def test_out_of_memory_leaves_the_bucket_as_it_was(client):
     assert limiter.try_acquire("a", blocking=False)
 
 
+@pytest.mark.parametrize("server", KINDS, indirect=True)
 def test_a_read_only_replica_is_an_outage(client):
     other = RedisServer()
     try:

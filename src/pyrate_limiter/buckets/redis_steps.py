@@ -11,7 +11,7 @@ from pyrate_limiter.abstracts.awaiting import discard, is_awaitable
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.buckets.redis_outage import Down
-from pyrate_limiter.buckets.redis_server import Request, Script, Server
+from pyrate_limiter.buckets.redis_server import LAST_MS, Request, Script, Server
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -22,7 +22,6 @@ LOG_SCRIPT = Script.read("buckets", "redis_log.lua")
 PATIENT_MS = 1 << 52  # the largest that Lua counts exactly, and for ever
 
 _MOST_DOUBTS = 1000
-_LAST_MS = 50
 
 
 class Claim:
@@ -193,8 +192,7 @@ class RedisSteps(AbstractBucket):
         patience = min(patience_ms, PATIENT_MS)
         step = (f"settle {claim.weight} {patience} {wait}", claim.name, claim.uid)
         try:
-            # Also one whose time is up waits a moment for the answer.
-            limit = max(patience_ms, _LAST_MS)
+            limit = max(patience_ms, LAST_MS)
             answer = yield from self._ask(self._stamp(now), limit, *step, uid=claim.uid)
         except Down:
             return ADMITTED
