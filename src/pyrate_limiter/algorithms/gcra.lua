@@ -43,7 +43,9 @@ local function save(after)
   call('PEXPIRE', key, text(math.max(life, math.ceil(owed / 1000)))) -- claims may last longer
 end
 
-if at and at > now then
+if kind == 'release' then
+  now = at or now -- no matter when: whoever releases may not know the clock that was stamped by
+elseif at and at > now then
   local behind = at - now
   local shortest = math.huge -- ms that a full bucket needs to drain under the tightest rate
   for i = 1, rates do shortest = math.min(shortest, emission[i] * burst[i] / 1000) end
