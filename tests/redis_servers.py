@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import contextlib
 import functools
+import itertools
 import os
 import socket
 import subprocess
@@ -127,15 +128,27 @@ def wait_until(condition, seconds: float = 20) -> None:
         time.sleep(0.02)
 
 
-@functools.cache
 def shared_url(kind: str = DEFAULT) -> str:
     """The server of that kind that tests share which only need a key of their own."""
+    return _shared_url(kind)
+
+
+@functools.cache
+def _shared_url(kind: str) -> str:
     url = os.environ.get("PYRATE_TEST_REDIS_URL") if kind == DEFAULT else None
     if url is None:
         server = RedisServer(kind=kind)
         atexit.register(server.close)
         url = f"redis://127.0.0.1:{server.port}"
     return url
+
+
+_number = itertools.count()
+
+
+def fresh_key() -> str:
+    """A key that no other test uses."""
+    return f"test:{os.getpid()}:{next(_number)}"
 
 
 async def async_client(url: str, **options) -> redis.asyncio.Redis:

@@ -1,20 +1,10 @@
-import itertools
-import os
-
 import fakeredis
 import pytest
 import redis
 
 from pyrate_limiter import FixedWindow, RedisBucket, RedisStateStore, SlidingWindowLog, StateBucket
 from pyrate_limiter.testing import BucketConformance
-from tests.redis_servers import DEFAULT, async_client, shared_url
-
-_number = itertools.count()
-
-
-def fresh_key():
-    return f"test:{os.getpid()}:{next(_number)}"
-
+from tests.redis_servers import DEFAULT, async_client, fresh_key, shared_url
 
 WIRES = [
     {"decode_responses": decoded, "protocol": protocol}

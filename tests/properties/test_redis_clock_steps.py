@@ -1,8 +1,5 @@
 """Clocks that step, with the log and the state in Redis, on stamps of a clock that we own."""
 
-import itertools
-import os
-
 import redis
 from hypothesis import settings
 
@@ -13,15 +10,13 @@ from tests.properties.test_clock_steps import (
     SteppingStateMachine,
     SteppingWindowMachine,
 )
-from tests.redis_servers import shared_url, sync_client
-
-_number = itertools.count()
+from tests.redis_servers import fresh_key, shared_url, sync_client
 
 
 class _InRedis:
     def make(self, rates):
         self.client = redis.Redis.from_url(shared_url())
-        return self.make_on(rates, f"steps:{os.getpid()}:{next(_number)}")
+        return self.make_on(rates, fresh_key())
 
     def teardown(self):
         self.client.close()
@@ -52,7 +47,7 @@ TestGCRA.settings = settings(stateful_step_count=30)
 
 def test_who_is_refused_after_a_step_back_is_not_refused_until_the_clock_has_caught_up():
     with sync_client(shared_url()) as client:
-        store = RedisStateStore(client, f"steps:{os.getpid()}:{next(_number)}")
+        store = RedisStateStore(client, fresh_key())
         bucket = StateBucket([Rate(1, 100)], store=store, clock=ManualClock(10**12))
         assert bucket.put(RateItem("a", 10**12))
         for later in (0, 50, 99):

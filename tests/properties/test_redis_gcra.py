@@ -1,8 +1,6 @@
 """GCRA in Lua and in Python give the same verdicts and states; so do the logs."""
 
-import itertools
 import math
-import os
 
 import redis
 from hypothesis import given, settings
@@ -26,7 +24,7 @@ from pyrate_limiter import (
     RedisStateStore,
 )
 from pyrate_limiter.testing import ManualClock
-from tests.redis_servers import shared_url, sync_client
+from tests.redis_servers import fresh_key, shared_url, sync_client
 
 START = 1_700_000_000_000
 RATES = [
@@ -36,12 +34,7 @@ RATES = [
     [Rate(1, 7), Rate(2, 20), Rate(5, 77, burst=9)],
 ]
 STEPS = st.sampled_from([-3_600_000, -2000, -300, -20, -1, 20, 2000, 3_600_000])
-_number = itertools.count()
 calls = st.lists(st.tuples(st.integers(0, 300), st.integers(1, 6)), max_size=30)
-
-
-def fresh_key():
-    return f"property:{os.getpid()}:{next(_number)}"
 
 
 class LuaAndPython(RuleBasedStateMachine):
