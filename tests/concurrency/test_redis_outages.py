@@ -223,3 +223,24 @@ def test_cancelled_waiters_give_their_claims_back(server):
         assert await bucket.count() == 1
 
     asyncio.run(main())
+
+
+def test_a_claim_that_is_given_back_during_an_outage_is_gone_when_it_is_over(server):
+    async def main():
+        client = await async_client(url(server), retry=Retry(NoBackoff(), 0))
+        bucket = RedisBucket([Rate(1, 60_000)], client, "key", on_error="deny", call_timeout=0.2)
+        limiter = Limiter(bucket)
+        assert await limiter.try_acquire_async("a")
+        waiter = asyncio.ensure_future(limiter.try_acquire_async("a"))
+        while await bucket.count() < 2:  # noqa: ASYNC110 - Redis tells nobody
+            await asyncio.sleep(0.01)
+        server.freeze()
+        await bucket.put(RateItem("a", bucket.now()))
+        waiter.cancel()
+        await asyncio.wait([waiter])
+        server.thaw()
+        while await bucket.count() > 1:
+            await limiter.try_acquire_async("a", blocking=False)
+            await asyncio.sleep(0.02)
+
+    asyncio.run(main())

@@ -1,3 +1,4 @@
+import itertools
 import types
 
 import pytest
@@ -29,7 +30,7 @@ def test_a_server_that_is_away_is_probed_by_one_caller_at_a_time_with_growing_pa
         else:
             assert outage.retry_ms() > 0
             clock.seconds += outage.retry_ms() / 1000
-    pauses = [later - earlier for earlier, later in zip(probes, probes[1:])]
+    pauses = [later - earlier for earlier, later in itertools.pairwise(probes)]
     assert pauses == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5, 5], abs=0.01)
 
 

@@ -108,7 +108,7 @@ class RedisSteps(AbstractBucket):
                 LOG_SCRIPT, self.bucket_key, header, steps, limit=limit, orphaned=orphaned
             )
         except BaseException as error:
-            self._doubts = (*doubts, *self._doubts, *([] if uid is None else [uid]))[-_MOST_DOUBTS:]
+            self._doubt(*doubts, *([] if uid is None else [uid]))
             if isinstance(error, Exception) and server.outage.covers(error):
                 server.outage.failed(error)
                 raise Down from error
@@ -117,6 +117,10 @@ class RedisSteps(AbstractBucket):
         if stamp is None:
             server.clock.learn(sent, answer[0])
         return [answer[0], *answer[-5:]]
+
+    def _doubt(self, *uids: str) -> None:
+        """Have the next call drop what may be stored under these ids."""
+        self._doubts = (*self._doubts, *uids)[-_MOST_DOUBTS:]
 
     def _claim(
         self, item: RateItem, patience_ms: int, pad: int, stamp: int | None
@@ -225,6 +229,7 @@ class RedisSteps(AbstractBucket):
         try:
             answer = yield from self._ask(self._stamp(item.timestamp), 0, *step, uid=claim.uid)
         except Down:
+            self._doubt(claim.uid)
             return False
         return answer[1] > 0
 
