@@ -11,6 +11,7 @@ from pyrate_limiter import (
     Limiter,
     Rate,
     RedisBucket,
+    RedisKeys,
     RedisStateStore,
     StateBucket,
 )
@@ -67,6 +68,8 @@ def at_all_moments(proxy, scenario):
             assert time.monotonic() < deadline
             await asyncio.sleep(0.02)
 
+    proxy.delay = DELAY
+
     async def main():
         await asyncio.gather(*(run(moment) for moment in MOMENTS))
 
@@ -107,6 +110,31 @@ def test_callers_cancelled_in_a_round_trip_owe_nothing_to_a_state(proxy, admin):
         return lambda: StateBucket([rate], store=RedisStateStore(admin, key)).count() == number
 
     at_all_moments(proxy, scenario)
+
+
+def test_callers_of_many_names_cancelled_in_a_round_trip_leave_no_key(proxy, admin):
+    async def scenario(client, moment):
+        prefix = f"{fresh_key()}:"
+        limiter = Limiter.per_key(Rate(5, 60_000), bucket=RedisKeys(client, prefix))
+        went = await cancelled_after(limiter, moment)
+        return lambda: sorted(admin.keys(f"{prefix}*")) == [prefix + name for name in went]
+
+    at_all_moments(proxy, scenario)
+
+
+def test_a_cancelled_task_over_a_sync_client_leaves_nothing(proxy, admin):
+    proxy.delay = DELAY
+    key = fresh_key()
+
+    async def main():
+        with sync_client(proxy.url) as client:
+            limiter = Limiter(RedisBucket([Rate(1000, 60_000)], client, key))
+            went = await cancelled_after(limiter, 0.05, size=4)
+            went += await cancelled_after(limiter, 0.05, size=4)
+            assert names_in(admin, key) == sorted(went)
+            assert len(went) == 4
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("policy", ["raise", "allow", "deny", "local"])
