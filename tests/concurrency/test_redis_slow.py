@@ -63,7 +63,7 @@ def at_all_moments(proxy, scenario):
     async def run(moment):
         client = await async_client(proxy.url)
         condition = await scenario(client, moment)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 5
         while client.connection_pool._in_use_connections or not condition():
             assert time.monotonic() < deadline
             await asyncio.sleep(0.02)
