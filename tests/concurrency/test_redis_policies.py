@@ -121,13 +121,15 @@ class Caller:
             self._client = redis.asyncio.Redis(retry=AsyncRetry(NoBackoff(), 0), **options)
         else:
             self._client = redis.Redis(retry=Retry(NoBackoff(), 0), **options)
-        self._limiter = Limiter(self._bucket(self._client, policy))
+        bucket = self._bucket(self._client, policy)
+        self._server = bucket.store._server if store == "state" else bucket._server
+        self._limiter = Limiter(bucket)
         self._admin = site.client
 
     def _bucket(self, client, policy):
         if policy == "local":
             policy = InMemoryBucket([Rate(2, 60_000)])
-        options = {"on_error": policy, "call_timeout": 0.15}
+        options = {"on_error": policy, "call_timeout": 1}
         if self._store == "state":
             return StateBucket([RATE], store=RedisStateStore(client, self._key, **options))
         return RedisBucket([RATE], client, self._key, **options)
@@ -136,6 +138,9 @@ class Caller:
         if self._is_async:
             return await self._limiter.try_acquire_async("a", blocking=False)
         return self._limiter.try_acquire("a", blocking=False)
+
+    def be_patient(self, seconds):
+        self._server.call_timeout = seconds
 
     async def is_back(self):
         try:
@@ -163,8 +168,10 @@ def through(site, what, callers, steps):
                 assert await caller.take()
             with outage(site, what):
                 for caller in callers:
+                    caller.be_patient(0.15)  # nothing that is awaited will come
                     await steps(caller, away=True)
             for caller in callers:
+                caller.be_patient(1)
                 await steps(caller, away=False)
         finally:
             for caller in callers:

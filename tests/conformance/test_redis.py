@@ -11,6 +11,7 @@ WIRES = [
     for decoded in (False, True)
     for protocol in (2, 3)
 ]
+OPPOSITES = (WIRES[0], WIRES[3])
 
 
 def wires(*wires):
@@ -55,6 +56,7 @@ class _Async(_Client):
 
 class _State(_Sync):
     units = False
+    _wire = wires(*OPPOSITES)
 
     def make_bucket(self, rates):
         return StateBucket(rates, store=RedisStateStore(self.client, fresh_key()))
@@ -62,6 +64,7 @@ class _State(_Sync):
 
 class _StateAsync(_Client):
     units = False
+    _wire = wires(*OPPOSITES)
 
     async def make_bucket(self, rates):
         client = await async_client(shared_url(self.server), **self.options)
@@ -69,7 +72,7 @@ class _StateAsync(_Client):
 
 
 class _Fake:
-    _wire = wires(WIRES[0], WIRES[3])
+    _wire = wires(*OPPOSITES)
 
     def connect(self):
         return fakeredis.FakeRedis(**self.options)
@@ -114,7 +117,7 @@ class TestAsyncFixedWindow(_Fixed, _Async):
 
 class _Valkey:
     server = "valkey"
-    _wire = wires(WIRES[0], WIRES[3])
+    _wire = wires(*OPPOSITES)
 
 
 class TestValkeySync(_Valkey, _Sync):
