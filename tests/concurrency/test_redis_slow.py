@@ -181,3 +181,36 @@ def test_waiters_behind_a_slow_server_keep_to_the_limit_in_order(proxy):
     asyncio.run(main())
     assert most_in_a_window(spans(records), 0.4)[0] <= 5
     assert sorted(records, key=lambda name: records[name]["due"]) == list(records)
+
+
+class Hung:
+    """A client whose server says nothing."""
+
+    hanging = 0
+
+    async def execute_command(self, *_):
+        raise NotImplementedError
+
+    async def evalsha(self, *_):
+        self.hanging += 1
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.hanging -= 1
+
+
+def test_of_calls_that_hang_no_more_than_a_few_are_kept(monkeypatch):
+    monkeypatch.setattr("pyrate_limiter.buckets.redis_calls._HUNG_SECONDS", 0)
+
+    async def main():
+        client = Hung()
+        limiter = Limiter(RedisBucket([Rate(9, 60_000)], client, "key"))
+        patient = asyncio.ensure_future(limiter.try_acquire_async("a"))
+        for _ in range(20):
+            with pytest.raises(redis.TimeoutError):
+                await limiter.try_acquire_async("a", timeout=0.01)
+        assert client.hanging <= 9
+        with pytest.raises(redis.TimeoutError):
+            await patient  # gave no limit, and would hang for ever
+
+    asyncio.run(main())

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _MOST_STEPS = 500  # in one call of a script: other clients of the server wait for its end
 _NUMBERS = 5  # of the reply to each step
 _IDLE_HELPERS = 32
-_HUNG_SECONDS = 1.0
+_HUNG_SECONDS = 1.0  # after so long, and a caller's time limit, a call holds up no others
 _MOST_HUNG = 8
 
 _idle: list[SimpleQueue[Any]] = []
@@ -183,7 +183,6 @@ class Lane:
         self._run_soon()
 
     def _send_soon(self, entry: _Entry) -> None:
-
         self._waiting.append(entry)
         self._run_soon()
 
