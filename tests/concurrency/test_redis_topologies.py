@@ -14,6 +14,7 @@ from redis.sentinel import Sentinel
 
 from pyrate_limiter import (
     FixedWindow,
+    InMemoryBucket,
     Limiter,
     Rate,
     RedisBucket,
@@ -143,6 +144,13 @@ def knows_all(client):
     return state["num-other-sentinels"] == 2 and state["num-slaves"] == 1
 
 
+async def answer(client):
+    try:
+        return await client.ping()
+    except redis.RedisError:
+        return False
+
+
 @pytest.mark.timeout(100)
 def test_a_failover_is_followed(sentinels):
     master, replica, addresses = sentinels
@@ -154,19 +162,26 @@ def test_a_failover_is_followed(sentinels):
     with redis.Redis(port=replica.port) as other:
         wait_until(lambda: other.zcard("key") == 3)
     allowing = RedisBucket([RATE], client, "key", on_error="allow", call_timeout=0.5)
-    master.stop()
-    assert Limiter(allowing).try_acquire("a", blocking=False)
-    wait_until(lambda: answers(client), 60)
-    # The units came along, and the script is loaded there anew.
-    bucket = RedisBucket([RATE], client, "key")
-    assert not Limiter(bucket).try_acquire("a", blocking=False)
-    assert Limiter(RedisBucket([RATE], client, "other")).try_acquire("a", blocking=False)
 
     async def main():
         sentinel = AsyncSentinel(addresses, socket_timeout=1)
         client = sentinel.master_for("main", socket_timeout=1)
-        bucket = await RedisBucket.init([RATE], client, "third")
-        limiter = Limiter(bucket)
+        raising = Limiter(await RedisBucket.init([RATE], client, "key", call_timeout=0.5))
+        local = InMemoryBucket([Rate(1, 60_000)])
+        going_on = Limiter(RedisBucket([RATE], client, "key", on_error=local, call_timeout=0.5))
+        assert not await going_on.try_acquire_async("a", blocking=False)
+        await asyncio.sleep(1)  # as long as that refusal is remembered
+        master.stop()
+        assert Limiter(allowing).try_acquire("a", blocking=False)
+        with pytest.raises(redis.RedisError):
+            await raising.try_acquire_async("a", blocking=False)
+        here = [await going_on.try_acquire_async("a", blocking=False) for _ in range(2)]
+        assert here == [True, False]
+        while not await answer(client):  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.1)
+        # The units came along, and the script is loaded there anew.
+        assert not await raising.try_acquire_async("a", blocking=False)
+        limiter = Limiter(await RedisBucket.init([RATE], client, "third"))
         found = [await limiter.try_acquire_async("a", blocking=False) for _ in range(4)]
         assert found == [True, True, True, False]
         await client.aclose()
@@ -174,6 +189,9 @@ def test_a_failover_is_followed(sentinels):
             await watcher.aclose()
 
     asyncio.run(main())
+    wait_until(lambda: answers(client), 60)
+    assert not Limiter(RedisBucket([RATE], client, "key")).try_acquire("a", blocking=False)
+    assert takes_three(Limiter(RedisBucket([RATE], client, "other")))
     client.close()
     for watcher in sentinel.sentinels:
         watcher.close()

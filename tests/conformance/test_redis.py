@@ -1,71 +1,146 @@
-import itertools
-import os
-
 import fakeredis
 import pytest
 import redis
 
 from pyrate_limiter import FixedWindow, RedisBucket, RedisStateStore, SlidingWindowLog, StateBucket
 from pyrate_limiter.testing import BucketConformance
-from tests.redis_servers import async_client, shared_url
+from tests.redis_servers import DEFAULT, async_client, fresh_key, shared_url
 
-_number = itertools.count()
+WIRES = [
+    {"decode_responses": decoded, "protocol": protocol}
+    for decoded in (False, True)
+    for protocol in (2, 3)
+]
+OPPOSITES = (WIRES[0], WIRES[3])
 
 
-def fresh_key():
-    return f"test:{os.getpid()}:{next(_number)}"
+def wires(*wires):
+    """The options of the clients that a class of tests is run with, one after the other."""
+
+    def fixture(self, request):
+        self.options = request.param
+
+    names = [
+        f"{'text' if wire['decode_responses'] else 'bytes'}-RESP{wire['protocol']}"
+        for wire in wires
+    ]
+    return pytest.fixture(autouse=True, params=wires, ids=names)(fixture)
 
 
-class _Sync(BucketConformance):
+class _Client(BucketConformance):
     claims = True
+    server = DEFAULT
     algorithm = SlidingWindowLog
-    options = {}  # noqa: RUF012 - read only
+    _wire = wires(*WIRES)
 
+
+class _Sync(_Client):
     @pytest.fixture(autouse=True)
-    def _client(self):
-        self.client = redis.Redis.from_url(shared_url(), **self.options)
+    def _connect(self, _wire):
+        self.client = self.connect()
         yield
         self.client.close()
+
+    def connect(self):
+        return redis.Redis.from_url(shared_url(self.server), **self.options)
 
     def make_bucket(self, rates):
         return RedisBucket.init(rates, self.client, fresh_key(), self.algorithm())
 
 
-class _Async(_Sync):
+class _Async(_Client):
     async def make_bucket(self, rates):
-        client = await async_client(shared_url(), **self.options)
+        client = await async_client(shared_url(self.server), **self.options)
         return await RedisBucket.init(rates, client, fresh_key(), self.algorithm())
+
+
+class _State(_Sync):
+    units = False
+    _wire = wires(*OPPOSITES)
+
+    def make_bucket(self, rates):
+        return StateBucket(rates, store=RedisStateStore(self.client, fresh_key()))
+
+
+class _StateAsync(_Client):
+    units = False
+    _wire = wires(*OPPOSITES)
+
+    async def make_bucket(self, rates):
+        client = await async_client(shared_url(self.server), **self.options)
+        return StateBucket(rates, store=RedisStateStore(client, fresh_key()))
+
+
+class _Fake:
+    _wire = wires(*OPPOSITES)
+
+    def connect(self):
+        return fakeredis.FakeRedis(**self.options)
 
 
 class TestSync(_Sync):
     pass
 
 
-class TestSyncDecodedRESP2(_Sync):
-    options = {"decode_responses": True, "protocol": 2}  # noqa: RUF012
+class TestAsync(_Async):
+    pass
 
 
-class TestSyncRESP3FixedWindow(_Sync):
-    options = {"protocol": 3}  # noqa: RUF012
+class TestState(_State):
+    pass
+
+
+class TestStateAsync(_StateAsync):
+    pass
+
+
+class TestFake(_Fake, _Sync):
+    pass
+
+
+class TestStateFake(_Fake, _State):
+    pass
+
+
+class _Fixed:
     algorithm = FixedWindow
+    _wire = wires(WIRES[0])
 
 
-class TestAsyncRESP2(_Async):
-    options = {"protocol": 2}  # noqa: RUF012
+class TestSyncFixedWindow(_Fixed, _Sync):
+    pass
 
 
-class TestAsyncDecodedRESP3(_Async):
-    options = {"decode_responses": True, "protocol": 3}  # noqa: RUF012
+class TestAsyncFixedWindow(_Fixed, _Async):
+    pass
 
 
-class TestAsyncFixedWindow(_Async):
-    algorithm = FixedWindow
+class _Valkey:
+    server = "valkey"
+    _wire = wires(*OPPOSITES)
+
+
+class TestValkeySync(_Valkey, _Sync):
+    pass
+
+
+class TestValkeyAsync(_Valkey, _Async):
+    pass
+
+
+class TestValkeyState(_Valkey, _State):
+    pass
+
+
+class TestValkeyStateAsync(_Valkey, _StateAsync):
+    pass
 
 
 class _ServerTime:
     """Without the tests that stamp their items by hand, to the millisecond."""
 
     manual_clock = False
+    _wire = wires(WIRES[0])
     test_check_stores_nothing_and_says_the_same = None
     test_claims_are_served_in_the_order_of_arrival = None
     test_a_waiter_whose_claim_is_gone_claims_anew = None
@@ -85,43 +160,5 @@ class TestServerTimeAsync(_ServerTime, _Async):
     pass
 
 
-class TestFake(_Sync):
-    @pytest.fixture(autouse=True)
-    def _client(self):
-        self.client = fakeredis.FakeRedis()
-        yield
-        self.client.close()
-
-
-class _State(_Sync):
-    units = False
-
-    def make_bucket(self, rates):
-        return StateBucket(rates, store=RedisStateStore(self.client, fresh_key()))
-
-
-class TestState(_State):
-    pass
-
-
-class TestStateDecodedRESP2(_State):
-    options = {"decode_responses": True, "protocol": 2}  # noqa: RUF012
-
-
-class TestStateAsync(_Async):
-    units = False
-
-    async def make_bucket(self, rates):
-        client = await async_client(shared_url(), **self.options)
-        return StateBucket(rates, store=RedisStateStore(client, fresh_key()))
-
-
 class TestStateServerTime(_ServerTime, _State):
     pass
-
-
-class TestStateFake(TestFake):
-    units = False
-
-    def make_bucket(self, rates):
-        return StateBucket(rates, store=RedisStateStore(self.client, fresh_key()))

@@ -17,6 +17,7 @@ from pyrate_limiter import (
 )
 from pyrate_limiter.buckets.redis_bucket import LuaScript
 from pyrate_limiter.errors import AlgorithmMismatch, MissingDriver, NoRedisImplementation, WrongType
+from pyrate_limiter.testing import ManualClock
 from tests.redis_servers import shared_url, sync_client
 
 RATE = Rate(2, 60_000)
@@ -211,3 +212,13 @@ def test_a_heavy_item_is_one_call(client):
     assert bucket.count() == 5000
     assert bucket.release(item)
     assert bucket.count() == 0
+
+
+def test_a_claim_released_on_a_clock_of_the_callers_own_gives_back_itself_alone(client):
+    store = RedisStateStore(client, "unit")
+    bucket = StateBucket([RATE], store=store, clock=ManualClock(10**12))
+    item = RateItem("a", bucket.now())
+    assert bucket.claim(item).allowed
+    assert bucket.put(RateItem("a", bucket.now()))
+    assert bucket.release(item)
+    assert [bucket.put(RateItem("a", bucket.now())) for _ in range(2)] == [True, False]

@@ -112,7 +112,9 @@ class Leaker:
 async def _leak_all(buckets: list[AbstractBucket]) -> None:
     for bucket in buckets:
         try:
-            await bucket.leak()  # type: ignore[misc] # these are the async ones
+            leaked = bucket.leak()
+            if is_awaitable(leaked):  # a bucket that has nothing to leak says so at once
+                await leaked  # type: ignore[misc] # it is awaitable
         except Exception as error:  # noqa: BLE001 - a user's bucket may raise anything
             _report(bucket, error)
 

@@ -33,17 +33,6 @@ local stored = call('HMGET', key, unpack(fields))
 local tats, at = {}, tonumber(stored[rates + 1] or nil)
 for i = 1, rates do tats[i] = tonumber(stored[i] or nil) or 0 end
 
-if at and at > now then
-  local behind = at - now
-  local shortest = math.huge -- ms that a full bucket needs to drain under the tightest rate
-  for i = 1, rates do shortest = math.min(shortest, emission[i] * burst[i] / 1000) end
-  if stamp and behind <= shortest then
-    now = at -- of two callers that stamp by themselves the older stamp came second
-  else -- the clock has stepped back, and takes what is owed with it
-    for i = 1, rates do tats[i] = math.max(0, tats[i] - behind * 1000) end
-  end
-end
-
 local function save(after)
   local values, owed = {'at', text(now)}, 0
   for i = 1, rates do
@@ -52,6 +41,20 @@ local function save(after)
   end
   call('HSET', key, unpack(values))
   call('PEXPIRE', key, text(math.max(life, math.ceil(owed / 1000)))) -- claims may last longer
+end
+
+if kind == 'release' then
+  now = at or now -- no matter when: whoever releases may not know the clock that was stamped by
+elseif at and at > now then
+  local behind = at - now
+  local shortest = math.huge -- ms that a full bucket needs to drain under the tightest rate
+  for i = 1, rates do shortest = math.min(shortest, emission[i] * burst[i] / 1000) end
+  if stamp and behind <= shortest then
+    now = at -- of two callers that stamp by themselves the older stamp came second
+  else -- the clock has stepped back, and takes what is owed with it
+    for i = 1, rates do tats[i] = math.max(0, tats[i] - behind * 1000) end
+    save(tats) -- also where this step is refused: the next one must find time passing
+  end
 end
 
 if kind == 'settle' then

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
 from contextlib import suppress
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 _MOST_STEPS = 500  # in one call of a script: other clients of the server wait for its end
 _NUMBERS = 5  # of the reply to each step
 _IDLE_HELPERS = 32
+_HUNG_SECONDS = 1.0  # after so long, and a caller's time limit, a call holds up no others
+_MOST_HUNG = 8
 
 _idle: list[SimpleQueue[Any]] = []
 
@@ -128,13 +131,17 @@ class Lane:
 
     While one is under way, those who come gather for the next; so the steps reach the server in
     the order in which their callers came. It is a task of its own that talks to the server: a
-    caller that is cancelled does not disturb the connection.
+    caller that is cancelled does not disturb the connection. A call that hangs, because its host
+    has vanished without a word, is left to itself: the next ones take another connection.
     """
 
     def __init__(self, server: Server) -> None:
         self._server = server
         self._waiting: list[_Entry] = []
         self._runner: asyncio.Task[None] | None = None
+        self._sent: list[_Entry] = []  # what the runner waits for
+        self._since = 0.0
+        self._hung: list[tuple[asyncio.Task[None], list[_Entry]]] = []
 
     async def ask(self, request: Request) -> Any:
         """The answer to a request."""
@@ -159,28 +166,54 @@ class Lane:
     def _expire(self, future: asyncio.Future[Any], limit: float) -> None:
         if not future.done():
             future.set_exception(self._server.too_slow(limit))
+        if self._runner is not None and time.monotonic() - self._since >= _HUNG_SECONDS:
+            self._leave(self._runner)
+
+    def _leave(self, runner: asyncio.Task[None]) -> None:
+        """Let the call under way go on without holding up the next ones."""
+        self._hung.append((runner, self._sent))
+        self._runner = None
+        if len(self._hung) > _MOST_HUNG:  # each holds a connection
+            oldest, batch = self._hung.pop(0)
+            for entry in batch:  # those who gave no time limit
+                if entry.future is not None and not entry.future.done():
+                    error = "Redis does not answer; the connection was given up"
+                    entry.future.set_exception(self._server.errors.TimeoutError(error))
+            oldest.cancel()
+        self._run_soon()
 
     def _send_soon(self, entry: _Entry) -> None:
+        self._waiting.append(entry)
+        self._run_soon()
+
+    def _run_soon(self) -> None:
         import asyncio
 
-        self._waiting.append(entry)
-        if self._runner is None:
+        if self._runner is None and self._waiting:
             self._runner = asyncio.ensure_future(self._run())
+            self._since = time.monotonic()
 
     async def _run(self) -> None:
-        batch: list[_Entry] = []
+        import asyncio
+
+        this, sent = asyncio.current_task(), self._waiting
         try:
-            while self._waiting:
+            while self._waiting and self._runner is this:
                 batch, self._waiting = self._waiting[:_MOST_STEPS], self._waiting[_MOST_STEPS:]
-                await self._send([e for e in batch if e.future is None or not e.future.done()])
+                sent = [e for e in batch if e.future is None or not e.future.done()]
+                self._sent, self._since = sent, time.monotonic()
+                await self._send(sent)
         except BaseException:
-            for entry in (*batch, *self._waiting):
+            if self._runner is this:
+                sent, self._waiting = sent + self._waiting, []
+            for entry in sent:
                 if entry.future is not None:
                     entry.future.cancel()
-            self._waiting = []
             raise
         finally:
-            self._runner = None
+            if self._runner is this:
+                self._runner = None
+            self._hung = [hung for hung in self._hung if hung[0] is not this]
 
     async def _send(self, batch: list[_Entry]) -> None:
         import asyncio

@@ -8,7 +8,8 @@ from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.buckets.outage import Outage
 from pyrate_limiter.errors import WrongType
 
-# How the errors begin that Redis gives while it cannot store anything, in scripts too.
+# How the errors begin that Redis gives while it cannot store anything. Up to Redis 6 one that a
+# script met stands in the midst of another; later ones the driver knows, and cuts this off.
 _UNABLE = (
     "OOM ",
     "READONLY ",
@@ -53,7 +54,6 @@ class RedisOutage(Outage):
             return False
         errors = self._errors
         if isinstance(error, errors.ResponseError):
-            return isinstance(error, (errors.ClusterDownError, errors.ReadOnlyError)) or any(
-                word in f"{error} " for word in _UNABLE
-            )
+            known = (errors.ClusterDownError, errors.ReadOnlyError, errors.OutOfMemoryError)
+            return isinstance(error, known) or any(word in f"{error} " for word in _UNABLE)
         return isinstance(error, (errors.RedisError, OSError))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
+LAST_MS = 200  # also one whose time is up waits so long to learn what became of its claim
 _NS = 1_000_000  # nanoseconds in a millisecond
 
 

@@ -11,7 +11,7 @@ from pyrate_limiter.abstracts.algorithm import ADMITTED, GCRA, Decision, StateAl
 from pyrate_limiter.abstracts.rate import Rate
 from pyrate_limiter.abstracts.store import StateStore
 from pyrate_limiter.buckets.redis_outage import Down
-from pyrate_limiter.buckets.redis_server import Command, Request, Script, Server
+from pyrate_limiter.buckets.redis_server import LAST_MS, Command, Request, Script, Server
 from pyrate_limiter.clocks import WallClock
 from pyrate_limiter.errors import NoRedisImplementation, WrongType
 
@@ -313,7 +313,8 @@ class RedisStateStore(StateStore):
         header = self._header(algorithm, rates, now, note.weight)
         script = _script_of(algorithm)
         with suppress(Down):
-            yield from self._ask(script, header, "settle", 0, 0, patience_ms=max(patience_ms, 50))
+            patience_ms = max(patience_ms, LAST_MS)
+            yield from self._ask(script, header, "settle", 0, 0, patience_ms=patience_ms)
         return ADMITTED
 
     def _release(

@@ -11,7 +11,7 @@ from pyrate_limiter.abstracts.awaiting import discard, is_awaitable
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.buckets.redis_outage import Down
-from pyrate_limiter.buckets.redis_server import Request, Script, Server
+from pyrate_limiter.buckets.redis_server import LAST_MS, Request, Script, Server
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -22,7 +22,6 @@ LOG_SCRIPT = Script.read("buckets", "redis_log.lua")
 PATIENT_MS = 1 << 52  # the largest that Lua counts exactly, and for ever
 
 _MOST_DOUBTS = 1000
-_LAST_MS = 50
 
 
 class Claim:
@@ -109,7 +108,7 @@ class RedisSteps(AbstractBucket):
                 LOG_SCRIPT, self.bucket_key, header, steps, limit=limit, orphaned=orphaned
             )
         except BaseException as error:
-            self._doubts = (*doubts, *self._doubts, *([] if uid is None else [uid]))[-_MOST_DOUBTS:]
+            self._doubt(*doubts, *([] if uid is None else [uid]))
             if isinstance(error, Exception) and server.outage.covers(error):
                 server.outage.failed(error)
                 raise Down from error
@@ -118,6 +117,10 @@ class RedisSteps(AbstractBucket):
         if stamp is None:
             server.clock.learn(sent, answer[0])
         return [answer[0], *answer[-5:]]
+
+    def _doubt(self, *uids: str) -> None:
+        """Have the next call drop what may be stored under these ids."""
+        self._doubts = (*self._doubts, *uids)[-_MOST_DOUBTS:]
 
     def _claim(
         self, item: RateItem, patience_ms: int, pad: int, stamp: int | None
@@ -193,8 +196,7 @@ class RedisSteps(AbstractBucket):
         patience = min(patience_ms, PATIENT_MS)
         step = (f"settle {claim.weight} {patience} {wait}", claim.name, claim.uid)
         try:
-            # Also one whose time is up waits a moment for the answer.
-            limit = max(patience_ms, _LAST_MS)
+            limit = max(patience_ms, LAST_MS)
             answer = yield from self._ask(self._stamp(now), limit, *step, uid=claim.uid)
         except Down:
             return ADMITTED
@@ -227,6 +229,7 @@ class RedisSteps(AbstractBucket):
         try:
             answer = yield from self._ask(self._stamp(item.timestamp), 0, *step, uid=claim.uid)
         except Down:
+            self._doubt(claim.uid)
             return False
         return answer[1] > 0
 
