@@ -75,15 +75,30 @@ class Terms:
 
 
 class Acquisition:
-    """What all acquisitions of one limiter share."""
+    """What all acquisitions of one limiter share.
 
-    __slots__ = ("_gates", "_lock", "_reserve_ahead", "factory")
+    Args:
+        factory: finds the bucket of an item.
+        lock: held while a user's own bucket is asked.
+        reserve_ahead: see `Limiter`.
+        only: the bucket of all items, if there is just one.
+    """
 
-    def __init__(self, factory: BucketFactory, lock: Any, *, reserve_ahead: bool) -> None:
+    __slots__ = ("_gates", "_lock", "_only", "_reserve_ahead", "factory")
+
+    def __init__(
+        self,
+        factory: BucketFactory,
+        lock: Any,
+        *,
+        reserve_ahead: bool,
+        only: AbstractBucket | None = None,
+    ) -> None:
         self.factory = factory
         self._lock = lock
         self._gates = Gates()
         self._reserve_ahead = reserve_ahead
+        self._only = only if only is not None and keeps_claims(only) else None
 
     def acquire(self, name: str, weight: int, terms: Terms) -> Program[Decision]:
         """Find the item's bucket, and admit it there."""
@@ -93,6 +108,45 @@ class Acquisition:
                 return (yield from self.at_bucket(bucket, item, terms))
             except BucketRetired:  # dropped by its factory after we got it
                 continue
+
+    def start(self, name: str, weight: int, terms: Terms) -> Decision | Program[Decision]:
+        """`acquire`, whose first claim is made at once where its bucket is called in this thread.
+
+        Most calls end with that one, and are spared the program.
+        """
+        bucket = self._only
+        now = bucket.stamp() if bucket is not None and bucket.blocks else None
+        if bucket is None or not isinstance(now, int):
+            discard(now)
+            return self.acquire(name, weight, terms)
+        item, ticket = RateItem(name, now, weight), next(tickets)
+        patience = terms.patience_ms() if self._reserve_ahead else 0
+        decision: Any = bucket.claim(item, patience, terms.buffer_ms)
+        return self._started(bucket, item, decision, ticket, terms)
+
+    async def start_async(
+        self, name: str, weight: int, terms: Terms
+    ) -> Decision | Program[Decision]:
+        """`start` where the claim is awaited."""
+        bucket = self._only
+        now = bucket.stamp() if bucket is not None and bucket.is_async else None
+        if bucket is None or not isinstance(now, int):
+            discard(now)
+            return self.acquire(name, weight, terms)
+        item, ticket = RateItem(name, now, weight), next(tickets)
+        patience = terms.patience_ms() if self._reserve_ahead else 0
+        verdict: Any = bucket.claim(item, patience, terms.buffer_ms)
+        decision = await verdict if is_awaitable(verdict) else verdict
+        return self._started(bucket, item, decision, ticket, terms)
+
+    def _started(
+        self, bucket: AbstractBucket, item: RateItem, first: Decision, ticket: int, terms: Terms
+    ) -> Decision | Program[Decision]:
+        if first.wait_ms:
+            return self._wait(bucket, item, first, ticket, terms)
+        if first.failing_rate is None or not terms.blocking:
+            return first
+        return self.at_bucket(bucket, item, terms, first)
 
     def check(self, name: str, weight: int) -> Program[Decision]:
         """What the item's bucket would say, without taking anything."""
@@ -113,11 +167,22 @@ class Acquisition:
             raise InvalidBucket(bucket, where)
         return item, bucket
 
-    def at_bucket(self, bucket: AbstractBucket, item: RateItem, terms: Terms) -> Program[Decision]:
-        """Admit the item in its bucket, waiting as long as the terms allow."""
+    def at_bucket(
+        self,
+        bucket: AbstractBucket,
+        item: RateItem,
+        terms: Terms,
+        refused: Decision | None = None,
+    ) -> Program[Decision]:
+        """Admit the item in its bucket, waiting as long as the terms allow.
+
+        ``refused`` is what the bucket has already said.
+        """
         native = keeps_claims(bucket)
         while True:
-            if native:
+            if refused is not None:
+                decision, refused = refused, None
+            elif native:
                 decision = yield from self._claim(bucket, item, terms)
             else:
                 decision = yield from self._attempt(bucket, item, terms)
