@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 _EXTRAS = {"sqlite": "filelock", "postgres": "postgres", "redis": "redis"}
 
 POSTGRES_DSN = "PYRATE_TEST_POSTGRES_DSN"
+REDIS_URL = "PYRATE_TEST_REDIS_URL"
 
 
 def extras(rows: Iterable[Row]) -> str:
@@ -25,9 +26,16 @@ def extras(rows: Iterable[Row]) -> str:
 @contextmanager
 def running(rows: Iterable[Row]) -> Iterator[None]:
     """Have the servers that the rows need."""
-    if not _needs_postgres(rows) or os.environ.get(POSTGRES_DSN):
+    kinds = {row.name.partition("-")[0] for row in rows}
+    with ExitStack() as servers:
+        for kind, (variable, start) in _SERVERS.items():
+            if kind in kinds and not os.environ.get(variable):
+                servers.enter_context(start())
         yield
-        return
+
+
+@contextmanager
+def _postgres() -> Iterator[None]:
     from tests.postgres_server import PostgresServer
 
     server = PostgresServer(fsync="on")
@@ -39,5 +47,17 @@ def running(rows: Iterable[Row]) -> Iterator[None]:
         server.close()
 
 
-def _needs_postgres(rows: Iterable[Row]) -> bool:
-    return any(row.name.startswith("postgres") for row in rows)
+@contextmanager
+def _redis() -> Iterator[None]:
+    from tests.redis_servers import RedisServer
+
+    server = RedisServer()
+    os.environ[REDIS_URL] = f"redis://127.0.0.1:{server.port}"
+    try:
+        yield
+    finally:
+        del os.environ[REDIS_URL]
+        server.close()
+
+
+_SERVERS = {"postgres": (POSTGRES_DSN, _postgres), "redis": (REDIS_URL, _redis)}

@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.library import HOUR_MS, Library, median
+from benchmarks.library import HOUR_MS, Library, wall_per_call
 from benchmarks.registry import Answer, Target, expect, row
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 PROCESSES, EACH = 4, 400
 
@@ -30,18 +30,6 @@ def _bucket(lib: Library, path: str, limit: int, **options: Any) -> Any:
     return lib.api.SQLiteBucket.init_from_file(rates, db_path=path, **options)
 
 
-def _wall_per_call(call: Callable[[], object], calls: int, chunks: int = 9) -> float:
-    """Microseconds that one call takes, the disk included: the median of several chunks."""
-    found = []
-    each = max(1, calls // chunks)
-    for _ in range(chunks):
-        start = time.perf_counter()
-        for _ in range(each):
-            call()
-        found.append((time.perf_counter() - start) / each * 1e6)
-    return median(found)
-
-
 def _admitted(
     lib: Library, live: int = 0, calls: int = 900, how: Any = None, **options: Any
 ) -> Answer:
@@ -51,7 +39,7 @@ def _admitted(
         if live:
             bucket.put(lib.api.RateItem("k", bucket.now(), live))
         limiter = lib.api.Limiter(bucket)
-        value = _wall_per_call(lambda: limiter.try_acquire("k", **how), calls)
+        value = wall_per_call(lambda: limiter.try_acquire("k", **how), calls)
         expect(bucket.count() == live + calls // 9 * 9, "refused with room to spare")
         limiter.close()
     return Answer(value)
@@ -62,7 +50,7 @@ def _denied(lib: Library, live: int, calls: int) -> Answer:
         bucket = _bucket(lib, path, live)
         bucket.put(lib.api.RateItem("k", bucket.now(), live))
         limiter = lib.api.Limiter(bucket)
-        value = _wall_per_call(lambda: limiter.try_acquire("k", blocking=False), calls)
+        value = wall_per_call(lambda: limiter.try_acquire("k", blocking=False), calls)
         over = bucket.count() - live
         limiter.close()
     return Answer(value, over=over)
@@ -82,7 +70,7 @@ def _floor() -> Answer:
             run("INSERT INTO log VALUES (?, ?)", ("k", time.time_ns() // 1_000_000))
             run("COMMIT")
 
-        value = _wall_per_call(take, 3000)
+        value = wall_per_call(take, 3000)
         conn.close()
     return Answer(value)
 

@@ -6,28 +6,14 @@ import multiprocessing
 import time
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.library import HOUR_MS, median
+from benchmarks.library import HOUR_MS, wall_per_call
 from benchmarks.registry import Answer, Target, expect, row
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from benchmarks.library import Library
 
 STORED = 10_000
 PROCESSES = 4
-
-
-def _wall_per_call(call: Callable[[], object], calls: int, chunks: int = 9) -> float:
-    """Microseconds: the median of several chunks. A manager works in another process."""
-    found = []
-    each = max(1, calls // chunks)
-    for _ in range(chunks):
-        start = time.perf_counter()
-        for _ in range(each):
-            call()
-        found.append((time.perf_counter() - start) / each * 1e6)
-    return median(found)
 
 
 def _on(lib: Library, bucket: Any) -> Any:
@@ -47,7 +33,7 @@ def _admitted(lib: Library, stored: int) -> Answer:
     bucket = _bucket(lib, 10**6, stored)
     limiter = _on(lib, bucket)
     answers: list[bool] = []
-    value = _wall_per_call(lambda: answers.append(limiter.try_acquire("k")), 900)
+    value = wall_per_call(lambda: answers.append(limiter.try_acquire("k")), 900)
     expect(all(answers), "refused with room to spare")
     expect(bucket.count() == len(answers) + stored, "units missing")
     return Answer(value)
@@ -60,7 +46,7 @@ def _denied(lib: Library, stored: int) -> Answer:
     def call() -> None:
         answers.append(limiter.try_acquire("k", blocking=False))
 
-    value = _wall_per_call(call, 450)
+    value = wall_per_call(call, 450)
     return Answer(value, over=sum(answers))
 
 
@@ -71,7 +57,7 @@ def _floor() -> Answer:
         with lock:
             shared[0] += 1
 
-    return Answer(_wall_per_call(call, 9000))
+    return Answer(wall_per_call(call, 9000))
 
 
 @row("multiprocess-admitted", "multiprocess bucket, admitted", "us", Target(times=10), _floor)

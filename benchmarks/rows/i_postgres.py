@@ -7,13 +7,11 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.library import HOUR_MS, median
+from benchmarks.library import HOUR_MS, wall_per_call
 from benchmarks.registry import Answer, Target, expect, row
 from benchmarks.servers import POSTGRES_DSN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from benchmarks.library import Library
 
 LIVE = 100_000
@@ -32,16 +30,6 @@ def _bucket(lib: Library, pool: Any, limit: int, interval_ms: int = HOUR_MS) -> 
     return lib.api.PostgresBucket(pool, table, [lib.api.Rate(limit, interval_ms)])
 
 
-def _wall_per_call(call: Callable[[], object], calls: int, chunks: int = 10) -> float:
-    found = []
-    for _ in range(chunks):
-        start = time.perf_counter()
-        for _ in range(calls // chunks):
-            call()
-        found.append((time.perf_counter() - start) / (calls // chunks) * 1e6)
-    return median(found)
-
-
 def _measure(lib: Library, live: int, calls: int, *, admitted: bool) -> Answer:
     with _pool() as pool:
         stored = live or 10
@@ -52,7 +40,7 @@ def _measure(lib: Library, live: int, calls: int, *, admitted: bool) -> Answer:
         limiter = lib.api.Limiter(bucket)
         before = bucket.count()
         answers: list[Any] = []
-        value = _wall_per_call(
+        value = wall_per_call(
             lambda: answers.append(limiter.try_acquire("k", blocking=False)), calls
         )
         expect(answers == [admitted] * len(answers), "wrong answers")
@@ -74,7 +62,7 @@ def _floor() -> Answer:
             f"INSERT INTO {name} VALUES (clock_timestamp()); RETURN 1; END$$"
         )
         return Answer(
-            _wall_per_call(lambda: connection.execute(f"SELECT {name}()").fetchone(), 1000)
+            wall_per_call(lambda: connection.execute(f"SELECT {name}()").fetchone(), 1000)
         )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pyrate_limiter._engine.acquisition import Acquisition, Terms
 from pyrate_limiter._engine.locks import LockLike, combined_lock
 from pyrate_limiter._engine.steps import abandon, run_async, run_blocking
+from pyrate_limiter.abstracts.algorithm import Decision
 from pyrate_limiter.abstracts.awaiting import is_awaitable
 from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
 from pyrate_limiter.abstracts.checks import check_weight
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from typing_extensions import ParamSpec, Self
 
     from pyrate_limiter._engine.steps import Program
-    from pyrate_limiter.abstracts.algorithm import Decision
     from pyrate_limiter.keyed import KeyedStore
 
     P = ParamSpec("P")
@@ -99,7 +99,10 @@ class Limiter:
     def _make_ready(self) -> None:
         self.lock: Any = threading.RLock()
         factory = self.bucket_factory
-        self._acquisition = Acquisition(factory, self.lock, reserve_ahead=self.reserve_ahead)
+        only = factory.bucket if type(factory) is SingleBucketFactory else None
+        self._acquisition = Acquisition(
+            factory, self.lock, reserve_ahead=self.reserve_ahead, only=only
+        )
         self._take = _straight_path(factory) or _no_straight_path
 
     @classmethod
@@ -157,7 +160,10 @@ class Limiter:
         taken = self._take(name, weight)
         if taken is not None and (taken or not blocking):
             return taken
-        return run_blocking(self._try(name, weight, self._terms(blocking, timeout)), _sleep)
+        started = self._acquisition.start(name, weight, self._terms(blocking, timeout))
+        if isinstance(started, Decision):
+            return started.failing_rate is None
+        return run_blocking(_verdict(started), _sleep)
 
     async def try_acquire_async(
         self, name: str = "pyrate", weight: int = 1, blocking: bool = True, timeout: float = -1
@@ -175,7 +181,12 @@ class Limiter:
         taken = self._take(name, weight)
         if taken is not None and (taken or not blocking):
             return taken
-        return await self._run(self._try(name, weight, self._terms(blocking, timeout)))
+        self._bind()
+        terms = self._terms(blocking, timeout)
+        started = await self._acquisition.start_async(name, weight, terms)
+        if isinstance(started, Decision):
+            return started.failing_rate is None
+        return await run_async(_verdict(started))
 
     def acquire(
         self, name: str = "pyrate", weight: int = 1, blocking: bool = True, timeout: float = -1
@@ -321,9 +332,6 @@ class Limiter:
         buffer_ms = None if isinstance(self.buffer_ms, _AdaptiveBuffer) else self.buffer_ms
         return Terms(blocking=blocking, seconds=timeout, buffer_ms=buffer_ms, known=known)
 
-    def _try(self, name: str, weight: int, terms: Terms) -> Program[bool]:
-        return _verdict(self._acquisition.acquire(name, weight, terms))
-
     def _acquire(self, name: str, weight: int, blocking: bool, timeout: float) -> Program[Decision]:
         check_weight(weight)
         if timeout != -1:
@@ -342,10 +350,14 @@ class Limiter:
         return outcome  # type: ignore[no-any-return]
 
     def _run(self, program: Program[R]) -> Awaitable[R]:
+        self._bind()
+        return run_async(program)
+
+    def _bind(self) -> None:
+        """Let async buckets be swept by the running event loop."""
         leaker = getattr(self.bucket_factory, "_leaker", None)
         if leaker is not None and leaker.async_buckets:
             leaker.bind()
-        return run_async(program)
 
 
 class _Admission:

@@ -167,6 +167,39 @@ def test_a_state_store_goes_on_without_the_server(server, client):
     assert not limiter.try_acquire("a", blocking=False)
 
 
+def test_a_state_store_hands_over_to_a_local_bucket_meanwhile(server, client):
+    store = RedisStateStore(client, "state", on_error=InMemoryBucket)
+    limiter = Limiter(StateBucket([Rate(2, 200)], store=store), buffer_ms=0)
+    assert limiter.try_acquire("a", 2, blocking=False)
+    server.stop()
+    assert limiter.try_acquire("a", 2, blocking=False)
+    assert not limiter.try_acquire("a", blocking=False)
+    start = time.monotonic()
+    assert limiter.try_acquire("a")  # waits in the local bucket
+    assert 0.05 < time.monotonic() - start < 2
+    server.start()
+    wait_until(lambda: limiter.try_acquire("a", timeout=0.5) and client.exists("state"))
+
+
+def test_an_async_state_store_hands_over_to_a_local_bucket_meanwhile(server):
+    async def main():
+        store = RedisStateStore(await async_client(url(server)), "state", on_error=InMemoryBucket)
+        limiter = Limiter(StateBucket([Rate(2, 60_000)], store=store))
+        server.stop()
+        waiter = asyncio.ensure_future(limiter.try_acquire_async("a", 3))
+        answers = [await limiter.try_acquire_async("a", blocking=False) for _ in range(3)]
+        assert answers == [True, True, False]
+        assert await waiter is False
+        heavy = asyncio.ensure_future(limiter.try_acquire_async("a"))
+        await asyncio.sleep(0.05)
+        heavy.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await heavy
+        assert store._fallback.count() == 2  # its claim went back
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("server", KINDS, indirect=True)  # they word it differently
 def test_out_of_memory_is_an_outage_and_leaves_the_bucket_as_it_was(client):
     limiter = Limiter(make(client))

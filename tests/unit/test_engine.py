@@ -246,7 +246,7 @@ def test_a_program_that_is_closed_while_it_waits_gives_its_claim_back(world):
     bucket = world.on(InMemoryBucket(one()))
     limiter = Limiter(bucket)
     limiter.try_acquire()
-    program = limiter._try("x", 1, limiter._terms(blocking=True, timeout=-1))
+    program = limiter._acquire("x", 1, blocking=True, timeout=-1)
     step = program.send(None)
     while not isinstance(step, Pause):
         step = program.send(step)

@@ -81,15 +81,30 @@ class Terms:
 
 
 class Acquisition:
-    """What all acquisitions of one limiter share."""
+    """What all acquisitions of one limiter share.
 
-    __slots__ = ("_gates", "_lock", "_reserve_ahead", "factory")
+    Args:
+        factory: finds the bucket of an item.
+        lock: held while a user's own bucket is asked.
+        reserve_ahead: see `Limiter`.
+        only: the bucket of all items, if there is just one.
+    """
 
-    def __init__(self, factory: BucketFactory, lock: Any, *, reserve_ahead: bool) -> None:
+    __slots__ = ("_gates", "_lock", "_only", "_reserve_ahead", "factory")
+
+    def __init__(
+        self,
+        factory: BucketFactory,
+        lock: Any,
+        *,
+        reserve_ahead: bool,
+        only: AbstractBucket | None = None,
+    ) -> None:
         self.factory = factory
         self._lock = lock
         self._gates = Gates()
         self._reserve_ahead = reserve_ahead
+        self._only = only if only is not None and keeps_claims(only) else None
 
     def acquire(self, name: str, weight: int, terms: Terms) -> Program[Decision]:
         """Find the item's bucket, and admit it there."""
@@ -99,6 +114,40 @@ class Acquisition:
                 return (yield from self.at_bucket(bucket, item, terms))
             except BucketRetired:  # dropped by its factory after we got it
                 continue
+
+    def start(self, name: str, weight: int, terms: Terms) -> Decision | Program[Decision]:
+        """`acquire`, whose first claim is made at once where its bucket is called in this thread.
+
+        Most calls end with that one, and are spared the program.
+        """
+        bucket = self._only
+        item = _stamped(bucket, name, weight) if bucket is not None and bucket.blocks else None
+        if bucket is None or item is None:
+            return self.acquire(name, weight, terms)
+        ticket = next(tickets)
+        return self._started(bucket, item, self._ask(bucket, item, terms), ticket, terms)
+
+    async def start_async(
+        self, name: str, weight: int, terms: Terms
+    ) -> Decision | Program[Decision]:
+        """`start` where the claim is awaited."""
+        bucket = self._only
+        item = _stamped(bucket, name, weight) if bucket is not None and bucket.is_async else None
+        if bucket is None or item is None:
+            return self.acquire(name, weight, terms)
+        ticket = next(tickets)
+        verdict = self._ask(bucket, item, terms)
+        decision = await verdict if is_awaitable(verdict) else verdict
+        return self._started(bucket, item, decision, ticket, terms)
+
+    def _started(
+        self, bucket: AbstractBucket, item: RateItem, first: Decision, ticket: int, terms: Terms
+    ) -> Decision | Program[Decision]:
+        if first.wait_ms:
+            return self._wait(bucket, item, first, ticket, terms)
+        if first.failing_rate is None or not terms.blocking:
+            return first
+        return self.at_bucket(bucket, item, terms, first)
 
     def check(self, name: str, weight: int) -> Program[Decision]:
         """What the item's bucket would say, without taking anything."""
@@ -119,11 +168,22 @@ class Acquisition:
             raise InvalidBucket(bucket, where)
         return item, bucket
 
-    def at_bucket(self, bucket: AbstractBucket, item: RateItem, terms: Terms) -> Program[Decision]:
-        """Admit the item in its bucket, waiting as long as the terms allow."""
+    def at_bucket(
+        self,
+        bucket: AbstractBucket,
+        item: RateItem,
+        terms: Terms,
+        refused: Decision | None = None,
+    ) -> Program[Decision]:
+        """Admit the item in its bucket, waiting as long as the terms allow.
+
+        ``refused`` is what the bucket has already said.
+        """
         native = keeps_claims(bucket)
         while True:
-            if native:
+            if refused is not None:
+                decision, refused = refused, None
+            elif native:
                 decision = yield from self._claim(bucket, item, terms)
             else:
                 decision = yield from self._attempt(bucket, item, terms)
@@ -141,14 +201,17 @@ class Acquisition:
             yield Pause(wait / 1000)
             item = yield from self._restamp(item, wait)
 
-    def _claim(self, bucket: AbstractBucket, item: RateItem, terms: Terms) -> Program[Decision]:
+    def _ask(self, bucket: AbstractBucket, item: RateItem, terms: Terms) -> Any:
+        """What the bucket makes of the item, or an awaitable of it."""
         patience = terms.patience_ms() if self._reserve_ahead else 0
-        ticket = next(tickets)
         brief = None if terms.known else bucket.claim_in_brief
         if brief is None:
-            step = _work(bucket, bucket.claim, item, patience, terms.buffer_ms)
-        else:
-            step = _work(bucket, brief, item, patience, terms.buffer_ms, terms.limit_ms())
+            return bucket.claim(item, patience, terms.buffer_ms)
+        return brief(item, patience, terms.buffer_ms, terms.limit_ms())
+
+    def _claim(self, bucket: AbstractBucket, item: RateItem, terms: Terms) -> Program[Decision]:
+        ticket = next(tickets)
+        step = _work(bucket, self._ask, bucket, item, terms)
         try:
             decision: Decision = yield step
         except BaseException:
@@ -282,6 +345,15 @@ def _claims_by_itself(kind: type[AbstractBucket]) -> bool:
 
 def _work(bucket: AbstractBucket, call: Callable[..., Any], *args: Any) -> Any:
     return Work(call, *args) if bucket.blocks else call(*args)
+
+
+def _stamped(bucket: AbstractBucket, name: str, weight: int) -> RateItem | None:
+    """An item of this moment; None where the bucket's time has to be awaited."""
+    now = bucket.stamp()
+    if isinstance(now, int):
+        return RateItem(name, now, weight)
+    discard(now)
+    return None
 
 
 def _leave_release(bucket: AbstractBucket, item: RateItem, step: Any) -> bool:

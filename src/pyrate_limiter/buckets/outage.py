@@ -25,6 +25,7 @@ class Outage:
         self._lock = threading.Lock()
         self._pause = 0.0  # above 0 while the server is away
         self._next_probe = 0.0
+        self._probing = False
 
     def may_try(self) -> bool:
         """Whether to ask the server; while it is away one caller at a time is let through."""
@@ -35,12 +36,16 @@ class Outage:
             if now < self._next_probe:
                 return False
             self._next_probe = now + self._pause
+            self._probing = True
             return True
 
     def failed(self, error: BaseException) -> None:
         """The server did not answer."""
         with self._lock:
             begins = not self._pause
+            if not begins and not self._probing:
+                return  # one of those who were under way when it began: no reason to wait longer
+            self._probing = False
             self._pause = min(_LONGEST_PAUSE, 2 * self._pause) or _FIRST_PAUSE
             self._next_probe = time.monotonic() + self._pause
         if begins:
@@ -51,6 +56,7 @@ class Outage:
         if self._pause:
             with self._lock:
                 self._pause, back = 0.0, self._pause
+                self._probing = False
             if back:
                 _log.warning("%s", self._back)
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from pyrate_limiter.abstracts.algorithm import (
     ADMITTED,
     Decision,
-    FixedWindow,
     LogAlgorithm,
     SlidingWindowLog,
 )
@@ -16,9 +15,10 @@ from pyrate_limiter.abstracts.awaiting import then
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.checks import check_item
 from pyrate_limiter.abstracts.rate import Rate, RateItem
+from pyrate_limiter.buckets.redis_policy import checked, kind_of
 from pyrate_limiter.buckets.redis_server import Command, Server
 from pyrate_limiter.buckets.redis_steps import LOG_SCRIPT, PATIENT_MS, Claim, RedisSteps
-from pyrate_limiter.errors import AlgorithmMismatch, InvalidTimestamp
+from pyrate_limiter.errors import InvalidTimestamp
 from pyrate_limiter.utils import RateList, id_generator, sorted_rates
 
 if TYPE_CHECKING:
@@ -80,11 +80,12 @@ class RedisBucket(RedisSteps):
         "__dict__",
         "__weakref__",
         "_algorithm",
+        "_beginning",
         "_clock",
         "_doubts",
         "_fallback",
         "_full",
-        "_header",
+        "_head",
         "_learnt",
         "_rates",
         "_server",
@@ -124,7 +125,7 @@ class RedisBucket(RedisSteps):
         script_hash: str,
         algorithm: LogAlgorithm | None,
     ) -> None:
-        self._algorithm = _STOCK if algorithm is None else _checked(algorithm)
+        self._algorithm = _STOCK if algorithm is None else checked(algorithm)
         self._server = server
         self._clock = server.clock
         self.bucket_key = bucket_key
@@ -197,9 +198,11 @@ class RedisBucket(RedisSteps):
     @rates.setter
     def rates(self, rates: Sequence[Rate]) -> None:
         self._rates = sorted_rates(rates)
-        numbers = [f"{limit} {interval}" for limit, interval, _ in self._rates.bounds]
-        sliding = int(_kind(self._algorithm) is SlidingWindowLog)
-        self._header = f"{sliding} {' '.join(numbers)}"
+        numbers = [f"{limit}/{interval}" for limit, interval, _ in self._rates.bounds]
+        sliding = int(kind_of(self._algorithm) is SlidingWindowLog)
+        self._head = (LOG_SCRIPT, self.bucket_key, f"~ ~ {sliding} {' '.join(numbers)}")
+        wire = self._server.wire
+        self._beginning = None if wire is None else wire.packed(*self._head)
         self._full = self._learnt = None
 
     def straight(self) -> Callable[[str, int], bool | None] | None:
@@ -237,7 +240,12 @@ class RedisBucket(RedisSteps):
         """
         self._check(item)
         pad = -1 if buffer_ms is None else buffer_ms
-        return self._server.run(self._claim(item, patience_ms, pad, self._stamp(item.timestamp)))
+        server = self._server
+        if self._clock is server.clock and not self._doubts and server.is_plain(patience_ms):
+            if server.is_async:
+                return self._claim_soon(item, patience_ms, pad)
+            return self._claim_now(item, patience_ms, pad)  # type: ignore[no-any-return]
+        return server.run(self._claim(item, patience_ms, pad, self._stamp(item.timestamp)))
 
     def check(self, item: RateItem) -> Decision | Awaitable[Decision]:
         """See `AbstractBucket.check`."""
@@ -268,8 +276,8 @@ class RedisBucket(RedisSteps):
     def pause(self, item: RateItem, decision: Decision) -> float:
         """See `AbstractBucket.pause`."""
         claim: Claim | None = item._note
-        if claim is not None and claim.fallback is not None and self._fallback is not None:
-            return self._fallback.pause(claim.fallback, decision)
+        if claim is not None and claim.spare is not None:
+            return claim.spare.pause()
         if claim is not None and not self._chosen:
             return max(0.0, claim.due - time.monotonic())
         return self._clock.pause(item.timestamp, decision.wait_ms)
@@ -320,26 +328,6 @@ class RedisBucket(RedisSteps):
             return (yield Command(self._server.limit(), method, *args, **options))
 
         return self._server.run(ask())
-
-
-def _kind(algorithm: LogAlgorithm) -> type[LogAlgorithm]:
-    return FixedWindow if isinstance(algorithm, FixedWindow) else SlidingWindowLog
-
-
-def _checked(algorithm: LogAlgorithm) -> LogAlgorithm:
-    expected = "a SlidingWindowLog or FixedWindow as they are: a script in Redis runs no Python"
-    if not isinstance(algorithm, (SlidingWindowLog, FixedWindow)):
-        raise AlgorithmMismatch(algorithm, "RedisBucket", expected)
-    stock = _kind(algorithm)
-    for name in vars(LogAlgorithm) | vars(stock) | {"max_weight": 0}:
-        own = name in getattr(algorithm, "__dict__", ()) or (
-            getattr(type(algorithm), name, None) is not getattr(stock, name, None)
-        )
-        if own and not name.startswith("_"):
-            raise AlgorithmMismatch(
-                algorithm, "RedisBucket", f"{expected}, not one with its own {name}"
-            )
-    return algorithm
 
 
 def _first_unit(units: Sequence[Any]) -> RateItem | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter.buckets.redis_bucket import RedisBucket, _checked
+from pyrate_limiter.buckets.redis_bucket import RedisBucket
+from pyrate_limiter.buckets.redis_policy import checked
 from pyrate_limiter.buckets.redis_server import Server
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class RedisKeys:
         denial_memory_ms: int = 1000,
     ) -> None:
         self.prefix: str = prefix
-        self._algorithm = None if algorithm is None else _checked(algorithm)
+        self._algorithm = None if algorithm is None else checked(algorithm)
         self._server = Server(redis, on_error, call_timeout, denial_memory_ms)
 
     def for_name(self, rates: Sequence[Rate], name: str) -> RedisBucket:

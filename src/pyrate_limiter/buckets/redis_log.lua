@@ -6,79 +6,103 @@
 -- wait; otherwise it is a leftover of a clock that has stepped back, or of a writer whose clock
 -- is fast.
 --
--- ARGV: a line of numbers: the stamp to judge by, '~' for the server's clock; the caller's clock,
---   '~' likewise; 1 for sliding windows, 0 for fixed ones; then limit and interval of each rate.
---   Then three for each step: a line of kind, weight and two numbers of its own; name; id:
+-- ARGV: a line of the stamp to judge by, '~' for the server's clock; the caller's clock, '~'
+--   likewise; 1 for sliding windows, 0 for fixed ones; then limit/interval of each rate.
+--   Then one for each step: its kind, weight, two numbers of its own, and "name:id":
 --     claim    patience (-1: only look), pad (-1: 5 % of the interval that is short, at most 50)
 --     settle   patience, the wait in the claim's members
 --     release  the wait in the members
---     forget   drop what is stored under the id, claimed or not
+--     forget   drop what is stored under ":id", claimed or not
 --     leak
 -- Reply: a line of numbers: the time, then five for each step:
 --   claim, settle: the rate that refused or 0; ms until it fits, -1 for never; ms between the
 --     earliest moment and the one given, -1 for "ask again then" (settle: 1 where the claim was
 --     gone); units left; ms until all is over
 --   others: how many units are gone; four zeros
-local key, call = KEYS[1], redis.call
-local function words(line)
-  local found = {}
-  for word in string.gmatch(line, '%S+') do found[#found + 1] = word end
-  return found
+local key, call, match, format = KEYS[1], redis.call, string.match, string.format
+
+-- The way of nearly every call: claims that fit at once, by the server's clock, with nothing ahead
+-- of it. This says what the rest would say, at a fraction of the price, of as many as come first.
+local header, reply, at, clock = ARGV[1], {}, 2, nil
+if string.byte(header) == 126 then
+  local time = call('TIME')
+  clock = time[1] * 1000 + math.floor(time[2] / 1000)
+  local score = format('%d', clock)
+  if string.byte(header, 5) == 49 and call('ZCOUNT', key, '(' .. score, '+inf') == 0 then
+    local free, limit, interval
+    for most, length in string.gmatch(header, '(%d+)/(%d+)') do
+      local left = most - call('ZCOUNT', key, format('%d', clock - length), '+inf')
+      if not free or left < free then free = left end
+      limit, interval = most, length
+    end
+    local scored, count = {}, #ARGV
+    repeat
+      local weight, label = match(ARGV[at], '^claim (%d+) %d+ %S+ (.*)$')
+      weight = tonumber(weight)
+      if not weight or weight == 0 or weight > free then break end
+      label = label .. ':'
+      local units = weight
+      if count == 2 and weight == 1 then -- needs no tables
+        call('ZADD', key, score, label .. '1')
+        units = 0
+      end
+      for i = units, 1, -1 do -- the last ones first, for Redis sorts them in faster
+        local filled = #scored
+        if filled >= 200 then
+          call('ZADD', key, unpack(scored))
+          scored, filled = {}, 0
+        end
+        scored[filled + 1], scored[filled + 2] = score, label .. i
+      end
+      free = free - weight
+      reply[at], at = format('0 0 0 %d %d', free, interval + 1), at + 1
+    until at > count
+    if scored[1] then call('ZADD', key, unpack(scored)) end
+    if at > 2 then
+      reply[1] = score
+      call('PEXPIRE', key, format('%d', interval + math.min(interval, 60000) + 1000))
+      -- Ids are random: one call in sixteen looks whether there is much to clean up.
+      if string.byte(ARGV[2], -1) == 48 and call('ZCARD', key) > 2 * limit + 128 then
+        call('ZREMRANGEBYSCORE', key, '-inf', format('(%d', clock - interval))
+      end
+      if at > count then return table.concat(reply, ' ') end
+    end
+  end
 end
 
-local header = words(ARGV[1])
-local stamp, clock, sliding = tonumber(header[1]), tonumber(header[2]), header[3] == '1'
-local limits, intervals, rates = {}, {}, (#header - 3) / 2
-for i = 1, rates do
-  limits[i], intervals[i] = tonumber(header[2 + 2 * i]), tonumber(header[3 + 2 * i])
+local function text(number) return format('%d', number) end
+
+-- The members of an item, some at a time.
+local function each(prefix, weight, use)
+  for last = weight, 1, -100 do
+    local members = {}
+    for i = last, math.max(1, last - 99), -1 do members[#members + 1] = prefix .. i end
+    use(members)
+  end
 end
+
+local function insert(prefix, weight, score)
+  each(prefix, weight, function(members)
+    local scored = {}
+    for i = 1, #members do scored[2 * i - 1], scored[2 * i] = score, members[i] end
+    call('ZADD', key, unpack(scored))
+  end)
+end
+
+local stamp, given, sliding = match(header, '^(%S+) (%S+) (%d)')
+stamp, clock, sliding = tonumber(stamp), tonumber(given) or clock, sliding == '1'
 if not clock then
   local time = call('TIME')
   clock = time[1] * 1000 + math.floor(time[2] / 1000)
 end
-local now, dirty = stamp or clock, false
-
--- The way of nearly every call: one light item that fits at once, behind nothing ahead of now.
--- It says what the rest of the script would say, at half its price.
-local only = #ARGV == 4 and words(ARGV[2])
-if sliding and only and only[1] == 'claim' then
-  local weight, edge = tonumber(only[2]), string.format('%.0f', now)
-  local found = call('ZREVRANGE', key, '0', '0', 'WITHSCORES')
-  local free
-  local behind = not found[2] or tonumber(found[2]) <= now
-  if behind and weight > 0 and weight <= 8 and tonumber(only[3]) >= 0 then
-    for i = 1, rates do
-      local live = 0
-      if found[2] then
-        live = call('ZCOUNT', key, string.format('%.0f', now - intervals[i]), '+inf')
-      end
-      local left = limits[i] - live - weight
-      free = math.min(free or left, left)
-      if free < 0 then break end
-    end
-  end
-  if free and free >= 0 then
-    local prefix = ARGV[3] .. ':' .. ARGV[4] .. ':'
-    if weight == 1 then
-      call('ZADD', key, edge, prefix .. '1')
-    else
-      local scored = {}
-      for i = 1, weight do scored[2 * i - 1], scored[2 * i] = edge, prefix .. i end
-      call('ZADD', key, unpack(scored))
-    end
-    local longest = intervals[rates]
-    local life = longest + math.min(longest, 60000) + 1000
-    if stamp then life = math.max(life, 3600000) end
-    call('PEXPIRE', key, string.format('%.0f', life))
-    -- Ids are random: one call in sixteen looks whether there is much to clean up.
-    if string.sub(ARGV[4], -1) == '0' and call('ZCARD', key) > 2 * limits[rates] + 128 then
-      call('ZREMRANGEBYSCORE', key, '-inf', string.format('(%.0f', now - longest))
-    end
-    return string.format('%.0f 0 0 0 %.0f %.0f', now, free, longest + 1)
-  end
+local limits, intervals, rates = {}, {}, 0
+for limit, interval in string.gmatch(header, '(%d+)/(%d+)') do
+  rates = rates + 1
+  limits[rates], intervals[rates] = tonumber(limit), tonumber(interval)
 end
+local now, longest = stamp or clock, intervals[rates]
 
-local function text(number) return string.format('%.0f', number) end
+local dirty = false
 
 local function unit(place) -- so many places from the newest: its time and its member
   local found = call('ZREVRANGE', key, text(place), text(place), 'WITHSCORES')
@@ -89,30 +113,22 @@ local function claimed(member) return member and tonumber(string.match(member, '
 
 local newest, top = unit(0)
 
-local function each(step, wait, use) -- the members of a step, some hundred at a time
-  local prefix = step.name .. ':' .. step.id .. (wait > 0 and '-' .. text(wait) or '') .. ':'
-  for from = 1, step.weight, 500 do
-    local members = {}
-    for i = from, math.min(from + 499, step.weight) do members[#members + 1] = prefix .. i end
-    use(members)
-  end
-  return prefix .. '1'
+local function prefix_of(step, wait)
+  return step.label .. (wait > 0 and '-' .. text(wait) or '') .. ':'
 end
 
 local function store(step, wait, moment)
-  local score = text(moment)
-  local member = each(step, wait, function(members)
-    local scored = {}
-    for i, name in ipairs(members) do scored[2 * i - 1], scored[2 * i] = score, name end
-    call('ZADD', key, unpack(scored))
-  end)
-  if not newest or moment >= newest then newest, top = moment, member end
+  local prefix = prefix_of(step, wait)
+  insert(prefix, step.weight, text(moment))
+  if not newest or moment >= newest then newest, top = moment, prefix .. 1 end
   dirty = true
 end
 
 local function remove(step, wait)
   local gone = 0
-  each(step, wait, function(members) gone = gone + call('ZREM', key, unpack(members)) end)
+  each(prefix_of(step, wait), step.weight, function(members)
+    gone = gone + call('ZREM', key, unpack(members))
+  end)
   newest, top = unit(0)
   return gone
 end
@@ -143,6 +159,8 @@ if newest and newest > now then
     end
   end
 end
+
+reply[1] = text(now)
 
 local function too_heavy(weight)
   for i = 1, rates do
@@ -228,8 +246,7 @@ end
 
 function steps.settle(step)
   local wait = step.b
-  local prefix = step.name .. ':' .. step.id .. (wait > 0 and '-' .. text(wait) or '')
-  local stored = tonumber(call('ZSCORE', key, prefix .. ':1') or nil)
+  local stored = tonumber(call('ZSCORE', key, prefix_of(step, wait) .. 1) or nil)
   if not stored then -- flushed, or dropped as too old: it is claimed anew
     step.b = 0
     local verdict, further, slack = steps.claim(step)
@@ -250,8 +267,8 @@ function steps.release(step) return remove(step, step.a), 0, 0 end
 
 function steps.forget(step)
   local gone = 0
-  for _, member in ipairs(call('ZRANGEBYSCORE', key, text(now - intervals[rates]), '+inf')) do
-    if string.find(member, ':' .. step.id, 1, true) then gone = gone + call('ZREM', key, member) end
+  for _, member in ipairs(call('ZRANGEBYSCORE', key, text(now - longest), '+inf')) do
+    if string.find(member, step.label, 1, true) then gone = gone + call('ZREM', key, member) end
   end
   newest, top = unit(0)
   return gone, 0, 0
@@ -267,22 +284,16 @@ end
 
 function steps.leak() return leak(), 0, 0 end
 
-local reply = {text(now)}
-for at = 2, #ARGV, 3 do
-  local given = words(ARGV[at])
-  local kind = given[1]
-  local step = {
-    name = ARGV[at + 1], id = ARGV[at + 2], weight = tonumber(given[2]),
-    a = tonumber(given[3]), b = tonumber(given[4]),
-  }
+for place = at, #ARGV do
+  local kind, weight, a, b, label = match(ARGV[place], '^(%a+) (%d+) (%S+) (%S+) (.*)$')
+  local step = {label = label, weight = tonumber(weight), a = tonumber(a), b = tonumber(b)}
   local verdict, wait, slack = steps[kind](step)
   local free, reset = 0, 0
   if kind == 'claim' then free, reset = outlook() end
-  for _, number in ipairs({verdict, wait, slack, free, reset}) do reply[#reply + 1] = text(number) end
+  reply[#reply + 1] = format('%d %d %d %d %d', verdict, wait, slack, free, reset)
 end
 
 if dirty then
-  local longest = intervals[rates]
   if call('ZCARD', key) > 2 * limits[rates] + 128 then leak() end
   -- Kept a little longer than it counts. A clock of the caller's own may be slower than ours.
   local life = newest - now + longest + math.min(longest, 60000) + 1000

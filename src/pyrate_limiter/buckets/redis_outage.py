@@ -48,6 +48,11 @@ class RedisOutage(Outage):
         self.raises: bool = isinstance(policy, str) and policy == "raise"
         self._errors = errors
 
+    @property
+    def away(self) -> bool:
+        """Whether the server did not answer the last time."""
+        return self._pause > 0
+
     def covers(self, error: BaseException) -> bool:
         """Whether this says that the server is away, and the policy is to go on."""
         if self.raises:

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyrate_limiter.abstracts.programs import drive, drive_async
-from pyrate_limiter.buckets.redis_calls import Lanes, run_within
+from pyrate_limiter.buckets.redis_calls import run_within
+from pyrate_limiter.buckets.redis_crews import Crews
 from pyrate_limiter.buckets.redis_outage import RedisOutage
+from pyrate_limiter.buckets.redis_wire import Wire
 from pyrate_limiter.clocks import AbstractClock
 from pyrate_limiter.errors import MissingDriver, WrongType
 
@@ -48,29 +50,35 @@ class Script:
 
 
 class Request:
-    """One call of a script: what all steps of a kind share, then the steps themselves."""
+    """One call of a script.
 
-    __slots__ = ("header", "key", "limit", "orphaned", "script", "steps", "width")
+    Args:
+        head: the script, the key, and what all steps of a kind share.
+        steps: what comes after that.
+        limit: seconds that the call may take; None is no limit.
+        orphaned: given the request and an answer that nobody waits for any more: what undoes it.
+        shared: whether steps of others may follow in the same call.
+    """
+
+    __slots__ = ("_orphaned", "head", "limit", "shared", "steps")
 
     def __init__(
         self,
-        script: Script,
-        key: str,
-        header: tuple[Any, ...],
+        head: tuple[Any, ...],
         steps: list[Any],
-        *,
         limit: float | None,
-        orphaned: Callable[[list[int]], Request | None],
-        width: int = 3,
+        orphaned: Callable[[Request, list[int]], Request | None] | None = None,
+        shared: bool = True,
     ) -> None:
-        self.script: Script = script
-        self.key: str = key
-        self.header: tuple[Any, ...] = header
+        self.head: tuple[Any, ...] = head
         self.steps: list[Any] = steps
         self.limit: float | None = limit
-        # Given the answer that nobody waits for any more: what undoes it.
-        self.orphaned: Callable[[list[int]], Request | None] = orphaned
-        self.width: int = width  # fields of a step; 0: the script takes one step at a time
+        self._orphaned = orphaned
+        self.shared: bool = shared
+
+    def undone(self, answer: list[int]) -> Request | None:
+        """What undoes it, if anything, when its answer came and nobody waits for it any more."""
+        return None if self._orphaned is None else self._orphaned(self, answer)
 
 
 class Command:
@@ -136,7 +144,14 @@ class Server:
         self.call_timeout = call_timeout
         self.denial_memory: float = denial_memory_ms / 1000
         self.clock: ServerClock = ServerClock()
-        self._lanes = Lanes(self)
+        self.wire: Wire | None = None if self.is_async else Wire.of(client)
+        self.crews: Crews = Crews(
+            lambda: self.errors.ConnectionError("The thread that called Redis was interrupted"),
+        )
+        if self.is_async:
+            from pyrate_limiter.buckets.redis_lanes import Lanes
+
+            self.lanes: Lanes = Lanes(self)
 
     def limit(self, patience_ms: int = 0) -> float | None:
         """The seconds that a call for a caller of this patience may take; None is no limit."""
@@ -144,6 +159,10 @@ class Server:
             seconds = patience_ms / 1000
             return seconds if self.call_timeout is None else min(seconds, self.call_timeout)
         return self.call_timeout
+
+    def is_plain(self, patience_ms: int) -> bool:
+        """Whether a call needs nothing but the client: it answers, and has no time limit."""
+        return not self.outage.away and self.limit(patience_ms) is None
 
     def run(self, program: Program[T]) -> T | Coroutine[Any, Any, T]:
         """Run a program to its end, or return the coroutine that does, for an async client."""
@@ -153,9 +172,9 @@ class Server:
 
     async def _ask_async(self, step: Any) -> Any:
         if isinstance(step, Request):
-            return await self._lanes.ask(step)
+            return await self.lanes.ask(step)
         if isinstance(step, Command):
-            return await self._lanes.within(step.limit, self.command(step))
+            return await self.lanes.within(step.limit, self.command(step))
         return await step
 
     def _ask(self, step: Any) -> Any:
@@ -169,24 +188,25 @@ class Server:
         )
 
     def _execute(self, step: Any) -> Any:
-        return self.command(step) if isinstance(step, Command) else self.evaluate(step)
+        if isinstance(step, Command):
+            return self.command(step)
+        return self.evaluate(*step.head, *step.steps)
 
     def _undo(self, step: Any, answer: Any) -> None:
-        undo = step.orphaned(answer) if isinstance(step, Request) else None
+        undo = step.undone(answer) if isinstance(step, Request) else None
         if undo is not None:
-            self.evaluate(undo)
+            self._execute(undo)
 
     def command(self, step: Command) -> Any:
         """Make the call; an async client gives a coroutine."""
         return getattr(self.client, step.method)(*step.args, **step.options)
 
-    def evaluate(self, step: Request) -> list[Any]:
-        """Run the script by its name, or load it by its text where the server has lost it."""
-        args = (*step.header, *step.steps)
+    def evaluate(self, script: Script, key: str, *args: Any) -> list[Any]:
+        """Run a script by its name, or load it by its text where the server has lost it."""
         try:
-            reply = self.client.evalsha(step.script.sha, 1, step.key, *args)
+            reply = self.client.evalsha(script.sha, 1, key, *args)
         except self.errors.NoScriptError:
-            reply = self.client.eval(step.script.text, 1, step.key, *args)
+            reply = self.client.eval(script.text, 1, key, *args)
         return numbers_of(reply)
 
     def too_slow(self, limit: float) -> Exception:
@@ -207,4 +227,4 @@ def _driver_errors() -> Any:
 
 def numbers_of(reply: Any) -> list[Any]:
     """A reply as a list, also where it is a line of numbers, which is faster to read."""
-    return reply if isinstance(reply, list) else [int(word) for word in reply.split()]
+    return reply if isinstance(reply, list) else list(map(int, reply.split()))

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import math
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter.abstracts.algorithm import ADMITTED, GCRA, Decision, StateAlgorithm
-from pyrate_limiter.abstracts.rate import Rate
+from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision, StateAlgorithm
+from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.abstracts.store import StateStore
 from pyrate_limiter.buckets.redis_outage import Down
-from pyrate_limiter.buckets.redis_server import LAST_MS, Command, Request, Script, Server
+from pyrate_limiter.buckets.redis_policy import knows_claims, script_of
+from pyrate_limiter.buckets.redis_server import LAST_MS, Command, Request, Server
+from pyrate_limiter.buckets.redis_spare import Spare, stand_in
 from pyrate_limiter.clocks import WallClock
-from pyrate_limiter.errors import NoRedisImplementation, WrongType
+from pyrate_limiter.errors import WrongType
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Generator, Sequence
 
     from pyrate_limiter.abstracts.algorithm import State
-    from pyrate_limiter.abstracts.rate import RateItem
+    from pyrate_limiter.abstracts.bucket import AbstractBucket
+    from pyrate_limiter.buckets.redis_server import Script
     from pyrate_limiter.clocks import AbstractClock
 
 __all__ = [
@@ -39,11 +41,12 @@ _STEP = 4  # numbers of a claim's reply before the arrival times
 class _Note:
     """What the store notes on an item that holds a claim."""
 
-    __slots__ = ("after", "before", "due", "late", "weight")
+    __slots__ = ("after", "before", "due", "late", "spare", "weight")
 
     def __init__(self, weight: int, before: list[int], after: list[int]) -> None:
         self.weight, self.before, self.after = weight, before, after
         self.due = self.late = 0.0
+        self.spare: Spare | None = None
 
 
 class RedisStateStore(StateStore):
@@ -57,7 +60,7 @@ class RedisStateStore(StateStore):
         key: the key of the hash.
         ttl_ms: how long the key is kept after its last use; twice the time that a full bucket needs
             to drain, if left out.
-        on_error: ``"raise"``, ``"allow"`` or ``"deny"``, as for `RedisBucket`.
+        on_error: as for `RedisBucket`. A fallback bucket is told the rates, not the algorithm.
         call_timeout: as for `RedisBucket`.
 
     Raises:
@@ -76,14 +79,13 @@ class RedisStateStore(StateStore):
         key: str,
         ttl_ms: int | None = None,
         *,
-        on_error: str = "raise",
+        on_error: Any = "raise",
         call_timeout: float | None = None,
     ) -> None:
-        if on_error not in {"raise", "allow", "deny"}:
-            raise WrongType("on_error", on_error, "'raise', 'allow' or 'deny'")
         if ttl_ms is not None and (not isinstance(ttl_ms, int) or ttl_ms < 1):
             raise WrongType("ttl_ms", ttl_ms, "a whole number of milliseconds, 1 or more, or None")
         self._server = Server(redis, on_error, call_timeout)
+        self._fallback: AbstractBucket | None = None
         self.redis = redis
         self.key: str = key
         self.ttl_ms: int | None = ttl_ms
@@ -99,7 +101,7 @@ class RedisStateStore(StateStore):
         Raises:
             NoRedisImplementation: there is no script that does what the algorithm does.
         """
-        script = _script_of(algorithm)
+        script = script_of(algorithm)
         return self._server.run(self._check(script, algorithm, rates, now, weight))
 
     def read(self, algorithm: StateAlgorithm, rates: Sequence[Rate]) -> State | Awaitable[State]:
@@ -170,6 +172,8 @@ class RedisStateStore(StateStore):
     def seconds_left(self, item: RateItem) -> float:
         """See `StateStore.seconds_left`."""
         note: _Note | None = item._note
+        if note is not None and note.spare is not None:
+            return note.spare.pause()
         return 0.0 if note is None else max(0.0, note.due - time.monotonic())
 
     def retire(self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int) -> bool:
@@ -199,15 +203,8 @@ class RedisStateStore(StateStore):
             raise Down
         sent = time.time_ns()
         try:
-            answer: list[Any] = yield Request(
-                script,
-                self.key,
-                header,
-                list(more),
-                limit=server.limit(patience_ms),
-                orphaned=undo or _nothing,
-                width=0,
-            )
+            head, limit = (script, self.key, *header), server.limit(patience_ms)
+            answer: list[Any] = yield Request(head, list(more), limit, undo, shared=False)
         except Exception as error:
             if server.outage.covers(error):
                 server.outage.failed(error)
@@ -218,10 +215,17 @@ class RedisStateStore(StateStore):
             server.clock.learn(sent, answer[2])
         return answer
 
-    def _without(self, rates: Sequence[Rate]) -> Decision:
-        if self._server.outage.policy == "allow":
-            return ADMITTED
-        return Decision(rates[0], self._server.outage.retry_ms())
+    def _without(
+        self, rates: Sequence[Rate], item: RateItem, patience_ms: int = 0, buffer_ms: int = 0
+    ) -> Generator[Any, Any, Decision]:
+        """Answer while the server is away. A patience of -1 only looks."""
+        decision, spare = yield from stand_in(self, rates, item, patience_ms, buffer_ms)
+        item._note = None
+        if spare is not None:
+            note = item._note = _Note(item.weight, [], [])
+            note.spare = spare
+            item.timestamp += decision.wait_ms
+        return decision
 
     def _check(
         self,
@@ -234,7 +238,7 @@ class RedisStateStore(StateStore):
         try:
             answer = yield from self._ask(script, self._header(algorithm, rates, now, weight))
         except Down:
-            return self._without(rates)
+            return (yield from self._without(rates, RateItem("", now, weight)))
         failing, retry = int(answer[0]), int(answer[1])
         return ADMITTED if failing < 0 else Decision(rates[failing], None if retry < 0 else retry)
 
@@ -246,18 +250,18 @@ class RedisStateStore(StateStore):
         stamp: int | None,
         *more: int,
     ) -> Generator[Any, Any, Decision]:
-        script, weight = _script_of(algorithm), item.weight
-        if not _claims(algorithm):
+        script, weight = script_of(algorithm), item.weight
+        if not knows_claims(algorithm):
             return (yield from self._check(script, algorithm, rates, item.timestamp, weight))
         header = self._header(algorithm, rates, stamp, weight)
 
-        def undo(answer: list[Any]) -> Request | None:
+        def undo(_: Request, answer: list[Any]) -> Request | None:
             if answer[0] >= 0:
                 return None
             times = [*answer[_STEP + len(rates) :], *answer[_STEP : _STEP + len(rates)]]
             limit = self._server.call_timeout
             steps = ["release", 0, 0, *times]
-            return Request(script, self.key, header, steps, limit=limit, orphaned=_nothing, width=0)
+            return Request((script, self.key, *header), steps, limit, shared=False)
 
         sent = time.monotonic()
         patience_ms, buffer_ms = more
@@ -265,7 +269,7 @@ class RedisStateStore(StateStore):
         try:
             answer = yield from self._ask(script, header, *step, patience_ms=patience_ms, undo=undo)
         except Down:
-            return self._without(rates)
+            return (yield from self._without(rates, item, patience_ms, buffer_ms))
         failing, wait, now, slack = answer[:_STEP]
         times = [int(number) for number in answer[_STEP:]]
         before, after = times[: len(rates)], times[len(rates) :]
@@ -281,9 +285,9 @@ class RedisStateStore(StateStore):
     def _forecast(
         self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int, weight: int
     ) -> Generator[Any, Any, Decision]:
-        script = _script_of(algorithm)
+        script = script_of(algorithm)
         header = self._header(algorithm, rates, now, weight)
-        if not _claims(algorithm):
+        if not knows_claims(algorithm):
             state = yield from self._read(algorithm, rates)
             verdict = algorithm.step(rates, state, now, weight)[1] if weight else ADMITTED
             remaining, reset = algorithm.outlook(rates, state, now)
@@ -291,7 +295,7 @@ class RedisStateStore(StateStore):
         try:
             answer = yield from self._ask(script, header, "claim", -1, 0)
         except Down:
-            return self._without(rates)
+            return (yield from self._without(rates, RateItem("", now, weight), -1))
         failing, wait, at = answer[:3]
         state = tuple(int(number) for number in answer[_STEP : _STEP + len(rates)])
         remaining, reset = algorithm.outlook(rates, state, at)
@@ -308,10 +312,12 @@ class RedisStateStore(StateStore):
         patience_ms: int,
     ) -> Generator[Any, Any, Decision]:
         note: _Note | None = item._note
+        if note is not None and note.spare is not None:
+            return (yield from note.spare.settle(patience_ms))
         if note is None or (now is None and time.monotonic() <= note.late):
             return ADMITTED
         header = self._header(algorithm, rates, now, note.weight)
-        script = _script_of(algorithm)
+        script = script_of(algorithm)
         with suppress(Down):
             patience_ms = max(patience_ms, LAST_MS)
             yield from self._ask(script, header, "settle", 0, 0, patience_ms=patience_ms)
@@ -324,10 +330,12 @@ class RedisStateStore(StateStore):
         item._note = None
         if note is None:
             return False
+        if note.spare is not None:
+            return (yield from note.spare.release())
         times = [str(number) for number in (*note.after, *note.before)]
         header = self._header(algorithm, rates, None, note.weight)
         try:
-            yield from self._ask(_script_of(algorithm), header, "release", 0, 0, *times)
+            yield from self._ask(script_of(algorithm), header, "release", 0, 0, *times)
         except Down:
             return False
         return True
@@ -338,29 +346,3 @@ class RedisStateStore(StateStore):
         if any(value is None for value in stored):
             return algorithm.initial(rates)
         return algorithm.decode(stored)
-
-
-def _script_of(algorithm: StateAlgorithm) -> Script:
-    """The algorithm's script.
-
-    Raises:
-        NoRedisImplementation: it has none, or overrides in Python what the script does.
-    """
-    text = algorithm.redis_script()
-    lineage = type(algorithm).__mro__
-
-    def definer(name: str) -> int:
-        return next((depth for depth, base in enumerate(lineage) if name in vars(base)), math.inf)  # type: ignore[return-value]
-
-    if text is None or definer("step") < definer("redis_script"):
-        raise NoRedisImplementation(algorithm)
-    return Script.of(text)
-
-
-def _claims(algorithm: StateAlgorithm) -> bool:
-    """Whether the algorithm's script is the one that knows claims."""
-    return type(algorithm).redis_script is GCRA.redis_script
-
-
-def _nothing(answer: list[Any]) -> None:
-    del answer

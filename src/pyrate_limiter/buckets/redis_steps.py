@@ -2,43 +2,50 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import time
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
 from pyrate_limiter.abstracts.awaiting import discard, is_awaitable
 from pyrate_limiter.abstracts.bucket import AbstractBucket
-from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.buckets.redis_outage import Down
-from pyrate_limiter.buckets.redis_server import LAST_MS, Request, Script, Server
+from pyrate_limiter.buckets.redis_server import LAST_MS, Request, Script, Server, numbers_of
+from pyrate_limiter.buckets.redis_spare import Spare, stand_in
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from pyrate_limiter.abstracts.rate import Rate, RateItem
     from pyrate_limiter.utils import RateList
 
 LOG_SCRIPT = Script.read("buckets", "redis_log.lua")
 PATIENT_MS = 1 << 52  # the largest that Lua counts exactly, and for ever
 
 _MOST_DOUBTS = 1000
+_ID = -17  # where in a label the colon and the id begin
+
+# One of our own: a program that seeds the common one must not get the same ids again.
+_random = Random()  # noqa: S311 - the ids need to be different, not secret
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_random.seed)
 
 
 class Claim:
     """What a bucket notes on an item that it has stored."""
 
-    __slots__ = ("ask", "due", "fallback", "late", "name", "uid", "wait", "weight")
+    __slots__ = ("ask", "due", "label", "late", "spare", "wait", "weight")
 
-    def __init__(self, name: str, weight: int, uid: str) -> None:
-        self.name: str = name
+    def __init__(self, label: str, weight: int) -> None:
+        self.label: str = label  # "name:id", as in the names of the members
         self.weight: int = weight
-        self.uid: str = uid
         self.wait: int | None = 0  # as in the names of the members; None: not known
         # On the monotonic clock: when to go, and from when on it is late.
-        self.due: float = 0.0
-        self.late: float = 0.0
+        self.due: float
+        self.late: float
         self.ask: bool = False
-        self.fallback: RateItem | None = None
+        self.spare: Spare | None = None
 
 
 class RedisSteps(AbstractBucket):
@@ -50,8 +57,10 @@ class RedisSteps(AbstractBucket):
         _rates: RateList
         _server: Server
         bucket_key: str
-        # What each call of the script says about the rates.
-        _header: str
+        # What each call begins with: the script, the key, and a line about clocks and rates.
+        _head: tuple[Script, str, str]
+        # How such a call begins on the wire, where there is a short way to the server.
+        _beginning: bytes | None
         # Ids of what may have been stored by calls whose answers never came.
         _doubts: tuple[str, ...]
         _fallback: AbstractBucket | None
@@ -76,9 +85,12 @@ class RedisSteps(AbstractBucket):
         return full
 
     def _ask(
-        self, stamp: int | None, patience_ms: int, *step: Any, uid: str | None = None
+        self, stamp: int | None, patience_ms: int, step: str, *, doubtful: bool
     ) -> Generator[Any, Any, list[int]]:
-        """Run one step, behind those that make good what earlier calls have left in doubt."""
+        """Run one step, behind those that make good what earlier calls have left in doubt.
+
+        If ``doubtful``, the step may have stored something even where no answer comes.
+        """
         server, clock = self._server, "~"
         if stamp is not None and self._chosen:
             reading: Any = self._clock.now()
@@ -89,28 +101,18 @@ class RedisSteps(AbstractBucket):
         if not server.outage.may_try():
             raise Down
         doubts, self._doubts = self._doubts, ()
-        steps = [field for doubt in doubts for field in ("forget 0 0 0", "", doubt)] + list(step)
-        header = (f"{'~' if stamp is None else stamp} {clock} {self._header}",)
-        limit = server.limit(patience_ms)
-
-        def orphaned(answer: list[int]) -> Request | None:
-            if uid is None or answer[-5] != 0:
-                return None
-            forget = ["forget 0 0 0", "", uid]
-            limit = server.call_timeout
-            return Request(
-                LOG_SCRIPT, self.bucket_key, header, forget, limit=limit, orphaned=_nothing
-            )
-
+        steps = [f"forget 0 0 0 {doubt}" for doubt in doubts]
+        head = self._head
+        if stamp is not None:
+            head = (*head[:-1], f"{stamp} {clock}{head[-1][3:]}")
+        steps.append(step)
+        orphaned = self._forget if doubtful else None
         sent = time.time_ns()
         try:
-            answer = yield Request(
-                LOG_SCRIPT, self.bucket_key, header, steps, limit=limit, orphaned=orphaned
-            )
+            answer = yield Request(head, steps, server.limit(patience_ms), orphaned)
         except BaseException as error:
-            self._doubt(*doubts, *([] if uid is None else [uid]))
-            if isinstance(error, Exception) and server.outage.covers(error):
-                server.outage.failed(error)
+            self._doubt(*doubts)
+            if self._failed(error, step if doubtful else None):
                 raise Down from error
             raise
         server.outage.answered()
@@ -122,30 +124,104 @@ class RedisSteps(AbstractBucket):
         """Have the next call drop what may be stored under these ids."""
         self._doubts = (*self._doubts, *uids)[-_MOST_DOUBTS:]
 
+    def _failed(self, error: BaseException, step: str | None) -> bool:
+        """Note that a call has failed; the step, if any, may have been done all the same.
+
+        Returns:
+            Whether that is an outage, and the policy is to go on.
+        """
+        if step is not None:
+            self._doubt(step[_ID:])
+        outage = self._server.outage
+        if not isinstance(error, Exception) or not outage.covers(error):
+            return False
+        outage.failed(error)
+        return True
+
+    def _forget(self, request: Request, answer: list[int]) -> Request | None:
+        """What undoes a step whose answer nobody waits for."""
+        if answer[-5] != 0:
+            return None
+        forget = f"forget 0 0 0 {request.steps[-1][_ID:]}"
+        return Request(request.head, [forget], self._server.call_timeout)
+
     def _claim(
         self, item: RateItem, patience_ms: int, pad: int, stamp: int | None
     ) -> Generator[Any, Any, Decision]:
-        name, weight = item.name, item.weight
-        if weight == 0 and not patience_ms and stamp is not None:
+        if item.weight == 0 and not patience_ms and stamp is not None:
             self.failing_rate = None
             return ADMITTED
         sent = time.monotonic()
-        full = self._remembered(weight) if stamp is None else None
-        if full is not None and full[3] - sent > patience_ms / 1000:
-            self.failing_rate = full[2]
-            return Decision(full[2], int((full[3] - sent) * 1000) + 1)
-        claim = Claim(name, weight, secrets.token_hex(8))
-        patience = min(patience_ms, PATIENT_MS)
-        step = (f"claim {weight} {patience} {pad}", name, claim.uid)
+        refused = self._refused(item.weight, patience_ms, sent) if stamp is None else None
+        if refused is not None:
+            return refused
+        label, step = _claim_step(item, patience_ms, pad)
         try:
-            answer = yield from self._ask(stamp, patience_ms, *step, uid=claim.uid)
+            answer = yield from self._ask(stamp, patience_ms, step, doubtful=True)
         except Down:
             return (yield from self._without(item, patience_ms, pad))
+        return self._decide(item, label, stamp, sent, answer)
+
+    # The same again with nothing in the way: the server's clock, no time limit, no outage.
+
+    def _claim_now(self, item: RateItem, patience_ms: int, pad: int) -> Any:
+        server, sent = self._server, time.monotonic()
+        refused = self._refused(item.weight, patience_ms, sent)
+        if refused is not None:
+            return refused
+        label, step = _claim_step(item, patience_ms, pad)
+        sent_ns = time.time_ns()
+        try:
+            answer = server.crews.ask(self, step)
+        except BaseException as error:
+            if self._failed(error, step):
+                return server.run(self._without(item, patience_ms, pad))
+            raise
+        server.clock.learn(sent_ns, answer[0])
+        return self._decide(item, label, None, sent, answer)
+
+    async def _claim_soon(self, item: RateItem, patience_ms: int, pad: int) -> Any:
+        server, sent = self._server, time.monotonic()
+        refused = self._refused(item.weight, patience_ms, sent)
+        if refused is not None:
+            return refused
+        label, step = _claim_step(item, patience_ms, pad)
+        sent_ns = time.time_ns()
+        try:
+            answer = await server.lanes.ask(Request(self._head, [step], None, self._forget))
+        except BaseException as error:
+            if self._failed(error, step):
+                without: Any = server.run(self._without(item, patience_ms, pad))
+                return await without
+            raise
+        server.clock.learn(sent_ns, answer[0])
+        return self._decide(item, label, None, sent, answer)
+
+    def evaluate(self, *steps: str) -> list[int]:
+        """Run steps, and return the reply; over the short way where there is one for so few."""
+        server, wire = self._server, self._server.wire
+        if wire is not None and len(steps) == 1 and self._beginning is not None and wire.is_open():
+            try:
+                return numbers_of(wire.call(self._beginning, steps[0]))
+            except server.errors.NoScriptError:
+                pass
+        return server.evaluate(*self._head, *steps)
+
+    def _refused(self, weight: int, patience_ms: int, now: float) -> Decision | None:
+        full = self._remembered(weight)
+        if full is None or full[3] - now <= patience_ms / 1000:
+            return None
+        self.failing_rate = full[2]
+        return Decision(full[2], int((full[3] - now) * 1000) + 1)
+
+    def _decide(
+        self, item: RateItem, label: str, stamp: int | None, sent: float, answer: list[int]
+    ) -> Decision:
         now, verdict, wait, slack, free, reset = answer
         if verdict:
-            return self._refuse(weight, sent, answer)
+            return self._refuse(item.weight, sent, answer)
         self.failing_rate = None
-        item._note = claim
+        claim = item._note = Claim(label, item.weight)
         if stamp is None or wait:
             item.timestamp = now + wait
         self._placed(claim, sent, wait, slack)
@@ -154,7 +230,7 @@ class RedisSteps(AbstractBucket):
     @staticmethod
     def _placed(claim: Claim, sent: float, wait: int, slack: int) -> None:
         claim.wait, claim.ask = wait, slack < 0
-        claim.due = time.monotonic() + wait / 1000
+        claim.due = time.monotonic() + wait / 1000 if wait else sent
         claim.late = sent + (wait + max(0, slack) + 1) / 1000
 
     def _refuse(self, weight: int, sent: float, answer: list[int]) -> Decision:
@@ -170,9 +246,8 @@ class RedisSteps(AbstractBucket):
         return Decision(rate, wait, 0, free, reset)
 
     def _look(self, item: RateItem, stamp: int | None) -> Generator[Any, Any, Decision]:
-        step = (f"claim {item.weight} -1 0", item.name, "")
         try:
-            answer = yield from self._ask(stamp, 0, *step)
+            answer = yield from self._ask(stamp, 0, f"claim {item.weight} -1 0 :", doubtful=False)
         except Down:
             return (yield from self._without(item, -1, 0))
         _, verdict, wait, _, free, reset = answer
@@ -184,20 +259,17 @@ class RedisSteps(AbstractBucket):
         claim: Claim | None = item._note
         if claim is None or claim.wait is None:
             return ADMITTED
-        if claim.fallback is not None and self._fallback is not None:
-            clock: Any = self._fallback.now()
-            clock = (yield clock) if is_awaitable(clock) else clock
-            settled: Any = self._fallback.settle(claim.fallback, clock, patience_ms)
-            return (yield settled) if is_awaitable(settled) else settled  # type: ignore[no-any-return]
+        if claim.spare is not None:
+            return (yield from claim.spare.settle(patience_ms))
         sent = time.monotonic()
         if not self._chosen and not claim.ask and sent <= claim.late:
             return ADMITTED
         wait, claim.wait = claim.wait, None
         patience = min(patience_ms, PATIENT_MS)
-        step = (f"settle {claim.weight} {patience} {wait}", claim.name, claim.uid)
+        step = f"settle {claim.weight} {patience} {wait} {claim.label}"
         try:
             limit = max(patience_ms, LAST_MS)
-            answer = yield from self._ask(self._stamp(now), limit, *step, uid=claim.uid)
+            answer = yield from self._ask(self._stamp(now), limit, step, doubtful=True)
         except Down:
             return ADMITTED
         except Exception:
@@ -218,56 +290,42 @@ class RedisSteps(AbstractBucket):
         item._note = None
         if claim is None:
             return False
-        if claim.fallback is not None and self._fallback is not None:
-            released = self._fallback.release(claim.fallback)
-            return bool((yield released) if is_awaitable(released) else released)
+        if claim.spare is not None:
+            return (yield from claim.spare.release())
         # A settle of unknown outcome may have renamed the members.
         if claim.wait is None:
-            step: tuple[Any, ...] = ("forget 0 0 0", "", claim.uid)
+            step = f"forget 0 0 0 {claim.label[_ID:]}"
         else:
-            step = (f"release {claim.weight} {claim.wait} 0", claim.name, claim.uid)
+            step = f"release {claim.weight} {claim.wait} 0 {claim.label}"
+        stamp = self._stamp(item.timestamp)
         try:
-            answer = yield from self._ask(self._stamp(item.timestamp), 0, *step, uid=claim.uid)
+            answer = yield from self._ask(stamp, 0, step, doubtful=True)
         except Down:
-            self._doubt(claim.uid)
+            self._doubt(claim.label[_ID:])
             return False
         return answer[1] > 0
 
     def _leak(self) -> Generator[Any, Any, int]:
         try:
-            answer = yield from self._ask(None, 0, "leak 0 0 0", "", "")
+            answer = yield from self._ask(None, 0, "leak 0 0 0 :", doubtful=False)
         except Down:
             return 0
         return answer[1]
 
     def _without(self, item: RateItem, patience_ms: int, pad: int) -> Generator[Any, Any, Decision]:
         """Answer while the server is away. A patience of -1 only looks."""
-        policy = self._server.outage.policy
-        if policy == "allow":
-            self.failing_rate = None
-            item._note = None
-            return ADMITTED
-        if policy == "deny":
-            self.failing_rate = self._rates[0]
-            self._learnt = None
-            return Decision(self._rates[0], self._server.outage.retry_ms())
-        if self._fallback is None:
-            self._fallback = policy if isinstance(policy, AbstractBucket) else policy(self._rates)
-        fallback = self._fallback
-        now: Any = fallback.now()
-        now = (yield now) if is_awaitable(now) else now
-        copy = RateItem(item.name, now, item.weight)
-        if patience_ms < 0:
-            verdict: Any = fallback.check(copy)
-        else:
-            verdict = fallback.claim(copy, patience_ms, None if pad < 0 else pad)
-        decision: Decision = (yield verdict) if is_awaitable(verdict) else verdict
-        self.failing_rate = decision.failing_rate
-        claim = item._note = Claim(item.name, item.weight, "")
-        claim.fallback = copy
-        item.timestamp = copy.timestamp
+        buffer_ms = None if pad < 0 else pad
+        decision, spare = yield from stand_in(self, self._rates, item, patience_ms, buffer_ms)
+        self.failing_rate, self._learnt = decision.failing_rate, None
+        item._note = None
+        if spare is not None:
+            claim = item._note = Claim("", item.weight)
+            claim.spare = spare
+            item.timestamp = spare.item.timestamp
         return decision
 
 
-def _nothing(answer: list[int]) -> None:
-    del answer
+def _claim_step(item: RateItem, patience_ms: int, pad: int) -> tuple[str, str]:
+    """A label of its own for an item, and the step that claims under it."""
+    label = f"{item.name}:{_random.getrandbits(64):016x}"
+    return label, f"claim {item.weight} {min(patience_ms, PATIENT_MS)} {pad} {label}"
