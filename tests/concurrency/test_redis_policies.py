@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import inspect
 import logging
+import threading
 import time
 
 import pytest
@@ -153,6 +154,7 @@ class Caller:
         return self._bucket(self._admin, "raise").count()
 
     async def close(self):
+        self._limiter.close()
         if self._is_async:
             await self._client.aclose()
         else:
@@ -208,8 +210,9 @@ def test_by_default_the_drivers_error_comes_through_at_once(site, what, store, i
 def test_policies_answer_through_the_outage_log_it_once_and_go_back(site, caplog, what, is_async):
     caplog.set_level(logging.WARNING, "pyrate_limiter")
 
-    def said():  # of outages; the sweeper may speak of what other tests have left
-        return [line.split(",")[0] for line in caplog.messages if line.startswith("Redis is")]
+    def said():  # here: the sweeper's thread may speak of what other tests have left
+        here = [record for record in caplog.records if record.thread == threading.get_ident()]
+        return [record.message.split(",")[0] for record in here]
 
     async def steps(caller, *, away):
         if away:
