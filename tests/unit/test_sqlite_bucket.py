@@ -216,6 +216,15 @@ def test_expired_units_are_counted_until_they_are_leaked(path):
         assert bucket.put(RateItem("a", T + 7000, 100))
 
 
+def test_a_unit_that_another_bucket_leaked_is_not_there_to_peek_at(path):
+    with opened(path) as one, opened(path) as two:
+        for stamp in (T, T + 500, T + 1600):
+            assert one.put(RateItem("a", stamp))
+        assert one.count() == 3
+        assert two.leak(T + 2000) == 2
+        assert [one.peek(index) is None for index in range(4)] == [False, True, True, True]
+
+
 def test_stamps_that_451_stored_out_of_order_are_put_in_order(path):
     with opened(path, Rate(3, 1000), Rate(4, 5000)) as bucket:
         assert bucket.put(RateItem("a", T))

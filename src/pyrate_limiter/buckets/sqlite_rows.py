@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 from pyrate_limiter.abstracts.algorithm import Decision, SlidingWindowLog
 from pyrate_limiter.abstracts.awaiting import discard, in_event_loop
 from pyrate_limiter.abstracts.checks import BEGINNING, FOREVER, check_item
+from pyrate_limiter.abstracts.rate import RateItem
 from pyrate_limiter.buckets.judged_log import _ABANDONED_MS, _SAME_CLOCK_MS
 from pyrate_limiter.buckets.sqlite_table import SWEEP_EVERY, Refusal, RowTable, Turn
 
 if TYPE_CHECKING:
-    from pyrate_limiter.abstracts.rate import Rate, RateItem
+    from pyrate_limiter.abstracts.rate import Rate
 
 
 class RowLog(RowTable):
@@ -82,6 +83,13 @@ class RowLog(RowTable):
         """See `AbstractBucket.count`."""
         with self._lock:
             return int(self._run(self._sql.count)[0])
+
+    def peek(self, index: int) -> RateItem | None:
+        """See `AbstractBucket.peek`."""
+        with self._lock:
+            # Others may have dropped it since this object last looked for the oldest.
+            row = None if index < 0 else self._run(self._sql.unit, self._total - index)
+            return None if row is None else RateItem(str(row[0]), row[1])
 
     def _time_of(self, stamp: int) -> int:
         """The stamp, or the clock's reading where it has gone on while the caller waited."""
