@@ -196,6 +196,14 @@ def test_a_remembered_refusal_is_forgotten_when_another_gives_a_claim_back(path)
         assert one.put(RateItem("a", T + 1501))
 
 
+def test_a_remembered_refusal_is_forgotten_when_its_units_are_leaked(path):
+    with opened(path) as bucket:
+        assert bucket.put(RateItem("a", T, 2))
+        assert not bucket.put(RateItem("a", T + 1))
+        assert bucket.leak(T + 1001) == 2
+        assert bucket.put(RateItem("a", T + 1))
+
+
 def test_the_log_stays_bounded_when_nobody_leaks_it(path):
     with opened(path, Rate(100, 1000)) as bucket:
         for step in range(600):

@@ -278,6 +278,7 @@ class RowTable(InMemoryBucket):
 
     def _drop(self, keep: int) -> int:
         dropped = self._write(self._sql.drop_before, keep)
+        self._known = None
         if keep == self._total:
             self._forget_rows()
         else:
