@@ -429,6 +429,36 @@ def test_a_transaction_of_the_callers_is_neither_committed_nor_lost(path):
     conn.close()
 
 
+def test_a_transaction_that_is_rolled_back_takes_no_table_with_it(path):
+    conn = sqlite3.connect(path)
+    conn.execute("CREATE TABLE orders (id)")
+    bucket = SQLiteBucket([Rate(1, 60_000)], conn, "limits")
+    conn.execute("INSERT INTO orders VALUES (1)")
+    assert bucket.put(RateItem("a", bucket.now()))
+    conn.rollback()
+    assert bucket.put(RateItem("a", bucket.now()))
+    conn.close()
+
+
+def test_a_policy_that_fails_at_the_first_use_takes_no_table_with_it(path):
+    class Policy(FixedWindow):
+        fails = True
+
+        def window_start(self, rate, now):
+            if self.fails:
+                raise KeyError(rate)
+            return super().window_start(rate, now)
+
+    conn = sqlite3.connect(path)
+    policy = Policy()
+    bucket = SQLiteBucket([Rate(1, 60_000)], conn, "limits", algorithm=policy)
+    with pytest.raises(KeyError):
+        bucket.put(RateItem("a", bucket.now()))
+    policy.fails = False
+    assert bucket.put(RateItem("a", bucket.now()))
+    conn.close()
+
+
 # What can go wrong ------------------------------------------------------------------------------
 
 

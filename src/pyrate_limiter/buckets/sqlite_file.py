@@ -69,7 +69,7 @@ class Database:
         self.closed: bool = False
         self.depth: int = 0
         self._schema = schema
-        self._prepared = False
+        self._prepared = False  # whether the tables are there to stay
         self._handed = conn
         self._bound = False  # the handed one belongs to some other thread
         if conn is not None:
@@ -129,7 +129,6 @@ class Database:
             except BaseException as error:
                 self.end(error)
                 raise
-            self._prepared = True
         return True
 
     def begin_at_once(self) -> bool:
@@ -336,6 +335,8 @@ class Database:
             raise
         finally:
             self.run = _not_begun
+        # The caller may still undo his transaction, and with it the tables that were made in it.
+        self._prepared = self._prepared or self._inside == "BEGIN"
 
     def _undo(self, error: BaseException) -> None:
         self.run = _not_begun
