@@ -11,6 +11,8 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
 
 import pytest
 
@@ -401,6 +403,54 @@ def test_a_connection_of_one_thread_works_from_any(path):
     assert limiter.try_acquire("a", blocking=False) is False
     assert conn.execute("SELECT COUNT(*) FROM limits").fetchone()[0] == 3
     limiter.close()
+    conn.close()
+
+
+def test_a_connection_may_be_used_in_another_thread_first(path):
+    conn = sqlite3.connect(path)
+    bucket = SQLiteBucket([Rate(1, 60_000)], conn, "limits")
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(bucket.put(RateItem("a", T))))
+    thread.start()
+    thread.join()
+    assert answers == [True]
+    assert not bucket.put(RateItem("a", T))
+    bucket.close()
+    conn.close()
+
+
+def test_a_transaction_of_the_callers_is_joined_after_a_sweep_in_another_thread(path):
+    conn = sqlite3.connect(path)
+    conn.execute("CREATE TABLE orders (id)")
+    bucket = SQLiteBucket([Rate(1, 60_000)], conn, "limits")
+    bucket.busy_seconds = 1
+    assert bucket.count() == 0
+    thread = threading.Thread(target=bucket.leak)
+    thread.start()
+    thread.join()
+    conn.execute("INSERT INTO orders VALUES (1)")
+    assert bucket.put(RateItem("a", T))
+    conn.rollback()
+    assert bucket.count() == 0
+    bucket.close()
+    conn.close()
+
+
+def test_a_transaction_of_the_callers_is_joined_while_a_sweep_waits_for_its_end(path):
+    conn = sqlite3.connect(path)
+    conn.execute("CREATE TABLE orders (id)")
+    bucket = SQLiteBucket([Rate(1, 60_000)], conn, "limits")
+    assert bucket.count() == 0
+    conn.execute("INSERT INTO orders VALUES (1)")
+    with ThreadPoolExecutor(1) as pool:
+        leaked = pool.submit(bucket.leak, T)
+        with pytest.raises(FutureTimeout):
+            leaked.result(timeout=0.05)
+        assert bucket.put(RateItem("a", T))
+        conn.commit()
+        assert leaked.result(timeout=10) == 0
+    assert bucket.count() == 1
+    bucket.close()
     conn.close()
 
 

@@ -71,7 +71,8 @@ class Database:
         self._schema = schema
         self._prepared = False  # whether the tables are there to stay
         self._handed = conn
-        self._bound = False  # the handed one belongs to some other thread
+        self._bound = False  # whether the handed one may be used in its own thread alone
+        self._thread = threading.get_ident()  # its own one; 0 for none
         if conn is not None:
             path = path_of(conn)
         self.path: str | None = path
@@ -145,7 +146,7 @@ class Database:
         try:
             begun = self._is_there()
             if begun:
-                self._enter(self._cursor)
+                self._enter()
         except (sqlite3.Error, OSError):
             begun = False
         if not begun:
@@ -216,7 +217,7 @@ class Database:
         """In the child: another process's locks and connections are not ours."""
         self._lock = threading.RLock()
         self.depth = 0
-        self._bound = True
+        self._bound, self._thread = True, 0
         if hasattr(self.lock, "after_fork"):
             self.lock.after_fork()
         self._park()
@@ -239,14 +240,12 @@ class Database:
     def _is_there(self) -> bool:
         return self._tag is None or tag_of(self.path) == self._tag
 
-    def _ready(self) -> Any:
-        """A cursor of a connection that may be used here and now."""
+    def _ready(self) -> None:
+        """Have a cursor of a connection that may be used here and now."""
         if self.closed:
             raise BucketClosed
-        if self._handed is not None and not self._bound:
-            if self._cursor is None:
-                self._cursor = plain_cursor(self._handed)
-            return self._cursor
+        if self._handed is not None and self._use(self._handed):
+            return
         if not self._is_there():
             if tag_of(self.path) is None:
                 raise DatabaseVanished(self.path or "")
@@ -254,9 +253,23 @@ class Database:
             self._park()
         if self._own[0] is None:
             self._connect()
-        elif self._cursor is None:
+        elif self._cursor is None or self._cursor.connection is not self._own[0]:
             self._cursor = plain_cursor(self._own[0])
-        return self._cursor
+
+    def _use(self, handed: sqlite3.Connection) -> bool:
+        """Have a cursor of the caller's connection; False if this thread may not use that."""
+        is_own = threading.get_ident() == self._thread
+        if self._bound and not is_own:
+            return False
+        if not is_own or self._cursor is None or self._cursor.connection is not handed:
+            try:
+                self._cursor = plain_cursor(handed)
+            except sqlite3.ProgrammingError as error:
+                if is_own or "thread" not in str(error):
+                    raise
+                self._bound = True
+                return False
+        return True
 
     def _connect(self) -> None:
         if self._tag is not None and tag_of(self.path) is None:
@@ -283,7 +296,12 @@ class Database:
         self._cursor = plain_cursor(conn)
         self._tag = tag_of(self.path) if self.is_file else None
 
-    def _insist(self, step: Callable[[], Any], deadline: float) -> None:
+    def _insist(
+        self,
+        step: Callable[[], Any],
+        deadline: float,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         """Do it, again and again while the database is busy."""
         pause = _FIRST_PAUSE
         while True:
@@ -294,17 +312,13 @@ class Database:
                     raise
             else:
                 return
-            time.sleep(pause * (0.5 + random.random()))  # noqa: S311 - to scatter the tries
+            sleep(pause * (0.5 + random.random()))  # noqa: S311 - to scatter the tries
             pause = min(_LONGEST_PAUSE, pause * 1.5)
 
     def _begin(self, deadline: float, patience: float) -> None:
         self._ready()
         try:
-            self._insist(lambda: self._enter(self._cursor), deadline)
-        except sqlite3.ProgrammingError as error:
-            if self._handed is None or self._bound or "thread" not in str(error):
-                raise
-            self._use_own(deadline)
+            self._insist(self._enter, deadline, self._stand_aside if self._handed else time.sleep)
         except sqlite3.DatabaseError as error:
             if is_busy(error):
                 raise DatabaseLocked(self.path or "it", patience) from error
@@ -312,13 +326,17 @@ class Database:
             raise
         self.run = self._cursor.execute
 
-    def _use_own(self, deadline: float) -> None:
-        self._bound = True
-        self._cursor = None
+    def _stand_aside(self, seconds: float) -> None:
+        """Sleep, and let in whoever has a transaction open on the handed connection meanwhile."""
+        self._lock.release()
+        try:
+            time.sleep(seconds)
+        finally:
+            self._lock.acquire()
         self._ready()
-        self._insist(lambda: self._enter(self._cursor), deadline)
 
-    def _enter(self, cursor: Any) -> None:
+    def _enter(self) -> None:
+        cursor = self._cursor
         # A transaction that the caller has open is his: ours is a part of it.
         self._inside = "SAVEPOINT" if cursor.connection.in_transaction else "BEGIN"
         cursor.execute(
