@@ -34,7 +34,7 @@ from pyrate_limiter.buckets.sqlite_errors import (
     UnusableConnection,
 )
 from pyrate_limiter.errors import BucketClosed, MissingDriver, PyrateError
-from pyrate_limiter.testing import ManualClock
+from pyrate_limiter.testing import ManualAsyncClock, ManualClock
 
 HOUR = 3_600_000
 T = 10**12
@@ -370,6 +370,32 @@ def test_time_spent_waiting_for_the_file_does_not_date_a_unit_back(path):
         assert bucket.claim(item).wait_ms == 0
         assert item.timestamp == T + 700
         assert rows(path)[0][2] == T + 700
+
+
+def test_a_clock_that_has_to_be_awaited_leaves_nothing_unawaited(path):
+    with opened(path, Rate(1, HOUR)) as bucket:
+        bucket._clock = ManualAsyncClock(T)
+        limiter = Limiter(bucket)
+        assert asyncio.run(limiter.try_acquire_async("a", blocking=False))
+        assert not asyncio.run(limiter.try_acquire_async("a", blocking=False))
+        gc.collect()  # a coroutine that was never awaited would warn
+
+
+def test_a_call_that_another_process_overtakes_is_not_refused_for_being_late(path):
+    class Overtaken(ManualClock):
+        def now(self):
+            now = super().now()
+            if now == moment - 1:  # read, and then the file is somebody else's first
+                self.set(moment)
+                assert two.settle(claim, moment)
+            return now
+
+    with opened(path, Rate(2, 1000)) as one, opened(path, Rate(2, 1000)) as two:
+        assert one.put(RateItem("a", T, 2))
+        claim = RateItem("b", T)
+        moment = T + two.claim(claim, 5000, 0).wait_ms
+        one._clock = Overtaken(moment - 1)
+        assert one.take("c", 1) is True
 
 
 # Connections ------------------------------------------------------------------------------------

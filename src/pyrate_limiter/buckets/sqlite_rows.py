@@ -94,7 +94,10 @@ class RowLog(RowTable):
     def _time_of(self, stamp: int) -> int:
         """The stamp, or the clock's reading where it has gone on while the caller waited."""
         now: Any = self._clock.now()
-        return now if now.__class__ is int and 0 < now - stamp <= _SAME_CLOCK_MS else stamp
+        if now.__class__ is not int:
+            discard(now)
+            return stamp
+        return now if 0 < now - stamp <= _SAME_CLOCK_MS else stamp
 
     def _still_known(self, stamp: int, weight: int) -> Refusal | None:
         """The last refusal, where it still stands: it is too early, and nothing has changed."""
@@ -121,7 +124,8 @@ class RowLog(RowTable):
         if in_event_loop() or not self._lock.enter_at_once():
             return None
         try:
-            verdict = self._put_slowly(name, weight, self._observe(now))
+            # Another process may have stored a unit since the clock was read.
+            verdict = self._put_slowly(name, weight, self._observe(self._time_of(now)))
         except BaseException as error:
             self._lock.__exit__(None, error, None)
             raise
