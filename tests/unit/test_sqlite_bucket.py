@@ -398,6 +398,18 @@ def test_a_call_that_another_process_overtakes_is_not_refused_for_being_late(pat
         assert one.take("c", 1) is True
 
 
+@pytest.mark.parametrize("reopen", [False, True])
+def test_an_older_stamp_is_not_refused_for_being_late_after_a_claim(path, reopen):
+    with opened(path, Rate(2, 1000)) as one, opened(path, Rate(2, 1000)) as two:
+        assert one.put(RateItem("a", T, 2))
+        claim = RateItem("b", T)
+        moment = T + one.claim(claim, 5000, 0).wait_ms
+        assert one.settle(claim, moment)
+        bucket = two if reopen else one
+        bucket._clock.set(moment)
+        assert bucket.put(RateItem("c", moment - 1))
+
+
 # Connections ------------------------------------------------------------------------------------
 
 

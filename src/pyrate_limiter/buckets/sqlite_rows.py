@@ -49,7 +49,9 @@ class RowLog(RowTable):
         """See `AbstractBucket.settle`."""
         with self._lock:
             self._load()
-            return super().settle(item, self._time_of(now), patience_ms)
+            decision = super().settle(item, self._time_of(now), patience_ms)
+            self._note_clock_at_last_claim()
+            return decision
 
     def release(self, item: RateItem) -> bool:
         """See `AbstractBucket.release`."""
@@ -57,9 +59,12 @@ class RowLog(RowTable):
             self._load()
             if not super().release(item):
                 return False
-            last = self._run(self._sql.last_claim)[0]
-            self._note_clock(self._latest, BEGINNING if last is None else last)
+            self._note_clock_at_last_claim()
             return True
+
+    def _note_clock_at_last_claim(self) -> None:
+        last = self._run(self._sql.last_claim)[0]
+        self._note_clock(self._latest, BEGINNING if last is None else last)
 
     def waiting(self, item: RateItem) -> int:
         """See `AbstractBucket.waiting`."""
