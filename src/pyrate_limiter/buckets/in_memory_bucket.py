@@ -161,7 +161,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
                 moment = self._behind_queue(moment, now + patience_ms, failing, buffer_ms)
                 self._expect(moment, weight, now)
                 self._full = None
-                item.timestamp = moment + self._stepped
+            item.timestamp = moment + self._stepped
             self._store(item.name, weight, moment, now)
             return self._outlook(now, None, moment)
 
