@@ -28,6 +28,7 @@ from pyrate_limiter import (
     dedicated_sqlite_clock_connection,
     limiter_factory,
 )
+from pyrate_limiter.buckets.file_lock import SharedFileLock
 from pyrate_limiter.buckets.sqlite_errors import (
     DatabaseLocked,
     DatabaseVanished,
@@ -600,6 +601,54 @@ def test_the_event_loop_goes_on_while_another_process_holds_the_file(path):
     limiter.close()
     assert admitted is True
     assert ticks > 20
+
+
+class InterruptedCursor:
+    """Ctrl-C arrives as soon as the transaction has begun."""
+
+    def __init__(self, cursor):
+        self.connection = cursor.connection
+        self.run, self.execute = cursor.execute, self.interrupted
+
+    def interrupted(self, statement, *values):
+        self.run(statement, *values)
+        if statement == "BEGIN IMMEDIATE":
+            self.execute = self.run
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("use_file_lock", [False, True])
+@pytest.mark.parametrize("method", ["take", "put"])
+def test_an_interruption_leaves_no_transaction_open(path, method, use_file_lock):
+    with opened(path, use_file_lock=use_file_lock) as bucket, opened(path) as other:
+        other.busy_seconds = 0
+        bucket._db._cursor = InterruptedCursor(bucket._db._cursor)
+        arguments = ("a", 1) if method == "take" else (RateItem("a", T),)
+        with pytest.raises(KeyboardInterrupt):
+            getattr(bucket, method)(*arguments)
+        assert other.put(RateItem("a", T))
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(bucket.put, RateItem("a", T)).result(timeout=10)
+        assert bucket.lock is None or not bucket.lock.is_locked
+        assert other.count() == 2
+
+
+def test_an_interruption_leaves_the_file_lock_free(path, monkeypatch):
+    import fcntl
+
+    flock = fcntl.flock
+
+    def interrupted(fd, operation):
+        flock(fd, operation)
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    one, two = SharedFileLock(path + ".lock"), SharedFileLock(path + ".lock")
+    monkeypatch.setattr(fcntl, "flock", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        one.acquire()
+    assert two.acquire(blocking=False)
+    two.release()
 
 
 def test_a_read_only_database_is_an_error_and_recovers(path):

@@ -116,13 +116,13 @@ class Database:
             try:
                 self._begin(deadline, patience)
             except BaseException:
+                self._withdraw()
                 if self.lock is not None:
                     self.lock.release()
                 raise
         except BaseException:
             self._lock.release()
             raise
-        self.depth = 1
         if not self._prepared:
             try:
                 for statement in self._schema:
@@ -139,24 +139,22 @@ class Database:
         if self.depth or not self._prepared or self._cursor is None or self._handed is not None:
             self._lock.release()
             return False
-        lock = self.lock
-        if lock is not None and not lock.acquire(blocking=False):
-            self._lock.release()
-            return False
+        lock, locked = self.lock, False
         try:
-            begun = self._is_there()
-            if begun:
+            locked = lock is not None and lock.acquire(blocking=False)
+            if locked == (lock is not None) and self._is_there():
                 self._enter()
+                self.run = self._cursor.execute
+                self.depth = 1
         except (sqlite3.Error, OSError):
-            begun = False
-        if not begun:
-            if lock is not None:
-                lock.release()
-            self._lock.release()
-            return False
-        self.run = self._cursor.execute
-        self.depth = 1
-        return True
+            pass
+        finally:
+            if not self.depth:
+                self._withdraw()
+                if locked:
+                    lock.release()
+                self._lock.release()
+        return self.depth > 0
 
     def end(self, error: BaseException | None) -> None:
         """Leave the transaction; the outermost one is committed, or undone after an error."""
@@ -170,6 +168,7 @@ class Database:
             else:
                 self._undo(error)
         finally:
+            self._withdraw()
             self.depth = 0
             if self.lock is not None:
                 self.lock.release()
@@ -325,6 +324,7 @@ class Database:
             self._drop()
             raise
         self.run = self._cursor.execute
+        self.depth = 1
 
     def _stand_aside(self, seconds: float) -> None:
         """Sleep, and let in whoever has a transaction open on the handed connection meanwhile."""
@@ -342,6 +342,12 @@ class Database:
         cursor.execute(
             "SAVEPOINT pyrate_limiter" if self._inside == "SAVEPOINT" else "BEGIN IMMEDIATE"
         )
+
+    def _withdraw(self) -> None:
+        """Undo what an interruption, Ctrl-C for one, has left half begun or half ended."""
+        cursor, inside, self._inside = self._cursor, self._inside, ""
+        if inside == "BEGIN" and cursor is not None and cursor.connection.in_transaction:
+            cursor.execute("ROLLBACK")
 
     def _commit(self) -> None:
         statement = "RELEASE pyrate_limiter" if self._inside == "SAVEPOINT" else "COMMIT"
