@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from pyrate_limiter import FixedWindow, InMemoryBucket, Rate, RateItem, StateBucket
+from pyrate_limiter import (
+    FixedWindow,
+    InMemoryBucket,
+    MultiprocessBucket,
+    Rate,
+    RateItem,
+    SQLiteBucket,
+    StateBucket,
+)
 from pyrate_limiter.testing import ManualClock
 
 YEAR = 365 * 24 * 3600 * 1000
@@ -156,3 +164,22 @@ def test_a_jump_of_a_year_and_back_refuses_nobody(make):
     bucket = make([Rate(2, 1000)])
     for now in (0, YEAR, 1, YEAR, 2):
         assert bucket.put(RateItem("a", now))
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite", "shared"])
+@pytest.mark.parametrize("step", [3, 3_600_000])
+def test_what_was_admitted_under_another_stamp_can_be_given_back(kind, step):
+    make = {
+        "memory": InMemoryBucket,
+        "sqlite": SQLiteBucket.init_from_file,
+        "shared": MultiprocessBucket.init,
+    }
+    with make[kind]([Rate(2, 1000)]) as bucket:
+        clock = bucket._clock = ManualClock(10**12)
+        assert bucket.put(RateItem("a", clock.ms))
+        if step > 1000:
+            clock.set(clock.ms - step)
+        item = RateItem("b", 10**12 - step)
+        assert bucket.claim(item)
+        assert bucket.release(item)
+        assert bucket.count() == 1

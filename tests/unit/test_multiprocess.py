@@ -2,10 +2,12 @@ import asyncio
 import gc
 import mmap
 import multiprocessing
+import os
 import pickle
 import random
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from multiprocessing.managers import ListProxy
 from pathlib import Path
@@ -236,6 +238,33 @@ def test_an_error_inside_an_operation_stores_nothing():
         Broken.fails = False
         assert bucket.count() == 0
         assert bucket.put(RateItem("a", now, 5))
+
+
+@pytest.mark.parametrize("place", ["lockf", "getpid"])
+@pytest.mark.parametrize("method", ["take", "put"])
+def test_an_interruption_leaves_the_lock_free(method, place, monkeypatch):
+    with MultiprocessBucket.init([Rate(5, 1000)]) as bucket:
+        module = shared_lock.fcntl if place == "lockf" else os
+        original = getattr(module, place)
+
+        def interrupted(*arguments):
+            original(*arguments)
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+
+        arguments = ("a", 1) if method == "take" else (RateItem("a", bucket.now()),)
+        monkeypatch.setattr(module, place, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            getattr(bucket, method)(*arguments)
+        with multiprocessing.get_context("fork").Pool(1) as pool:
+            assert pool.apply(_is_free, (bucket,))
+        with ThreadPoolExecutor(1) as threads:
+            assert threads.submit(bucket.take, "a", 1).result(timeout=10)
+        assert bucket.count() == 1
+
+
+def _is_free(bucket):
+    return bucket.mp_lock.acquire(False)
 
 
 def test_a_name_may_be_no_plain_string():

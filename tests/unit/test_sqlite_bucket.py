@@ -11,6 +11,8 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
 
 import pytest
 
@@ -26,13 +28,14 @@ from pyrate_limiter import (
     dedicated_sqlite_clock_connection,
     limiter_factory,
 )
+from pyrate_limiter.buckets.file_lock import SharedFileLock
 from pyrate_limiter.buckets.sqlite_errors import (
     DatabaseLocked,
     DatabaseVanished,
     UnusableConnection,
 )
 from pyrate_limiter.errors import BucketClosed, MissingDriver, PyrateError
-from pyrate_limiter.testing import ManualClock
+from pyrate_limiter.testing import ManualAsyncClock, ManualClock
 
 HOUR = 3_600_000
 T = 10**12
@@ -196,6 +199,14 @@ def test_a_remembered_refusal_is_forgotten_when_another_gives_a_claim_back(path)
         assert one.put(RateItem("a", T + 1501))
 
 
+def test_a_remembered_refusal_is_forgotten_when_its_units_are_leaked(path):
+    with opened(path) as bucket:
+        assert bucket.put(RateItem("a", T, 2))
+        assert not bucket.put(RateItem("a", T + 1))
+        assert bucket.leak(T + 1001) == 2
+        assert bucket.put(RateItem("a", T + 1))
+
+
 def test_the_log_stays_bounded_when_nobody_leaks_it(path):
     with opened(path, Rate(100, 1000)) as bucket:
         for step in range(600):
@@ -214,6 +225,15 @@ def test_expired_units_are_counted_until_they_are_leaked(path):
         assert bucket.leak(T + 7000) == 100
         assert bucket.count() == 0
         assert bucket.put(RateItem("a", T + 7000, 100))
+
+
+def test_a_unit_that_another_bucket_leaked_is_not_there_to_peek_at(path):
+    with opened(path) as one, opened(path) as two:
+        for stamp in (T, T + 500, T + 1600):
+            assert one.put(RateItem("a", stamp))
+        assert one.count() == 3
+        assert two.leak(T + 2000) == 2
+        assert [one.peek(index) is None for index in range(4)] == [False, True, True, True]
 
 
 def test_stamps_that_451_stored_out_of_order_are_put_in_order(path):
@@ -353,6 +373,44 @@ def test_time_spent_waiting_for_the_file_does_not_date_a_unit_back(path):
         assert rows(path)[0][2] == T + 700
 
 
+def test_a_clock_that_has_to_be_awaited_leaves_nothing_unawaited(path):
+    with opened(path, Rate(1, HOUR)) as bucket:
+        bucket._clock = ManualAsyncClock(T)
+        limiter = Limiter(bucket)
+        assert asyncio.run(limiter.try_acquire_async("a", blocking=False))
+        assert not asyncio.run(limiter.try_acquire_async("a", blocking=False))
+        gc.collect()  # a coroutine that was never awaited would warn
+
+
+def test_a_call_that_another_process_overtakes_is_not_refused_for_being_late(path):
+    class Overtaken(ManualClock):
+        def now(self):
+            now = super().now()
+            if now == moment - 1:  # read, and then the file is somebody else's first
+                self.set(moment)
+                assert two.settle(claim, moment)
+            return now
+
+    with opened(path, Rate(2, 1000)) as one, opened(path, Rate(2, 1000)) as two:
+        assert one.put(RateItem("a", T, 2))
+        claim = RateItem("b", T)
+        moment = T + two.claim(claim, 5000, 0).wait_ms
+        one._clock = Overtaken(moment - 1)
+        assert one.take("c", 1) is True
+
+
+@pytest.mark.parametrize("reopen", [False, True])
+def test_an_older_stamp_is_not_refused_for_being_late_after_a_claim(path, reopen):
+    with opened(path, Rate(2, 1000)) as one, opened(path, Rate(2, 1000)) as two:
+        assert one.put(RateItem("a", T, 2))
+        claim = RateItem("b", T)
+        moment = T + one.claim(claim, 5000, 0).wait_ms
+        assert one.settle(claim, moment)
+        bucket = two if reopen else one
+        bucket._clock.set(moment)
+        assert bucket.put(RateItem("c", moment - 1))
+
+
 # Connections ------------------------------------------------------------------------------------
 
 
@@ -387,6 +445,54 @@ def test_a_connection_of_one_thread_works_from_any(path):
     conn.close()
 
 
+def test_a_connection_may_be_used_in_another_thread_first(path):
+    conn = sqlite3.connect(path)
+    bucket = SQLiteBucket([Rate(1, 60_000)], conn, "limits")
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(bucket.put(RateItem("a", T))))
+    thread.start()
+    thread.join()
+    assert answers == [True]
+    assert not bucket.put(RateItem("a", T))
+    bucket.close()
+    conn.close()
+
+
+def test_a_transaction_of_the_callers_is_joined_after_a_sweep_in_another_thread(path):
+    conn = sqlite3.connect(path)
+    conn.execute("CREATE TABLE orders (id)")
+    bucket = SQLiteBucket([Rate(1, 60_000)], conn, "limits")
+    bucket.busy_seconds = 1
+    assert bucket.count() == 0
+    thread = threading.Thread(target=bucket.leak)
+    thread.start()
+    thread.join()
+    conn.execute("INSERT INTO orders VALUES (1)")
+    assert bucket.put(RateItem("a", T))
+    conn.rollback()
+    assert bucket.count() == 0
+    bucket.close()
+    conn.close()
+
+
+def test_a_transaction_of_the_callers_is_joined_while_a_sweep_waits_for_its_end(path):
+    conn = sqlite3.connect(path)
+    conn.execute("CREATE TABLE orders (id)")
+    bucket = SQLiteBucket([Rate(1, 60_000)], conn, "limits")
+    assert bucket.count() == 0
+    conn.execute("INSERT INTO orders VALUES (1)")
+    with ThreadPoolExecutor(1) as pool:
+        leaked = pool.submit(bucket.leak, T)
+        with pytest.raises(FutureTimeout):
+            leaked.result(timeout=0.05)
+        assert bucket.put(RateItem("a", T))
+        conn.commit()
+        assert leaked.result(timeout=10) == 0
+    assert bucket.count() == 1
+    bucket.close()
+    conn.close()
+
+
 def test_a_connection_in_memory_says_why_another_thread_cannot_use_it():
     conn = sqlite3.connect(":memory:")
     bucket = SQLiteBucket([Rate(3, 60_000)], conn, "limits")
@@ -408,6 +514,36 @@ def test_a_transaction_of_the_callers_is_neither_committed_nor_lost(path):
     assert conn.in_transaction
     conn.rollback()
     assert bucket.count() == 0
+    assert bucket.put(RateItem("a", bucket.now()))
+    conn.close()
+
+
+def test_a_transaction_that_is_rolled_back_takes_no_table_with_it(path):
+    conn = sqlite3.connect(path)
+    conn.execute("CREATE TABLE orders (id)")
+    bucket = SQLiteBucket([Rate(1, 60_000)], conn, "limits")
+    conn.execute("INSERT INTO orders VALUES (1)")
+    assert bucket.put(RateItem("a", bucket.now()))
+    conn.rollback()
+    assert bucket.put(RateItem("a", bucket.now()))
+    conn.close()
+
+
+def test_a_policy_that_fails_at_the_first_use_takes_no_table_with_it(path):
+    class Policy(FixedWindow):
+        fails = True
+
+        def window_start(self, rate, now):
+            if self.fails:
+                raise KeyError(rate)
+            return super().window_start(rate, now)
+
+    conn = sqlite3.connect(path)
+    policy = Policy()
+    bucket = SQLiteBucket([Rate(1, 60_000)], conn, "limits", algorithm=policy)
+    with pytest.raises(KeyError):
+        bucket.put(RateItem("a", bucket.now()))
+    policy.fails = False
     assert bucket.put(RateItem("a", bucket.now()))
     conn.close()
 
@@ -465,6 +601,54 @@ def test_the_event_loop_goes_on_while_another_process_holds_the_file(path):
     limiter.close()
     assert admitted is True
     assert ticks > 20
+
+
+class InterruptedCursor:
+    """Ctrl-C arrives as soon as the transaction has begun."""
+
+    def __init__(self, cursor):
+        self.connection = cursor.connection
+        self.run, self.execute = cursor.execute, self.interrupted
+
+    def interrupted(self, statement, *values):
+        self.run(statement, *values)
+        if statement == "BEGIN IMMEDIATE":
+            self.execute = self.run
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("use_file_lock", [False, True])
+@pytest.mark.parametrize("method", ["take", "put"])
+def test_an_interruption_leaves_no_transaction_open(path, method, use_file_lock):
+    with opened(path, use_file_lock=use_file_lock) as bucket, opened(path) as other:
+        other.busy_seconds = 0
+        bucket._db._cursor = InterruptedCursor(bucket._db._cursor)
+        arguments = ("a", 1) if method == "take" else (RateItem("a", T),)
+        with pytest.raises(KeyboardInterrupt):
+            getattr(bucket, method)(*arguments)
+        assert other.put(RateItem("a", T))
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(bucket.put, RateItem("a", T)).result(timeout=10)
+        assert bucket.lock is None or not bucket.lock.is_locked
+        assert other.count() == 2
+
+
+def test_an_interruption_leaves_the_file_lock_free(path, monkeypatch):
+    import fcntl
+
+    flock = fcntl.flock
+
+    def interrupted(fd, operation):
+        flock(fd, operation)
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    one, two = SharedFileLock(path + ".lock"), SharedFileLock(path + ".lock")
+    monkeypatch.setattr(fcntl, "flock", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        one.acquire()
+    assert two.acquire(blocking=False)
+    two.release()
 
 
 def test_a_read_only_database_is_an_error_and_recovers(path):

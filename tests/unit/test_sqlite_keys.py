@@ -217,6 +217,18 @@ def test_claims_on_a_state_are_seen_by_other_stores(path):
     two.close()
 
 
+@pytest.mark.parametrize("method", ["put", "claim", "check"])
+def test_a_clock_that_steps_back_does_not_refuse_until_it_has_caught_up(path, method):
+    bucket = state_bucket(path, "ann", Rate(1, 1000))
+    assert bucket.put(RateItem("a", T))
+    ask = getattr(bucket, method)
+    earlier = T - 3_600_000
+    assert not ask(RateItem("a", earlier))
+    assert not ask(RateItem("a", earlier + 900))
+    assert ask(RateItem("a", earlier + 1001))
+    bucket.close()
+
+
 def test_idle_keys_are_removed(path):
     conn = sqlite3.connect(path, check_same_thread=False)
     for number in range(300):

@@ -71,6 +71,7 @@ class SharedFileLock:
                 time.sleep(pause)
                 pause = min(_LONGEST_PAUSE, pause * 1.5)
         except BaseException:
+            self._let_go()  # an interruption may have come right after it was taken
             self._threads.release()
             raise
         self._depth += 1
@@ -83,14 +84,17 @@ class SharedFileLock:
             RuntimeError: it is not held by this thread.
         """
         if self._depth == 1:
-            if self._fallback is not None:
-                self._fallback.release()
-            else:
-                import fcntl
-
-                fcntl.flock(self._fd, fcntl.LOCK_UN)
+            self._let_go()
         self._depth -= 1
         self._threads.release()
+
+    def _let_go(self) -> None:
+        if self._fallback is not None:
+            self._fallback.release()
+        elif self._fd >= 0:
+            import fcntl
+
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def _try(self) -> bool:
         if self._fallback is not None:

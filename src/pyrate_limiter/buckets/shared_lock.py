@@ -88,7 +88,7 @@ class SharedLock:
             try:
                 taken = self._lock_file(deadline)
             except BaseException:
-                self._threads.release()
+                self._let_go()
                 raise
             if not taken:
                 self._threads.release()
@@ -105,8 +105,18 @@ class SharedLock:
             except OSError:
                 self._threads.release()
                 return False
+            except BaseException:
+                self._let_go()
+                raise
         self._depth += 1
         return True
+
+    def _let_go(self) -> None:
+        """After an interruption, which may have come right after the lock was taken."""
+        try:
+            fcntl.lockf(self._fd, fcntl.LOCK_UN)
+        finally:
+            self._threads.release()
 
     def _lock_file(self, deadline: float | None) -> bool:
         command = fcntl.LOCK_EX if deadline is None else fcntl.LOCK_EX | fcntl.LOCK_NB

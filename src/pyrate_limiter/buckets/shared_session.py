@@ -65,12 +65,12 @@ class Session:
         return self._owner == threading.get_ident() and self._process == os.getpid()
 
     def _begin(self) -> None:
-        process = os.getpid()
-        # In a child that was forked while some thread of its parent was at it, nothing is sure.
-        stale = self._stale or process != self._process
-        self._owner, self._depth, self._process = threading.get_ident(), 1, process
-        self._stale = True
         try:
+            process = os.getpid()
+            # In a child that was forked while some thread of its parent was at it, nothing is sure.
+            stale = self._stale or process != self._process
+            self._owner, self._depth, self._process = threading.get_ident(), 1, process
+            self._stale = True
             self._medium.pull(self._replica, stale)
         except BaseException:
             self._end()

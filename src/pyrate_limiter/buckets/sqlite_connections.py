@@ -63,7 +63,9 @@ def connected(path: str, settings: Sequence[str], busy_seconds: float) -> sqlite
     return conn
 
 
-def insist(step: Callable[[], Any], deadline: float) -> None:
+def insist(
+    step: Callable[[], Any], deadline: float, sleep: Callable[[float], None] = time.sleep
+) -> None:
     """Do it, again and again while the database is busy."""
     pause = _FIRST_PAUSE
     while True:
@@ -74,7 +76,7 @@ def insist(step: Callable[[], Any], deadline: float) -> None:
                 raise
         else:
             return
-        time.sleep(pause * (0.5 + random.random()))  # noqa: S311 - to scatter the tries
+        sleep(pause * (0.5 + random.random()))  # noqa: S311 - to scatter the tries
         pause = min(_LONGEST_PAUSE, pause * 1.5)
 
 

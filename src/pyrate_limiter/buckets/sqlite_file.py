@@ -68,9 +68,10 @@ class Database:
         self.closed: bool = False
         self.depth: int = 0
         self._schema = schema
-        self._prepared = False
+        self._prepared = False  # whether the tables are there to stay
         self._handed = conn
-        self._bound = False  # the handed one belongs to some other thread
+        self._bound = False  # whether the handed one may be used in its own thread alone
+        self._thread = threading.get_ident()  # its own one; 0 for none
         if conn is not None:
             path = path_of(conn)
         self.path: str | None = path
@@ -114,13 +115,13 @@ class Database:
             try:
                 self._begin(deadline, patience)
             except BaseException:
+                self._withdraw()
                 if self.lock is not None:
                     self.lock.release()
                 raise
         except BaseException:
             self._lock.release()
             raise
-        self.depth = 1
         if not self._prepared:
             try:
                 for statement in self._schema:
@@ -128,7 +129,6 @@ class Database:
             except BaseException as error:
                 self.end(error)
                 raise
-            self._prepared = True
         return True
 
     def begin_at_once(self) -> bool:
@@ -138,24 +138,22 @@ class Database:
         if self.depth or not self._prepared or self._cursor is None or self._handed is not None:
             self._lock.release()
             return False
-        lock = self.lock
-        if lock is not None and not lock.acquire(blocking=False):
-            self._lock.release()
-            return False
+        lock, locked = self.lock, False
         try:
-            begun = self._is_there()
-            if begun:
-                self._enter(self._cursor)
+            locked = lock is not None and lock.acquire(blocking=False)
+            if locked == (lock is not None) and self._is_there():
+                self._enter()
+                self.run = self._cursor.execute
+                self.depth = 1
         except (sqlite3.Error, OSError):
-            begun = False
-        if not begun:
-            if lock is not None:
-                lock.release()
-            self._lock.release()
-            return False
-        self.run = self._cursor.execute
-        self.depth = 1
-        return True
+            pass
+        finally:
+            if not self.depth:
+                self._withdraw()
+                if locked:
+                    lock.release()
+                self._lock.release()
+        return self.depth > 0
 
     def end(self, error: BaseException | None) -> None:
         """Leave the transaction; the outermost one is committed, or undone after an error."""
@@ -169,6 +167,7 @@ class Database:
             else:
                 self._undo(error)
         finally:
+            self._withdraw()
             self.depth = 0
             if self.lock is not None:
                 self.lock.release()
@@ -216,7 +215,7 @@ class Database:
         """In the child: another process's locks and connections are not ours."""
         self._lock = threading.RLock()
         self.depth = 0
-        self._bound = True
+        self._bound, self._thread = True, 0
         if hasattr(self.lock, "after_fork"):
             self.lock.after_fork()
         self._park()
@@ -239,14 +238,12 @@ class Database:
     def _is_there(self) -> bool:
         return self._tag is None or tag_of(self.path) == self._tag
 
-    def _ready(self) -> Any:
-        """A cursor of a connection that may be used here and now."""
+    def _ready(self) -> None:
+        """Have a cursor of a connection that may be used here and now."""
         if self.closed:
             raise BucketClosed
-        if self._handed is not None and not self._bound:
-            if self._cursor is None:
-                self._cursor = plain_cursor(self._handed)
-            return self._cursor
+        if self._handed is not None and self._use(self._handed):
+            return
         if not self._is_there():
             if tag_of(self.path) is None:
                 raise DatabaseVanished(self.path or "")
@@ -254,9 +251,23 @@ class Database:
             self._park()
         if self._own[0] is None:
             self._connect()
-        elif self._cursor is None:
+        elif self._cursor is None or self._cursor.connection is not self._own[0]:
             self._cursor = plain_cursor(self._own[0])
-        return self._cursor
+
+    def _use(self, handed: sqlite3.Connection) -> bool:
+        """Have a cursor of the caller's connection; False if this thread may not use that."""
+        is_own = threading.get_ident() == self._thread
+        if self._bound and not is_own:
+            return False
+        if not is_own or self._cursor is None or self._cursor.connection is not handed:
+            try:
+                self._cursor = plain_cursor(handed)
+            except sqlite3.ProgrammingError as error:
+                if is_own or "thread" not in str(error):
+                    raise
+                self._bound = True
+                return False
+        return True
 
     def _connect(self) -> None:
         if self._tag is not None and tag_of(self.path) is None:
@@ -276,30 +287,37 @@ class Database:
     def _begin(self, deadline: float, patience: float) -> None:
         self._ready()
         try:
-            insist(lambda: self._enter(self._cursor), deadline)
-        except sqlite3.ProgrammingError as error:
-            if self._handed is None or self._bound or "thread" not in str(error):
-                raise
-            self._use_own(deadline)
+            insist(self._enter, deadline, self._stand_aside if self._handed else time.sleep)
         except sqlite3.DatabaseError as error:
             if is_busy(error):
                 raise DatabaseLocked(self.path or "it", patience) from error
             self._drop()
             raise
         self.run = self._cursor.execute
+        self.depth = 1
 
-    def _use_own(self, deadline: float) -> None:
-        self._bound = True
-        self._cursor = None
+    def _stand_aside(self, seconds: float) -> None:
+        """Sleep, and let in whoever has a transaction open on the handed connection meanwhile."""
+        self._lock.release()
+        try:
+            time.sleep(seconds)
+        finally:
+            self._lock.acquire()
         self._ready()
-        insist(lambda: self._enter(self._cursor), deadline)
 
-    def _enter(self, cursor: Any) -> None:
+    def _enter(self) -> None:
+        cursor = self._cursor
         # A transaction that the caller has open is his: ours is a part of it.
         self._inside = "SAVEPOINT" if cursor.connection.in_transaction else "BEGIN"
         cursor.execute(
             "SAVEPOINT pyrate_limiter" if self._inside == "SAVEPOINT" else "BEGIN IMMEDIATE"
         )
+
+    def _withdraw(self) -> None:
+        """Undo what an interruption, Ctrl-C for one, has left half begun or half ended."""
+        cursor, inside, self._inside = self._cursor, self._inside, ""
+        if inside == "BEGIN" and cursor is not None and cursor.connection.in_transaction:
+            cursor.execute("ROLLBACK")
 
     def _commit(self) -> None:
         statement = "RELEASE pyrate_limiter" if self._inside == "SAVEPOINT" else "COMMIT"
@@ -311,6 +329,8 @@ class Database:
             raise
         finally:
             self.run = _not_begun
+        # The caller may still undo his transaction, and with it the tables that were made in it.
+        self._prepared = self._prepared or self._inside == "BEGIN"
 
     def _undo(self, error: BaseException) -> None:
         self.run = _not_begun

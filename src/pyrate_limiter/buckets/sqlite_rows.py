@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 from pyrate_limiter.abstracts.algorithm import Decision, SlidingWindowLog
 from pyrate_limiter.abstracts.awaiting import discard, in_event_loop
 from pyrate_limiter.abstracts.checks import BEGINNING, FOREVER, Unread, check_item
+from pyrate_limiter.abstracts.rate import RateItem
 from pyrate_limiter.buckets.judged_log import _ABANDONED_MS, _SAME_CLOCK_MS
 from pyrate_limiter.buckets.sqlite_table import SWEEP_EVERY, Refusal, RowTable, Turn
 
 if TYPE_CHECKING:
-    from pyrate_limiter.abstracts.rate import Rate, RateItem
+    from pyrate_limiter.abstracts.rate import Rate
 
 
 class RowLog(RowTable):
@@ -48,7 +49,9 @@ class RowLog(RowTable):
         """See `AbstractBucket.settle`."""
         with self._lock:
             self._load()
-            return super().settle(item, self._time_of(now), patience_ms)
+            decision = super().settle(item, self._time_of(now), patience_ms)
+            self._note_clock_at_last_claim()
+            return decision
 
     def release(self, item: RateItem) -> bool:
         """See `AbstractBucket.release`."""
@@ -56,9 +59,12 @@ class RowLog(RowTable):
             self._load()
             if not super().release(item):
                 return False
-            last = self._run(self._sql.last_claim)[0]
-            self._note_clock(self._latest, BEGINNING if last is None else last)
+            self._note_clock_at_last_claim()
             return True
+
+    def _note_clock_at_last_claim(self) -> None:
+        last = self._run(self._sql.last_claim)[0]
+        self._note_clock(self._latest, BEGINNING if last is None else last)
 
     def waiting(self, item: RateItem) -> int:
         """See `AbstractBucket.waiting`."""
@@ -83,12 +89,22 @@ class RowLog(RowTable):
         with self._lock:
             return int(self._run(self._sql.count)[0])
 
+    def peek(self, index: int) -> RateItem | None:
+        """See `AbstractBucket.peek`."""
+        with self._lock:
+            # Others may have dropped it since this object last looked for the oldest.
+            row = None if index < 0 else self._run(self._sql.unit, self._total - index)
+            return None if row is None else RateItem(str(row[0]), row[1])
+
     def _time_of(self, stamp: int) -> int:
         """The stamp, or the clock's reading where it has gone on while the caller waited."""
         if stamp.__class__ is Unread:
             return self._fresh(stamp)
         now: Any = self._clock.now()
-        return now if now.__class__ is int and 0 < now - stamp <= _SAME_CLOCK_MS else stamp
+        if now.__class__ is not int:
+            discard(now)
+            return stamp
+        return now if 0 < now - stamp <= _SAME_CLOCK_MS else stamp
 
     def _still_known(self, stamp: int, weight: int) -> Refusal | None:
         """The last refusal, where it still stands: it is too early, and nothing has changed."""
@@ -115,6 +131,7 @@ class RowLog(RowTable):
         if in_event_loop() or not self._lock.enter_at_once():
             return None
         try:
+            # Another process may have stored a unit since the clock was read.
             verdict = self._put_slowly(name, weight, self._observe(self._fresh(Unread(now))))
         except BaseException as error:
             self._lock.__exit__(None, error, None)

@@ -118,9 +118,9 @@ class SQLiteStateStore(StateRecord, StateStore):
     ) -> Decision:
         """See `StateStore.check`."""
         with self._within():
-            before = self._state
+            before, skew = self._state, self._skew
             decision = self._step(algorithm, rates, self._observe(now, rates), weight)
-            if decision.allowed or before is not self._state:
+            if decision.allowed or before is not self._state or skew != self._skew:
                 self._keep(algorithm, rates, now)
             return decision
 
@@ -135,8 +135,9 @@ class SQLiteStateStore(StateRecord, StateStore):
         """See `StateStore.claim`."""
         now = item.timestamp
         with self._within(patience_ms):
+            skew = self._skew
             decision = self._claim(algorithm, rates, item, patience_ms, buffer_ms)
-            if decision.allowed:
+            if decision.allowed or skew != self._skew:
                 self._keep(algorithm, rates, now)
             return decision
 
@@ -166,7 +167,11 @@ class SQLiteStateStore(StateRecord, StateStore):
     ) -> Decision:
         """See `StateStore.forecast`."""
         with self._within():
-            return self._forecast(algorithm, rates, now, weight)
+            skew = self._skew
+            decision = self._forecast(algorithm, rates, now, weight)
+            if skew != self._skew:
+                self._keep(algorithm, rates, now)
+            return decision
 
     def moment(self, item: RateItem) -> int:
         """See `StateStore.moment`."""

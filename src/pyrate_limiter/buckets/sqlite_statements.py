@@ -67,7 +67,7 @@ class Statements:
         self.units: str = f"{units} ORDER BY {number}"
         self.units_between: str = f"{units} AND {number} <= ? ORDER BY {number}"
         self.stamp: str = f"SELECT item_timestamp FROM {name} WHERE {where} {number} = ?"
-        self.name: str = f"SELECT name FROM {name} WHERE {where} {number} = ?"
+        self.unit: str = f"SELECT name, item_timestamp FROM {name} WHERE {where} {number} = ?"
         self.first_since: str = (
             f"SELECT {number} FROM {name} WHERE {where} {number} >= ? AND +item_timestamp >= ? "
             f"ORDER BY {number} LIMIT 1"

@@ -250,9 +250,6 @@ class RowTable(InMemoryBucket):
         row = self._run(self._sql.stamp, number)
         return BEGINNING if row is None else row[0]  # what is not there has left
 
-    def _name_of(self, number: int) -> str:
-        return str(self._run(self._sql.name, number)[0])
-
     def _before(self, stamp: int) -> int:
         if self._newest < stamp or self._total == self._base:
             return self._total
@@ -281,6 +278,7 @@ class RowTable(InMemoryBucket):
 
     def _drop(self, keep: int) -> int:
         dropped = self._write(self._sql.drop_before, keep)
+        self._known = None
         if keep == self._total:
             self._forget_rows()
         else:
