@@ -17,6 +17,7 @@ from pyrate_limiter import (
     BucketAsyncWrapper,
     InMemoryBucket,
     Limiter,
+    MonotonicAsyncClock,
     Rate,
     RateItem,
     SingleBucketFactory,
@@ -123,6 +124,17 @@ def test_an_error_in_one_bucket_does_not_stop_the_others(caplog):
         factory.schedule_leak(Counting(one(), good))
         wait_until(lambda: len(good) >= 2)
         factory.close()
+
+
+def test_a_bucket_whose_clock_is_awaited_is_swept_without_a_warning(recwarn):
+    bucket = InMemoryBucket(one())
+    bucket._clock = MonotonicAsyncClock()
+    leaker = Leaker(10_000)
+    leaker.register(bucket)
+    leaker._sweep()
+    gc.collect()
+    assert not recwarn
+    leaker.close()
 
 
 def test_async_buckets_are_leaked_on_their_loop():

@@ -18,8 +18,8 @@ class Errand:
     __slots__ = ("_afterwards", "_ended", "args", "call", "result")
 
     def __init__(self, call: Callable[..., Any], *args: Any) -> None:
-        self.call = call
-        self.args = args
+        self.call: Callable[..., Any] = call
+        self.args: tuple[Any, ...] = args
         self.result: Any = None
         self._afterwards: Callable[[Any], object] | None = None
         self._ended: Any = None  # a lock, held until a worker thread has returned

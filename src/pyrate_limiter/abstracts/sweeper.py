@@ -103,7 +103,7 @@ class Leaker:
     def _sweep(self) -> None:
         for bucket in list(self.sync_buckets.values()):
             try:
-                bucket.leak()
+                discard(bucket.leak())  # with a clock to be awaited it is cleaned as it is used
             except Exception as error:  # noqa: BLE001 - a user's bucket may raise anything
                 _report(bucket, error)
         self.leak_async()
