@@ -39,4 +39,8 @@ def discard(value: object) -> None:
     """Drop an awaitable that nobody will await, without a warning that it was forgotten."""
     close = getattr(value, "close", None)
     if close is not None and is_awaitable(value):
+        within = None
+        if getattr(value, "cr_code", None) is _await_then.__code__ and value.cr_frame is not None:  # type: ignore[attr-defined] # it is a coroutine
+            within = value.cr_frame.f_locals.get("value")  # type: ignore[attr-defined]
         close()
+        discard(within)
