@@ -7,9 +7,10 @@ import threading
 from time import sleep
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pyrate_limiter._engine.acquisition import Acquisition, Terms
+from pyrate_limiter._engine.acquisition import Acquisition
 from pyrate_limiter._engine.locks import LockLike, combined_lock
 from pyrate_limiter._engine.steps import abandon, run_async, run_blocking
+from pyrate_limiter._engine.terms import Terms
 from pyrate_limiter.abstracts.algorithm import Decision
 from pyrate_limiter.abstracts.awaiting import is_awaitable
 from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import threading
-import time
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -22,62 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pyrate_limiter._engine.steps import Program
+    from pyrate_limiter._engine.terms import Terms
     from pyrate_limiter.abstracts.rate import Rate
-
-PATIENT_MS = 1 << 60
-"""The patience of a caller who waits for ever."""
-
-_LONGEST_LOCK_SECONDS = threading.TIMEOUT_MAX
-
-
-class Terms:
-    """On what terms a caller waits.
-
-    Args:
-        blocking: whether it waits at all.
-        seconds: for how long at the most, -1 for ever.
-        buffer_ms: added to each wait; None adapts it to the failing interval.
-        known: whether to answer at once where the wait is known to be too long; otherwise the
-            caller sleeps until its time is up, and then takes what is free. A caller who wants to
-            know also gets a fresh outlook after a wait.
-    """
-
-    __slots__ = ("_deadline", "blocking", "buffer_ms", "known")
-
-    def __init__(
-        self, *, blocking: bool, seconds: float, buffer_ms: int | None, known: bool
-    ) -> None:
-        self.blocking = blocking
-        self.buffer_ms = buffer_ms
-        self.known = known
-        for_ever = seconds == -1 or seconds * 1000 >= PATIENT_MS
-        self._deadline = None if for_ever else time.monotonic() + seconds
-
-    def until(self, deadline: float) -> Terms:
-        """The same terms with an end on the clock of ``time.monotonic``."""
-        self._deadline = deadline
-        return self
-
-    def patience_ms(self) -> int:
-        """How much longer the caller is willing to wait."""
-        if not self.blocking:
-            return 0
-        if self._deadline is None:
-            return PATIENT_MS
-        left = math.ceil((self._deadline - time.monotonic()) * 1000)  # never gives up too early
-        return min(PATIENT_MS, max(0, left))
-
-    def limit_ms(self) -> int | None:
-        """How long a last look may take that is made at the end of the caller's time."""
-        if self._deadline is None:
-            return None
-        return max(0, math.ceil((self._deadline - time.monotonic()) * 1000))
-
-    def lock_seconds(self) -> float | None:
-        """How long to wait for a lock. One who does not block still waits for his turn."""
-        if not self.blocking or self._deadline is None:
-            return None
-        return min(_LONGEST_LOCK_SECONDS, max(0.0, self._deadline - time.monotonic()))
 
 
 class Acquisition:
