@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from pyrate_limiter.buckets.redis_steps import RedisSteps
 
 _AT_ONCE = 2  # calls under way: with one, two threads would only wait for each other
-_MOST_STEPS = 500  # in one call of a script: other clients of the server wait for its end
-_NUMBERS = 5  # of the reply to each step
+MOST_STEPS = 500  # in one call of a script: other clients of the server wait for its end
+NUMBERS = 5  # of the reply to each step
 
 
 class _Caller:
@@ -86,8 +86,8 @@ class Crews:
         try:
             reply = bucket.evaluate(*[caller.step for caller in everyone])
             for number, caller in enumerate(everyone):
-                at = 1 + _NUMBERS * number
-                caller.answer = [reply[0], *reply[at : at + _NUMBERS]]
+                at = 1 + NUMBERS * number
+                caller.answer = [reply[0], *reply[at : at + NUMBERS]]
         except Exception as error:  # noqa: BLE001 - it belongs to each of them
             for caller in everyone:
                 caller.error = error
@@ -106,9 +106,9 @@ class Crews:
                 if calls > 0:
                     self._under_way[id(bucket)] = calls
                 return
-            leader, leader.crew = waiting[0], waiting[1:_MOST_STEPS]
-            if len(waiting) > _MOST_STEPS:
-                self._waiting[id(bucket)] = waiting[_MOST_STEPS:]
+            leader, leader.crew = waiting[0], waiting[1:MOST_STEPS]
+            if len(waiting) > MOST_STEPS:
+                self._waiting[id(bucket)] = waiting[MOST_STEPS:]
         leader.woken.release()
 
     def _give_up(self, bucket: RedisSteps, caller: _Caller) -> None:

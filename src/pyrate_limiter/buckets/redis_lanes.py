@@ -7,6 +7,7 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from pyrate_limiter.buckets.redis_crews import MOST_STEPS, NUMBERS
 from pyrate_limiter.buckets.redis_server import numbers_of
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     # A request, and who waits for its answer.
     _Entry = tuple[Request, "asyncio.Future[Any] | None"]
 
-_MOST_STEPS = 500  # in one call of a script: other clients of the server wait for its end
-_NUMBERS = 5  # of the reply to each step
 _HUNG_SECONDS = 1.0  # after so long, and a caller's time limit, a call holds up no others
 _MOST_HUNG = 8
 
@@ -121,7 +120,7 @@ class Lane:
         this, sent = asyncio.current_task(), self._waiting
         try:
             while self._waiting and self._runner is this:
-                batch, self._waiting = self._waiting[:_MOST_STEPS], self._waiting[_MOST_STEPS:]
+                batch, self._waiting = self._waiting[:MOST_STEPS], self._waiting[MOST_STEPS:]
                 sent = [entry for entry in batch if entry[1] is None or not entry[1].done()]
                 self._sent, self._since = sent, time.monotonic()
                 await self._send(sent)
@@ -199,7 +198,7 @@ class Lane:
         for request, future in entries:
             answer = numbers
             if request.shared:
-                end = at + _NUMBERS * len(request.steps)
+                end = at + NUMBERS * len(request.steps)
                 answer = [numbers[0], *numbers[at:end]]
                 at = end
             if future is None:
