@@ -66,7 +66,8 @@ BEGIN
     @renumber@
     RETURN ARRAY[0, v_moment, coalesce(v_failing, 1), v_now, 1, v_read]::bigint[];
   END IF;
-  UPDATE @table@ SET at_ms = v_moment, item_timestamp = to_timestamp(v_moment / 1000.0)
+  UPDATE @table@ SET at_ms = v_moment, item_timestamp = to_timestamp(v_moment / 1000.0),
+      claimed_ms = coalesce(p_now, v_read)  -- the clock that a later step back is told by
     WHERE token = p_token AND claimed_ms IS NOT NULL;
   @renumber@
   RETURN ARRAY[1, v_moment, 0, v_now, 1, v_read]::bigint[];
