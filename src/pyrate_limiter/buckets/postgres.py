@@ -14,7 +14,7 @@ from pyrate_limiter.abstracts.algorithm import (
 )
 from pyrate_limiter.abstracts.awaiting import then
 from pyrate_limiter.abstracts.bucket import AbstractBucket
-from pyrate_limiter.abstracts.checks import Unread, check_item, pad_ms
+from pyrate_limiter.abstracts.checks import Unread, check_item
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.buckets.postgres_judge import PostgresJudge, Stamp
 from pyrate_limiter.buckets.postgres_link import Link, uncancelled
@@ -22,7 +22,7 @@ from pyrate_limiter.buckets.postgres_outage import OUTAGE_SECONDS, ElsewhereStam
 from pyrate_limiter.buckets.postgres_queries import Queries
 from pyrate_limiter.buckets.postgres_setup import advisory_lock_id
 from pyrate_limiter.buckets.postgres_steps import LEAST_MS, Steps
-from pyrate_limiter.buckets.postgres_text import array, arrays, restored
+from pyrate_limiter.buckets.postgres_text import Limits, restored
 from pyrate_limiter.clocks import PostgresClock
 from pyrate_limiter.errors import AlgorithmMismatch, WrongType
 from pyrate_limiter.utils import RateList, one_or_more, sorted_rates
@@ -105,9 +105,9 @@ class PostgresBucket(PostgresJudge):
             raise AlgorithmMismatch(algorithm, type(self).__name__, "a LogAlgorithm")
         if not isinstance(table, str):
             raise WrongType("table", table, "a string")
-        self.rates = rates
         self._algorithm = algorithm
         self._fixed = type(algorithm) is FixedWindow
+        self.rates = rates
         self._in_sql = self._fixed or type(algorithm) is SlidingWindowLog
         self.table: str = f"{_PREFIX}{table.lower()}"
         where = f"Postgres table {self.table}"
@@ -143,8 +143,7 @@ class PostgresBucket(PostgresJudge):
     @rates.setter
     def rates(self, rates: Sequence[Rate]) -> None:
         self._rates = sorted_rates(rates)
-        self._arrays = arrays(self._rates)
-        self._pads = array([pad_ms(rate.interval) for rate in self._rates])
+        self._limits = Limits.of(self._rates, fixed=self._fixed)
         self._full = {}
 
     def stamp(self) -> Any:

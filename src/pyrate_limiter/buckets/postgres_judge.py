@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pyrate_limiter.abstracts.programs import Program
     from pyrate_limiter.abstracts.rate import Rate, RateItem
     from pyrate_limiter.buckets.postgres_outage import PostgresOutage
+    from pyrate_limiter.buckets.postgres_text import Limits
     from pyrate_limiter.clocks import PostgresClock
 
 _REMEMBERED_SECONDS = 0.05
@@ -61,8 +62,7 @@ class PostgresJudge(AbstractBucket):
     _steps: Steps
     _outage: PostgresOutage | None
     _own_clock: PostgresClock
-    _arrays: tuple[str, str]
-    _pads: str
+    _limits: Limits
     _flushes: int
     # The weight and the moment of the last refusal, None for never.
     _learnt: tuple[int, int | None] | None
@@ -134,19 +134,12 @@ class PostgresJudge(AbstractBucket):
     ) -> Program[Decision]:
         program = self._judge_there(item, patience_ms, buffer_ms, limit_ms, store=store, look=look)
         outage = self._outage
-        try:
-            if outage is None:
-                return (yield from program)
-            return (
-                yield from outage.guard(
-                    program,
-                    lambda: self._judge_elsewhere(
-                        outage, item, patience_ms, buffer_ms, store=store
-                    ),
-                )
-            )
-        except Busy:
-            return Decision(self._rates[0], 0)
+        if outage is None:
+            return program
+        return outage.guard(
+            program,
+            lambda: self._judge_elsewhere(outage, item, patience_ms, buffer_ms, store=store),
+        )
 
     def _settle(
         self, item: RateItem, stamp: Stamp, time_of_item: int | None, patience_ms: int
@@ -206,25 +199,37 @@ class PostgresJudge(AbstractBucket):
     ) -> Program[Decision]:
         now, clock = self._times(item.timestamp)
         token = int.from_bytes(os.urandom(8), "big") >> 1
-        terms: dict[str, Any] = {
-            "now": now,
-            "clock": clock,
-            "patience": patience_ms,
-            "limit": limit_ms,
-            "buffer": buffer_ms,
-            "store": store,
-            "pads": self._pads,
-            "fixed": self._fixed,
-        }
-        if self._in_sql:
-            found: Any = yield from self._steps.claim(
-                self._arrays, item.name, item.weight, token, look=look, **terms
-            )
-            answer = [*found[:6], self._reset_after(found[6], found[3], found[5])]
-        else:
-            answer = yield from claim_by_policy(
-                self._steps, self._rates, self._algorithm, item, token=token, terms=terms
-            )
+        try:
+            if self._in_sql:
+                answer: Any = yield from self._steps.claim(
+                    self._limits,
+                    item.name,
+                    item.weight,
+                    token,
+                    now=now,
+                    clock=clock,
+                    patience=patience_ms,
+                    limit=limit_ms,
+                    buffer=buffer_ms,
+                    store=store,
+                    look=look,
+                )
+                if answer[5] is not None:
+                    answer[6] = self._reset_after(answer[6], answer[3])
+            else:
+                terms: dict[str, Any] = {
+                    "now": now,
+                    "clock": clock,
+                    "patience": patience_ms,
+                    "limit": limit_ms,
+                    "buffer": buffer_ms,
+                    "store": store,
+                }
+                answer = yield from claim_by_policy(
+                    self._steps, self._rates, self._algorithm, item, token=token, terms=terms
+                )
+        except Busy:
+            return Decision(self._rates[0], 0)
         return self._read(item, answer, token, store=store, own_time=now is None)
 
     def _times(self, stamp: int) -> tuple[int | None, int | None]:
@@ -244,7 +249,9 @@ class PostgresJudge(AbstractBucket):
         store: bool,
         own_time: bool,
     ) -> Decision:
-        allowed, moment, failing, now, slack, remaining, reset = answer
+        allowed, moment, failing, now, slack, remaining, reset = answer[:7]
+        if remaining is None:
+            reset = None
         received = time.monotonic()
         if not allowed:
             rate = self._rates[failing - 1]
@@ -265,10 +272,8 @@ class PostgresJudge(AbstractBucket):
             item.timestamp = now
         return Decision(None, None, max(0, moment - now), remaining, reset)
 
-    def _reset_after(self, newest: int | None, now: int, remaining: int | None) -> int | None:
-        """Ms until the bucket is as good as new; None where that was not asked for."""
-        if remaining is None:
-            return None
+    def _reset_after(self, newest: int | None, now: int) -> int:
+        """Ms until the bucket is as good as new."""
         if newest is None:
             return 0
         if not self._fixed:
@@ -299,7 +304,7 @@ class PostgresJudge(AbstractBucket):
             found = True, None, 0, int(stamp), False
         elif self._in_sql:
             found = yield from self._steps.settle(
-                self._arrays, item.name, item.weight, stamp.token, fixed=self._fixed, **terms
+                self._limits, item.name, item.weight, stamp.token, **terms
             )
         else:
             found = yield from settle_by_policy(

@@ -11,7 +11,6 @@ from importlib import import_module
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pyrate_limiter.abstracts.awaiting import is_awaitable
 from pyrate_limiter.abstracts.programs import drive, drive_async
 from pyrate_limiter.buckets.postgres_wire import Step, exchange
 from pyrate_limiter.errors import MissingDriver, WrongType
@@ -146,11 +145,13 @@ class Link:
                 carried out.
         """
         retries = _Retries(self._lost, self._conflicts)
-        give_up, answer_by = self._ends(retries.started, seconds)
+        give_up, answer_by = self._ends(time.monotonic(), seconds)
         try:
             while True:
                 try:
-                    connection = yield self._connect(retries.give_up or give_up)
+                    connection = self._connect(retries.give_up or give_up)
+                    if self.is_async:
+                        connection = yield connection
                 except self._lost:
                     if retries.failure is None:
                         raise
@@ -201,18 +202,21 @@ class Link:
                 if not connection.closed and connection.pgconn.transaction_status:
                     yield from attempt.fetch("ROLLBACK")
             finally:
-                yield self.pool.putconn(connection)
+                returned = self.pool.putconn(connection)
+                if self.is_async:
+                    yield returned
 
 
 class _Retries:
     """Whether to try again, and how soon."""
 
+    give_up: float | None = None
+    failure: BaseException | None = None
+    unanswered: bool = False
+    _nap = FIRST_NAP_SECONDS
+
     def __init__(self, lost: tuple[Any, ...], conflicts: tuple[Any, ...]) -> None:
-        self.started: float = time.monotonic()
-        self.give_up: float | None = None
-        self.failure: BaseException | None = None
-        self.unanswered: bool = False
-        self._lost, self._conflicts, self._nap = lost, conflicts, FIRST_NAP_SECONDS
+        self._lost, self._conflicts = lost, conflicts
 
     def after(self, error: BaseException, give_up: float | None, *, lost: bool) -> float | None:
         """Seconds to sleep before the next try; None if there is none."""
@@ -235,14 +239,12 @@ def first(attempt: Attempt, text: str) -> Program[Any]:
     return found[-1][0] if found and found[-1] else None
 
 
-def _step(step: Any) -> Any:
-    return step.block() if isinstance(step, Step) else step
+def _step(step: Step) -> Any:
+    return step.block()
 
 
 async def _step_async(step: Any) -> Any:
-    if isinstance(step, Step):
-        return await step.wait()
-    return await step if is_awaitable(step) else step
+    return await (step.wait() if isinstance(step, Step) else step)
 
 
 async def uncancelled(work: Any, undo: Any = None) -> Any:

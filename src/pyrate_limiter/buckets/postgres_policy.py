@@ -14,7 +14,7 @@ from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
 from pyrate_limiter.buckets.judged_log import ROUNDS
 from pyrate_limiter.buckets.postgres_setup import renumbering
 from pyrate_limiter.buckets.postgres_steps import LEAST_MS, Busy, Doubt, seconds_of
-from pyrate_limiter.buckets.postgres_text import arrays, literal, numbers
+from pyrate_limiter.buckets.postgres_text import Limits, literal, numbers
 from pyrate_limiter.buckets.postgres_turns import Enter
 from pyrate_limiter.buckets.postgres_wire import silence
 
@@ -213,9 +213,10 @@ class _Log:
         """
         time_there = "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
         if observe:
-            looks = {**terms, "store": False, "look": False, "fixed": False}
+            limit = 0 if seconds_of(terms["limit"]) is None else terms["limit"]
+            looks = {**terms, "store": False, "look": False, "limit": limit}
             time_there = self._steps.claim_text(
-                self._place, arrays(rates), self._name, 0, self._token, **looks
+                self._place, Limits.of(rates, fixed=False), self._name, 0, self._token, **looks
             )
         own_time, link = terms["now"], self._steps.link
         guess = own_time if own_time is not None else link.server_ms(time.monotonic()) or 0
@@ -259,7 +260,7 @@ class _Log:
                 f"{self._table} WHERE seq IS NOT NULL {self._mine}), 0)"
             )
             unchanged += (
-                f" AND NOT EXISTS (SELECT FROM {self._table} WHERE at_ms IS NULL {self._mine})"
+                f" AND NOT EXISTS (SELECT FROM {self._table} WHERE seq IS NULL {self._mine})"
             )
             if attempt.again:
                 earlier = f"SELECT max(at_ms) FROM {self._table} WHERE token = {self._token}"
@@ -280,7 +281,7 @@ class _Log:
         change = f"DELETE FROM {self._table}"
         if moment is not None:
             change = (
-                f"UPDATE {self._table} SET at_ms = {moment}, "
+                f"UPDATE {self._table} SET at_ms = {moment}, claimed_ms = {seen.now}, "
                 f"item_timestamp = to_timestamp({moment} / 1000.0)"
             )
         mine = literal(self._name) if self._steps.keyed else None

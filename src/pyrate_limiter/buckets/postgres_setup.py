@@ -18,16 +18,23 @@ if TYPE_CHECKING:
     from pyrate_limiter.buckets.postgres_link import Link
 
 _FOLDER = Path(__file__).with_name("sql")
-_COMMON = "p_lock bigint, p_durable boolean, p_name text, p_weight bigint, p_token bigint"
-_RATES = "p_limits bigint[], p_intervals bigint[]"
-PARAMETERS = {
-    "claim": f"{_COMMON}, {_RATES}, p_pads bigint[], p_now bigint, p_clock bigint, "
-    "p_patience bigint, p_buffer bigint, p_store boolean, p_look boolean, p_again boolean, "
-    "p_lock_ms bigint, p_expires bigint, p_fixed boolean",
-    "settle": f"{_COMMON}, {_RATES}, p_now bigint, p_slack bigint, p_patience bigint, "
-    "p_fixed boolean",
-    "release": f"{_COMMON}, p_moment bigint, p_expires bigint",
+# Each argument costs its parsing, each access to an array its preparation: the parameters that a
+# plain acquisition uses once or never share an array.
+_PARAMETERS = (
+    *("p_lock bigint", "p_name text", "p_weight bigint", "p_token bigint"),
+    *("p_terms bigint[]", "p_rates bigint[]"),
+)
+TERMS = {
+    "claim": (
+        *("durable", "unusual", "now", "clock", "patience", "buffer", "store", "look", "again"),
+        *("lock_ms", "expires", "fixed"),
+    ),
+    "settle": ("durable", "now", "slack", "patience", "fixed"),
+    "release": ("durable", "moment", "expires"),
 }
+"""What the numbers in ``p_terms`` of each step are; the SQL calls them ``p_now`` and so on."""
+_FLAGS = {"durable", "unusual", "store", "look", "again", "fixed"}
+_RATES = ("limits", "intervals", "pads")
 _COLUMNS = ("at_ms", "seq", "claimed_ms", "token")
 _RETURN = re.compile(r"RETURN (ARRAY\[.*?\]::bigint\[\]);", re.DOTALL)
 _TRIES = 20
@@ -57,10 +64,22 @@ def advisory_lock_id(table: str) -> int:
 @lru_cache(maxsize=256)
 def _body(step: str, table: str, keyed: bool) -> str:
     """The PL/pgSQL of one step on one table, which is given as it stands in SQL."""
+
+    def parameter(match: re.Match[str]) -> str:
+        name = match[1]
+        if name in _RATES:
+            return f"p_rates[{_RATES.index(name) + 1}]"
+        if name not in terms:
+            return match[0]
+        number = f"p_terms[{terms.index(name) + 1}]"
+        return f"({number} <> 0)" if name in _FLAGS else number
+
+    terms = TERMS["claim" if step == "plain" else step]
     text = _read(step)
     for part in ("adopt", "clean", "renumber"):
         name = f"{part}_keyed" if part == "clean" and keyed else part
         text = text.replace(f"@{part}@", _read(name).rstrip())
+    text = re.sub(r"\bp_(\w+)", parameter, text)
     return text.replace("@mine@", "AND name = p_name" if keyed else "").replace("@table@", table)
 
 
@@ -75,15 +94,9 @@ def renumbering(table: str, first: int, name: str | None) -> str:
     return text.replace("@mine@", "" if name is None else f"AND name = {name}")
 
 
-@lru_cache(maxsize=1024)
-def anonymous(step: str, table: str, keyed: bool) -> str:
-    """The same step for a role that may not create functions: its parameters are declared in it.
-
-    Returns:
-        Statements with a ``%s`` for each parameter.
-    """
-    parameters = PARAMETERS["claim" if step == "plain" else step].split(", ")
-    declared = " ".join(f"{parameter} := %s;" for parameter in parameters)
+def _anonymous(step: str, table: str, keyed: bool) -> str:
+    """The same step for a role that may not create functions: its parameters are declared in it."""
+    declared = " ".join(f"{parameter} := %s;" for parameter in _PARAMETERS)
     text = _body(step, table, keyed).replace("%", "%%")
     text = text.replace("DECLARE", f"DECLARE {declared}", 1)
     text = _RETURN.sub(
@@ -101,11 +114,12 @@ class Place:
     Attributes:
         table: the table with its schema, as it stands in SQL.
         functions: the function of each step; empty where the role may not create them.
+        calls: SQL that takes each step, with a ``%s`` for each parameter.
         has_columns: whether the table has more than the columns of 4.5.1.
         missing: columns, indexes and functions that would have to be made.
     """
 
-    __slots__ = ("functions", "has_columns", "missing", "schema", "table")
+    __slots__ = ("calls", "functions", "has_columns", "missing", "schema", "table")
 
     def __init__(self, schema: str, name: str, keyed: bool, found: list[set[str]]) -> None:
         self.schema: str = quoted(schema)
@@ -122,6 +136,14 @@ class Place:
         self.functions: dict[str, str] = {}
         if usable:
             self.functions = {step: f"{self.schema}.{wanted[step]}" for step in wanted}
+        self.calls: dict[str, str] = {step: self._call(step, keyed) for step in TERMS}
+
+    def _call(self, step: str, keyed: bool) -> str:
+        if self.functions:
+            name = self.functions[step].replace("%", "%%")
+            return f"SELECT {name}({', '.join('%s' for _ in _PARAMETERS)})"
+        plain = step == "claim" and not self.has_columns
+        return _anonymous("plain" if plain else step, self.table, keyed)
 
 
 def find_or_make(
@@ -175,8 +197,8 @@ def _functions(name: str, keyed: bool) -> dict[str, str]:
     """Each step's function. Another version of its text has another name."""
     return {
         step: f"pyrate_limiter_{step}_"
-        + blake2b((parameters + _body(step, name, keyed)).encode(), digest_size=8).hexdigest()
-        for step, parameters in PARAMETERS.items()
+        + blake2b(_body(step, name, keyed).encode(), digest_size=8).hexdigest()
+        for step in TERMS
     }
 
 
@@ -188,7 +210,6 @@ def _indexes(name: str, keyed: bool) -> dict[str, str]:
         _index("time", name): "(at_ms, seq)",
         _index(f"{kind}seq", name): f"({key}seq)",
         _index(f"{kind}time", name): f"({key}at_ms, seq)",
-        _index(f"{kind}foreign", name): f"({key}item_timestamp) WHERE at_ms IS NULL",
     }
     # An identifier has at most 63 bytes; the server cuts off what is longer.
     return {
@@ -214,8 +235,9 @@ def _statements(name: str, keyed: bool, place: Place | None) -> str:
             f"CREATE INDEX IF NOT EXISTS {quoted(label)} ON {place.table} {wanted[label]};"
             for label in indexes
         ]
+        parameters = ", ".join(_PARAMETERS)
         made += [
-            f"CREATE FUNCTION {place.schema}.{_functions(name, keyed)[step]} ({PARAMETERS[step]}) "
+            f"CREATE FUNCTION {place.schema}.{_functions(name, keyed)[step]} ({parameters}) "
             "RETURNS bigint[] LANGUAGE plpgsql SET enable_seqscan = off "
             f"AS $pyrate_limiter${_body(step, place.table, keyed)}$pyrate_limiter$;"
             for step in functions

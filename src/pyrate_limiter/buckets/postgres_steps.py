@@ -6,19 +6,17 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter.buckets.postgres_link import driver, first
-from pyrate_limiter.buckets.postgres_setup import anonymous, find_or_make
+from pyrate_limiter.buckets.postgres_link import driver
+from pyrate_limiter.buckets.postgres_setup import find_or_make
 from pyrate_limiter.buckets.postgres_text import literal, lock_key, number, numbers
 from pyrate_limiter.buckets.postgres_turns import Turns
 from pyrate_limiter.buckets.postgres_wire import silence
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pyrate_limiter.abstracts.programs import Program
     from pyrate_limiter.buckets.postgres_link import Attempt, Link
     from pyrate_limiter.buckets.postgres_setup import Place
-    from pyrate_limiter.buckets.postgres_text import Arrays
+    from pyrate_limiter.buckets.postgres_text import Limits
 
 _LONGEST_LOCK_MS = (1 << 31) - 1
 LEAST_MS = 500  # for a step at the end of a caller's time
@@ -63,7 +61,6 @@ class Steps:
         self.is_durable = durable
         self.doubts: deque[Doubt] = deque(maxlen=_MOST_DOUBTS)
         self._turns = [Turns() for _ in range(_LANES if keyed else 1)]
-        self._durable = "true" if durable else "false"
         self._place: Place | None = None
         self._begins = False
         self._lock = ""
@@ -88,52 +85,59 @@ class Steps:
         """The advisory lock of the bucket, or of one name of it."""
         return lock_key(self._lock, name) if self.keyed else self._lock
 
-    def _common(self, name: str, weight: int, token: int | None) -> list[str]:
-        return [self.lock(name), self._durable, literal(name), str(weight), number(token)]
-
     def claim(
         self,
-        rates: Arrays,
+        limits: Limits,
         name: str,
         weight: int,
         token: int,
         *,
+        now: int | None,
+        clock: int | None,
         patience: int,
         limit: int,
-        **terms: Any,
+        buffer: int | None,
+        store: bool,
+        look: bool,
     ) -> Program[list[Any]]:
-        """See ``sql/postgres_claim.sql``; the terms are those of `claim_text`.
+        """See ``sql/postgres_claim.sql``, and `claim_text`, whose arguments are these.
 
         Raises:
             Busy: the lock could not be had within ``limit`` ms.
         """
-        place = self._place or (yield from self.place(seconds_of(limit)))
+        seconds = seconds_of(limit)
+        place = self._place or (yield from self.place(seconds))
         if self.doubts:
             yield from self.settle_doubts(1)
         doubt = Doubt(name, weight, token)
         begun = time.monotonic()
 
         def text(attempt: Attempt) -> str:
-            waited = int((time.monotonic() - begun) * 1000)  # for a connection, or by earlier tries
-            doubt.due = min(attempt.deadline, time.monotonic() + _LEASE_SECONDS)
+            tried = time.monotonic()
+            waited = int((tried - begun) * 1000)  # for a connection, or by earlier tries
+            doubt.due = min(attempt.deadline, tried + _LEASE_SECONDS)
             doubt.expires = self.link.server_ms(doubt.due)
             return self.claim_text(
                 place,
-                rates,
+                limits,
                 name,
                 weight,
                 token,
-                patience=patience if terms["now"] is not None else max(0, patience - waited),
-                limit=limit and max(1, limit - waited),
+                now=now,
+                clock=clock,
+                patience=patience if now is not None else max(0, patience - waited),
+                limit=0 if seconds is None else max(1, limit - waited),
+                buffer=buffer,
+                store=store,
+                look=look,
                 expires=doubt.expires,
                 again=attempt.again,
-                **terms,
             )
 
         try:
-            return (yield from self._call(text, seconds_of(limit), lambda: self.doubt(doubt)))
+            return (yield from self._call(text, seconds, lambda: self.doubt(doubt)))
         except self.busy:
-            if seconds_of(limit) is None:
+            if seconds is None:
                 raise
             raise Busy from None
 
@@ -167,7 +171,7 @@ class Steps:
     def claim_text(
         self,
         place: Place,
-        rates: Arrays,
+        limits: Limits,
         name: str,
         weight: int,
         token: int,
@@ -179,8 +183,6 @@ class Steps:
         buffer: int | None,
         store: bool,
         look: bool,
-        pads: str,
-        fixed: bool,
         expires: int | None = None,
         again: bool = False,
     ) -> str:
@@ -188,42 +190,32 @@ class Steps:
 
         Args:
             place: where the units are.
-            rates: see `arrays`.
+            limits: what holds them.
             name: the item's name.
             weight: the item's units.
             token: marks them.
             now: when they are asked for, in ms; None is the server's time.
             clock: the reading of another clock than the server's.
             patience: ms that the caller is willing to wait.
-            limit: ms that it may take, 0 for no limit.
-            buffer: ms after the earliest moment; None is the failing rate's of ``pads``.
+            limit: ms that the lock may take, 0 for no limit.
+            buffer: ms after the earliest moment; None is the failing rate's pad.
             store: whether to store anything.
             look: whether to count what remains.
-            pads: for each rate, in SQL.
-            fixed: whether windows are aligned to the clock.
             expires: the server's ms after which nobody waits for an answer.
             again: whether an earlier try may have stored them.
         """
-        arguments = [
-            *self._common(name, weight, token),
-            *rates,
-            pads,
-            number(now),
-            number(clock),
-            str(patience),
-            number(buffer),
-            "true" if store else "false",
-            "true" if look else "false",
-            "true" if again else "false",
-            "0" if seconds_of(limit) is None else str(limit),
-            number(expires),
-            "true" if fixed else "false",
-        ]
-        return _statement(place, self.keyed, "claim" if place.has_columns else "plain", arguments)
+        unusual = again or now is not None or clock is not None
+        terms = (
+            f"'{{{self.is_durable:d},{unusual:d},{number(now)},{number(clock)},{patience},"
+            f"{number(buffer)},{store:d},{look:d},{again:d},{limit},{number(expires)},"
+            f"{limits.fixed:d}}}'"
+        )
+        lock = self.lock(name)
+        return place.calls["claim"] % (lock, literal(name), int(weight), token, terms, limits.rates)
 
     def settle(
         self,
-        rates: Arrays,
+        limits: Limits,
         name: str,
         weight: int,
         token: int,
@@ -231,19 +223,12 @@ class Steps:
         now: int | None,
         slack: int,
         patience: int,
-        fixed: bool,
     ) -> Program[list[Any]]:
         """See ``sql/postgres_settle.sql``."""
         place = yield from self.place()
-        arguments = [
-            *self._common(name, weight, token),
-            *rates,
-            number(now),
-            str(slack),
-            str(patience),
-            "true" if fixed else "false",
-        ]
-        text = _statement(place, self.keyed, "settle", arguments)
+        terms = f"'{{{self.is_durable:d},{number(now)},{slack},{patience},{limits.fixed:d}}}'"
+        units = self.lock(name), literal(name), int(weight), token
+        text = place.calls["settle"] % (*units, terms, limits.rates)
         # It is at the end of its time that a waiter wakes.
         seconds = seconds_of(max(patience, LEAST_MS) if patience < _LONGEST_LOCK_MS else patience)
         return (yield from self._call(lambda _: text, seconds))
@@ -267,24 +252,24 @@ class Steps:
                 "SELECT count(*) FROM gone"
             )
             return int(row[0])
-        arguments = [*self._common(name, weight, token), number(moment), number(expires)]
-        text = _statement(place, self.keyed, "release", arguments)
+        terms = f"'{{{self.is_durable:d},{number(moment)},{number(expires)}}}'"
+        units = self.lock(name), literal(name), int(weight), number(token)
+        text = place.calls["release"] % (*units, terms, "'{}'")
         answer = yield from self._call(lambda _: text, _RELEASE_SECONDS)
         return int(answer[0])
 
     def _call(self, text: Any, seconds: float | None, orphaned: Any = None) -> Program[list[Any]]:
         """What a statement of ours answers: numbers, the last of which is the server's clock."""
-        sent = 0.0
 
         def once(attempt: Attempt) -> Program[list[Any]]:
-            nonlocal sent
             while True:
                 statement = text(attempt)
                 sent = time.monotonic()
                 begins = self._begins or not (self._place and self._place.functions)
                 if begins:
                     statement = f"BEGIN ISOLATION LEVEL READ COMMITTED; {statement}; COMMIT"
-                answer = numbers((yield from first(attempt, statement))[0])
+                rows = yield from attempt.fetch(statement)
+                answer = numbers(rows[-1][0][0])
                 if answer[0] == -1 and not begins:
                     # The session's isolation level does not see what a lock waits for.
                     self._begins = True
@@ -332,19 +317,12 @@ class Steps:
             ms = f"{bound}::bigint"
         old = f"item_timestamp < to_timestamp({ms} / 1000.0)"
         if place.has_columns:
-            old = f"at_ms < {ms} OR (at_ms IS NULL AND {old})"
+            old = f"at_ms < {ms} OR (seq IS NULL AND {old})"
         row = yield from self.link.query(
             f"WITH gone AS (DELETE FROM {place.table} WHERE {old} RETURNING 1) "
             "SELECT count(*) FROM gone"
         )
         return int(row[0])
-
-
-def _statement(place: Place, keyed: bool, step: str, arguments: Sequence[str]) -> str:
-    """A call of a function; or the same without one, which needs a transaction around it."""
-    if place.functions:
-        return f"SELECT {place.functions[step]}({', '.join(arguments)})"
-    return anonymous(step, place.table, keyed) % tuple(arguments)
 
 
 def seconds_of(patience: int) -> float | None:

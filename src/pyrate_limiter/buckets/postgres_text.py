@@ -2,28 +2,48 @@
 
 from __future__ import annotations
 
+import re
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pyrate_limiter.abstracts.checks import pad_ms
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
     from pyrate_limiter.utils import RateList
 
-    Arrays = tuple[str, str]
-
 _NUL = "\N{SYMBOL FOR NULL}"
+_as_it_is = re.compile(r"[ -#%&(-\[\]-~]*").fullmatch  # ASCII without ' $ \
+
+
+class Limits(NamedTuple):
+    """What limits a bucket."""
+
+    rates: str  # in SQL: limits, intervals, and by how many ms a waiter keeps clear of the edge
+    fixed: bool  # whether windows are aligned to the clock
+
+    @classmethod
+    def of(cls, rates: RateList, *, fixed: bool) -> Limits:
+        """Those of these rates."""
+        limits = [rate.limit for rate in rates]
+        intervals = [rate.interval for rate in rates]
+        rows = limits, intervals, map(pad_ms, intervals)
+        return cls(f"'{{{','.join(map(_array, rows))}}}'", fixed)
 
 
 def literal(text: str) -> str:
     """A string in SQL, whatever characters it has. See `stored` for those that have no place."""
+    text = str(text)
+    if _as_it_is(text):
+        return f"'{text}'"
     text = stored(text).replace("\\", "\\\\").replace("'", "''")
     return f"E'{text}'".replace("$", "\\x24")  # a dollar could end what it is quoted in
 
 
 def stored(text: str) -> str:
     """The text with a symbol for NUL, and with escapes for halves of surrogate pairs."""
-    text = str(text).replace("\0", _NUL)
+    text = text.replace("\0", _NUL)
     return text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -49,11 +69,5 @@ def number(value: int | None) -> str:
     return "NULL" if value is None else str(int(value))
 
 
-def arrays(rates: RateList) -> Arrays:
-    """Limits and intervals in SQL."""
-    return array([rate.limit for rate in rates]), array([rate.interval for rate in rates])
-
-
-def array(numbers: Sequence[int]) -> str:
-    """Numbers in SQL."""
-    return "'{" + ",".join(map(str, numbers)) + "}'"
+def _array(numbers: Iterable[int]) -> str:
+    return "{" + ",".join(map(str, numbers)) + "}"

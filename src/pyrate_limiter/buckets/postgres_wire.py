@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _TUPLES_OK = 2  # of libpq's ExecStatusType
 _FATAL_ERROR = 7
 _ACTIVE = 1  # of libpq's PGTransactionStatusType
+_encodings: dict[bytes | None, str] = {}
 
 
 class Step:
@@ -93,15 +94,17 @@ def exchange(connection: Any, text: str, deadline: float) -> Program[list[Any]]:
     Raises:
         psycopg.Error: what the server says, or that it did not answer.
     """
-    pgconn, encoding = connection.pgconn, connection.info.encoding
+    pgconn, encoding = connection.pgconn, _encoding(connection)
     found, failed = [], None
     try:
         pgconn.send_query(text.encode(encoding))
-        while pgconn.flush():
-            yield from _wait(pgconn, deadline, writing=True)
+        writing = pgconn.flush()
         while True:
-            while pgconn.is_busy():
-                yield from _wait(pgconn, deadline)
+            if writing or pgconn.is_busy():
+                _check((yield Ready(pgconn.socket, deadline, writing=writing)))
+                pgconn.consume_input()
+                writing = writing and pgconn.flush()
+                continue
             result = pgconn.get_result()
             if result is None:
                 break
@@ -118,15 +121,23 @@ def exchange(connection: Any, text: str, deadline: float) -> Program[list[Any]]:
     return found
 
 
-def _wait(pgconn: Any, deadline: float, *, writing: bool = False) -> Program[None]:
-    if not (yield Ready(pgconn.socket, deadline, writing=writing)):
-        raise silence()
-    pgconn.consume_input()
+def _encoding(connection: Any) -> str:
+    """Python's name of the encoding that the server and we speak."""
+    there = connection.pgconn.parameter_status(b"client_encoding")
+    found = _encodings.get(there)
+    if found is None:  # it may change with each statement, but has a few values only
+        found = _encodings[there] = connection.info.encoding
+    return found
 
 
 def _close_unless_idle(pgconn: Any) -> None:
     if pgconn.transaction_status == _ACTIVE:
         pgconn.finish()
+
+
+def _check(in_time: bool) -> None:
+    if not in_time:
+        raise silence()
 
 
 def silence() -> Exception:

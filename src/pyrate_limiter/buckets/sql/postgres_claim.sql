@@ -26,8 +26,7 @@ BEGIN
   v_read := floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint;
   v_now := v_read;
 
-  IF v_last IS NULL OR v_latest > v_read OR p_again OR v_read > p_expires
-    OR p_now IS NOT NULL OR p_clock IS NOT NULL
+  IF v_last IS NULL OR v_latest > v_read OR v_read > p_expires OR p_unusual
     OR current_setting('transaction_isolation') <> 'read committed'
   THEN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
@@ -64,7 +63,7 @@ BEGIN
   v_fits := greatest(v_now, v_newest);
 
   IF p_weight > 0 AND NOT p_fixed THEN
-    FOR i IN 1 .. cardinality(p_limits) LOOP
+    FOR i IN 1 .. array_length(p_rates, 2) LOOP
       IF v_last + p_weight > p_limits[i] THEN
         SELECT at_ms + p_intervals[i] + 1 INTO v_leaves FROM @table@
           WHERE seq <= v_last + p_weight - p_limits[i] @mine@ ORDER BY seq DESC LIMIT 1;
@@ -76,7 +75,7 @@ BEGIN
       END IF;
     END LOOP;
   ELSIF p_weight > 0 THEN  -- in the first windows, aligned to the clock, that have room
-    FOR i IN 1 .. cardinality(p_limits) LOOP
+    FOR i IN 1 .. array_length(p_rates, 2) LOOP
       SELECT seq INTO v_first FROM @table@
         WHERE at_ms >= v_fits - v_fits % p_intervals[i] @mine@ ORDER BY at_ms, seq LIMIT 1;
       IF v_last - v_first + 1 + p_weight > p_limits[i] THEN
@@ -101,7 +100,7 @@ BEGIN
         );
       END IF;
       IF p_fixed THEN  -- whoever is late within the window has not left it
-        FOR i IN 1 .. cardinality(p_limits) LOOP
+        FOR i IN 1 .. array_length(p_rates, 2) LOOP
           v_free := greatest(v_free, v_moment - p_intervals[i] + 1 + v_moment % p_intervals[i]);
         END LOOP;
       END IF;
@@ -129,7 +128,7 @@ BEGIN
   END IF;
 
   IF p_look THEN
-    FOR i IN 1 .. cardinality(p_limits) LOOP
+    FOR i IN 1 .. array_length(p_rates, 2) LOOP
       v_remaining := least(v_remaining, greatest(0, p_limits[i] - coalesce(v_last + 1 - (
         SELECT seq FROM @table@ WHERE at_ms >= v_now
           - CASE WHEN p_fixed THEN v_now % p_intervals[i] ELSE p_intervals[i] END @mine@

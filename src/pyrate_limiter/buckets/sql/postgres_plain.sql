@@ -29,7 +29,7 @@ BEGIN
   END IF;
   v_fits := v_now;
   IF p_weight > 0 THEN
-    FOR i IN 1 .. cardinality(p_limits) LOOP
+    FOR i IN 1 .. array_length(p_rates, 2) LOOP
       v_start := CASE WHEN p_fixed THEN v_fits - v_fits % p_intervals[i] ELSE v_now - p_intervals[i] END;
       SELECT floor(extract(epoch FROM item_timestamp::timestamptz) * 1000)::bigint INTO v_leaves
         FROM @table@ WHERE item_timestamp >= to_timestamp(v_start / 1000.0) @mine@
@@ -55,13 +55,13 @@ BEGIN
     IF random() * 256 < p_weight THEN
       DELETE FROM @table@ WHERE ctid = ANY (ARRAY(
         SELECT ctid FROM @table@ WHERE item_timestamp
-          < to_timestamp((v_now - p_intervals[cardinality(p_intervals)]) / 1000.0)
+          < to_timestamp((v_now - p_intervals[array_length(p_rates, 2)]) / 1000.0)
         ORDER BY item_timestamp DESC OFFSET 1024 LIMIT 1024 + 2 * p_weight
       ));
     END IF;
   END IF;
   IF p_look THEN
-    FOR i IN 1 .. cardinality(p_limits) LOOP
+    FOR i IN 1 .. array_length(p_rates, 2) LOOP
       SELECT count(*) INTO v_count FROM @table@
         WHERE item_timestamp >= to_timestamp((
           v_now - CASE WHEN p_fixed THEN v_now % p_intervals[i] ELSE p_intervals[i] END

@@ -25,7 +25,7 @@ BEGIN
     SELECT seq INTO v_upto FROM @table@
       WHERE at_ms <= v_moment @mine@ ORDER BY at_ms DESC, seq DESC LIMIT 1;
     v_fits := v_moment;
-    FOR i IN 1 .. cardinality(p_limits) LOOP
+    FOR i IN 1 .. array_length(p_rates, 2) LOOP
       IF p_fixed THEN
         SELECT seq INTO v_first FROM @table@
           WHERE at_ms >= v_fits - v_fits % p_intervals[i] @mine@ ORDER BY at_ms, seq LIMIT 1;
