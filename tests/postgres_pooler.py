@@ -1,13 +1,20 @@
 """A pooler in transaction mode, as PgBouncer is: a server's session for each transaction.
 
-It speaks just enough of PostgreSQL's protocol, over Unix sockets and without passwords.
+It speaks just enough of PostgreSQL's protocol. Clients come over a Unix socket, without passwords.
 """
 
 import asyncio
+import os
+import socket
 import struct
 import threading
-from pathlib import Path
 
+import psycopg
+
+_PARAMETERS = (
+    *("server_version", "server_encoding", "client_encoding", "standard_conforming_strings"),
+    *("DateStyle", "IntervalStyle", "TimeZone", "integer_datetimes"),
+)
 _SOCKET = ".s.PGSQL.5432"
 _VERSION = 196608
 
@@ -16,7 +23,7 @@ class Pooler:
     """Many clients on few sessions, which go round from one transaction to the next.
 
     Args:
-        server: the folder of the server's socket.
+        server: the server's address, wherever it is.
         folder: where to put a socket for clients.
         size: how many sessions to share out.
     """
@@ -24,8 +31,9 @@ class Pooler:
     def __init__(self, server, folder, size=2):
         self.dsn = f"host={folder} user=postgres dbname=postgres"
         self.transactions = 0
-        self._server, self._folder, self._size = Path(server), Path(folder), size
+        self._server, self._folder, self._size = server, folder, size
         self._greeting = b""
+        self._connections = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run)
         self._ready = threading.Event()
@@ -48,26 +56,31 @@ class Pooler:
         self._sessions = asyncio.Queue()
         for _ in range(self._size):
             self._sessions.put_nowait(await self._connect())
-        server = await asyncio.start_unix_server(self._client, self._folder / _SOCKET)
+        server = await asyncio.start_unix_server(self._client, f"{self._folder}/{_SOCKET}")
         self._ready.set()
         await self._over
         server.close()
         while not self._sessions.empty():
             _, writer = self._sessions.get_nowait()
             writer.close()
+        for connection in self._connections:
+            connection.close()
         clients = asyncio.all_tasks() - {asyncio.current_task()}
         for client in clients:
             client.cancel()
         await asyncio.gather(*clients, return_exceptions=True)
 
     async def _connect(self):
-        reader, writer = await asyncio.open_unix_connection(self._server / _SOCKET)
-        words = b"user\0postgres\0database\0postgres\0\0"
-        writer.write(struct.pack("!ii", 8 + len(words), _VERSION) + words)
-        self._greeting = b""
-        while not self._greeting.endswith(b"Z\0\0\0\5I"):
-            self._greeting += await _message(reader)
-        return reader, writer
+        """A session whose opening libpq has done, with whatever the server wants to know."""
+        connection = psycopg.connect(self._server, sslmode="disable", gssencmode="disable")
+        self._connections.append(connection)
+        pgconn = connection.pgconn
+        self._greeting = b"R\0\0\0\x08\0\0\0\0"
+        for parameter in map(str.encode, _PARAMETERS):
+            words = parameter + b"\0" + pgconn.parameter_status(parameter) + b"\0"
+            self._greeting += b"S" + struct.pack("!i", 4 + len(words)) + words
+        self._greeting += b"Z\0\0\0\5I"
+        return await asyncio.open_connection(sock=socket.socket(fileno=os.dup(pgconn.socket)))
 
     async def _client(self, reader, writer):
         try:

@@ -203,8 +203,7 @@ def test_nothing_is_kept_in_the_session(pool):
 @pytest.fixture
 def pooler():
     folder = tempfile.mkdtemp(dir="/tmp")
-    server = conninfo.conninfo_to_dict(postgres.dsn())["host"]
-    with Pooler(server, folder) as pooler:
+    with Pooler(postgres.dsn(), folder) as pooler:
         yield pooler
     shutil.rmtree(folder)
 
@@ -266,8 +265,9 @@ def assert_sessions_are_clean(pooler):
 def guest():
     """A role that may not create anything, and a pool of its own."""
     role = f"guest_{postgres.table()}"
-    postgres.execute(f"CREATE ROLE {role} LOGIN")
-    with postgres.pool(conninfo.make_conninfo(postgres.dsn(), user=role), size=2) as pool:
+    postgres.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{role}'")
+    theirs = conninfo.make_conninfo(postgres.dsn(), user=role, password=role)
+    with postgres.pool(theirs, size=2) as pool:
         yield role, pool
 
 
