@@ -400,9 +400,14 @@ def test_a_waiter_whose_server_freezes_while_it_sleeps_leaves_no_claim(server):
         assert bucket.count() == 1
 
 
-def test_the_last_look_at_the_end_of_a_callers_time_is_not_held(server):
+@pytest.mark.parametrize("is_state", [False, True])
+def test_the_last_look_at_the_end_of_a_callers_time_is_not_held(server, is_state):
     with postgres.pool(server.dsn, size=2) as pool:
-        limiter = Limiter(PostgresBucket(pool, postgres.table(), [Rate(1, HOUR)]))
+        bucket = PostgresBucket(pool, postgres.table(), [Rate(1, HOUR)])
+        if is_state:
+            store = PostgresStateStore(pool, postgres.table())
+            bucket = StateBucket([Rate(1, HOUR)], store=store)
+        limiter = Limiter(bucket)
         assert ask(limiter)
         threading.Timer(0.2, server.freeze).start()
         try:

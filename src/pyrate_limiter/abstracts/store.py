@@ -61,6 +61,10 @@ class StateStore(ABC):
     """Whether the store has the methods below. A bucket on a store that has not tries again after
     each wait."""
 
+    bounds_claims: bool = False
+    """Whether `claim` and `claim_at` take one more argument: how many ms they may take, also where
+    there is no patience; None is for as long as that lasts."""
+
     def claim(
         self,
         algorithm: StateAlgorithm,

@@ -71,6 +71,7 @@ class PostgresStateStore(StateStore):
 
     keeps_claims = True
     keeps_time = True
+    bounds_claims = True
 
     def __init__(
         self,
@@ -117,9 +118,10 @@ class PostgresStateStore(StateStore):
         item: RateItem,
         patience_ms: int,
         buffer_ms: int,
+        limit_ms: int | None = None,
     ) -> Any:
         """See `StateStore.claim`. The item's timestamp counts, not the server's clock."""
-        return self._claim(algorithm, rates, item, item.timestamp, patience_ms, buffer_ms)
+        return self._claim(algorithm, rates, item, item.timestamp, patience_ms, buffer_ms, limit_ms)
 
     def claim_at(
         self,
@@ -128,9 +130,10 @@ class PostgresStateStore(StateStore):
         item: RateItem,
         patience_ms: int,
         buffer_ms: int,
+        limit_ms: int | None = None,
     ) -> Any:
         """See `StateStore.claim_at`."""
-        return self._claim(algorithm, rates, item, None, patience_ms, buffer_ms)
+        return self._claim(algorithm, rates, item, None, patience_ms, buffer_ms, limit_ms)
 
     def _claim(
         self,
@@ -140,6 +143,7 @@ class PostgresStateStore(StateStore):
         stamp: int | None,
         patience_ms: int,
         buffer_ms: int,
+        limit_ms: int | None,
     ) -> Any:
         began = time.monotonic()
 
@@ -161,7 +165,9 @@ class PostgresStateStore(StateStore):
             if decision.wait_ms:
                 await self.release(algorithm, rates, item)
 
-        program = self._row.step(claim, patience_ms, take_back)
+        if limit_ms is not None:
+            limit_ms = max(patience_ms, limit_ms, LEAST_MS)
+        program = self._row.step(claim, limit_ms or patience_ms, take_back)
         return self._run(self._guarded(program, lambda: self._without(rates)), undo)
 
     def settle(

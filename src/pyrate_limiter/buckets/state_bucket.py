@@ -187,12 +187,23 @@ class StateBucket(AbstractBucket):
         """See `AbstractBucket.claim`. A store that keeps no claims is tried again after a wait."""
         if not self.store.keeps_claims:
             return self.put_decision(item)
+        return self._claim(item, patience_ms, buffer_ms)
+
+    @property
+    def claim_in_brief(self) -> Any:
+        """See `AbstractBucket.claim_in_brief`: for a store that can keep to a limit."""
+        bounded = self.store.bounds_claims and type(self).claim is StateBucket.claim
+        return self._claim if bounded else None
+
+    def _claim(
+        self, item: RateItem, patience_ms: int, buffer_ms: int | None, *limit_ms: int | None
+    ) -> Decision | Awaitable[Decision]:
         check_item(item)
         if buffer_ms is None:
             buffer_ms = pad_ms(min(rate.interval // rate.limit for rate in self._rates))
         now, weight = item.timestamp, item.weight
-        claim = self.store.claim_at if self._by_store_time() else self.store.claim
-        verdict = claim(self._algorithm, self._rates, item, patience_ms, buffer_ms)
+        claim: Any = self.store.claim_at if self._by_store_time() else self.store.claim
+        verdict = claim(self._algorithm, self._rates, item, patience_ms, buffer_ms, *limit_ms)
         return then(verdict, lambda decision: self._learn(now, weight, decision))
 
     def settle(
