@@ -34,6 +34,7 @@ from pyrate_limiter.buckets.sqlite_errors import (
     DatabaseVanished,
     UnusableConnection,
 )
+from pyrate_limiter.clocks import WallClock
 from pyrate_limiter.errors import BucketClosed, MissingDriver, PyrateError
 from pyrate_limiter.testing import ManualAsyncClock, ManualClock
 
@@ -158,6 +159,18 @@ def test_a_bucket_on_a_named_file_can_be_pickled(path):
             assert copy.count() == 1
             assert isinstance(copy._algorithm, FixedWindow)
             assert copy.rates == bucket.rates
+
+
+class FastClock(WallClock):
+    def now(self):
+        return super().now() + 3_600_000
+
+
+def test_a_pickled_bucket_keeps_the_clock_that_it_was_given(path):
+    with opened(path, Rate(2, 1000)) as bucket:
+        bucket._clock = FastClock()
+        with pickle.loads(pickle.dumps(bucket)) as copy:
+            assert isinstance(copy._clock, FastClock)
 
 
 def test_a_wrong_argument_is_refused_before_a_file_is_made(path):

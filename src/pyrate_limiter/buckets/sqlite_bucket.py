@@ -323,15 +323,11 @@ class SQLiteBucket(AbstractBucket):
                 "one that init_from_file opened on a named file",
             )
         table, path, create, use_file_lock = self._recipe
-        return _reopen, (
-            type(self),
-            self.rates,
-            table,
-            path,
-            create,
-            use_file_lock,
-            self._algorithm,
-        )
+        reopening = (type(self), self.rates, table, path, create, use_file_lock, self._algorithm)
+        clock = self._clock
+        if type(clock) is SQLiteClock:  # it may hold a connection; each of them reads the same
+            return _reopen, reopening
+        return _reopen, reopening, (None, {"_clock": clock})
 
 
 def _reopen(cls: type[SQLiteBucket], *arguments: Any) -> SQLiteBucket:
