@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import math
 import threading
+from functools import partial
 from time import sleep
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyrate_limiter._engine.acquisition import Acquisition
+from pyrate_limiter._engine.admission import Admission, decorated
 from pyrate_limiter._engine.locks import LockLike, combined_lock
 from pyrate_limiter._engine.steps import abandon, run_async, run_blocking
-from pyrate_limiter._engine.terms import Terms
+from pyrate_limiter._engine.terms import ADAPTIVE, AdaptiveBuffer, Terms, check_timeout
 from pyrate_limiter.abstracts.algorithm import Decision
 from pyrate_limiter.abstracts.awaiting import is_awaitable
 from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
 from pyrate_limiter.abstracts.checks import check_weight
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
-from pyrate_limiter.errors import (
-    AsyncBucketInSyncCode,
-    InvalidLimiterArgument,
-    InvalidRateList,
-    InvalidTimeout,
-    RateLimitExceeded,
-    TimeoutWithoutBlocking,
-    WrongType,
-)
-from pyrate_limiter.single import SingleBucketFactory
+from pyrate_limiter.errors import AsyncBucketInSyncCode, WrongType
+from pyrate_limiter.single import SingleBucketFactory, as_factory
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
@@ -54,15 +47,6 @@ __all__ = [
 ]
 
 
-class _AdaptiveBuffer(int):
-    """The default of ``buffer_ms``: 50, or 5 % of the failing interval where that is less."""
-
-    __slots__ = ()
-
-
-_ADAPTIVE = _AdaptiveBuffer(50)
-
-
 class Limiter:
     """Lets calls through at a rate, and makes the others wait or go away.
 
@@ -86,7 +70,7 @@ class Limiter:
     def __init__(
         self,
         argument: BucketFactory | AbstractBucket | Rate | list[Rate],
-        buffer_ms: int = _ADAPTIVE,
+        buffer_ms: int = ADAPTIVE,
         *,
         reserve_ahead: bool = True,
     ) -> None:
@@ -94,7 +78,7 @@ class Limiter:
             raise WrongType("buffer_ms", buffer_ms, "a whole number of milliseconds, 0 or more")
         self.buffer_ms: int = buffer_ms
         self.reserve_ahead: bool = reserve_ahead
-        self.bucket_factory = _as_factory(argument)
+        self.bucket_factory = as_factory(argument)
         self._make_ready()
 
     def _make_ready(self) -> None:
@@ -113,7 +97,7 @@ class Limiter:
         *,
         bucket: Callable[[list[Rate]], AbstractBucket] | KeyedStore = InMemoryBucket,
         max_keys: int = 100_000,
-        buffer_ms: int = _ADAPTIVE,
+        buffer_ms: int = ADAPTIVE,
         reserve_ahead: bool = True,
     ) -> Self:
         """A limiter that holds each name to the rates by itself.
@@ -153,7 +137,7 @@ class Limiter:
             TimeoutWithoutBlocking: there is a timeout for a call that does not wait.
         """
         if timeout != -1:
-            _check_timeout(timeout, blocking)
+            check_timeout(timeout, blocking)
         if weight.__class__ is not int or weight <= 0:
             check_weight(weight)
             if weight == 0:
@@ -174,7 +158,7 @@ class Limiter:
         A cancelled waiter gives back what it had claimed.
         """
         if timeout != -1:
-            _check_timeout(timeout, blocking)
+            check_timeout(timeout, blocking)
         if weight.__class__ is not int or weight <= 0:
             check_weight(weight)
             if weight == 0:
@@ -222,7 +206,7 @@ class Limiter:
         check_weight(weight)
         return await self._run(self._acquisition.check(name, weight))
 
-    def limit(self, name: str = "pyrate", weight: int = 1, timeout: float = -1) -> _Admission:
+    def limit(self, name: str = "pyrate", weight: int = 1, timeout: float = -1) -> Admission:
         """A context, for ``with`` and ``async with``, that is entered when admitted.
 
         It waits for ``timeout`` seconds at the most, -1 for ever, and gives the `Decision`.
@@ -232,8 +216,8 @@ class Limiter:
         """
         check_weight(weight)
         if timeout != -1:
-            _check_timeout(timeout, blocking=True)
-        return _Admission(self, name, weight, timeout)
+            check_timeout(timeout, blocking=True)
+        return Admission(self, name, weight, timeout)
 
     def as_decorator(
         self, *, name: str = "ratelimiter", weight: int = 1
@@ -244,36 +228,8 @@ class Limiter:
             RateLimitExceeded: at the call, if the weight can never fit.
             AsyncBucketInSyncCode: at the call of a sync function, if the bucket is async.
         """
-        from functools import wraps
-        from inspect import iscoroutinefunction
-
         check_weight(weight)
-
-        def decorate(function: Callable[P, R]) -> Callable[P, R]:
-            if iscoroutinefunction(function):
-
-                @wraps(function)
-                async def wait_async(*args: P.args, **kwargs: P.kwargs) -> Any:
-                    if not await self.try_acquire_async(name, weight):
-                        raise _never(name, weight, await self.check_async(name, weight))
-                    return await function(*args, **kwargs)
-
-                return wait_async  # type: ignore[return-value] # R is a coroutine here
-
-            @wraps(function)
-            def wait(*args: P.args, **kwargs: P.kwargs) -> R:
-                admitted = self.try_acquire(name, weight)
-                if admitted is not True:
-                    if is_awaitable(admitted):
-                        abandon(admitted)
-                        msg = "Can't use async bucket with sync decorator"
-                        raise AsyncBucketInSyncCode(msg)
-                    raise _never(name, weight, self.check(name, weight))
-                return function(*args, **kwargs)
-
-            return wait
-
-        return decorate
+        return partial(decorated, self, name, weight)
 
     def handle_bucket_put(
         self,
@@ -330,13 +286,13 @@ class Limiter:
         self._make_ready()
 
     def _terms(self, blocking: bool, timeout: float, *, known: bool = False) -> Terms:
-        buffer_ms = None if isinstance(self.buffer_ms, _AdaptiveBuffer) else self.buffer_ms
+        buffer_ms = None if isinstance(self.buffer_ms, AdaptiveBuffer) else self.buffer_ms
         return Terms(blocking=blocking, seconds=timeout, buffer_ms=buffer_ms, known=known)
 
     def _acquire(self, name: str, weight: int, blocking: bool, timeout: float) -> Program[Decision]:
         check_weight(weight)
         if timeout != -1:
-            _check_timeout(timeout, blocking)
+            check_timeout(timeout, blocking)
         return self._acquisition.acquire(name, weight, self._terms(blocking, timeout, known=True))
 
     def _now(self, program: Program[R], method: str) -> R:
@@ -361,37 +317,6 @@ class Limiter:
             leaker.bind()
 
 
-class _Admission:
-    """See `Limiter.limit`."""
-
-    __slots__ = ("_limiter", "_name", "_timeout", "_weight")
-
-    def __init__(self, limiter: Limiter, name: str, weight: int, timeout: float) -> None:
-        self._limiter = limiter
-        self._name, self._weight, self._timeout = name, weight, timeout
-
-    def _admitted(self, decision: Decision) -> Decision:
-        if not decision:
-            raise RateLimitExceeded(self._name, self._weight, decision)
-        return decision
-
-    def __enter__(self) -> Decision:
-        return self._admitted(
-            self._limiter.acquire(self._name, self._weight, timeout=self._timeout)
-        )
-
-    def __exit__(self, *_: object) -> None:
-        return
-
-    async def __aenter__(self) -> Decision:
-        return self._admitted(
-            await self._limiter.acquire_async(self._name, self._weight, timeout=self._timeout)
-        )
-
-    async def __aexit__(self, *_: object) -> None:
-        return
-
-
 def _verdict(program: Program[Decision]) -> Generator[Any, Any, bool]:
     decision = yield from program
     return decision.failing_rate is None
@@ -399,22 +324,6 @@ def _verdict(program: Program[Decision]) -> Generator[Any, Any, bool]:
 
 def _sleep(seconds: float) -> None:
     sleep(seconds)  # looked up each time: programs' tests replace it in this module
-
-
-def _as_factory(argument: Any) -> BucketFactory:
-    if isinstance(argument, BucketFactory):
-        return argument
-    if isinstance(argument, AbstractBucket):
-        return SingleBucketFactory(argument)
-    if isinstance(argument, Rate):
-        argument = [argument]
-    if not isinstance(argument, (list, tuple)):
-        raise InvalidLimiterArgument(argument)
-    if not argument:
-        raise InvalidRateList(argument, "Rates must not be empty: give at least one Rate")
-    if not all(isinstance(rate, Rate) for rate in argument):
-        raise InvalidLimiterArgument(argument, "Not valid rates list")
-    return SingleBucketFactory(InMemoryBucket(argument))
 
 
 def _straight_path(factory: BucketFactory) -> Callable[[str, int], bool | None] | None:
@@ -428,15 +337,3 @@ def _straight_path(factory: BucketFactory) -> Callable[[str, int], bool | None] 
 
 def _no_straight_path(name: str, weight: int) -> None:
     del name, weight
-
-
-def _check_timeout(timeout: float, blocking: bool) -> None:
-    if not isinstance(timeout, (int, float)) or timeout < 0 or math.isnan(timeout):
-        raise InvalidTimeout(timeout)
-    if not blocking:
-        raise TimeoutWithoutBlocking(timeout)
-
-
-def _never(name: str, weight: int, decision: Decision) -> RateLimitExceeded:
-    message = f"Rate limit for {name!r} can never admit weight={weight}; call denied."
-    return RateLimitExceeded(name, weight, decision, message)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pyrate_limiter._engine.terms import ADAPTIVE
 from pyrate_limiter._lazy import resolver
 from pyrate_limiter.abstracts.algorithm import TokenBucket
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.rate import Duration, Rate
 from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
 from pyrate_limiter.buckets.state_bucket import StateBucket
-from pyrate_limiter.limiter import _ADAPTIVE, Limiter
+from pyrate_limiter.limiter import Limiter
 
 if TYPE_CHECKING:
     from pyrate_limiter.buckets.sqlite_bucket import SQLiteBucket
@@ -41,7 +42,7 @@ LIMITER: Limiter | None = None
 def create_inmemory_limiter(
     rate_per_duration: int = 3,
     duration: int | Duration = Duration.SECOND,
-    buffer_ms: int = _ADAPTIVE,
+    buffer_ms: int = ADAPTIVE,
 ) -> Limiter:
     """A limiter with one rate, in this process's memory."""
     return Limiter(Rate(rate_per_duration, duration), buffer_ms)
@@ -66,7 +67,7 @@ def create_sqlite_limiter(
     duration: int | Duration = Duration.SECOND,
     db_path: str | None = None,
     table_name: str = "rate_bucket",
-    buffer_ms: int = _ADAPTIVE,
+    buffer_ms: int = ADAPTIVE,
     use_file_lock: bool = False,
 ) -> Limiter:
     """A limiter with one rate, in a table of a SQLite file; a temporary one without a path."""
@@ -78,14 +79,14 @@ def create_token_bucket_limiter(
     rate_per_duration: int = 3,
     duration: int | Duration = Duration.SECOND,
     burst: int | None = None,
-    buffer_ms: int = _ADAPTIVE,
+    buffer_ms: int = ADAPTIVE,
 ) -> Limiter:
     """A limiter that refills steadily and lets ``burst`` units pass at once."""
     rate = Rate(rate_per_duration, duration, burst=burst)
     return Limiter(StateBucket([rate], algorithm=TokenBucket()), buffer_ms)
 
 
-def init_global_limiter(bucket: AbstractBucket, buffer_ms: int = _ADAPTIVE) -> None:
+def init_global_limiter(bucket: AbstractBucket, buffer_ms: int = ADAPTIVE) -> None:
     """Set `LIMITER` in this process: an initializer for ``ProcessPoolExecutor``."""
     global LIMITER  # noqa: PLW0603 - being global is its purpose
     LIMITER = Limiter(bucket, buffer_ms)

@@ -1,12 +1,14 @@
-"""One bucket for everything."""
+"""One bucket for everything, and the factory for whatever a limiter is given."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.abstracts.awaiting import then
 from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
-from pyrate_limiter.abstracts.rate import RateItem
+from pyrate_limiter.abstracts.rate import Rate, RateItem
+from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
+from pyrate_limiter.errors import InvalidLimiterArgument, InvalidRateList
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -37,3 +39,20 @@ class SingleBucketFactory(BucketFactory):
         """The bucket, and what `create` made."""
         others = [bucket for bucket in self.get_buckets() if bucket is not self.bucket]
         return [self.bucket, *others]
+
+
+def as_factory(argument: Any) -> BucketFactory:
+    """The factory for what `Limiter` was given."""
+    if isinstance(argument, BucketFactory):
+        return argument
+    if isinstance(argument, AbstractBucket):
+        return SingleBucketFactory(argument)
+    if isinstance(argument, Rate):
+        argument = [argument]
+    if not isinstance(argument, (list, tuple)):
+        raise InvalidLimiterArgument(argument)
+    if not argument:
+        raise InvalidRateList(argument, "Rates must not be empty: give at least one Rate")
+    if not all(isinstance(rate, Rate) for rate in argument):
+        raise InvalidLimiterArgument(argument, "Not valid rates list")
+    return SingleBucketFactory(InMemoryBucket(argument))

@@ -6,10 +6,21 @@ import math
 import threading
 import time
 
+from pyrate_limiter.errors import InvalidTimeout, TimeoutWithoutBlocking
+
 PATIENT_MS = 1 << 60
 """The patience of a caller who waits for ever."""
 
 _LONGEST_LOCK_SECONDS = threading.TIMEOUT_MAX
+
+
+class AdaptiveBuffer(int):
+    """The default of ``buffer_ms``: 50, or 5 % of the failing interval where that is less."""
+
+    __slots__ = ()
+
+
+ADAPTIVE = AdaptiveBuffer(50)
 
 
 class Terms:
@@ -60,3 +71,11 @@ class Terms:
         if not self.blocking or self._deadline is None:
             return None
         return min(_LONGEST_LOCK_SECONDS, max(0.0, self._deadline - time.monotonic()))
+
+
+def check_timeout(timeout: float, blocking: bool) -> None:
+    """Refuse a timeout that is none, or one for a call that does not wait."""
+    if not isinstance(timeout, (int, float)) or timeout < 0 or math.isnan(timeout):
+        raise InvalidTimeout(timeout)
+    if not blocking:
+        raise TimeoutWithoutBlocking(timeout)
