@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,8 @@ from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.checks import Unread
 from pyrate_limiter.buckets.postgres_link import Link, driver, uncancelled
 from pyrate_limiter.buckets.postgres_policy import claim_by_policy, settle_by_policy
-from pyrate_limiter.buckets.postgres_steps import LEAST_MS, Busy, Doubt, Steps
+from pyrate_limiter.buckets.postgres_steps import LEAST_MS, Ask, Busy, Doubt, Steps
+from pyrate_limiter.buckets.postgres_text import unique
 
 if TYPE_CHECKING:
     from pyrate_limiter.abstracts.programs import Program
@@ -198,36 +198,26 @@ class PostgresJudge(AbstractBucket):
         look: bool,
     ) -> Program[Decision]:
         now, clock = self._times(item.timestamp)
-        token = int.from_bytes(os.urandom(8), "big") >> 1
+        token = unique()
+        ask = Ask(
+            item.name,
+            item.weight,
+            token,
+            now,
+            clock,
+            patience_ms,
+            limit_ms,
+            buffer_ms,
+            store,
+            look,
+        )
         try:
             if self._in_sql:
-                answer: Any = yield from self._steps.claim(
-                    self._limits,
-                    item.name,
-                    item.weight,
-                    token,
-                    now=now,
-                    clock=clock,
-                    patience=patience_ms,
-                    limit=limit_ms,
-                    buffer=buffer_ms,
-                    store=store,
-                    look=look,
-                )
+                answer: Any = yield from self._steps.claim(self._limits, ask)
                 if answer[5] is not None:
                     answer[6] = self._reset_after(answer[6], answer[3])
             else:
-                terms: dict[str, Any] = {
-                    "now": now,
-                    "clock": clock,
-                    "patience": patience_ms,
-                    "limit": limit_ms,
-                    "buffer": buffer_ms,
-                    "store": store,
-                }
-                answer = yield from claim_by_policy(
-                    self._steps, self._rates, self._algorithm, item, token=token, terms=terms
-                )
+                answer = yield from claim_by_policy(self._steps, self._rates, self._algorithm, ask)
         except Busy:
             return Decision(self._rates[0], 0)
         return self._read(item, answer, token, store=store, own_time=now is None)

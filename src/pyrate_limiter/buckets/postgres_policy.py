@@ -7,6 +7,7 @@ still the one that the policy saw; else all begins anew. Its lock is held only w
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.abstracts.rate import RateItem
@@ -15,7 +16,7 @@ from pyrate_limiter.buckets.judged_log import ROUNDS
 from pyrate_limiter.buckets.postgres_setup import renumbering
 from pyrate_limiter.buckets.postgres_steps import LEAST_MS, Busy, Doubt, seconds_of
 from pyrate_limiter.buckets.postgres_text import Limits, literal, numbers
-from pyrate_limiter.buckets.postgres_turns import Enter
+from pyrate_limiter.buckets.postgres_turns import in_turn
 from pyrate_limiter.buckets.postgres_wire import silence
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from pyrate_limiter.abstracts.programs import Program
     from pyrate_limiter.buckets.postgres_link import Attempt
     from pyrate_limiter.buckets.postgres_setup import Place
-    from pyrate_limiter.buckets.postgres_steps import Steps
+    from pyrate_limiter.buckets.postgres_steps import Ask, Steps
     from pyrate_limiter.utils import RateList
 
 _GUESS_MS = 1000  # how wrong the guess of the server's time may be before it costs a round trip
@@ -65,37 +66,34 @@ def claim_by_policy(
     steps: Steps,
     rates: RateList,
     algorithm: LogAlgorithm,
-    item: RateItem,
-    *,
-    token: int,
-    terms: dict[str, Any],
+    ask: Ask,
 ) -> Program[list[Any]]:
     """`Steps.claim` for any policy: the live units are judged as those in memory are.
 
     Returns:
         Verdict, moment (None for never), failing rate, now, slack, remaining, reset.
     """
-    begun, patience, limit = time.monotonic(), terms["patience"], terms["limit"]
-    doubt = Doubt(item.name, item.weight, token)
+    begun = time.monotonic()
+    doubt = Doubt(ask.name, ask.weight, ask.token)
     if steps.doubts:
         yield from steps.settle_doubts(1)
 
     def decide(attempt: Attempt, place: Place) -> Program[list[Any] | None]:
-        log = _Log(steps, place, item.name, token)
-        seen = yield from log.look(attempt, algorithm, rates, terms)
+        log = _Log(steps, place, ask.name, ask.token)
+        seen = yield from log.look(attempt, algorithm, rates, ask.now, ask)
         bucket = seen.log(rates, algorithm)
-        judged = RateItem(item.name, seen.now, item.weight)
-        if not terms["store"]:
+        judged = RateItem(ask.name, seen.now, ask.weight)
+        if not ask.store:
             decision = bucket.check(judged)
         else:
-            left = patience if place.has_columns else 0
-            if terms["now"] is None:
+            left = ask.patience if place.has_columns else 0
+            if ask.now is None:
                 left = max(0, left - int((time.monotonic() - begun) * 1000))
-            decision = bucket.claim(judged, left, terms["buffer"])
-        if decision.allowed and terms["store"]:
+            decision = bucket.claim(judged, left, ask.buffer)
+        if decision.allowed and ask.store:
             doubt.due = attempt.deadline
             doubt.expires = steps.link.server_ms(attempt.deadline)
-            moment = yield from log.insert(attempt, seen, judged, doubt.expires, limit)
+            moment = yield from log.insert(attempt, seen, judged, doubt.expires, ask.limit)
             if moment is None:
                 return None
             if moment != judged.timestamp:  # an earlier try, whose answer was lost
@@ -107,7 +105,8 @@ def claim_by_policy(
         outlook = [0, decision.remaining, decision.reset_after_ms]
         return [decision.allowed, moment, place_of_rate, seen.now, *outlook]
 
-    answer: list[Any] = yield from _run(steps, item.name, decide, limit, lambda: steps.doubt(doubt))
+    orphaned = partial(steps.doubt, doubt)
+    answer: list[Any] = yield from _run(steps, ask.name, decide, ask.limit, orphaned)
     return answer
 
 
@@ -129,7 +128,7 @@ def settle_by_policy(
 
     def decide(attempt: Attempt, place: Place) -> Program[list[Any] | None]:
         log = _Log(steps, place, item.name, token)
-        seen = yield from log.look(attempt, algorithm, rates, terms, observe=False)
+        seen = yield from log.look(attempt, algorithm, rates, terms["now"])
         stamp = next((at for at, _, own in seen.rows if own), None)
         if stamp is None:
             return [True, None, 0, seen.now, False]
@@ -170,18 +169,15 @@ def _run(steps: Steps, name: str, decide: Any, limit: int, orphaned: Any = None)
             if time.monotonic() >= give_up:
                 raise silence() if seconds is None else Busy
 
-    turns, began = steps.turns(name), time.monotonic()
-    if not (yield Enter(turns, seconds)):
-        raise Busy
+    def transact(left: float | None) -> Program[Any]:
+        return steps.link.transact(work, left, orphaned)
+
     try:
-        left = None if seconds is None else max(0.001, began + seconds - time.monotonic())
-        return (yield from steps.link.transact(work, left, orphaned))
+        return (yield from in_turn(steps.turns(name), seconds, Busy, transact))
     except steps.busy:
         if seconds is None:
             raise
         raise Busy from None
-    finally:
-        turns.leave()
 
 
 class _Log:
@@ -202,23 +198,20 @@ class _Log:
         attempt: Attempt,
         algorithm: LogAlgorithm,
         rates: RateList,
-        terms: dict[str, Any],
-        *,
-        observe: bool = True,
+        own_time: int | None,
+        ask: Ask | None = None,
     ) -> Program[Seen]:
         """What is stored.
 
-        Where it is asked to ``observe``, what others have written, and a clock that has stepped
+        Where it is for somebody who asks, what others have written, and a clock that has stepped
         back, are put right first.
         """
         time_there = "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
-        if observe:
-            limit = 0 if seconds_of(terms["limit"]) is None else terms["limit"]
-            looks = {**terms, "store": False, "look": False, "limit": limit}
-            time_there = self._steps.claim_text(
-                self._place, Limits.of(rates, fixed=False), self._name, 0, self._token, **looks
-            )
-        own_time, link = terms["now"], self._steps.link
+        if ask is not None:
+            limits = Limits.of(rates, fixed=False)
+            looks = ask._replace(weight=0, store=False, look=False)
+            time_there = self._steps.claim_text(self._place, limits, looks)
+        link = self._steps.link
         guess = own_time if own_time is not None else link.server_ms(time.monotonic()) or 0
         bound = algorithm.leak_bound(rates, guess - (_GUESS_MS if own_time is None else 0))
         while True:
@@ -229,8 +222,8 @@ class _Log:
                 f"SELECT {self._at}, count(*), count(*) FILTER (WHERE {self._own}) {live} "
                 f"ORDER BY 1; {self._digest(bound)}; COMMIT"
             )
-            now = own_time
-            if observe:
+            now: Any = own_time
+            if ask is not None:
                 answer = numbers(times[0][0])
                 now = answer[3]
                 link.learn(sent, answer[-1])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from pyrate_limiter.buckets.postgres_link import driver, first
 from pyrate_limiter.buckets.postgres_setup import advisory_lock_id, quoted
 from pyrate_limiter.buckets.postgres_steps import seconds_of
-from pyrate_limiter.buckets.postgres_text import literal
-from pyrate_limiter.buckets.postgres_turns import Enter, Turns
+from pyrate_limiter.buckets.postgres_text import literal, unique
+from pyrate_limiter.buckets.postgres_turns import Turns, in_turn
 from pyrate_limiter.buckets.postgres_wire import silence
 from pyrate_limiter.buckets.state_record import StateRecord
 
@@ -71,7 +70,7 @@ class StateRow:
         """``use`` on the record and the server's time, and what it makes of the record stored."""
         if self._doubts:
             yield from self._settle_doubt()
-        doubt = _Doubt(_number(), take_back)
+        doubt = _Doubt(unique(), take_back)
 
         def orphaned() -> None:
             if take_back is not None:
@@ -106,7 +105,7 @@ class StateRow:
     ) -> Program[Any]:
         table = yield from self.place(seconds)
         reading = self._reading(table, doubt.writer)
-        writer = _number() if undoing else doubt.writer
+        writer = unique() if undoing else doubt.writer
         answer: Any = None
 
         def work(attempt: Attempt) -> Program[Any]:
@@ -138,14 +137,14 @@ class StateRow:
                     return answer
                 row = rows[0]
 
-        began = time.monotonic()
-        if not (yield Enter(self._turns, seconds)):
-            raise silence()
-        try:
-            left = None if seconds is None else max(0.001, began + seconds - time.monotonic())
-            return (yield from self._link.transact(work, left, orphaned))
-        finally:
-            self._turns.leave()
+        return (
+            yield from in_turn(
+                self._turns,
+                seconds,
+                silence,
+                lambda left: self._link.transact(work, left, orphaned),
+            )
+        )
 
     def _reading(self, table: str, writer: int) -> str:
         return (
@@ -203,10 +202,6 @@ class StateRow:
         self._link.learn(sent, int(row[1]))
         self._table = f"{quoted(row[0])}.{quoted(self._name)}"
         return self._table
-
-
-def _number() -> int:
-    return int.from_bytes(os.urandom(8), "big") >> 1
 
 
 def _record(text: str | None) -> StateRecord:

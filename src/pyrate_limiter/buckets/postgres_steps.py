@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyrate_limiter.buckets.postgres_link import driver
 from pyrate_limiter.buckets.postgres_setup import find_or_make
@@ -42,6 +42,34 @@ class Doubt:
         self.token: int = token
         self.expires: int | None = None  # the server's ms after which it is not stored any more
         self.due: float = 0.0  # about the same on the clock of time.monotonic
+
+
+class Ask(NamedTuple):
+    """What somebody asks for.
+
+    Attributes:
+        name: the item's name.
+        weight: the item's units.
+        token: marks them.
+        now: when they are asked for, in ms; None is the server's time.
+        clock: the reading of another clock than the server's.
+        patience: ms that the caller is willing to wait.
+        limit: ms that it may take, 0 for no limit.
+        buffer: ms after the earliest moment; None is the failing rate's pad.
+        store: whether to store anything.
+        look: whether to count what remains.
+    """
+
+    name: str
+    weight: int
+    token: int
+    now: int | None
+    clock: int | None
+    patience: int
+    limit: int
+    buffer: int | None
+    store: bool
+    look: bool
 
 
 class Steps:
@@ -85,31 +113,17 @@ class Steps:
         """The advisory lock of the bucket, or of one name of it."""
         return lock_key(self._lock, name) if self.keyed else self._lock
 
-    def claim(
-        self,
-        limits: Limits,
-        name: str,
-        weight: int,
-        token: int,
-        *,
-        now: int | None,
-        clock: int | None,
-        patience: int,
-        limit: int,
-        buffer: int | None,
-        store: bool,
-        look: bool,
-    ) -> Program[list[Any]]:
-        """See ``sql/postgres_claim.sql``, and `claim_text`, whose arguments are these.
+    def claim(self, limits: Limits, ask: Ask) -> Program[list[Any]]:
+        """See ``sql/postgres_claim.sql``.
 
         Raises:
-            Busy: the lock could not be had within ``limit`` ms.
+            Busy: the lock could not be had within ``ask.limit`` ms.
         """
-        seconds = seconds_of(limit)
+        seconds = seconds_of(ask.limit)
         place = self._place or (yield from self.place(seconds))
         if self.doubts:
             yield from self.settle_doubts(1)
-        doubt = Doubt(name, weight, token)
+        doubt = Doubt(ask.name, ask.weight, ask.token)
         begun = time.monotonic()
 
         def text(attempt: Attempt) -> str:
@@ -117,22 +131,7 @@ class Steps:
             waited = int((tried - begun) * 1000)  # for a connection, or by earlier tries
             doubt.due = min(attempt.deadline, tried + _LEASE_SECONDS)
             doubt.expires = self.link.server_ms(doubt.due)
-            return self.claim_text(
-                place,
-                limits,
-                name,
-                weight,
-                token,
-                now=now,
-                clock=clock,
-                patience=patience if now is not None else max(0, patience - waited),
-                limit=0 if seconds is None else max(1, limit - waited),
-                buffer=buffer,
-                store=store,
-                look=look,
-                expires=doubt.expires,
-                again=attempt.again,
-            )
+            return self.claim_text(place, limits, ask, waited, doubt.expires, again=attempt.again)
 
         try:
             return (yield from self._call(text, seconds, lambda: self.doubt(doubt)))
@@ -172,18 +171,10 @@ class Steps:
         self,
         place: Place,
         limits: Limits,
-        name: str,
-        weight: int,
-        token: int,
-        *,
-        now: int | None,
-        clock: int | None,
-        patience: int,
-        limit: int,
-        buffer: int | None,
-        store: bool,
-        look: bool,
+        ask: Ask,
+        waited: int = 0,
         expires: int | None = None,
+        *,
         again: bool = False,
     ) -> str:
         """The statement of `claim`.
@@ -191,20 +182,15 @@ class Steps:
         Args:
             place: where the units are.
             limits: what holds them.
-            name: the item's name.
-            weight: the item's units.
-            token: marks them.
-            now: when they are asked for, in ms; None is the server's time.
-            clock: the reading of another clock than the server's.
-            patience: ms that the caller is willing to wait.
-            limit: ms that the lock may take, 0 for no limit.
-            buffer: ms after the earliest moment; None is the failing rate's pad.
-            store: whether to store anything.
-            look: whether to count what remains.
+            ask: what is asked for.
+            waited: ms of the caller's time that are over.
             expires: the server's ms after which nobody waits for an answer.
-            again: whether an earlier try may have stored them.
+            again: whether an earlier try may have stored the units.
         """
+        name, weight, token, now, clock, patience, limit, buffer, store, look = ask
         unusual = again or now is not None or clock is not None
+        patience = patience if now is not None else max(0, patience - waited)
+        limit = 0 if seconds_of(limit) is None else max(1, limit - waited)
         terms = (
             f"'{{{self.is_durable:d},{unusual:d},{number(now)},{number(clock)},{patience},"
             f"{number(buffer)},{store:d},{look:d},{again:d},{limit},{number(expires)},"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -62,6 +63,11 @@ def lock_key(table: str, name: str | None = None) -> str:
     whole = table if name is None else f"{table}\0{name}"
     digest = blake2b(whole.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return str(int.from_bytes(digest, "big", signed=True))
+
+
+def unique() -> int:
+    """A number that nobody else has, and that SQL has room for."""
+    return int.from_bytes(os.urandom(8), "big") >> 1
 
 
 def number(value: int | None) -> str:

@@ -10,12 +10,16 @@ import threading
 import time
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyrate_limiter.buckets.postgres_wire import Step, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from pyrate_limiter.abstracts.programs import Program
+
+    T = TypeVar("T")
 
 
 class Turns:
@@ -54,6 +58,23 @@ class Turns:
                 return
             wake = self._waiting.popleft()
         wake()
+
+
+def in_turn(
+    turns: Turns,
+    seconds: float | None,
+    late: Callable[[], BaseException],
+    work: Callable[[float | None], Program[T]],
+) -> Program[T]:
+    """``work(seconds left)``, a program, when it is one's turn; where that comes late, an error."""
+    began = time.monotonic()
+    if not (yield Enter(turns, seconds)):
+        raise late()
+    try:
+        left = None if seconds is None else max(0.001, began + seconds - time.monotonic())
+        return (yield from work(left))
+    finally:
+        turns.leave()
 
 
 class Enter(Step):
