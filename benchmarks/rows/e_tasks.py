@@ -44,18 +44,23 @@ def denied(lib: Library) -> Answer:
 def free_key(lib: Library) -> Answer:
     async def measure() -> Answer:
         limiter = lib.per_key(lib.api.Rate(1, 1000))
-        expect(await limiter.try_acquire_async("busy"), "refused with room to spare")
-        start = time.perf_counter()
-        waiter = asyncio.create_task(limiter.try_acquire_async("busy"))
-        await asyncio.sleep(0.05)
-        asked = time.perf_counter()
-        expect(await limiter.try_acquire_async("free"), "refused with room to spare")
-        latency = time.perf_counter() - asked
-        expect(await waiter, "a waiter was refused")
-        waited = time.perf_counter() - start
-        return Answer(latency * 1000, over=int(waited < 0.98))
+        return await ask_for_free_key(limiter, 0.99)
 
     return asyncio.run(measure())
+
+
+async def ask_for_free_key(limiter: Any, shortest_wait: float) -> Answer:
+    """How long a key that is free takes, in ms, while another one is waited for."""
+    start = time.perf_counter()
+    expect(await limiter.try_acquire_async("busy"), "refused with room to spare")
+    waiter = asyncio.create_task(limiter.try_acquire_async("busy"))
+    await asyncio.sleep(0.05)
+    asked = time.perf_counter()
+    expect(await limiter.try_acquire_async("free"), "refused with room to spare")
+    latency = time.perf_counter() - asked
+    expect(await waiter, "a waiter was refused")
+    waited = time.perf_counter() - start
+    return Answer(latency * 1000, over=int(waited < shortest_wait))
 
 
 @row(

@@ -55,16 +55,15 @@ class Terms:
         """How much longer the caller is willing to wait."""
         if not self.blocking:
             return 0
-        if self._deadline is None:
-            return PATIENT_MS
-        left = math.ceil((self._deadline - time.monotonic()) * 1000)  # never gives up too early
-        return min(PATIENT_MS, max(0, left))
+        left = self.limit_ms()
+        return PATIENT_MS if left is None else min(PATIENT_MS, left)
 
     def limit_ms(self) -> int | None:
         """How long a last look may take that is made at the end of the caller's time."""
         if self._deadline is None:
             return None
-        return max(0, math.ceil((self._deadline - time.monotonic()) * 1000))
+        left = math.ceil((self._deadline - time.monotonic()) * 1000)  # never gives up too early
+        return max(0, left)
 
     def lock_seconds(self) -> float | None:
         """How long to wait for a lock. One who does not block still waits for his turn."""

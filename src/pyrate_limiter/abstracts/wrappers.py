@@ -35,9 +35,9 @@ class BucketAsyncWrapper(AbstractBucket):
             raise InvalidBucket(bucket, "the wrapped bucket")
         self.bucket = bucket
 
-    async def _call(self, method: Callable[..., Any], *args: Any) -> Any:
+    async def _call(self, method: Callable[..., Any], *args: Any, **grace: float | None) -> Any:
         if self.bucket.blocks:
-            result = await Errand(method, *args).in_thread()
+            result = await Errand(method, *args).in_thread(**grace)
         else:
             result = method(*args)
         return await result if is_awaitable(result) else result
@@ -106,11 +106,8 @@ class BucketAsyncWrapper(AbstractBucket):
 
     async def settle(self, item: RateItem, now: int, patience_ms: int = 0) -> Decision:
         """See `AbstractBucket.settle`."""
-        bucket = self.bucket
-        if not bucket.blocks:
-            return await self._call(bucket.settle, item, now, patience_ms)  # type: ignore[no-any-return]
         # Who is cancelled releases the claim next, which must not come before this has ended.
-        return await Errand(bucket.settle, item, now, patience_ms).in_thread(None)  # type: ignore[no-any-return]
+        return await self._call(self.bucket.settle, item, now, patience_ms, grace_seconds=None)  # type: ignore[no-any-return]
 
     async def release(self, item: RateItem) -> bool:
         """See `AbstractBucket.release`."""
