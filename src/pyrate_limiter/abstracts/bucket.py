@@ -173,6 +173,31 @@ class AbstractBucket(ABC):
     argument: the ms that the caller has left, also where it does not wait any more; None is no end.
     """
 
+    def claim_several(
+        self,
+        items: Sequence[RateItem],
+        patience_ms: int = 0,
+        buffer_ms: int | None = None,
+        not_before: int | None = None,
+    ) -> list[Decision] | Awaitable[list[Decision]]:
+        """`claim` for the first waiters of a line, in one atomic step.
+
+        This default claims for the first alone.
+
+        Args:
+            items: what they wait for, in their order; at least one.
+            patience_ms: as in `claim`, for each of them.
+            buffer_ms: as in `claim`.
+            not_before: the moment, on the bucket's clock, of the last claim that the line already
+                holds. None: the first may go to any moment.
+
+        Returns:
+            The decisions for the items from the first on. It ends with the first refusal, and may
+            end earlier. No claim is placed before the one of the item before it.
+        """
+        del not_before
+        return then(self.claim(items[0], patience_ms, buffer_ms), lambda decision: [decision])
+
     def settle(
         self, item: RateItem, now: int, patience_ms: int = 0
     ) -> Decision | Awaitable[Decision]:
@@ -186,7 +211,10 @@ class AbstractBucket(ABC):
         return ADMITTED
 
     def release(self, item: RateItem) -> bool | Awaitable[bool]:
-        """Give a claim back that nobody waits for any more; False if it is not stored."""
+        """Give a claim back that nobody waits for any more; False if it is not stored.
+
+        An item with the timestamp of the claim and less weight gives only so many units back.
+        """
         del item
         return False
 

@@ -104,6 +104,17 @@ class BucketAsyncWrapper(AbstractBucket):
                 await self._call(bucket.release, item)
             raise
 
+    async def claim_several(
+        self,
+        items: Sequence[RateItem],
+        patience_ms: int = 0,
+        buffer_ms: int | None = None,
+        not_before: int | None = None,
+    ) -> list[Decision]:
+        """See `AbstractBucket.claim_several`."""
+        claim = self.bucket.claim_several
+        return await self._call(claim, items, patience_ms, buffer_ms, not_before)  # type: ignore[no-any-return]
+
     async def settle(self, item: RateItem, now: int, patience_ms: int = 0) -> Decision:
         """See `AbstractBucket.settle`."""
         # Who is cancelled releases the claim next, which must not come before this has ended.
