@@ -137,6 +137,16 @@ class InvalidTimeout(PyrateError, ValueError):
         self.timeout: object = timeout
 
 
+class InvalidReserveAhead(PyrateError, ValueError):
+    """A limiter was told to reserve for no finite number of seconds ahead, or for a negative one."""
+
+    def __init__(self, reserve_ahead: object) -> None:
+        super().__init__(
+            f"reserve_ahead must be True, False or a number of seconds >= 0, got {reserve_ahead!r}"
+        )
+        self.reserve_ahead: object = reserve_ahead
+
+
 class TimeoutWithoutBlocking(PyrateError, RuntimeError):
     """A timeout was given to a call that never waits."""
 

@@ -69,6 +69,9 @@ class KeyedBucketFactory(BucketFactory):
         """Stamp an item with the time of its bucket."""
         return then(self.bucket(name).stamp(), lambda now: RateItem(name, now, weight))
 
+    def _stamps_by_bucket(self) -> bool:
+        return type(self).wrap_item is KeyedBucketFactory.wrap_item
+
     def get(self, item: RateItem) -> AbstractBucket:
         """The bucket of the item's name."""
         return self.bucket(item.name)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pyrate_limiter._engine.acquisition import Acquisition
 from pyrate_limiter._engine.admission import Admission, decorated
 from pyrate_limiter._engine.locks import LockLike, combined_lock
-from pyrate_limiter._engine.steps import abandon, run_async, run_blocking
-from pyrate_limiter._engine.terms import ADAPTIVE, AdaptiveBuffer, Terms, check_timeout
+from pyrate_limiter._engine.steps import abandon, run_async, run_blocking, sleep_is_replaced
+from pyrate_limiter._engine.terms import ADAPTIVE, AdaptiveBuffer, Terms, ahead_ms, check_timeout
 from pyrate_limiter.abstracts.algorithm import Decision
 from pyrate_limiter.abstracts.awaiting import is_awaitable
 from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
@@ -47,6 +47,9 @@ __all__ = [
 ]
 
 
+_REAL_SLEEP = sleep
+
+
 class Limiter:
     """Lets calls through at a rate, and makes the others wait or go away.
 
@@ -55,9 +58,11 @@ class Limiter:
             bucket; or a factory that finds a bucket for each item.
         buffer_ms: added to each wait, to keep clear of a server's own window edge. Left out, it is
             50 ms, or 5 % of the failing interval where that is less.
-        reserve_ahead: whether a waiter claims its moment ahead, which is what serves waiters in the
-            order in which they came. False makes every waiter try again after its wait, for a fleet
-            in which some processes still run 4.5.1: they do not see the future.
+        reserve_ahead: how many seconds ahead the first waiters of this process reserve their moments
+            in a bucket that other processes use too. True is 1.0. So long the others may have to
+            wait for a process that was killed. False or 0 makes the first waiter try again after
+            each wait, for a fleet in which some processes still run 4.5.1: they do not see the
+            future.
 
     Raises:
         InvalidLimiterArgument: ``argument`` is nothing of the above.
@@ -72,12 +77,12 @@ class Limiter:
         argument: BucketFactory | AbstractBucket | Rate | list[Rate],
         buffer_ms: int = ADAPTIVE,
         *,
-        reserve_ahead: bool = True,
+        reserve_ahead: float = True,
     ) -> None:
         if not isinstance(buffer_ms, int) or buffer_ms < 0:
             raise WrongType("buffer_ms", buffer_ms, "a whole number of milliseconds, 0 or more")
         self.buffer_ms: int = buffer_ms
-        self.reserve_ahead: bool = reserve_ahead
+        self.reserve_ahead: float = reserve_ahead
         self.bucket_factory = as_factory(argument)
         self._make_ready()
 
@@ -86,7 +91,7 @@ class Limiter:
         factory = self.bucket_factory
         only = factory.bucket if type(factory) is SingleBucketFactory else None
         self._acquisition = Acquisition(
-            factory, self.lock, reserve_ahead=self.reserve_ahead, only=only
+            factory, self.lock, ahead_ms=ahead_ms(self.reserve_ahead), only=only
         )
         self._take = _straight_path(factory) or _no_straight_path
 
@@ -98,7 +103,7 @@ class Limiter:
         bucket: Callable[[list[Rate]], AbstractBucket] | KeyedStore = InMemoryBucket,
         max_keys: int = 100_000,
         buffer_ms: int = ADAPTIVE,
-        reserve_ahead: bool = True,
+        reserve_ahead: float = True,
     ) -> Self:
         """A limiter that holds each name to the rates by itself.
 
@@ -167,7 +172,7 @@ class Limiter:
         if taken is not None and (taken or not blocking):
             return taken
         self._bind()
-        terms = self._terms(blocking, timeout)
+        terms = self._terms(blocking, timeout, on_loop=True)
         started = await self._acquisition.start_async(name, weight, terms)
         if isinstance(started, Decision):
             return started.failing_rate is None
@@ -190,7 +195,7 @@ class Limiter:
         self, name: str = "pyrate", weight: int = 1, blocking: bool = True, timeout: float = -1
     ) -> Decision:
         """`acquire` for asyncio, over sync and async buckets."""
-        return await self._run(self._acquire(name, weight, blocking, timeout))
+        return await self._run(self._acquire(name, weight, blocking, timeout, on_loop=True))
 
     def check(self, name: str = "pyrate", weight: int = 1) -> Decision:
         """What `acquire` would say without waiting, and nothing is taken.
@@ -199,12 +204,12 @@ class Limiter:
             AsyncBucketInSyncCode: the bucket, its clock or the factory is async.
         """
         check_weight(weight)
-        return self._now(self._acquisition.check(name, weight), "check")
+        return self._now(self._check(name, weight), "check")
 
     async def check_async(self, name: str = "pyrate", weight: int = 1) -> Decision:
         """`check` for asyncio, over sync and async buckets."""
         check_weight(weight)
-        return await self._run(self._acquisition.check(name, weight))
+        return await self._run(self._check(name, weight))
 
     def limit(self, name: str = "pyrate", weight: int = 1, timeout: float = -1) -> Admission:
         """A context, for ``with`` and ``async with``, that is entered when admitted.
@@ -248,7 +253,7 @@ class Limiter:
             _force_async: whether to return an awaitable whatever the bucket is.
             deadline: when to give up, on the clock of ``time.monotonic``.
         """
-        terms = self._terms(blocking, -1)
+        terms = self._terms(blocking, -1, on_loop=_force_async)
         if deadline is not None:
             terms.until(deadline)
         program = _verdict(self._acquisition.at_bucket(bucket, item, terms))
@@ -285,15 +290,31 @@ class Limiter:
         self.__dict__.update(state)
         self._make_ready()
 
-    def _terms(self, blocking: bool, timeout: float, *, known: bool = False) -> Terms:
+    def _terms(
+        self, blocking: bool, timeout: float, *, known: bool = False, on_loop: bool = False
+    ) -> Terms:
         buffer_ms = None if isinstance(self.buffer_ms, AdaptiveBuffer) else self.buffer_ms
-        return Terms(blocking=blocking, seconds=timeout, buffer_ms=buffer_ms, known=known)
+        replaced = sleep_is_replaced() if on_loop else sleep is not _REAL_SLEEP
+        return Terms(
+            blocking=blocking,
+            seconds=timeout,
+            buffer_ms=buffer_ms,
+            known=known,
+            on_loop=on_loop,
+            replaced=replaced,
+        )
 
-    def _acquire(self, name: str, weight: int, blocking: bool, timeout: float) -> Program[Decision]:
+    def _acquire(
+        self, name: str, weight: int, blocking: bool, timeout: float, *, on_loop: bool = False
+    ) -> Program[Decision]:
         check_weight(weight)
         if timeout != -1:
             check_timeout(timeout, blocking)
-        return self._acquisition.acquire(name, weight, self._terms(blocking, timeout, known=True))
+        terms = self._terms(blocking, timeout, known=True, on_loop=on_loop)
+        return self._acquisition.acquire(name, weight, terms)
+
+    def _check(self, name: str, weight: int) -> Program[Decision]:
+        return self._acquisition.check(name, weight, self._terms(False, -1, known=True))
 
     def _now(self, program: Program[R], method: str) -> R:
         outcome: Any = run_blocking(program, _sleep)

@@ -31,6 +31,9 @@ class SingleBucketFactory(BucketFactory):
         """Stamp an item with the bucket's time."""
         return then(self.bucket.stamp(), lambda now: RateItem(name, now, weight))
 
+    def _stamps_by_bucket(self) -> bool:
+        return type(self).wrap_item is SingleBucketFactory.wrap_item
+
     def get(self, _: RateItem) -> AbstractBucket:
         """The bucket."""
         return self.bucket

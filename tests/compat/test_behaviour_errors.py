@@ -21,6 +21,7 @@ SAMPLES = [
     (errors.InvalidWeight(-1), [ValueError, AssertionError]),
     (errors.InvalidTimestamp("x"), [ValueError]),
     (errors.InvalidTimeout(-2), [ValueError]),
+    (errors.InvalidReserveAhead(-2), [ValueError]),
     (errors.TimeoutWithoutBlocking(1), [RuntimeError]),
     (errors.AlgorithmMismatch("x", "Bucket", "a policy"), [TypeError]),
     (errors.RateLimitExceeded("n", 2, Decision(RATE, 30)), [RuntimeError]),

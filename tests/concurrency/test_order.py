@@ -20,7 +20,8 @@ from pyrate_limiter import (
     SingleBucketFactory,
     StateBucket,
 )
-from pyrate_limiter._engine import line
+from pyrate_limiter._engine import wait_queue
+from pyrate_limiter._engine.wait_queue import queue_at, unwrapped
 
 WAITERS = 100
 HEAD_START_MS = 400
@@ -28,7 +29,7 @@ HEAD_START_MS = 400
 
 @pytest.fixture(autouse=True)
 def _nobody_counts_as_stalled(monkeypatch):
-    monkeypatch.setattr(line, "GRACE_SECONDS", 20)
+    monkeypatch.setattr(wait_queue, "GRACE_SECONDS", 20)
     before = sys.getswitchinterval()
     sys.setswitchinterval(20)
     yield
@@ -59,7 +60,8 @@ def limiter_on(bucket):
 
 
 def waiting_at(bucket):
-    return len(line.line_of(bucket)._places)
+    queue = queue_at(unwrapped(bucket))
+    return 0 if queue is None else queue.size
 
 
 class Arrivals:

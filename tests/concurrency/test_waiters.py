@@ -23,7 +23,8 @@ from pyrate_limiter import (
     SingleBucketFactory,
     StateBucket,
 )
-from pyrate_limiter._engine import line
+from pyrate_limiter._engine.wait_queue import queue_at
+from pyrate_limiter.abstracts.waited_for import waited_for
 from tests.doubles import ListBucket
 
 FULL = [Rate(1, 60_000)]
@@ -37,9 +38,14 @@ def full_limiter(make=InMemoryBucket, wrap=None):
     return bucket, limiter
 
 
+def waiting_at(bucket):
+    queue = queue_at(bucket)
+    return 0 if queue is None else queue.size
+
+
 def as_new(bucket):
     """What a bucket looks like in which nobody waits."""
-    assert line.line_of(bucket)._places == []
+    assert queue_at(bucket) is None
     if isinstance(bucket, StateBucket):
         owed_until, *_ = bucket.store.read(bucket._algorithm, bucket.rates)
         assert owed_until // 1000 <= bucket.now() + 60_000
@@ -65,7 +71,7 @@ def test_cancelled_tasks_leave_nothing_behind(make, wrap):
     async def main():
         tasks = [asyncio.ensure_future(limiter.try_acquire_async("a")) for _ in range(20)]
         await asyncio.sleep(0.02)
-        assert len(line.line_of(bucket)._places) == 20
+        assert queue_at(bucket).size == 20
         for task in tasks[::-1]:
             task.cancel()
         answers = await asyncio.gather(*tasks, return_exceptions=True)
@@ -285,27 +291,18 @@ def test_an_interrupt_in_a_real_sleep_gives_the_claim_back(make, interrupt):
 
 @needs_alarm
 @pytest.mark.timeout(60, method="thread")
-def test_an_interrupt_in_the_line_gives_the_claim_back(interrupt, monkeypatch):
-    monkeypatch.setattr(line, "GRACE_SECONDS", 30)
-    bucket = InMemoryBucket([Rate(2, 50)])
-    limiter = Limiter(SingleBucketFactory(bucket, schedule_leak=False))
-    assert limiter.try_acquire("first", 2)
-    go = threading.Event()
-    main = threading.get_ident()
-    monkeypatch.setattr(
-        "pyrate_limiter.limiter.sleep",
-        lambda seconds: time.sleep(seconds) if threading.get_ident() == main else go.wait(),
-    )
-    sleepy = threading.Thread(target=limiter.try_acquire, args=("sleepy",))
-    sleepy.start()
-    until(lambda: bucket.count() == 3)
-    interrupt(0.15)
+@pytest.mark.parametrize("make", MAKERS)
+def test_an_interrupt_in_the_queue_leaves_nothing_behind(make, interrupt):
+    bucket, limiter = full_limiter(make)
+    front = threading.Thread(target=limiter.try_acquire, args=("a",), kwargs={"timeout": 1})
+    front.start()
+    until(lambda: waiting_at(bucket) == 1)
+    interrupt(0.05)
     with pytest.raises(KeyboardInterrupt):
         limiter.try_acquire("main")
-    go.set()
-    sleepy.join()
-    assert [unit.name for unit in bucket.items] == ["first", "first", "sleepy"]
-    assert line.line_of(bucket)._places == []
+    assert waiting_at(bucket) == 1
+    front.join()
+    assert as_new(bucket)
 
 
 def test_a_stalled_event_loop_holds_threads_up_for_a_moment_only():
@@ -401,10 +398,11 @@ def test_limiters_that_waited_leave_no_object_behind():
         limiter = Limiter(bucket)
         limiter.try_acquire("a")
         limiter.try_acquire("a")
-        references += [weakref.ref(bucket), weakref.ref(limiter), weakref.ref(line.line_of(bucket))]
+        references += [weakref.ref(bucket), weakref.ref(limiter)]
         del bucket, limiter
     gc.collect()
     until(lambda: not any(reference() for reference in references))
+    assert waited_for == {}
 
 
 def in_child(work):
@@ -491,12 +489,12 @@ def test_a_child_does_not_wait_for_the_parents_waiters():
     waiters = [threading.Thread(target=limiter.try_acquire, args=("a",)) for _ in range(3)]
     for waiter in waiters:
         waiter.start()
-    until(lambda: bucket.count() == 4)
+    until(lambda: waiting_at(bucket) == 3)
 
     def child():
-        return limiter.try_acquire("child"), len(line._lines)
+        return limiter.try_acquire("child"), bucket.count()
 
-    # It comes after the parent's claims, which it has a copy of, and stands alone in its line.
-    assert in_child(child) == "(True, 1)"
+    # The unit that was used before the fork, and its own.
+    assert in_child(child) == "(True, 2)"
     for waiter in waiters:
         waiter.join()

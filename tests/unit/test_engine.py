@@ -11,9 +11,7 @@ from pyrate_limiter import AbstractBucket, BucketAsyncWrapper, InMemoryBucket, L
 from pyrate_limiter._engine.locks import take
 from pyrate_limiter._engine.steps import (
     Acquire,
-    AwaitTurn,
     Cleanup,
-    Gates,
     Pause,
     Work,
     abandon,
@@ -21,6 +19,9 @@ from pyrate_limiter._engine.steps import (
     run_blocking,
 )
 from tests.doubles import ListBucket, ManualClock, in_async_form, one
+
+
+BUCKET = ListBucket(one())
 
 
 def program_of(*steps):
@@ -48,10 +49,10 @@ def test_blocking_driver_answers_each_step():
     steps = [
         5,
         Pause(1.5),
-        Work(max, 1, 2),
+        Work(None, BUCKET, max, 1, 2),
         Acquire(lock),
         Acquire(lock, 0),
-        Cleanup(Work(len, "abc")),
+        Cleanup(Work(None, BUCKET, len, "abc")),
     ]
     assert run_blocking(program_of(*steps), slept.append) == [5, None, 2, True, False, 3]
     assert slept == [1.5]
@@ -62,10 +63,10 @@ def test_async_driver_answers_each_step(world):
     steps = [
         5,
         Pause(1.5),
-        Work(max, 1, 2),
+        Work(None, BUCKET, max, 1, 2),
         Acquire(lock),
         Acquire(lock, 0.01),
-        Cleanup(Work(len, "abc")),
+        Cleanup(Work(None, BUCKET, len, "abc")),
         Cleanup(value(4)),
         Cleanup(6),
         value("x"),
@@ -81,7 +82,7 @@ def test_a_blocking_driver_that_meets_an_awaitable_hands_the_program_over(world)
 
 @pytest.mark.parametrize("driver", ["blocking", "async"])
 def test_an_error_of_a_step_is_raised_in_the_program(world, driver):
-    program = program_of(Work(fail), 1)
+    program = program_of(Work(None, BUCKET, fail), 1)
     got = (
         run_blocking(program, pytest.fail)
         if driver == "blocking"
@@ -96,18 +97,6 @@ def test_an_abandoned_program_awaits_nothing_and_warns_of_nothing():
     abandon(5)
 
 
-def test_a_turn_is_one_lock_per_event_loop():
-    gates = Gates()
-
-    async def scenario():
-        first, second = gates.here(), gates.here()
-        return first is second, first
-
-    (same_one, one_gate), (_, other_gate) = asyncio.run(scenario()), asyncio.run(scenario())
-    assert same_one
-    assert one_gate is not other_gate
-
-
 def test_a_lock_that_is_let_go_in_time_is_taken_without_blocking_the_loop(world):
     lock = threading.Lock()
     lock.acquire()
@@ -117,24 +106,6 @@ def test_a_lock_that_is_let_go_in_time_is_taken_without_blocking_the_loop(world)
         return await run_async(program_of(Acquire(lock)))
 
     assert world.run(scenario()) == [True]
-
-
-def test_turns_are_taken_one_after_the_other(world):
-    gates = Gates()
-
-    def turn(name):
-        gate = yield AwaitTurn(gates)
-        order.append(name)
-        yield Pause(1)
-        order.append(name)
-        gate.release()
-
-    async def scenario():
-        await asyncio.gather(run_async(turn("a")), run_async(turn("b")))
-
-    order = []
-    world.run(scenario())
-    assert order == ["a", "a", "b", "b"]
 
 
 class Slow(InMemoryBucket):

@@ -5,14 +5,17 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter._engine.line import line_of, tickets
-from pyrate_limiter._engine.steps import Acquire, AwaitTurn, Cleanup, Gates, Pause, Turn, Work
-from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision, StateAlgorithm
+from pyrate_limiter._engine.outlook import outlook_behind
+from pyrate_limiter._engine.reserving import Reserving
+from pyrate_limiter._engine.steps import ON_LOOP, Acquire, Cleanup, Pause, Within, Work
+from pyrate_limiter._engine.wait_queue import queue_at, tickets, unwrapped
+from pyrate_limiter._engine.waiting import Waiting
+from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
 from pyrate_limiter.abstracts.awaiting import discard, is_awaitable
 from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
-from pyrate_limiter.abstracts.checks import pad_ms
-from pyrate_limiter.abstracts.rate import RateItem
-from pyrate_limiter.abstracts.wrappers import BucketAsyncWrapper
+from pyrate_limiter.abstracts.errand import OutOfTime
+from pyrate_limiter.abstracts.rate import Rate, RateItem
+from pyrate_limiter.abstracts.waited_for import waited_for
 from pyrate_limiter.errors import BucketRetired, InvalidBucket
 
 if TYPE_CHECKING:
@@ -20,7 +23,8 @@ if TYPE_CHECKING:
 
     from pyrate_limiter._engine.steps import Program
     from pyrate_limiter._engine.terms import Terms
-    from pyrate_limiter.abstracts.rate import Rate
+
+_UNANSWERED = Decision(Rate(1, 1), 0)  # the factory had not named a bucket within the time
 
 
 class Acquisition:
@@ -29,34 +33,38 @@ class Acquisition:
     Args:
         factory: finds the bucket of an item.
         lock: held while a user's own bucket is asked.
-        reserve_ahead: see `Limiter`.
+        ahead_ms: how far ahead the front of a wait queue reserves; 0 is not at all.
         only: the bucket of all items, if there is just one.
     """
 
-    __slots__ = ("_gates", "_lock", "_only", "_reserve_ahead", "factory")
+    __slots__ = ("_lock", "_only", "ahead_ms", "factory", "stamps_by_bucket")
 
     def __init__(
         self,
         factory: BucketFactory,
         lock: Any,
         *,
-        reserve_ahead: bool,
+        ahead_ms: int,
         only: AbstractBucket | None = None,
     ) -> None:
         self.factory = factory
+        self.ahead_ms = ahead_ms
+        # Whether items are stamped with the time of their bucket, and nothing else is done to them.
+        self.stamps_by_bucket = factory._stamps_by_bucket()
         self._lock = lock
-        self._gates = Gates()
-        self._reserve_ahead = reserve_ahead
         self._only = only if only is not None and keeps_claims(only) else None
 
     def acquire(self, name: str, weight: int, terms: Terms) -> Program[Decision]:
         """Find the item's bucket, and admit it there."""
-        while True:
-            item, bucket = yield from self._route(name, weight)
-            try:
-                return (yield from self.at_bucket(bucket, item, terms))
-            except BucketRetired:  # dropped by its factory after we got it
-                continue
+        try:
+            while True:
+                item, bucket = yield from self._route(name, weight, terms)
+                try:
+                    return (yield from self.at_bucket(bucket, item, terms))
+                except BucketRetired:  # dropped by its factory after we got it
+                    continue
+        except OutOfTime:
+            return _UNANSWERED
 
     def start(self, name: str, weight: int, terms: Terms) -> Decision | Program[Decision]:
         """`acquire`, whose first claim is made at once where its bucket is called in this thread.
@@ -64,48 +72,58 @@ class Acquisition:
         Most calls end with that one, and are spared the program.
         """
         bucket = self._only
-        item = _stamped(bucket, name, weight) if bucket is not None and bucket.blocks else None
-        if bucket is None or item is None:
+        if bucket is None or not bucket.blocks or id(bucket) in waited_for:
+            return self.acquire(name, weight, terms)
+        item = _stamped(bucket, name, weight)
+        if item is None:
             return self.acquire(name, weight, terms)
         ticket = next(tickets)
-        return self._started(bucket, item, self._ask(bucket, item, terms), ticket, terms)
+        return self._started(bucket, item, self.ask(bucket, item, terms), ticket, terms)
 
     async def start_async(
         self, name: str, weight: int, terms: Terms
     ) -> Decision | Program[Decision]:
         """`start` where the claim is awaited."""
         bucket = self._only
-        item = _stamped(bucket, name, weight) if bucket is not None and bucket.is_async else None
-        if bucket is None or item is None:
+        if bucket is None or not bucket.answers_in_order or id(bucket) in waited_for:
+            return self.acquire(name, weight, terms)
+        item = _stamped(bucket, name, weight)
+        if item is None:
             return self.acquire(name, weight, terms)
         ticket = next(tickets)
-        verdict = self._ask(bucket, item, terms)
+        verdict = self.ask(bucket, item, terms)
         decision = await verdict if is_awaitable(verdict) else verdict
         return self._started(bucket, item, decision, ticket, terms)
 
     def _started(
         self, bucket: AbstractBucket, item: RateItem, first: Decision, ticket: int, terms: Terms
     ) -> Decision | Program[Decision]:
-        if first.wait_ms:
-            return self._wait(bucket, item, first, ticket, terms)
-        if first.failing_rate is None or not terms.blocking:
+        if not first.wait_ms and (first.failing_rate is None or not terms.blocking):
             return first
-        return self.at_bucket(bucket, item, terms, first)
+        return self.at_bucket(bucket, item, terms, first, ticket)
 
-    def check(self, name: str, weight: int) -> Program[Decision]:
+    def check(self, name: str, weight: int, terms: Terms) -> Program[Decision]:
         """What the item's bucket would say, without taking anything."""
         while True:
-            item, bucket = yield from self._route(name, weight)
+            item, bucket = yield from self._route(name, weight, terms)
+            inner = unwrapped(bucket)
+            queue = queue_at(inner)
             try:
-                decision: Decision = yield _work(bucket, bucket.check, item)
+                if bucket.is_async:
+                    yield ON_LOOP
+                if queue is not None and weight:
+                    return (yield from outlook_behind(self, inner, queue.units, item))
+                decision: Decision = yield self.work(inner, None, inner.check, item)
             except BucketRetired:
                 continue
             else:
                 return decision
 
-    def _route(self, name: str, weight: int) -> Program[tuple[RateItem, AbstractBucket]]:
-        item = yield self.factory.wrap_item(name, weight)
-        bucket = yield self.factory.get(item)
+    def _route(
+        self, name: str, weight: int, terms: Terms
+    ) -> Program[tuple[RateItem, AbstractBucket]]:
+        item = yield self._bounded(self.factory.wrap_item(name, weight), terms)
+        bucket = yield self._bounded(self.factory.get(item), terms)
         if not isinstance(bucket, AbstractBucket):
             where = f"Invalid bucket: item: {name}: what the factory's get returns"
             raise InvalidBucket(bucket, where)
@@ -116,98 +134,147 @@ class Acquisition:
         bucket: AbstractBucket,
         item: RateItem,
         terms: Terms,
-        refused: Decision | None = None,
+        first: Decision | None = None,
+        ticket: int | None = None,
     ) -> Program[Decision]:
         """Admit the item in its bucket, waiting as long as the terms allow.
 
-        ``refused`` is what the bucket has already said.
+        ``first`` is what the bucket has already said.
         """
-        native = keeps_claims(bucket)
-        while True:
-            if refused is not None:
-                decision, refused = refused, None
-            elif native:
-                decision = yield from self._claim(bucket, item, terms)
-            else:
-                decision = yield from self._attempt(bucket, item, terms)
-            if decision.allowed or not terms.blocking or decision.retry_after_ms is None:
-                return decision
-            wait, patience = decision.retry_after_ms, terms.patience_ms()
-            if patience == 0 or (wait > patience and terms.known):
-                return decision
-            if wait > patience:
-                terms.blocking = False  # the last attempt is at the end of the caller's time
-                wait = patience
-            else:
-                pad = self._pad(bucket, decision.failing_rate, terms)
-                wait = min(patience, max(1, wait + pad))
-            yield Pause(wait / 1000)
-            item = yield from self._restamp(item, wait)
-
-    def _ask(self, bucket: AbstractBucket, item: RateItem, terms: Terms) -> Any:
-        """What the bucket makes of the item, or an awaitable of it."""
-        patience = terms.patience_ms() if self._reserve_ahead else 0
-        brief = None if terms.known else bucket.claim_in_brief
-        if brief is None:
-            return bucket.claim(item, patience, terms.buffer_ms)
-        return brief(item, patience, terms.buffer_ms, terms.limit_ms())
-
-    def _claim(self, bucket: AbstractBucket, item: RateItem, terms: Terms) -> Program[Decision]:
-        ticket = next(tickets)
-        step = _work(bucket, self._ask, bucket, item, terms)
         try:
-            decision: Decision = yield step
-        except BaseException:
-            # Cancelled while a worker thread was at it: what it stores is nobody's.
-            if isinstance(step, Work) and not _leave_release(bucket, item, step) and step.result:
-                yield Cleanup(_work(bucket, bucket.release, item))
-            raise
-        if decision.wait_ms:
-            return (yield from self._wait(bucket, item, decision, ticket, terms))
-        return decision
+            return (yield from self._at_bucket(bucket, item, terms, first, ticket))
+        except OutOfTime:
+            return Decision(bucket.rates[0], 0)
 
-    def _wait(
+    def _at_bucket(
+        self,
+        bucket: AbstractBucket,
+        item: RateItem,
+        terms: Terms,
+        first: Decision | None,
+        ticket: int | None,
+    ) -> Program[Decision]:
+        on_loop = terms.on_loop
+        if bucket.is_async:
+            yield ON_LOOP
+            on_loop = True
+        bucket = unwrapped(bucket)
+        if ticket is None:
+            ticket = next(tickets)
+        if first is None:
+            queue = queue_at(bucket)
+            blocked = queue is not None and queue.blocked and not terms.replaced
+            if queue is not None and blocked and item.weight and terms.patience_ms() == 0:
+                return (yield from self.behind(bucket, queue.units, item, terms))
+            if _asks_in_turn(bucket, item.weight, terms, blocked=blocked, on_loop=on_loop):
+                return (yield from self._wait(bucket, item, terms, ticket, None))
+            first = yield from self._first(bucket, item, terms)
+        if first.allowed and first.wait_ms and terms.replaced:
+            return (yield from self.confirm(bucket, item, first, terms, slept=False))
+        if first.allowed and not first.wait_ms:
+            return first
+        retry, patience = first.retry_after_ms, terms.patience_ms()
+        if not first.allowed and (
+            retry is None or patience == 0 or (terms.known and retry > patience)
+        ):
+            return first
+        return (yield from self._wait(bucket, item, terms, ticket, first))
+
+    def behind(
+        self, bucket: AbstractBucket, before: int, item: RateItem, terms: Terms
+    ) -> Program[Decision]:
+        """A refusal for somebody who stands behind ``before`` units of others."""
+        if not terms.known:
+            return Decision(bucket.rates[0], 0)
+        return (yield from outlook_behind(self, bucket, before, item))
+
+    def reserves(self, bucket: AbstractBucket) -> bool:
+        """Whether waiters at a bucket with a `claim` of its own reserve: others use it too."""
+        return self.ahead_ms > 0 and (bucket.blocks or bucket.is_async is True)
+
+    def ask(
+        self,
+        bucket: AbstractBucket,
+        item: RateItem,
+        terms: Terms,
+        patience_ms: int | None = None,
+    ) -> Any:
+        """What the bucket makes of the item, or an awaitable of it.
+
+        Args:
+            bucket: one with a `claim` of its own.
+            item: the item.
+            terms: the caller's.
+            patience_ms: how far ahead it may be stored; None is as far as this limiter looks.
+        """
+        if patience_ms is None:
+            patience_ms = terms.patience_ms() if self.ahead_ms else 0
+            if not terms.replaced:
+                ahead_ms = self.ahead_ms if self.reserves(bucket) else 0
+                patience_ms = min(patience_ms, ahead_ms)
+        within = bucket.claim_within
+        if within is None:
+            return bucket.claim(item, patience_ms, terms.buffer_ms)
+        return within(item, patience_ms, terms.buffer_ms, terms.limit_ms(), not terms.known)
+
+    def item(
+        self, bucket: AbstractBucket, name: str, weight: int, terms: Terms | None = None
+    ) -> Program[RateItem]:
+        """An item of this moment, on the clock that this limiter's items are stamped by."""
+        if self.stamps_by_bucket:
+            now = yield self._bounded(bucket.stamp(), terms)
+            return RateItem(name, now, weight)
+        return (yield self._bounded(self.factory.wrap_item(name, weight), terms))  # type: ignore[no-any-return]
+
+    def time(self, bucket: AbstractBucket, item: RateItem) -> Program[int]:
+        """What that clock says now."""
+        return (yield from self.item(bucket, item.name, item.weight)).timestamp
+
+    def work(
+        self, bucket: AbstractBucket, terms: Terms | None, call: Callable[..., Any], *args: Any
+    ) -> Any:
+        """A step that calls a bucket, within the caller's time where ``terms`` are given."""
+        if not bucket.blocks:
+            return call(*args)
+        seconds = terms.seconds_left() if terms is not None and terms.blocking else None
+        return Work(seconds, bucket, call, *args)
+
+    def confirm(
         self,
         bucket: AbstractBucket,
         item: RateItem,
         decision: Decision,
-        ticket: int,
         terms: Terms,
+        *,
+        slept: bool,
     ) -> Program[Decision]:
-        """Sleep until the claim is due, and go; or on, where others who were late are before it."""
-        waited, now = 0, item.timestamp
-        # One who has to sleep on keeps the place in the line, and with it the order of arrival.
-        place = line_of(bucket).join(item.timestamp, ticket)
-        delay = place.delay
-        step: Any = None
+        """Sleep until a claim is due, unless that is over, and go at the true time."""
+        waited, step, now = 0, None, item.timestamp
         try:
             while decision.wait_ms:
                 waited += decision.wait_ms
-                yield Pause(bucket.pause(item, decision) + delay)
-                yield Turn(place)
-                if bucket.blocks or bucket.answers_in_order:
-                    place.leave()  # the others must not wait for a disk or a network
-                now = yield bucket.stamp()
-                step = _work(bucket, bucket.settle, item, now, terms.patience_ms())
+                if not slept:
+                    yield Pause(bucket.pause(item, decision))
+                slept = False
+                now = yield from self.time(bucket, item)
+                step = self.work(bucket, None, bucket.settle, item, now, terms.patience_ms())
                 decision = yield step
-                delay = 0.0
         except GeneratorExit:
             if not _leave_release(bucket, item, step):
                 discard(bucket.release(item))
             raise
         except BaseException:
             if not _leave_release(bucket, item, step):
-                yield Cleanup(_work(bucket, bucket.release, item))
+                yield Cleanup(self.work(bucket, None, bucket.release, item))
             raise
-        finally:
-            place.leave()
         if terms.known and decision.allowed:
-            fresh = yield _work(bucket, bucket.check, RateItem(item.name, now, 0))
+            look = RateItem(item.name, now, 0)
+            fresh: Decision = yield self.work(bucket, None, bucket.check, look)
             return Decision(None, None, waited, fresh.remaining, fresh.reset_after_ms)
         return decision
 
-    def _attempt(self, bucket: AbstractBucket, item: RateItem, terms: Terms) -> Program[Decision]:
-        """One try at a user's own bucket, while no other is at it."""
+    def attempt(self, bucket: AbstractBucket, item: RateItem, terms: Terms) -> Program[Decision]:
+        """One try at a user's own bucket, by whoever is at the front of its queue."""
         shared = bucket.limiter_lock()
         if shared is not None and not (yield Acquire(shared, terms.lock_seconds())):
             return Decision(bucket.rates[0], 0)
@@ -215,16 +282,17 @@ class Acquisition:
             if not (yield Acquire(self._lock, terms.lock_seconds())):
                 return Decision(bucket.rates[0], 0)
             try:
-                # An async `put` does nothing yet: it runs when it is its task's turn.
-                admitted: Any = bucket.put(item)
-                waiting: Any = 0
-                if not is_awaitable(admitted) and not admitted:
-                    waiting = bucket.waiting(item)
+                if not bucket.blocks:
+                    admitted, waiting = _put(bucket, item)
             finally:
                 self._lock.release()
-            if is_awaitable(admitted) or is_awaitable(waiting):
-                turn = self._attempt_in_turn(bucket, item, admitted, waiting)
-                admitted, waiting = yield from turn
+            if bucket.blocks:
+                admitted, waiting = yield self.work(bucket, terms, self._put_locked, bucket, item)
+            if is_awaitable(admitted):
+                admitted = yield self._bounded(admitted, terms)
+                if not admitted:
+                    waiting = bucket.waiting(item)
+            waiting = yield self._bounded(waiting, terms)
         finally:
             if shared is not None:
                 shared.release()
@@ -233,44 +301,47 @@ class Acquisition:
         failing_rate = bucket.failing_rate or bucket.rates[0]
         return Decision(failing_rate, None if waiting < 0 else waiting)
 
-    def _attempt_in_turn(
-        self, bucket: AbstractBucket, item: RateItem, admitted: Any, waiting: Any
-    ) -> Program[tuple[bool, int]]:
-        try:
-            gate = yield AwaitTurn(self._gates)
-        except BaseException:
-            discard(admitted)
-            discard(waiting)
-            raise
-        try:
-            if is_awaitable(admitted):
-                admitted = yield admitted
-                if not admitted:
-                    waiting = bucket.waiting(item)
-            return admitted, (yield waiting)
-        finally:
-            gate.release()
+    def _put_locked(self, bucket: AbstractBucket, item: RateItem) -> tuple[Any, Any]:
+        with self._lock:
+            return _put(bucket, item)
 
-    def _restamp(self, item: RateItem, waited_ms: int) -> Program[RateItem]:
-        fresh: RateItem = yield self.factory.wrap_item(item.name, item.weight)
-        if fresh.timestamp >= item.timestamp:
-            # A sleep that was cut short, as tests do, still counts as slept.
-            fresh.timestamp = max(fresh.timestamp, item.timestamp + waited_ms)
-        return fresh
+    def _first(self, bucket: AbstractBucket, item: RateItem, terms: Terms) -> Program[Decision]:
+        """The first claim at a bucket that has one of its own, at which nobody waits."""
+        step = self.work(bucket, terms, self.ask, bucket, item, terms)
+        try:
+            decision: Decision = yield step
+        except BaseException:
+            # Cancelled while a worker thread was at it: what it stores is nobody's.
+            if isinstance(step, Work) and not _leave_release(bucket, item, step) and step.result:
+                yield Cleanup(self.work(bucket, None, bucket.release, item))
+            raise
+        return decision
+
+    def _wait(
+        self,
+        bucket: AbstractBucket,
+        item: RateItem,
+        terms: Terms,
+        ticket: int,
+        first: Decision | None,
+    ) -> Program[Decision]:
+        native = keeps_claims(bucket)
+        by_reservation = native and self.reserves(bucket) and not terms.replaced
+        kind = Reserving if by_reservation else Waiting
+        return (yield from kind(self, bucket, item, terms, ticket, native=native).run(first))
 
     @staticmethod
-    def _pad(bucket: AbstractBucket, rate: Rate | None, terms: Terms) -> int:
-        if terms.buffer_ms is not None or rate is None:
-            return terms.buffer_ms or 0
-        one_unit = isinstance(bucket._algorithm, StateAlgorithm)
-        return pad_ms(rate.interval // rate.limit if one_unit else rate.interval)
+    def _bounded(value: Any, terms: Terms | None) -> Any:
+        """The value; or, if it has to be awaited, a step that takes no longer than the caller."""
+        if terms is None or not is_awaitable(value):
+            return value
+        seconds = terms.seconds_left() if terms.patience_ms() else None
+        return value if seconds is None else Within(value, seconds)
 
 
 def keeps_claims(bucket: AbstractBucket) -> bool:
     """Whether `claim` is the bucket's own, and does not bypass what a subclass overrides."""
-    if type(bucket) is BucketAsyncWrapper:
-        return keeps_claims(bucket.bucket)
-    return _claims_by_itself(type(bucket))
+    return _claims_by_itself(type(unwrapped(bucket)))
 
 
 @lru_cache(maxsize=256)
@@ -286,8 +357,26 @@ def _claims_by_itself(kind: type[AbstractBucket]) -> bool:
     )
 
 
-def _work(bucket: AbstractBucket, call: Callable[..., Any], *args: Any) -> Any:
-    return Work(call, *args) if bucket.blocks else call(*args)
+def _asks_in_turn(
+    bucket: AbstractBucket, weight: int, terms: Terms, *, blocked: bool, on_loop: bool
+) -> bool:
+    """Whether even the first try is made in the order of arrival, from the front of the queue."""
+    if not keeps_claims(bucket):
+        return True
+    if any(weight > bucket._algorithm.max_weight(rate) for rate in bucket.rates) or not weight:
+        return False  # it is told at once that it never fits, or always
+    if blocked:
+        return True
+    if terms.replaced or bucket.answers_in_order or terms.patience_ms() == 0:
+        return False
+    return bucket.is_async is True or (bucket.blocks and on_loop)
+
+
+def _put(bucket: AbstractBucket, item: RateItem) -> tuple[Any, Any]:
+    """What `put` says, and `waiting` if that is a refusal. What is async runs when awaited."""
+    admitted: Any = bucket.put(item)
+    refused = not is_awaitable(admitted) and not admitted
+    return admitted, bucket.waiting(item) if refused else 0
 
 
 def _stamped(bucket: AbstractBucket, name: str, weight: int) -> RateItem | None:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyrate_limiter._engine.locks import take
 from pyrate_limiter.abstracts.awaiting import discard, is_awaitable
-from pyrate_limiter.abstracts.errand import Errand
+from pyrate_limiter.abstracts.errand import Errand, OutOfTime
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Awaitable, Callable, Coroutine, Generator
 
-    from pyrate_limiter._engine.line import Place
+    from pyrate_limiter._engine.wait_queue import Waiter
+    from pyrate_limiter.abstracts.bucket import AbstractBucket
 
     T = TypeVar("T")
     Program = Generator[Any, Any, T]
@@ -65,22 +65,23 @@ class Pause(BlockingStep):
         await asyncio.sleep(self.seconds)
 
 
-class Turn(BlockingStep):
-    """Wait until those who stand before this place have left."""
+class Park(BlockingStep):
+    """Sleep in the wait queue; answered by whether somebody woke the waiter before its time."""
 
-    __slots__ = ("place",)
+    __slots__ = ("seconds", "waiter")
 
-    def __init__(self, place: Place) -> None:
-        self.place = place
+    def __init__(self, waiter: Waiter, seconds: float | None) -> None:
+        self.waiter = waiter
+        self.seconds = seconds
 
-    def block(self, sleep: Sleep) -> None:
+    def block(self, sleep: Sleep) -> bool:
         """See `BlockingStep.block`."""
         del sleep
-        self.place.reach_front()
+        return self.waiter.sleep(self.seconds)
 
-    async def wait(self) -> None:
+    async def wait(self) -> bool:
         """See `Step.wait`."""
-        await self.place.reach_front_async()
+        return await self.waiter.sleep_async(self.seconds)
 
 
 class Acquire(BlockingStep):
@@ -111,9 +112,20 @@ class Acquire(BlockingStep):
 
 
 class Work(Errand, BlockingStep):
-    """An errand: done in this thread, or in a worker thread under asyncio."""
+    """An errand: done in this thread, or in a worker thread under asyncio.
 
-    __slots__ = ()
+    Args:
+        seconds: how long an event loop waits for it at the most; OutOfTime is raised then.
+        bucket: see `Errand`, also for what follows.
+    """
+
+    __slots__ = ("_seconds",)
+
+    def __init__(
+        self, seconds: float | None, bucket: AbstractBucket, call: Callable[..., Any], *args: Any
+    ) -> None:
+        super().__init__(bucket, call, *args)
+        self._seconds = seconds
 
     def block(self, sleep: Sleep) -> Any:
         """See `BlockingStep.block`."""
@@ -122,25 +134,43 @@ class Work(Errand, BlockingStep):
 
     async def wait(self) -> Any:
         """See `Step.wait`."""
-        return await self.in_thread()
+        return await self.in_thread(seconds=self._seconds)
 
 
-class AwaitTurn(Step):
-    """Wait for the other tasks of this event loop; answered by the lock to release.
+class Within(Step):
+    """Await something for so many seconds at the most; OutOfTime is raised then."""
 
-    There is no turn to wait for without an event loop: the blocking driver passes it on.
-    """
+    __slots__ = ("awaitable", "seconds")
 
-    __slots__ = ("gates",)
+    def __init__(self, awaitable: Awaitable[Any], seconds: float) -> None:
+        self.awaitable = awaitable
+        self.seconds = seconds
 
-    def __init__(self, gates: Gates) -> None:
-        self.gates = gates
-
-    async def wait(self) -> asyncio.Lock:
+    async def wait(self) -> Any:
         """See `Step.wait`."""
-        gate = self.gates.here()
-        await gate.acquire()
-        return gate
+        import asyncio
+
+        task = asyncio.ensure_future(self.awaitable)
+        try:
+            done, _ = await asyncio.wait({task}, timeout=self.seconds)
+        finally:
+            if not task.done():
+                task.cancel()
+        if not done:
+            raise OutOfTime
+        return task.result()
+
+
+class OnLoop(Step):
+    """Go on in the running event loop: what comes next has to be awaited."""
+
+    __slots__ = ()
+
+    async def wait(self) -> None:
+        """See `Step.wait`."""
+
+
+ON_LOOP = OnLoop()
 
 
 class Cleanup(Step):
@@ -162,25 +192,6 @@ class Cleanup(Step):
         return self.step
 
 
-class Gates:
-    """A lock for each event loop that shares a limiter."""
-
-    def __init__(self) -> None:
-        import weakref
-
-        self._gates: Any = weakref.WeakKeyDictionary()
-
-    def here(self) -> asyncio.Lock:
-        """The lock of the running loop."""
-        import asyncio
-
-        loop = asyncio.get_running_loop()
-        gate: asyncio.Lock | None = self._gates.get(loop)
-        if gate is None:
-            gate = self._gates[loop] = asyncio.Lock()
-        return gate
-
-
 def run_blocking(program: Program[T], sleep: Sleep) -> T | Coroutine[Any, Any, T]:
     """Run a program in this thread, or return what runs the rest of it where it must be awaited."""
     answer: Any = None
@@ -194,7 +205,7 @@ def run_blocking(program: Program[T], sleep: Sleep) -> T | Coroutine[Any, Any, T
         if isinstance(step, Cleanup):
             step = step.step
         try:
-            if isinstance(step, AwaitTurn) or is_awaitable(step):
+            if step is ON_LOOP or isinstance(step, Within) or is_awaitable(step):
                 return run_async(program, step)
             answer = step.block(sleep) if isinstance(step, BlockingStep) else step
         except BaseException as raised:  # noqa: BLE001 - the program gives back what it holds
@@ -217,6 +228,13 @@ async def run_async(program: Program[T], step: Any = None) -> T:
             step = program.send(answer) if error is None else program.throw(error)
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]
+
+
+def sleep_is_replaced() -> bool:
+    """Whether a test has put something else in the place of ``asyncio.sleep``."""
+    import asyncio
+
+    return asyncio.sleep is not asyncio.tasks.sleep
 
 
 def abandon(outcome: object) -> None:

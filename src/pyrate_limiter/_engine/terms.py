@@ -6,12 +6,17 @@ import math
 import threading
 import time
 
-from pyrate_limiter.errors import InvalidTimeout, TimeoutWithoutBlocking
+from pyrate_limiter.errors import InvalidReserveAhead, InvalidTimeout, TimeoutWithoutBlocking
 
 PATIENT_MS = 1 << 60
 """The patience of a caller who waits for ever."""
 
 _LONGEST_LOCK_SECONDS = threading.TIMEOUT_MAX
+
+
+def monotonic() -> float:
+    """The clock of callers' deadlines, in seconds."""
+    return time.monotonic()
 
 
 class AdaptiveBuffer(int):
@@ -33,16 +38,28 @@ class Terms:
         known: whether to answer at once where the wait is known to be too long; otherwise the
             caller sleeps until its time is up, and then takes what is free. A caller who wants to
             know also gets a fresh outlook after a wait.
+        on_loop: whether the call waits in an event loop.
+        replaced: whether a test has put something else in the place of sleeping: then every wait is
+            one call of that, and its end is the end of the wait.
     """
 
-    __slots__ = ("_deadline", "blocking", "buffer_ms", "known")
+    __slots__ = ("_deadline", "blocking", "buffer_ms", "known", "on_loop", "replaced")
 
     def __init__(
-        self, *, blocking: bool, seconds: float, buffer_ms: int | None, known: bool
+        self,
+        *,
+        blocking: bool,
+        seconds: float,
+        buffer_ms: int | None,
+        known: bool,
+        on_loop: bool = False,
+        replaced: bool = False,
     ) -> None:
         self.blocking = blocking
         self.buffer_ms = buffer_ms
         self.known = known
+        self.on_loop = on_loop
+        self.replaced = replaced
         for_ever = seconds == -1 or seconds * 1000 >= PATIENT_MS
         self._deadline = None if for_ever else time.monotonic() + seconds
 
@@ -55,21 +72,33 @@ class Terms:
         """How much longer the caller is willing to wait."""
         if not self.blocking:
             return 0
-        left = self.limit_ms()
-        return PATIENT_MS if left is None else min(PATIENT_MS, left)
+        return self.limit_ms()
 
-    def limit_ms(self) -> int | None:
-        """How long a last look may take that is made at the end of the caller's time."""
+    def limit_ms(self) -> int:
+        """How long a call may take, also one that is made at the end of the caller's time."""
+        if self._deadline is None:
+            return PATIENT_MS
+        left = math.ceil((self._deadline - time.monotonic()) * 1000)  # never gives up too early
+        return min(PATIENT_MS, max(0, left))
+
+    def seconds_left(self) -> float | None:
+        """How much longer the caller is willing to wait; None is for ever."""
         if self._deadline is None:
             return None
-        left = math.ceil((self._deadline - time.monotonic()) * 1000)  # never gives up too early
-        return max(0, left)
+        return max(0.0, self._deadline - time.monotonic())
 
     def lock_seconds(self) -> float | None:
         """How long to wait for a lock. One who does not block still waits for his turn."""
         if not self.blocking or self._deadline is None:
             return None
         return min(_LONGEST_LOCK_SECONDS, max(0.0, self._deadline - time.monotonic()))
+
+
+def ahead_ms(reserve_ahead: float) -> int:
+    """How far ahead to reserve, in ms, for what `Limiter` was given."""
+    if not isinstance(reserve_ahead, (bool, int, float)) or not 0 <= reserve_ahead < math.inf:
+        raise InvalidReserveAhead(reserve_ahead)
+    return round(reserve_ahead * 1000)
 
 
 def check_timeout(timeout: float, blocking: bool) -> None:

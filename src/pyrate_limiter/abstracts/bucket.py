@@ -61,9 +61,13 @@ class AbstractBucket(ABC):
     """Whether a call may wait for a disk, a socket or a lock. Under asyncio it then runs in a
     worker thread."""
 
+    @property
+    def store_id(self) -> object:
+        """What the buckets of one store have in common. Those that block share worker threads."""
+        return id(self)
+
     answers_in_order: bool = False
-    """Whether awaited calls are answered in the order in which they were made. Then waiters need
-    not `settle` one by one."""
+    """Whether awaited calls are answered in the order in which they were made."""
 
     _clock: AbstractClock = MonotonicClock()
     _algorithm: Any = SlidingWindowLog()
@@ -168,9 +172,9 @@ class AbstractBucket(ABC):
         del patience_ms, buffer_ms
         return self.put_decision(item)
 
-    claim_in_brief: Any = None
-    """None, or `claim` for a caller who asks for the verdict and the wait alone. It has one more
-    argument: the ms that the caller has left, also where it does not wait any more; None is no end.
+    claim_within: Any = None
+    """None, or `claim` with two more arguments: how many ms the call itself may take, which without
+    them is as long as the patience; and whether the caller asks for the verdict and the wait alone.
     """
 
     def claim_several(
@@ -179,6 +183,7 @@ class AbstractBucket(ABC):
         patience_ms: int = 0,
         buffer_ms: int | None = None,
         not_before: int | None = None,
+        limit_ms: int | None = None,
     ) -> list[Decision] | Awaitable[list[Decision]]:
         """`claim` for the first waiters of a line, in one atomic step.
 
@@ -190,12 +195,13 @@ class AbstractBucket(ABC):
             buffer_ms: as in `claim`.
             not_before: the moment, on the bucket's clock, of the last claim that the line already
                 holds. None: the first may go to any moment.
+            limit_ms: how long the call itself may take; None is as long as the patience.
 
         Returns:
             The decisions for the items from the first on. It ends with the first refusal, and may
             end earlier. No claim is placed before the one of the item before it.
         """
-        del not_before
+        del not_before, limit_ms
         return then(self.claim(items[0], patience_ms, buffer_ms), lambda decision: [decision])
 
     def settle(
@@ -300,6 +306,10 @@ class BucketFactory(ABC):
     @abstractmethod
     def get(self, item: RateItem) -> AbstractBucket | Awaitable[AbstractBucket]:
         """The bucket of this item."""
+
+    def _stamps_by_bucket(self) -> bool:
+        """Whether `wrap_item` stamps with the time of the item's bucket, and does nothing else."""
+        return False
 
     def create(self, bucket_class: type[B], *args: Any, **kwargs: Any) -> B:
         """Build a bucket and schedule its leak."""

@@ -37,7 +37,7 @@ class BucketAsyncWrapper(AbstractBucket):
 
     async def _call(self, method: Callable[..., Any], *args: Any, **grace: float | None) -> Any:
         if self.bucket.blocks:
-            result = await Errand(method, *args).in_thread(**grace)
+            result = await Errand(self.bucket, method, *args).in_thread(**grace)
         else:
             result = method(*args)
         return await result if is_awaitable(result) else result
@@ -95,7 +95,7 @@ class BucketAsyncWrapper(AbstractBucket):
         bucket = self.bucket
         if not bucket.blocks:
             return await self._call(bucket.claim, item, patience_ms, buffer_ms)  # type: ignore[no-any-return]
-        errand = Errand(bucket.claim, item, patience_ms, buffer_ms)
+        errand = Errand(bucket, bucket.claim, item, patience_ms, buffer_ms)
         try:
             return await errand.in_thread()  # type: ignore[no-any-return]
         except BaseException:
@@ -110,10 +110,11 @@ class BucketAsyncWrapper(AbstractBucket):
         patience_ms: int = 0,
         buffer_ms: int | None = None,
         not_before: int | None = None,
+        limit_ms: int | None = None,
     ) -> list[Decision]:
         """See `AbstractBucket.claim_several`."""
-        claim = self.bucket.claim_several
-        return await self._call(claim, items, patience_ms, buffer_ms, not_before)  # type: ignore[no-any-return]
+        claim, terms = self.bucket.claim_several, (patience_ms, buffer_ms, not_before, limit_ms)
+        return await self._call(claim, items, *terms)  # type: ignore[no-any-return]
 
     async def settle(self, item: RateItem, now: int, patience_ms: int = 0) -> Decision:
         """See `AbstractBucket.settle`."""

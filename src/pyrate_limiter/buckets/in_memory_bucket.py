@@ -15,6 +15,7 @@ from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.checks import FOREVER, Unread, check_item
 from pyrate_limiter.abstracts.locks import shared_lock
 from pyrate_limiter.abstracts.rate import Rate, RateItem
+from pyrate_limiter.abstracts.waited_for import waited_for
 from pyrate_limiter.buckets.judged_log import ROUNDS, JudgedLog
 from pyrate_limiter.buckets.unit_log import UnitsView
 from pyrate_limiter.clocks import MonotonicClock
@@ -100,9 +101,11 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
         """`put` an item of this moment, without making the item.
 
         Returns:
-            None where that cannot be said at once: the clock has to be awaited, or a keyed factory
-            has dropped the bucket.
+            None where that cannot be said at once: somebody waits, the clock has to be awaited, or
+            a keyed factory has dropped the bucket.
         """
+        if waited_for and id(self) in waited_for:
+            return None
         with self._lock:
             now = self._clock.now()
             if now.__class__ is not int:
@@ -255,6 +258,8 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
     def retire(self, now: int) -> bool:
         """Refuse all use from now on, unless a unit is still live at ``now`` or yet to come."""
         with self._lock:
+            if id(self) in waited_for:
+                return False
             if self._total > self._base and self._newest >= self._algorithm.leak_bound(
                 self._rates, now
             ):

@@ -11,6 +11,7 @@ from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.checks import check_item, pad_ms
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.abstracts.store import StateStore
+from pyrate_limiter.abstracts.waited_for import waited_for
 from pyrate_limiter.buckets.in_memory_state import InMemoryStateStore
 from pyrate_limiter.clocks import AbstractClock
 from pyrate_limiter.errors import AlgorithmMismatch
@@ -125,9 +126,11 @@ class StateBucket(AbstractBucket):
         """`put` an item of this moment, without making the item.
 
         Returns:
-            None where that cannot be said at once: the clock has to be awaited, or a keyed factory
-            has dropped the bucket.
+            None where that cannot be said at once: somebody waits, the clock has to be awaited, or
+            a keyed factory has dropped the bucket.
         """
+        if waited_for and id(self) in waited_for:
+            return None
         del name
         store: Any = self.store
         failing = store.take_now(self._algorithm, self._rates, self._clock, weight)
@@ -190,10 +193,21 @@ class StateBucket(AbstractBucket):
         return self._claim(item, patience_ms, buffer_ms)
 
     @property
-    def claim_in_brief(self) -> Any:
-        """See `AbstractBucket.claim_in_brief`: for a store that can keep to a limit."""
+    def claim_within(self) -> Any:
+        """See `AbstractBucket.claim_within`: for a store that can keep to a limit."""
         bounded = self.store.bounds_claims and type(self).claim is StateBucket.claim
-        return self._claim if bounded else None
+        return self._claim_within if bounded else None
+
+    def _claim_within(
+        self,
+        item: RateItem,
+        patience_ms: int,
+        buffer_ms: int | None,
+        limit_ms: int,
+        brief: bool,  # noqa: FBT001 - by position, as in `AbstractBucket.claim_within`
+    ) -> Decision | Awaitable[Decision]:
+        del brief
+        return self._claim(item, patience_ms, buffer_ms, limit_ms)
 
     def _claim(
         self, item: RateItem, patience_ms: int, buffer_ms: int | None, *limit_ms: int | None
@@ -259,6 +273,8 @@ class StateBucket(AbstractBucket):
 
     def retire(self, now: int) -> bool:
         """Refuse all use from now on, unless something is still owed at ``now``."""
+        if id(self) in waited_for:
+            return False
         return self.store.retire(self._algorithm, self._rates, now)
 
     def close(self) -> None:

@@ -1,0 +1,48 @@
+"""What a call is told that finds others waiting."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pyrate_limiter.abstracts.algorithm import Decision, SlidingWindowLog, StateAlgorithm
+from pyrate_limiter.abstracts.rate import RateItem
+
+if TYPE_CHECKING:
+    from pyrate_limiter._engine.acquisition import Acquisition
+    from pyrate_limiter._engine.steps import Program
+    from pyrate_limiter.abstracts.bucket import AbstractBucket
+    from pyrate_limiter.abstracts.rate import Rate
+
+
+def outlook_behind(
+    acquisition: Acquisition, bucket: AbstractBucket, before: int, item: RateItem
+) -> Program[Decision]:
+    """A refusal that says when the item fits at the earliest, behind ``before`` units.
+
+    ``retry_after_ms`` is a lower bound: others may still come from other processes. In every
+    interval no more than ``limit`` units pass. So where more are wanted than the bucket ever admits
+    at once, the bucket is asked about what is left of them when whole intervals are taken off.
+    """
+    rates, algorithm = bucket.rates, bucket._algorithm
+    most = min(algorithm.max_weight(rate) for rate in rates)
+    units = before + item.weight
+    asked = units
+    if item.weight <= most < units:
+        asked = (units - 1) % most + 1 if isinstance(algorithm, SlidingWindowLog) else most
+    look = yield from acquisition.item(bucket, item.name, asked)
+    said: Decision = yield acquisition.work(bucket, None, bucket.check, look)
+    failing_rate = said.failing_rate or rates[0]
+    if item.weight > most:
+        return Decision(failing_rate, None, 0, said.remaining, said.reset_after_ms)
+    further = max(_further_ms(algorithm, rate, units - asked) for rate in rates)
+    retry = max(1, (said.retry_after_ms or 0) + further)
+    return Decision(failing_rate, retry, 0, 0, said.reset_after_ms)
+
+
+def _further_ms(algorithm: object, rate: Rate, units: int) -> int:
+    """How much later so many more units fit, at least."""
+    if isinstance(algorithm, SlidingWindowLog):
+        return units // rate.limit * (rate.interval + 1)
+    flow = units * rate.interval // rate.limit
+    # A log of another kind may admit one limit more across the edge of a window.
+    return flow if isinstance(algorithm, StateAlgorithm) else max(0, flow - rate.interval)

@@ -1,0 +1,211 @@
+"""One call that waits at a bucket which other processes use too."""
+
+from __future__ import annotations
+
+import math
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any
+
+from pyrate_limiter._engine.steps import Park
+from pyrate_limiter._engine.terms import monotonic
+from pyrate_limiter._engine.wait_queue import Reservation
+from pyrate_limiter._engine.waiting import Waiting
+from pyrate_limiter.abstracts.rate import RateItem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pyrate_limiter._engine.steps import Program
+    from pyrate_limiter._engine.wait_queue import Waiter
+    from pyrate_limiter.abstracts.algorithm import Decision
+
+MOST_ITEMS = 100
+"""Reservations that are asked for in one call."""
+
+_LEAST_PAUSE_SECONDS = 0.01  # between two calls for reservations that cannot be had yet
+_FRESH_SECONDS = 0.005  # how old units may be that were stored to be used at once
+
+
+class Reserving(Waiting):
+    """A call that waits at a shared bucket.
+
+    The front of the queue asks the bucket for reservations: for itself and for those behind it,
+    several in one call, not further ahead than the limiter looks. It asks for more when less than
+    half of that is left. Whoever is at the front when a reservation is due uses it.
+    """
+
+    __slots__ = ("_used",)
+
+    def _begin(self, first: Decision | None) -> None:
+        self._used: RateItem | None = None
+        super()._begin(first)
+        if first is not None and first.allowed:
+            self._hold([self._item], [first], monotonic())
+        elif first is not None:
+            self._ask_later(first)
+
+    def _stand(self, decision: Decision | None) -> Program[Decision]:
+        waiter, terms = self._waiter, self._terms
+        slept_for: object = None
+        while True:
+            if not waiter.is_first:
+                refused = yield from self._reach_front()
+                if refused is not None:
+                    return refused
+                slept_for = None
+            queue, now = self._queue, monotonic()
+            held = queue.reservations[0] if queue.reservations else None
+            if held is not None and (held.due <= now or held is slept_for):
+                outcome = yield from self._use()
+                if outcome is not None:
+                    return outcome
+                continue
+            wanted = self._wanted()
+            if wanted and (queue.ask_at <= now or slept_for is queue):
+                slept_for = None
+                outcome = yield from self._ask(wanted)
+                if outcome is not None:
+                    return outcome
+                continue
+            left = terms.seconds_left()
+            if left is not None and left <= 0:
+                return (yield from self._last_look())
+            asks_next = bool(wanted) and (held is None or queue.ask_at < held.due)
+            queue.block()
+            queue.due = queue.ask_at if asks_next else held.due  # type: ignore[union-attr] # one of both
+            seconds = queue.due - now
+            if left is not None and left < seconds:
+                woken = yield Park(waiter, left)
+                if not woken:
+                    return (yield from self._last_look())
+                slept_for = None
+            else:
+                woken = yield Park(waiter, seconds)
+                # Whoever has slept in full is taken at its word, for time stands still in tests.
+                slept_for = None if woken else queue if asks_next else held
+
+    def _wanted(self) -> list[Waiter]:
+        """Whom to ask for, from the front on: those that no reservation is there for."""
+        queue = self._queue
+        if queue.lacking <= 0:
+            return []
+        wanting = queue.wanting(MOST_ITEMS)
+        wanted = list(takewhile(lambda waiter: waiter.stamped_by_bucket, wanting))
+        return wanted or ([] if queue.reservations else [self._waiter])
+
+    def _ask(self, wanted: list[Waiter]) -> Program[Decision | None]:
+        """Ask for reservations; answered by what this call gets, if that is known by now."""
+        acquisition, bucket, queue = self._acquisition, self._bucket, self._queue
+        mine = wanted[0] is self._waiter
+        items = []
+        for waiter in wanted:
+            items.append((yield from acquisition.item(bucket, waiter.name, waiter.weight)))
+        patience_ms = max(waiter.terms.patience_ms() for waiter in wanted)
+        patience_ms = min(patience_ms, acquisition.ahead_ms)
+        sent = monotonic()
+        queue.asking = True
+        try:
+            if len(items) == 1:
+                ask = acquisition.ask
+                answer = yield from self._call(
+                    items, ask, bucket, items[0], self._terms, patience_ms
+                )
+                decisions = [answer]
+            else:
+                last = queue.reservations[-1].item.timestamp if queue.reservations else None
+                decisions = yield from self._call(
+                    items,
+                    bucket.claim_several,
+                    items,
+                    patience_ms,
+                    self._terms.buffer_ms,
+                    last if queue.is_mixed else None,
+                    self._terms.limit_ms(),
+                )
+        finally:
+            queue.asking = False
+        first, last_said = decisions[0], decisions[-1]
+        if mine and first.allowed and not first.wait_ms:
+            self._hold(items[1:], decisions[1:], sent)
+            self._plan(last_said)
+            self._leave(queue.units_due(monotonic()))
+            return first  # type: ignore[no-any-return]
+        self._hold(items, decisions, sent)
+        self._plan(last_said)
+        retry = first.retry_after_ms
+        if not mine or first.allowed:
+            return None
+        patience = self._terms.patience_ms()
+        if retry is None or patience == 0 or (self._terms.known and retry > patience):
+            return first  # type: ignore[no-any-return]
+        return None
+
+    def _hold(self, items: Sequence[RateItem], decisions: Sequence[Decision], sent: float) -> None:
+        now = monotonic()
+        for item, decision in zip(items, decisions):
+            if decision.allowed:
+                wait = self._bucket.pause(item, decision) if decision.wait_ms else 0.0
+                self._queue.add(Reservation(item, decision, now + wait, sent))
+
+    def _plan(self, last: Decision) -> None:
+        """When to ask for more."""
+        if not last.allowed:
+            self._ask_later(last)
+        elif self._queue.reservations:
+            half = self._acquisition.ahead_ms / 2000
+            self._queue.ask_at = self._queue.reservations[-1].due - half
+
+    def _ask_later(self, refusal: Decision) -> None:
+        ahead = self._acquisition.ahead_ms
+        seconds = ((refusal.retry_after_ms or 0) - ahead / 2) / 1000
+        self._queue.ask_at = monotonic() + max(_LEAST_PAUSE_SECONDS, seconds)
+
+    def _use(self) -> Program[Decision | None]:
+        """Go, with the first reservation; None where that was of no use."""
+        bucket, queue, weight = self._bucket, self._queue, self._waiter.weight
+        reservation = queue.take(self._waiter)
+        if reservation is None:
+            yield from self._give_back()
+            return None
+        item = self._used = reservation.item
+        at_once = not reservation.decision.wait_ms
+        if at_once and monotonic() - reservation.made > _FRESH_SECONDS:
+            yield from self._give_back()
+            return None
+        if item.weight > weight:
+            rest = RateItem(item.name, item.timestamp, item.weight - weight)
+            item.weight = weight
+            yield self._acquisition.work(bucket, None, bucket.release, rest)
+        self._leave(queue.units_due(monotonic()))
+        self._used = None
+        if at_once:
+            return reservation.decision
+        return (
+            yield from self._acquisition.confirm(
+                bucket, item, reservation.decision, self._terms, slept=True
+            )
+        )
+
+    def _last_look(self) -> Program[Decision]:
+        """At the end of the caller's time: take what is free now, and is nobody's."""
+        bucket, before = self._bucket, self._item
+        self._terms.blocking = False
+        item = yield from self._acquisition.item(bucket, before.name, before.weight)
+        ask = self._acquisition.ask
+        return (yield from self._call([item], ask, bucket, item, self._terms, 0))
+
+    def _left_over(self) -> Iterator[RateItem]:
+        yield from super()._left_over()
+        if self._used is not None:
+            used, self._used = self._used, None
+            yield used
+        yield from self._queue.surplus()
+
+    def _undo(self, items: Sequence[RateItem], result: Any) -> None:
+        """In the thread that was still at it: leave what it has stored to those who wait."""
+        if result:
+            # Units that were to be used at once are too old by now to be used by another.
+            self._hold(items, result if isinstance(result, list) else [result], -math.inf)
+        for item in self._queue.surplus():
+            self._bucket.release(item)
+        self._queue.wake_front()

@@ -1,0 +1,532 @@
+"""The wait queue of a bucket: all that wait at it in this process, in the order in which they came.
+
+Threads and the tasks of any event loop stand in one queue, whichever limiter they came through.
+Only the front of it asks the bucket; the others sleep until they are woken, because they have come
+to the front. Whoever leaves the queue leaves nothing behind and costs the others nothing.
+
+Over a bucket that is shared with other processes the front asks for *reservations*: moments in the
+near future. They belong to the queue, not to a waiter: whoever is at the front when one is due
+takes it. So those behind a waiter that leaves move up by themselves.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import weakref
+from bisect import insort
+from typing import TYPE_CHECKING, Any
+
+from pyrate_limiter._engine.terms import monotonic
+from pyrate_limiter.abstracts.waited_for import waited_for
+from pyrate_limiter.abstracts.wrappers import BucketAsyncWrapper
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Iterator
+
+    from pyrate_limiter._engine.terms import Terms
+    from pyrate_limiter.abstracts.algorithm import Decision
+    from pyrate_limiter.abstracts.bucket import AbstractBucket
+    from pyrate_limiter.abstracts.rate import RateItem
+
+GRACE_SECONDS = 0.05
+"""How long the queue stands still for tasks whose event loop is stalled, before it goes on."""
+
+tickets = itertools.count()
+"""Who came first: a ticket is drawn before the first attempt."""
+
+
+class Waiter:
+    """One call that waits.
+
+    Args:
+        name: what it asks for.
+        weight: how many units.
+        terms: how long it waits.
+        ticket: its place in the order of arrival.
+        stamped_by_bucket: whether its items are stamped with the bucket's own time, so that others
+            can make them too.
+    """
+
+    __slots__ = (
+        "_call",
+        "_woken",
+        "loop",
+        "name",
+        "next",
+        "parked",
+        "previous",
+        "queue",
+        "stamped_by_bucket",
+        "terms",
+        "ticket",
+        "weight",
+    )
+
+    def __init__(
+        self, name: str, weight: int, terms: Terms, ticket: int, *, stamped_by_bucket: bool
+    ) -> None:
+        self.name = name
+        self.weight = weight
+        self.terms = terms
+        self.ticket = ticket
+        self.stamped_by_bucket = stamped_by_bucket
+        self.queue: WaitQueue | None = None
+        self.next: Waiter | None = None
+        self.previous: Waiter | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.parked = False
+        self._call: Callable[[], object] | None = None
+        self._woken = False
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it is at the front of its queue."""
+        queue = self.queue
+        return queue is not None and queue.first is self
+
+    def wake(self) -> bool:
+        """End its sleep, or the next one where it is awake; False if its event loop is closed."""
+        self._woken = True
+        call = self._call
+        try:
+            if call is not None:
+                call()
+        except RuntimeError:
+            return False
+        return self.loop is None or not self.loop.is_closed()
+
+    def sleep(self, seconds: float | None) -> bool:
+        """Block this thread until it is woken, or for so many seconds; whether it was woken."""
+        queue, seconds, stalled = self._before_sleep(None, seconds)
+        asleep = threading.Lock()
+        asleep.acquire()
+
+        def call() -> None:
+            if asleep.locked():
+                asleep.release()
+
+        self._call = call
+        try:
+            if not self._woken:
+                longest = threading.TIMEOUT_MAX
+                asleep.acquire(timeout=-1 if seconds is None else min(seconds, longest))
+        finally:
+            self._call = None
+        return self._after_sleep(queue, stalled)
+
+    async def sleep_async(self, seconds: float | None) -> bool:
+        """`sleep` in the running event loop."""
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        queue, seconds, stalled = self._before_sleep(loop, seconds)
+        asleep: asyncio.Future[None] = loop.create_future()
+        thread = threading.get_ident()
+
+        def end() -> None:
+            if not asleep.done():
+                asleep.set_result(None)
+
+        def call() -> None:
+            if threading.get_ident() == thread:
+                end()
+            else:
+                loop.call_soon_threadsafe(end)
+
+        self._call = call
+        timer = None
+        try:
+            if not self._woken:
+                if seconds is not None:
+                    timer = loop.call_later(seconds, end)
+                await asleep
+        finally:
+            self._call = None
+            if timer is not None:
+                timer.cancel()
+        return self._after_sleep(queue, stalled)
+
+    def _before_sleep(
+        self, loop: asyncio.AbstractEventLoop | None, seconds: float | None
+    ) -> tuple[WaitQueue | None, float | None, tuple[Waiter, float] | None]:
+        """Note where it sleeps; whoever watches over the front sleeps until it is overdue."""
+        queue = self.queue
+        if queue is None:
+            return None, seconds, None
+        if not self.parked:
+            queue.park(self, loop)
+        overdue = queue.overdue_in(self)
+        if overdue is None or (seconds is not None and seconds <= overdue[0]):
+            return queue, seconds, None
+        return queue, overdue[0], overdue[1:]
+
+    def _after_sleep(self, queue: WaitQueue | None, stalled: tuple[Waiter, float] | None) -> bool:
+        woken, self._woken = self._woken, False
+        if woken or queue is None or stalled is None:
+            return woken
+        queue.overtake(self, *stalled)
+        return True
+
+
+class Reservation:
+    """Units that the bucket holds for the queue, and for nobody in particular.
+
+    Args:
+        item: as the bucket has stored it.
+        decision: the bucket's.
+        due: when they may be used, on the clock of ``time.monotonic``.
+        made: when they were stored, on that clock.
+    """
+
+    __slots__ = ("decision", "due", "item", "made")
+
+    def __init__(self, item: RateItem, decision: Decision, due: float, made: float) -> None:
+        self.item = item
+        self.decision = decision
+        self.due = due
+        self.made = made
+
+    def __lt__(self, other: Reservation) -> bool:
+        return self.due < other.due
+
+
+class WaitQueue:
+    """The waiters at one bucket, a linked list; and the reservations that are held for them."""
+
+    __slots__ = (
+        "__weakref__",
+        "_closed",
+        "_key",
+        "_lock",
+        "_loops",
+        "_unneeded",
+        "_watcher",
+        "_weights",
+        "ask_at",
+        "asking",
+        "blocked",
+        "due",
+        "first",
+        "last",
+        "reservations",
+        "size",
+        "units",
+    )
+
+    def __init__(self, key: int) -> None:
+        self._key = key
+        self._lock = threading.RLock()
+        self._closed = False
+        # Parked waiters by event loop, None for threads.
+        self._loops: dict[Any, int] = {}
+        # Waiters by weight.
+        self._weights: dict[int, int] = {}
+        # The first waiter that can tell that the front's event loop is stalled.
+        self._watcher: Waiter | None = None
+        self.first: Waiter | None = None
+        self.last: Waiter | None = None
+        self.size = 0
+        self.units = 0
+        self.due = 0.0
+        """When the front wakes, on the clock of ``time.monotonic``."""
+        self.asking = False
+        """Whether the front is asking the bucket."""
+        self.blocked = False
+        """Whether somebody has had to wait; before that, those in the queue are about to ask."""
+        self.ask_at = 0.0
+        """Until when asking for reservations is of no use, on that clock."""
+        self.reservations: list[Reservation] = []
+        self._unneeded: list[Reservation] = []
+
+    def join(self, waiter: Waiter) -> bool:
+        """Take a place in the order of arrival; False if the queue has been dissolved."""
+        with self._lock:
+            if self._closed:
+                return False
+            before = self.last
+            while before is not None and before.ticket > waiter.ticket:
+                before = before.previous
+            after = self.first if before is None else before.next
+            waiter.previous, waiter.next = before, after
+            if before is None:
+                self.first = waiter
+            else:
+                before.next = waiter
+            if after is None:
+                self.last = waiter
+            else:
+                after.previous = waiter
+            waiter.queue = self
+            self.size += 1
+            self.units += waiter.weight
+            self._weights[waiter.weight] = self._weights.get(waiter.weight, 0) + 1
+            if self.lacking == 1 and self.size > 1:
+                self._wake_front(0)  # it may ask for one more reservation
+            return True
+
+    def leave(self, waiter: Waiter, room: int = 0) -> None:
+        """Go, and wake whoever is at the front now. A place may be left again.
+
+        Args:
+            waiter: who goes.
+            room: how many units the bucket has free for those behind.
+        """
+        with self._lock:
+            if waiter.queue is not self:
+                return
+            was_first = self.first is waiter
+            self._remove(waiter)
+            if self.first is None:
+                self._close()
+            elif was_first:
+                self.due = 0.0
+                self._wake_front(room)
+                self._watch()
+            elif waiter is self._watcher:
+                self._watch()
+
+    def park(self, waiter: Waiter, loop: asyncio.AbstractEventLoop | None) -> None:
+        """Note that a waiter is about to sleep, and where."""
+        with self._lock:
+            if waiter.queue is self:
+                waiter.parked, waiter.loop = True, loop
+                self._loops[loop] = self._loops.get(loop, 0) + 1
+                if len(self._loops) > 1:
+                    self._watch()
+
+    def block(self) -> None:
+        """Note that somebody has to wait, and tell those who do not want to."""
+        if self.blocked:
+            return
+        with self._lock:
+            self.blocked = True
+            waiter = self.first
+            while waiter is not None:
+                if not waiter.terms.blocking:
+                    waiter.wake()
+                waiter = waiter.next
+
+    def wake_front(self) -> None:
+        """Have the front look again at what there is."""
+        with self._lock:
+            if self.first is not None:
+                self._wake_front(0)
+
+    def units_before(self, waiter: Waiter) -> int:
+        """How many units those want who came before."""
+        with self._lock:
+            if waiter.queue is not self:
+                return self.units
+            if self.last is waiter:
+                return self.units - waiter.weight
+            units, before = 0, waiter.previous
+            while before is not None:
+                units += before.weight
+                before = before.previous
+            return units
+
+    def overdue_in(self, watcher: Waiter) -> tuple[float, Waiter, float] | None:
+        """In how many seconds the front is overdue, who that is, and when it was to wake.
+
+        None for all but the one who watches over it.
+        """
+        if watcher is not self._watcher:
+            return None
+        with self._lock:
+            front, due = self.first, self.due
+            if front is None or front is watcher:
+                return None
+            return max(0.0, due - monotonic()) + GRACE_SECONDS, front, due
+
+    def overtake(self, watcher: Waiter, stalled: Waiter, due: float) -> None:
+        """Go on without the tasks at the front, if none of them has moved since.
+
+        They come back to their old places when their event loop runs again.
+        """
+        with self._lock:
+            if watcher is not self._watcher or self.asking:
+                return
+            if self.first is not stalled or self.due != due:
+                return
+            while self.first is not None and self.first.loop is stalled.loop:
+                self._remove(self.first)
+            self._watch()
+
+    def wanting(self, most: int) -> Iterator[Waiter]:
+        """The waiters that no reservation is there for, from the front on; not more than that."""
+        with self._lock:
+            found: list[Waiter] = []
+            waiter, skip = self.first, len(self.reservations)
+            while waiter is not None and len(found) < most:
+                if skip > 0:
+                    skip -= 1
+                else:
+                    found.append(waiter)
+                waiter = waiter.next
+        return iter(found)
+
+    @property
+    def lacking(self) -> int:
+        """How many waiters have no reservation."""
+        return self.size - len(self.reservations)
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether the waiters are of different weights."""
+        return len(self._weights) > 1
+
+    def add(self, reservation: Reservation) -> None:
+        """Hold a reservation for whoever is at the front when it is due."""
+        with self._lock:
+            insort(self.reservations, reservation)
+
+    def take(self, waiter: Waiter) -> Reservation | None:
+        """The first reservation that is enough for a waiter at the front; None if there is none.
+
+        Those before it are of no use any more: nobody may pass the front.
+        """
+        with self._lock:
+            if self.first is not waiter:
+                return None
+            held, place = self.reservations, 0
+            while place < len(held) and held[place].item.weight < waiter.weight:
+                place += 1
+            taken = held[place : place + 1]
+            self._unneeded += held[:place]
+            del held[: place + 1]
+            return taken[0] if taken else None
+
+    def surplus(self) -> list[RateItem]:
+        """Hand over what is held and nobody in the queue can use, to be given back."""
+        with self._lock:
+            held = self.reservations
+            if self.is_mixed or len(held) > self.size:
+                kept, waiter = [], self.first
+                for reservation in held:
+                    if waiter is not None and reservation.item.weight >= waiter.weight:
+                        kept.append(reservation)
+                        waiter = waiter.next
+                    else:
+                        self._unneeded.append(reservation)
+                self.reservations = kept
+            unneeded, self._unneeded = self._unneeded, []
+        return [reservation.item for reservation in unneeded]
+
+    def units_due(self, now: float) -> int:
+        """How many units of the reservations may be used now."""
+        units = 0
+        with self._lock:
+            for reservation in self.reservations:
+                if reservation.due > now:
+                    break
+                units += reservation.item.weight
+        return units
+
+    def _remove(self, waiter: Waiter) -> None:
+        before, after = waiter.previous, waiter.next
+        if before is None:
+            self.first = after
+        else:
+            before.next = after
+        if after is None:
+            self.last = before
+        else:
+            after.previous = before
+        waiter.queue = waiter.next = waiter.previous = None
+        self.size -= 1
+        self.units -= waiter.weight
+        self._count_down(self._weights, waiter.weight)
+        if waiter.parked:
+            self._count_down(self._loops, waiter.loop)
+            waiter.parked = False
+
+    @staticmethod
+    def _count_down(counts: dict[Any, int], key: Any) -> None:
+        if counts[key] == 1:
+            del counts[key]
+        else:
+            counts[key] -= 1
+
+    def _wake_front(self, room: int) -> None:
+        """Wake the front; and with it the tasks of its event loop that follow and also fit."""
+        waiter = self.first
+        while waiter is not None:
+            follower = waiter.next
+            if not waiter.wake():
+                self._remove(waiter)
+                waiter = follower
+                continue
+            room -= waiter.weight
+            alike = follower is not None and follower.loop is waiter.loop is not None
+            waiter = follower if alike and room >= 0 else None
+        if self.first is None:
+            self._close()
+
+    def _watch(self) -> None:
+        """Have somebody watch over the front who does not live in its event loop."""
+        front, watcher = self.first, self._watcher
+        if front is None or front.loop is None or len(self._loops) < 2:
+            self._watcher = None
+            return
+        if watcher is not None and watcher.queue is self and watcher.loop is not front.loop:
+            return
+        watcher = front.next
+        while watcher is not None and (not watcher.parked or watcher.loop is front.loop):
+            watcher = watcher.next
+        self._watcher = watcher
+        if watcher is not None:
+            watcher.wake()  # to sleep on no longer than until it has to look
+
+    def _close(self) -> None:
+        self._closed = True
+        reference = waited_for.get(self._key)
+        if reference is not None and reference() is self:
+            del waited_for[self._key]
+
+
+def unwrapped(bucket: AbstractBucket) -> AbstractBucket:
+    """The bucket inside its `BucketAsyncWrapper`, if it has one."""
+    while type(bucket) is BucketAsyncWrapper:
+        bucket = bucket.bucket
+    return bucket
+
+
+def queue_at(bucket: AbstractBucket) -> WaitQueue | None:
+    """The queue of a bucket (without its wrapper), if anybody stands in it."""
+    reference = waited_for.get(id(bucket))
+    queue: WaitQueue | None = None if reference is None else reference()
+    if queue is not None:
+        front = queue.first
+        while front is not None and front.loop is not None and front.loop.is_closed():
+            queue.leave(front)
+            front = queue.first
+        if front is None:
+            return None
+    return queue
+
+
+def join(bucket: AbstractBucket, waiter: Waiter) -> WaitQueue:
+    """Stand in the queue of a bucket (without its wrapper)."""
+    key = id(bucket)
+    while True:
+        queue = queue_at(bucket)
+        if queue is None:
+            queue = WaitQueue(key)
+            reference = weakref.ref(queue, _forget(key))
+            there = waited_for.setdefault(key, reference)
+            if there is not reference:
+                if there() is None:
+                    waited_for.pop(key, None)
+                continue
+        if queue.join(waiter):
+            return queue
+
+
+def _forget(key: int) -> Callable[[object], None]:
+    def forget(reference: object) -> None:
+        if waited_for.get(key) is reference:
+            del waited_for[key]
+
+    return forget

@@ -1,0 +1,241 @@
+"""One call that waits: what it does in the wait queue, until it is admitted or its time is up."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from pyrate_limiter._engine.steps import Cleanup, Park, Pause, Work
+from pyrate_limiter._engine.terms import monotonic
+from pyrate_limiter._engine.wait_queue import Waiter, join
+from pyrate_limiter.abstracts.algorithm import Decision, StateAlgorithm
+from pyrate_limiter.abstracts.awaiting import discard
+from pyrate_limiter.abstracts.checks import pad_ms
+from pyrate_limiter.abstracts.rate import RateItem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from pyrate_limiter._engine.acquisition import Acquisition
+    from pyrate_limiter._engine.steps import Program
+    from pyrate_limiter._engine.terms import Terms
+    from pyrate_limiter._engine.wait_queue import WaitQueue
+    from pyrate_limiter.abstracts.bucket import AbstractBucket
+
+
+class Waiting:
+    """A call that waits at a bucket which this process has for itself, or which is a user's own.
+
+    Whoever is at the front of the queue tries. If that is refused it sleeps, and tries again.
+
+    Args:
+        acquisition: what stamps its items, and asks the bucket.
+        bucket: where it waits; without its `BucketAsyncWrapper`.
+        item: its item, as of the first attempt.
+        terms: how long it waits.
+        ticket: its place in the order of arrival.
+        native: whether the bucket has a `claim` of its own.
+    """
+
+    __slots__ = (
+        "_acquisition",
+        "_asked",
+        "_began",
+        "_bucket",
+        "_item",
+        "_native",
+        "_planned",
+        "_queue",
+        "_slept_ms",
+        "_step",
+        "_terms",
+        "_waiter",
+    )
+
+    def __init__(
+        self,
+        acquisition: Acquisition,
+        bucket: AbstractBucket,
+        item: RateItem,
+        terms: Terms,
+        ticket: int,
+        *,
+        native: bool,
+    ) -> None:
+        self._acquisition = acquisition
+        self._bucket = bucket
+        self._item = item
+        self._terms = terms
+        self._native = native
+        self._began = monotonic()
+        by_bucket = native and acquisition.stamps_by_bucket
+        self._waiter = Waiter(item.name, item.weight, terms, ticket, stamped_by_bucket=by_bucket)
+        self._queue: WaitQueue
+        # When the last full sleep at the front was to end, on the items' clock, and its length.
+        self._planned = 0
+        self._slept_ms = 0
+        # What the bucket is doing for this call, and for which items.
+        self._step: Any = None
+        self._asked: Sequence[RateItem] = ()
+
+    def run(self, first: Decision | None) -> Program[Decision]:
+        """Wait; ``first`` is what the bucket has said already, if anything."""
+        self._queue = join(self._bucket, self._waiter)
+        try:
+            self._begin(first)
+            decision = yield from self._stand(first)
+        except GeneratorExit:
+            self._leave()
+            for item in self._left_over():
+                discard(self._bucket.release(item))
+            raise
+        except BaseException:
+            self._leave()
+            yield from self._give_back()
+            raise
+        self._leave()
+        yield from self._give_back()
+        if self._terms.known and decision.allowed:
+            waited = round((monotonic() - self._began) * 1000)
+            return Decision(None, None, waited, decision.remaining, decision.reset_after_ms)
+        return decision
+
+    def _begin(self, first: Decision | None) -> None:
+        if first is not None:
+            self._queue.block()
+
+    def _stand(self, decision: Decision | None) -> Program[Decision]:
+        while True:
+            if not self._waiter.is_first:
+                refused = yield from self._reach_front()
+                if refused is not None:
+                    return refused
+                decision = None
+            if decision is None:
+                decision = yield from self._try()
+            if decision.allowed:
+                self._leave(decision.remaining or 0)
+                return decision
+            pause = self._pause_ms(decision)
+            if pause is None:
+                return decision
+            if (yield from self._sleep(pause)):
+                self._slept_ms = pause
+            decision = None
+
+    def _try(self) -> Program[Decision]:
+        """Ask whether it fits now. Whoever has slept as long as told is taken at its word."""
+        acquisition, bucket, before = self._acquisition, self._bucket, self._item
+        item = self._item = yield from acquisition.item(bucket, before.name, before.weight)
+        slept, self._slept_ms = self._slept_ms, 0
+        if not self._native:
+            if item.timestamp >= before.timestamp:
+                item.timestamp = max(item.timestamp, before.timestamp + slept)
+            return (yield from acquisition.attempt(bucket, item, self._terms))
+        lag = self._planned - item.timestamp if slept else 0
+        if lag <= slept // 2:
+            return (yield from self._call([item], bucket.claim, item, 0, self._terms.buffer_ms))
+        # The clock stands still, as in tests.
+        decision: Decision = yield from self._call([item], bucket.claim, item, lag, 0)
+        if decision.wait_ms:
+            now = yield from acquisition.time(bucket, item)
+            yield from self._call([item], bucket.settle, item, now, lag)
+        return decision
+
+    def _pause_ms(self, decision: Decision) -> int | None:
+        """How long to sleep before the next try; None to give up."""
+        terms, wait = self._terms, decision.retry_after_ms
+        patience = terms.patience_ms()
+        if wait is None or patience == 0 or (wait > patience and terms.known):
+            return None
+        if wait > patience:
+            terms.blocking = False  # the last try is at the end of the caller's time
+            return patience
+        rate = decision.failing_rate
+        pad = terms.buffer_ms
+        if pad is None and rate is not None:
+            one_unit = isinstance(self._bucket._algorithm, StateAlgorithm)
+            pad = pad_ms(rate.interval // rate.limit if one_unit else rate.interval)
+        return min(patience, max(1, wait + (pad or 0)))
+
+    def _sleep(self, pause_ms: int) -> Program[bool]:
+        """Sleep at the front; False if somebody who came earlier has taken that place."""
+        self._planned = self._item.timestamp + pause_ms
+        seconds = pause_ms / 1000
+        if self._waiter.stamped_by_bucket:
+            moment = RateItem("", self._planned, 0)
+            seconds = self._bucket.pause(moment, Decision(wait_ms=pause_ms))
+        queue = self._queue
+        queue.block()
+        queue.due = end = monotonic() + seconds
+        if self._terms.replaced:
+            yield Pause(seconds)
+            return True
+        while self._waiter.is_first:
+            if not (yield Park(self._waiter, max(0.0, seconds))):
+                return True
+            seconds = end - monotonic()
+        return False
+
+    def _reach_front(self) -> Program[Decision | None]:
+        """Wait until it is at the front; answered by a refusal where it does not get there."""
+        waiter, terms = self._waiter, self._terms
+        if terms.known and terms.blocking:
+            refusal = yield from self._behind_others()
+            if refusal.retry_after_ms is None or refusal.retry_after_ms > terms.patience_ms():
+                return refusal
+        in_time = True
+        while not waiter.is_first:
+            if waiter.queue is None:  # overtaken, while its event loop stood still
+                self._queue = join(self._bucket, waiter)
+                continue
+            left = terms.seconds_left()
+            if not in_time or left == 0 or (not terms.blocking and self._queue.blocked):
+                return (yield from self._behind_others())
+            in_time = yield Park(waiter, left)
+        return None
+
+    def _behind_others(self) -> Program[Decision]:
+        before = self._queue.units_before(self._waiter)
+        return (yield from self._acquisition.behind(self._bucket, before, self._item, self._terms))
+
+    def _leave(self, room: int = 0) -> None:
+        self._queue.leave(self._waiter, room)
+
+    def _call(
+        self, items: Sequence[RateItem], call: Callable[..., Any], *args: Any
+    ) -> Program[Any]:
+        """Have the bucket do something for these items, which is undone if nobody learns of it."""
+        self._asked = items
+        self._step = self._acquisition.work(self._bucket, self._terms, call, *args)
+        answer = yield self._step
+        self._asked = ()
+        return answer
+
+    def _left_over(self) -> Iterator[RateItem]:
+        """What is stored for this call, and nobody needs."""
+        items, self._asked = self._asked, ()
+        step = self._step
+        if not items or not isinstance(step, Work):
+            return
+        if not step.afterwards(lambda result: self._undo(items, result)):
+            yield from _stored(items, step.result)
+
+    def _undo(self, items: Sequence[RateItem], result: Any) -> None:
+        """In the thread that was still at it: give back what it has stored."""
+        for item in _stored(items, result):
+            self._bucket.release(item)
+
+    def _give_back(self) -> Program[None]:
+        for item in self._left_over():
+            # What cannot be given back counts until it expires.
+            with suppress(Exception):
+                release = self._bucket.release
+                yield Cleanup(self._acquisition.work(self._bucket, None, release, item))
+
+
+def _stored(items: Sequence[RateItem], result: Any) -> Iterator[RateItem]:
+    decisions = result if isinstance(result, list) else [result]
+    for item, decision in zip(items, decisions):
+        if decision:
+            yield item
