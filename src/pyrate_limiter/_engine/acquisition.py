@@ -247,25 +247,36 @@ class Acquisition:
         terms: Terms,
         *,
         slept: bool,
+        pass_on: Callable[[RateItem, Decision], bool] | None = None,
     ) -> Program[Decision]:
-        """Sleep until a claim is due, unless that is over, and go at the true time."""
+        """Sleep until a claim is due, unless that is over, and go at the true time.
+
+        A claim that its holder does not use any more is offered to ``pass_on``, with what the
+        bucket has last said of it, and given back where that does not take it.
+        """
         waited, step, now = 0, None, item.timestamp
         try:
             while decision.wait_ms:
                 waited += decision.wait_ms
                 if not slept:
                     yield Pause(bucket.pause(item, decision))
-                slept = False
+                slept, step = False, None
                 now = yield from self.time(bucket, item)
                 step = self.work(bucket, None, bucket.settle, item, now, terms.patience_ms())
                 decision = yield step
-        except GeneratorExit:
-            if not _leave_release(bucket, item, step):
-                discard(bucket.release(item))
-            raise
-        except BaseException:
-            if not _leave_release(bucket, item, step):
-                yield Cleanup(self.work(bucket, None, bucket.release, item))
+        except BaseException as error:
+
+            def unused(settled: Decision | None) -> bool:
+                last = decision if settled is None else settled
+                return bool(last) and (pass_on is None or not pass_on(item, last))
+
+            if _left_to_thread(step, lambda settled: unused(settled) and bucket.release(item)):
+                raise
+            if unused(step.result if isinstance(step, Work) else None):
+                if isinstance(error, GeneratorExit):
+                    discard(bucket.release(item))
+                else:
+                    yield Cleanup(self.work(bucket, None, bucket.release, item))
             raise
         if terms.known and decision.allowed:
             look = RateItem(item.name, now, 0)
@@ -312,7 +323,8 @@ class Acquisition:
             decision: Decision = yield step
         except BaseException:
             # Cancelled while a worker thread was at it: what it stores is nobody's.
-            if isinstance(step, Work) and not _leave_release(bucket, item, step) and step.result:
+            late = _left_to_thread(step, lambda decision: decision and bucket.release(item))
+            if not late and isinstance(step, Work) and step.result:
                 yield Cleanup(self.work(bucket, None, bucket.release, item))
             raise
         return decision
@@ -388,8 +400,6 @@ def _stamped(bucket: AbstractBucket, name: str, weight: int) -> RateItem | None:
     return None
 
 
-def _leave_release(bucket: AbstractBucket, item: RateItem, step: Any) -> bool:
-    """Leave it to the thread that is still at a step to give back what it takes, if one is."""
-    return isinstance(step, Work) and step.afterwards(
-        lambda decision: decision and bucket.release(item)
-    )
+def _left_to_thread(step: Any, use: Callable[[Any], object]) -> bool:
+    """Leave the result of a step to the thread that is still at it, if one is."""
+    return isinstance(step, Work) and step.afterwards(use)

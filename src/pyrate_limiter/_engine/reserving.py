@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -34,9 +33,11 @@ class Reserving(Waiting):
     half of that is left. Whoever is at the front when a reservation is due uses it.
     """
 
-    __slots__ = ("_used",)
+    __slots__ = ("_sent", "_used")
 
     def _begin(self, first: Decision | None) -> None:
+        # When it asked last; and the reservation that it is about to use.
+        self._sent = 0.0
         self._used: RateItem | None = None
         super()._begin(first)
         if first is not None and first.allowed:
@@ -102,7 +103,7 @@ class Reserving(Waiting):
             items.append((yield from acquisition.item(bucket, waiter.name, waiter.weight)))
         patience_ms = max(waiter.terms.patience_ms() for waiter in wanted)
         patience_ms = min(patience_ms, acquisition.ahead_ms)
-        sent = monotonic()
+        self._sent = sent = monotonic()
         queue.asking = True
         try:
             if len(items) == 1:
@@ -182,9 +183,23 @@ class Reserving(Waiting):
             return reservation.decision
         return (
             yield from self._acquisition.confirm(
-                bucket, item, reservation.decision, self._terms, slept=True
+                bucket,
+                item,
+                reservation.decision,
+                self._terms,
+                slept=True,
+                pass_on=self._pass_on,
             )
         )
+
+    def _pass_on(self, item: RateItem, decision: Decision) -> bool:
+        """Leave a reservation to those who wait; False if nobody does."""
+        queue = self._queue
+        if queue.first is None:
+            return False
+        self._hold([item], [decision], monotonic())
+        queue.wake_front()
+        return True
 
     def _last_look(self) -> Program[Decision]:
         """At the end of the caller's time: take what is free now, and is nobody's."""
@@ -201,11 +216,8 @@ class Reserving(Waiting):
             yield used
         yield from self._queue.surplus()
 
-    def _undo(self, items: Sequence[RateItem], result: Any) -> None:
-        """In the thread that was still at it: leave what it has stored to those who wait."""
-        if result:
-            # Units that were to be used at once are too old by now to be used by another.
-            self._hold(items, result if isinstance(result, list) else [result], -math.inf)
-        for item in self._queue.surplus():
-            self._bucket.release(item)
-        self._queue.wake_front()
+    def _unused(self, items: Sequence[RateItem], result: Any) -> Iterator[RateItem]:
+        if result:  # it stays with those who wait
+            self._hold(items, result if isinstance(result, list) else [result], self._sent)
+            self._queue.wake_front()
+        yield from self._queue.surplus()

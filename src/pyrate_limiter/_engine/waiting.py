@@ -216,15 +216,21 @@ class Waiting:
         """What is stored for this call, and nobody needs."""
         items, self._asked = self._asked, ()
         step = self._step
-        if not items or not isinstance(step, Work):
-            return
-        if not step.afterwards(lambda result: self._undo(items, result)):
-            yield from _stored(items, step.result)
+        if items and isinstance(step, Work):
+            if not step.afterwards(lambda result: self._undo(items, result)):
+                yield from self._unused(items, step.result)
 
     def _undo(self, items: Sequence[RateItem], result: Any) -> None:
         """In the thread that was still at it: give back what it has stored."""
-        for item in _stored(items, result):
+        for item in self._unused(items, result):
             self._bucket.release(item)
+
+    def _unused(self, items: Sequence[RateItem], result: Any) -> Iterator[RateItem]:
+        """What is to be given back of these items, for which the bucket has said ``result``."""
+        decisions = result if isinstance(result, list) else [result]
+        for item, decision in zip(items, decisions):
+            if decision:
+                yield item
 
     def _give_back(self) -> Program[None]:
         for item in self._left_over():
@@ -232,10 +238,3 @@ class Waiting:
             with suppress(Exception):
                 release = self._bucket.release
                 yield Cleanup(self._acquisition.work(self._bucket, None, release, item))
-
-
-def _stored(items: Sequence[RateItem], result: Any) -> Iterator[RateItem]:
-    decisions = result if isinstance(result, list) else [result]
-    for item, decision in zip(items, decisions):
-        if decision:
-            yield item
