@@ -174,9 +174,8 @@ class Limiter:
         self._bind()
         terms = self._terms(blocking, timeout, on_loop=True)
         started = await self._acquisition.start_async(name, weight, terms)
-        if isinstance(started, Decision):
-            return started.failing_rate is None
-        return await run_async(_verdict(started))
+        decision = started if isinstance(started, Decision) else await run_async(started)
+        return decision.failing_rate is None
 
     def acquire(
         self, name: str = "pyrate", weight: int = 1, blocking: bool = True, timeout: float = -1

@@ -69,14 +69,14 @@ class Acquisition:
     def start(self, name: str, weight: int, terms: Terms) -> Decision | Program[Decision]:
         """`acquire`, whose first claim is made at once where its bucket is called in this thread.
 
-        Most calls end with that one, and are spared the program.
+        Most calls that get here end with that one, and are spared the program.
         """
         bucket = self._only
-        if bucket is None or not bucket.blocks or id(bucket) in waited_for:
+        item = None if bucket is None else _stamped(bucket, name, weight)
+        if bucket is None or item is None:
             return self.acquire(name, weight, terms)
-        item = _stamped(bucket, name, weight)
-        if item is None:
-            return self.acquire(name, weight, terms)
+        if not bucket.blocks or id(bucket) in waited_for:
+            return self.at_bucket(bucket, item, terms)
         ticket = next(tickets)
         return self._started(bucket, item, self.ask(bucket, item, terms), ticket, terms)
 
@@ -85,11 +85,11 @@ class Acquisition:
     ) -> Decision | Program[Decision]:
         """`start` where the claim is awaited."""
         bucket = self._only
-        if bucket is None or not bucket.answers_in_order or id(bucket) in waited_for:
+        item = None if bucket is None else _stamped(bucket, name, weight)
+        if bucket is None or item is None:
             return self.acquire(name, weight, terms)
-        item = _stamped(bucket, name, weight)
-        if item is None:
-            return self.acquire(name, weight, terms)
+        if not bucket.answers_in_order or id(bucket) in waited_for:
+            return self.at_bucket(bucket, item, terms)
         ticket = next(tickets)
         verdict = self.ask(bucket, item, terms)
         decision = await verdict if is_awaitable(verdict) else verdict
@@ -141,19 +141,6 @@ class Acquisition:
 
         ``first`` is what the bucket has already said.
         """
-        try:
-            return (yield from self._at_bucket(bucket, item, terms, first, ticket))
-        except OutOfTime:
-            return Decision(bucket.rates[0], 0)
-
-    def _at_bucket(
-        self,
-        bucket: AbstractBucket,
-        item: RateItem,
-        terms: Terms,
-        first: Decision | None,
-        ticket: int | None,
-    ) -> Program[Decision]:
         on_loop = terms.on_loop
         if bucket.is_async:
             yield ON_LOOP
@@ -293,12 +280,12 @@ class Acquisition:
             if not (yield Acquire(self._lock, terms.lock_seconds())):
                 return Decision(bucket.rates[0], 0)
             try:
-                if not bucket.blocks:
-                    admitted, waiting = _put(bucket, item)
+                answer = None if bucket.blocks else _put(bucket, item)
             finally:
                 self._lock.release()
-            if bucket.blocks:
-                admitted, waiting = yield self.work(bucket, terms, self._put_locked, bucket, item)
+            if answer is None:
+                answer = yield self.work(bucket, terms, self._put_locked, bucket, item)
+            admitted, waiting = answer
             if is_awaitable(admitted):
                 admitted = yield self._bounded(admitted, terms)
                 if not admitted:
@@ -321,11 +308,13 @@ class Acquisition:
         step = self.work(bucket, terms, self.ask, bucket, item, terms)
         try:
             decision: Decision = yield step
-        except BaseException:
+        except BaseException as error:
             # Cancelled while a worker thread was at it: what it stores is nobody's.
             late = _left_to_thread(step, lambda decision: decision and bucket.release(item))
             if not late and isinstance(step, Work) and step.result:
                 yield Cleanup(self.work(bucket, None, bucket.release, item))
+            if isinstance(error, OutOfTime):
+                return Decision(bucket.rates[0], 0)
             raise
         return decision
 
@@ -337,10 +326,11 @@ class Acquisition:
         ticket: int,
         first: Decision | None,
     ) -> Program[Decision]:
+        """Stand in the bucket's queue; ``first`` is what the bucket has said already."""
         native = keeps_claims(bucket)
         by_reservation = native and self.reserves(bucket) and not terms.replaced
         kind = Reserving if by_reservation else Waiting
-        return (yield from kind(self, bucket, item, terms, ticket, native=native).run(first))
+        return kind(self, bucket, item, terms, ticket, native=native).run(first)
 
     @staticmethod
     def _bounded(value: Any, terms: Terms | None) -> Any:

@@ -209,6 +209,9 @@ class Reserving(Waiting):
         ask = self._acquisition.ask
         return (yield from self._call([item], ask, bucket, item, self._terms, 0))
 
+    def _keeps_something(self) -> bool:
+        return True
+
     def _left_over(self) -> Iterator[RateItem]:
         yield from super()._left_over()
         if self._used is not None:

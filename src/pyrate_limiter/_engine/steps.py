@@ -79,9 +79,9 @@ class Park(BlockingStep):
         del sleep
         return self.waiter.sleep(self.seconds)
 
-    async def wait(self) -> bool:
+    def wait(self) -> Coroutine[Any, Any, bool]:
         """See `Step.wait`."""
-        return await self.waiter.sleep_async(self.seconds)
+        return self.waiter.sleep_async(self.seconds)
 
 
 class Acquire(BlockingStep):

@@ -15,6 +15,7 @@ import itertools
 import threading
 import weakref
 from bisect import insort
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter._engine.terms import monotonic
@@ -50,7 +51,8 @@ class Waiter:
     """
 
     __slots__ = (
-        "_call",
+        "_asleep",
+        "_thread",
         "_woken",
         "loop",
         "name",
@@ -77,7 +79,9 @@ class Waiter:
         self.previous: Waiter | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
         self.parked = False
-        self._call: Callable[[], object] | None = None
+        # What it sleeps on: a lock that is held, or a future of its event loop, in this thread.
+        self._asleep: Any = None
+        self._thread = 0
         self._woken = False
 
     @property
@@ -89,31 +93,32 @@ class Waiter:
     def wake(self) -> bool:
         """End its sleep, or the next one where it is awake; False if its event loop is closed."""
         self._woken = True
-        call = self._call
-        try:
-            if call is not None:
-                call()
-        except RuntimeError:
-            return False
-        return self.loop is None or not self.loop.is_closed()
+        asleep, loop = self._asleep, self.loop
+        if asleep is None:
+            return loop is None or not loop.is_closed()
+        if loop is None:
+            _release(asleep)
+        elif threading.get_ident() == self._thread:
+            _finish(asleep)
+        else:
+            try:
+                loop.call_soon_threadsafe(_finish, asleep)
+            except RuntimeError:
+                return False
+        return True
 
     def sleep(self, seconds: float | None) -> bool:
         """Block this thread until it is woken, or for so many seconds; whether it was woken."""
         queue, seconds, stalled = self._before_sleep(None, seconds)
         asleep = threading.Lock()
         asleep.acquire()
-
-        def call() -> None:
-            if asleep.locked():
-                asleep.release()
-
-        self._call = call
+        self._asleep = asleep
         try:
             if not self._woken:
                 longest = threading.TIMEOUT_MAX
                 asleep.acquire(timeout=-1 if seconds is None else min(seconds, longest))
         finally:
-            self._call = None
+            self._asleep = None
         return self._after_sleep(queue, stalled)
 
     async def sleep_async(self, seconds: float | None) -> bool:
@@ -122,28 +127,16 @@ class Waiter:
 
         loop = asyncio.get_running_loop()
         queue, seconds, stalled = self._before_sleep(loop, seconds)
-        asleep: asyncio.Future[None] = loop.create_future()
-        thread = threading.get_ident()
-
-        def end() -> None:
-            if not asleep.done():
-                asleep.set_result(None)
-
-        def call() -> None:
-            if threading.get_ident() == thread:
-                end()
-            else:
-                loop.call_soon_threadsafe(end)
-
-        self._call = call
+        self._thread = threading.get_ident()
+        self._asleep = asleep = loop.create_future()
         timer = None
         try:
             if not self._woken:
                 if seconds is not None:
-                    timer = loop.call_later(seconds, end)
+                    timer = loop.call_later(seconds, _finish, asleep)
                 await asleep
         finally:
-            self._call = None
+            self._asleep = None
             if timer is not None:
                 timer.cancel()
         return self._after_sleep(queue, stalled)
@@ -168,6 +161,16 @@ class Waiter:
             return woken
         queue.overtake(self, *stalled)
         return True
+
+
+def _release(asleep: threading.Lock) -> None:
+    with suppress(RuntimeError):  # it was woken already
+        asleep.release()
+
+
+def _finish(asleep: asyncio.Future[None]) -> None:
+    if not asleep.done():
+        asleep.set_result(None)
 
 
 class Reservation:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from pyrate_limiter._engine.steps import Cleanup, Park, Pause, Work
 from pyrate_limiter._engine.terms import monotonic
 from pyrate_limiter._engine.wait_queue import Waiter, join
-from pyrate_limiter.abstracts.algorithm import Decision, StateAlgorithm
+from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision, StateAlgorithm
 from pyrate_limiter.abstracts.awaiting import discard
 from pyrate_limiter.abstracts.checks import pad_ms
+from pyrate_limiter.abstracts.errand import OutOfTime
 from pyrate_limiter.abstracts.rate import RateItem
 
 if TYPE_CHECKING:
@@ -89,38 +90,52 @@ class Waiting:
             for item in self._left_over():
                 discard(self._bucket.release(item))
             raise
-        except BaseException:
+        except BaseException as error:
             self._leave()
             yield from self._give_back()
+            if isinstance(error, OutOfTime):
+                return Decision(self._bucket.rates[0], 0)
             raise
         self._leave()
-        yield from self._give_back()
+        if self._keeps_something():
+            yield from self._give_back()
         if self._terms.known and decision.allowed:
             waited = round((monotonic() - self._began) * 1000)
             return Decision(None, None, waited, decision.remaining, decision.reset_after_ms)
         return decision
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether `put` is all that is needed to admit: the bucket answers at once, yes or no."""
+        bucket = self._bucket
+        return not (self._terms.known or bucket.blocks or bucket.is_async)
+
+    def _keeps_something(self) -> bool:
+        return bool(self._asked)
 
     def _begin(self, first: Decision | None) -> None:
         if first is not None:
             self._queue.block()
 
     def _stand(self, decision: Decision | None) -> Program[Decision]:
+        slept = False
         while True:
             if not self._waiter.is_first:
                 refused = yield from self._reach_front()
                 if refused is not None:
                     return refused
-                decision = None
+                decision, slept = None, False
             if decision is None:
                 decision = yield from self._try()
             if decision.allowed:
-                self._leave(decision.remaining or 0)
+                # Whoever has slept wakes all that fit; those need only wake the next.
+                self._leave((decision.remaining or 0) if slept else 0)
                 return decision
             pause = self._pause_ms(decision)
             if pause is None:
                 return decision
-            if (yield from self._sleep(pause)):
-                self._slept_ms = pause
+            slept = yield from self._sleep(pause)
+            self._slept_ms = pause if slept else 0
             decision = None
 
     def _try(self) -> Program[Decision]:
@@ -132,9 +147,12 @@ class Waiting:
             if item.timestamp >= before.timestamp:
                 item.timestamp = max(item.timestamp, before.timestamp + slept)
             return (yield from acquisition.attempt(bucket, item, self._terms))
+        if self._is_plain and not slept and bucket.put(item):
+            return ADMITTED
         lag = self._planned - item.timestamp if slept else 0
         if lag <= slept // 2:
-            return (yield from self._call([item], bucket.claim, item, 0, self._terms.buffer_ms))
+            ask = self._call([item], bucket.claim, item, 0, self._terms.buffer_ms)
+            return (yield from ask)  # type: ignore[no-any-return] # it is typed by what is called
         # The clock stands still, as in tests.
         decision: Decision = yield from self._call([item], bucket.claim, item, lag, 0)
         if decision.wait_ms:
