@@ -200,7 +200,7 @@ def test_a_waiter_cancelled_while_it_settles_leaves_nothing_behind(wrap):
             await task
 
     asyncio.run(main())
-    assert [unit.name for unit in bucket.items] == ["first"]
+    until(lambda: [unit.name for unit in bucket.items] == ["first"])
     assert not bucket._pending
 
 
