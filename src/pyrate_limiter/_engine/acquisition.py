@@ -157,7 +157,7 @@ class Acquisition:
                 return (yield from self._wait(bucket, item, terms, ticket, None))
             first = yield from self._first(bucket, item, terms)
         if first.allowed and first.wait_ms and terms.replaced:
-            return (yield from self.confirm(bucket, item, first, terms, slept=False))
+            return (yield from self.confirm(bucket, item, first, terms))
         if first.allowed and not first.wait_ms:
             return first
         retry, patience = first.retry_after_ms, terms.patience_ms()
@@ -232,38 +232,23 @@ class Acquisition:
         item: RateItem,
         decision: Decision,
         terms: Terms,
-        *,
-        slept: bool,
-        pass_on: Callable[[RateItem, Decision], bool] | None = None,
     ) -> Program[Decision]:
-        """Sleep until a claim is due, unless that is over, and go at the true time.
-
-        A claim that its holder does not use any more is offered to ``pass_on``, with what the
-        bucket has last said of it, and given back where that does not take it.
-        """
+        """Sleep until a claim is due, and go at the true time: where sleeping is replaced."""
         waited, step, now = 0, None, item.timestamp
         try:
             while decision.wait_ms:
                 waited += decision.wait_ms
-                if not slept:
-                    yield Pause(bucket.pause(item, decision))
-                slept, step = False, None
+                step = None
+                yield Pause(bucket.pause(item, decision))
                 now = yield from self.time(bucket, item)
                 step = self.work(bucket, None, bucket.settle, item, now, terms.patience_ms())
                 decision = yield step
-        except BaseException as error:
-
-            def unused(settled: Decision | None) -> bool:
-                last = decision if settled is None else settled
-                return bool(last) and (pass_on is None or not pass_on(item, last))
-
-            if _left_to_thread(step, lambda settled: unused(settled) and bucket.release(item)):
-                raise
-            if unused(step.result if isinstance(step, Work) else None):
-                if isinstance(error, GeneratorExit):
-                    discard(bucket.release(item))
-                else:
-                    yield Cleanup(self.work(bucket, None, bucket.release, item))
+        except GeneratorExit:
+            discard(bucket.release(item))
+            raise
+        except BaseException:
+            if not _left_to_thread(step, lambda settled: settled and bucket.release(item)):
+                yield Cleanup(self.work(bucket, None, bucket.release, item))
             raise
         if terms.known and decision.allowed:
             look = RateItem(item.name, now, 0)

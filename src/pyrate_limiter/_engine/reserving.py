@@ -5,11 +5,10 @@ from __future__ import annotations
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter._engine.steps import Park
+from pyrate_limiter._engine.steps import Park, Work
 from pyrate_limiter._engine.terms import monotonic
 from pyrate_limiter._engine.wait_queue import Reservation
 from pyrate_limiter._engine.waiting import Waiting
-from pyrate_limiter.abstracts.rate import RateItem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from pyrate_limiter._engine.steps import Program
     from pyrate_limiter._engine.wait_queue import Waiter
     from pyrate_limiter.abstracts.algorithm import Decision
+    from pyrate_limiter.abstracts.rate import RateItem
 
 MOST_ITEMS = 100
 """Reservations that are asked for in one call."""
@@ -36,9 +36,9 @@ class Reserving(Waiting):
     __slots__ = ("_sent", "_used")
 
     def _begin(self, first: Decision | None) -> None:
-        # When it asked last; and the reservation that it is about to use.
+        # When it asked last; and the reservations that it is about to use.
         self._sent = 0.0
-        self._used: RateItem | None = None
+        self._used: list[Reservation] = []
         super()._begin(first)
         if first is not None and first.allowed:
             self._hold([self._item], [first], monotonic())
@@ -54,7 +54,11 @@ class Reserving(Waiting):
                 if refused is not None:
                     return refused
                 slept_for = None
-            queue, now = self._queue, monotonic()
+            queue = self._queue
+            if queue.trim():
+                yield from self._give_back()
+                continue
+            now = monotonic()
             held = queue.reservations[0] if queue.reservations else None
             if held is not None and (held.due <= now or held is slept_for):
                 outcome = yield from self._use()
@@ -90,7 +94,7 @@ class Reserving(Waiting):
         queue = self._queue
         if queue.lacking <= 0:
             return []
-        wanting = queue.wanting(MOST_ITEMS)
+        wanting = queue.front(MOST_ITEMS, skip=len(queue.reservations))
         wanted = list(takewhile(lambda waiter: waiter.stamped_by_bucket, wanting))
         return wanted or ([] if queue.reservations else [self._waiter])
 
@@ -129,7 +133,7 @@ class Reserving(Waiting):
         if mine and first.allowed and not first.wait_ms:
             self._hold(items[1:], decisions[1:], sent)
             self._plan(last_said)
-            self._leave(queue.units_due(monotonic()))
+            self._leave(queue.units_at_once())
             return first  # type: ignore[no-any-return]
         self._hold(items, decisions, sent)
         self._plan(last_said)
@@ -162,44 +166,48 @@ class Reserving(Waiting):
         self._queue.ask_at = monotonic() + max(_LEAST_PAUSE_SECONDS, seconds)
 
     def _use(self) -> Program[Decision | None]:
-        """Go, with the first reservation; None where that was of no use."""
-        bucket, queue, weight = self._bucket, self._queue, self._waiter.weight
+        """Go, with a reservation that is due; None where that has to be tried again.
+
+        Reservations are confirmed at the true time before anybody goes. One that has to wait on,
+        because others before it came late, stays with the queue, as do those that become free.
+        """
+        queue, now = self._queue, monotonic()
+        soonest = queue.reservations[0]
+        if soonest.decision.wait_ms:
+            yield from self._confirm(queue.take_due(max(now, soonest.due), MOST_ITEMS))
+            return None
         reservation = queue.take(self._waiter)
         if reservation is None:
+            return None
+        self._used = [reservation]
+        if now - reservation.made > _FRESH_SECONDS:
             yield from self._give_back()
             return None
-        item = self._used = reservation.item
-        at_once = not reservation.decision.wait_ms
-        if at_once and monotonic() - reservation.made > _FRESH_SECONDS:
-            yield from self._give_back()
-            return None
-        if item.weight > weight:
-            rest = RateItem(item.name, item.timestamp, item.weight - weight)
-            item.weight = weight
-            yield self._acquisition.work(bucket, None, bucket.release, rest)
-        self._leave(queue.units_due(monotonic()))
-        self._used = None
-        if at_once:
-            return reservation.decision
-        return (
-            yield from self._acquisition.confirm(
-                bucket,
-                item,
-                reservation.decision,
-                self._terms,
-                slept=True,
-                pass_on=self._pass_on,
-            )
-        )
+        self._used = []
+        self._leave(queue.units_at_once())
+        return reservation.decision
 
-    def _pass_on(self, item: RateItem, decision: Decision) -> bool:
-        """Leave a reservation to those who wait; False if nobody does."""
-        queue = self._queue
-        if queue.first is None:
-            return False
-        self._hold([item], [decision], monotonic())
-        queue.wake_front()
-        return True
+    def _confirm(self, due: list[Reservation]) -> Program[None]:
+        bucket, queue = self._bucket, self._queue
+        items = [reservation.item for reservation in due]
+        patience_ms = max(waiter.terms.patience_ms() for waiter in queue.front(len(due)))
+        self._used, queue.asking = due, True
+        try:
+            now = yield from self._acquisition.time(bucket, items[0])
+            self._sent = monotonic()
+            if len(items) == 1:
+                said = yield from self._call(items, bucket.settle, items[0], now, patience_ms)
+                decisions = [said]
+            else:
+                decisions = yield from self._call(
+                    items, bucket.settle_several, items, now, patience_ms
+                )
+        finally:
+            queue.asking = False
+        self._used = []
+        for reservation in due[len(decisions) :]:
+            queue.add(reservation)
+        self._hold(items, decisions, self._sent)
 
     def _last_look(self) -> Program[Decision]:
         """At the end of the caller's time: take what is free now, and is nobody's."""
@@ -213,14 +221,32 @@ class Reserving(Waiting):
         return True
 
     def _left_over(self) -> Iterator[RateItem]:
-        yield from super()._left_over()
-        if self._used is not None:
-            used, self._used = self._used, None
-            yield used
-        yield from self._queue.surplus()
+        used, self._used = self._used, []
+        items, self._asked = self._asked, ()
+        step = self._step if items else None
+        late = isinstance(step, Work) and step.afterwards(
+            lambda result: self._undo_late(items, result, used)
+        )
+        if not late:
+            yield from self._undo(items, step.result if isinstance(step, Work) else None, used)
 
-    def _unused(self, items: Sequence[RateItem], result: Any) -> Iterator[RateItem]:
-        if result:  # it stays with those who wait
+    def _undo_late(
+        self, items: Sequence[RateItem], result: Any, used: Sequence[Reservation]
+    ) -> None:
+        for item in self._undo(items, result, used):
+            self._bucket.release(item)
+
+    def _undo(
+        self, items: Sequence[RateItem], result: Any, used: Sequence[Reservation]
+    ) -> Iterator[RateItem]:
+        """Leave to those who wait what the bucket has stored; what they do not need is yielded."""
+        queue = self._queue
+        if result:
             self._hold(items, result if isinstance(result, list) else [result], self._sent)
-            self._queue.wake_front()
-        yield from self._queue.surplus()
+        elif used and not used[0].decision.wait_ms:
+            yield used[0].item
+        else:
+            for reservation in used:
+                queue.add(reservation)
+        yield from queue.surplus()
+        queue.wake_front()

@@ -24,7 +24,7 @@ from pyrate_limiter.abstracts.wrappers import BucketAsyncWrapper
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from pyrate_limiter._engine.terms import Terms
     from pyrate_limiter.abstracts.algorithm import Decision
@@ -200,8 +200,8 @@ class WaitQueue:
 
     __slots__ = (
         "__weakref__",
+        "_bucket",
         "_closed",
-        "_key",
         "_lock",
         "_loops",
         "_unneeded",
@@ -218,8 +218,8 @@ class WaitQueue:
         "units",
     )
 
-    def __init__(self, key: int) -> None:
-        self._key = key
+    def __init__(self, bucket: AbstractBucket) -> None:
+        self._bucket = bucket  # as long as somebody waits at it, no other has its id
         self._lock = threading.RLock()
         self._closed = False
         # Parked waiters by event loop, None for threads.
@@ -241,7 +241,7 @@ class WaitQueue:
         self.ask_at = 0.0
         """Until when asking for reservations is of no use, on that clock."""
         self.reservations: list[Reservation] = []
-        self._unneeded: list[Reservation] = []
+        self._unneeded: list[RateItem] = []
 
     def join(self, waiter: Waiter) -> bool:
         """Take a place in the order of arrival; False if the queue has been dissolved."""
@@ -357,18 +357,18 @@ class WaitQueue:
                 self._remove(self.first)
             self._watch()
 
-    def wanting(self, most: int) -> Iterator[Waiter]:
-        """The waiters that no reservation is there for, from the front on; not more than that."""
+    def front(self, most: int, skip: int = 0) -> list[Waiter]:
+        """The waiters from the front on, without the first few of them; not more than that."""
+        found: list[Waiter] = []
         with self._lock:
-            found: list[Waiter] = []
-            waiter, skip = self.first, len(self.reservations)
+            waiter = self.first
             while waiter is not None and len(found) < most:
                 if skip > 0:
                     skip -= 1
                 else:
                     found.append(waiter)
                 waiter = waiter.next
-        return iter(found)
+        return found
 
     @property
     def lacking(self) -> int:
@@ -386,43 +386,61 @@ class WaitQueue:
             insort(self.reservations, reservation)
 
     def take(self, waiter: Waiter) -> Reservation | None:
-        """The first reservation that is enough for a waiter at the front; None if there is none.
+        """The first reservation, for a waiter at the front; None where it is not enough."""
+        with self._lock:
+            held = self.reservations
+            if self.first is not waiter or not held or held[0].item.weight < waiter.weight:
+                return None
+            return held.pop(0)
 
-        Those before it are of no use any more: nobody may pass the front.
+    def trim(self) -> bool:
+        """Set apart what is held and nobody in the queue can use; whether there is any.
+
+        Reservations are given out in the order of arrival, and nobody may pass the front: one that
+        is not enough for whoever is next is of no use to those behind; one that is more than enough
+        is cut.
         """
         with self._lock:
-            if self.first is not waiter:
-                return None
-            held, place = self.reservations, 0
-            while place < len(held) and held[place].item.weight < waiter.weight:
-                place += 1
-            taken = held[place : place + 1]
-            self._unneeded += held[:place]
-            del held[: place + 1]
-            return taken[0] if taken else None
+            held, waiter = self.reservations, self.first
+            fits = waiter is None or not held or held[0].item.weight == waiter.weight
+            if self.is_mixed or len(held) > self.size or not fits:
+                self.reservations = kept = []
+                for reservation in held:
+                    item = reservation.item
+                    if waiter is None or item.weight < waiter.weight:
+                        self._unneeded.append(item)
+                        continue
+                    if item.weight > waiter.weight:
+                        self._unneeded.append(item.part(item.weight - waiter.weight))
+                        item.weight = waiter.weight
+                    kept.append(reservation)
+                    waiter = waiter.next
+            return bool(self._unneeded)
 
     def surplus(self) -> list[RateItem]:
         """Hand over what is held and nobody in the queue can use, to be given back."""
         with self._lock:
-            held = self.reservations
-            if self.is_mixed or len(held) > self.size:
-                kept, waiter = [], self.first
-                for reservation in held:
-                    if waiter is not None and reservation.item.weight >= waiter.weight:
-                        kept.append(reservation)
-                        waiter = waiter.next
-                    else:
-                        self._unneeded.append(reservation)
-                self.reservations = kept
+            self.trim()
             unneeded, self._unneeded = self._unneeded, []
-        return [reservation.item for reservation in unneeded]
+        return unneeded
 
-    def units_due(self, now: float) -> int:
-        """How many units of the reservations may be used now."""
+    def take_due(self, now: float, most: int) -> list[Reservation]:
+        """The reservations that are due and still to be confirmed; not more than can be used."""
+        with self._lock:
+            due = []
+            for reservation in self.reservations[: min(most, self.size)]:
+                if reservation.due > now or not reservation.decision.wait_ms:
+                    break
+                due.append(reservation)
+            del self.reservations[: len(due)]
+        return due
+
+    def units_at_once(self) -> int:
+        """How many units may be used without anything more."""
         units = 0
         with self._lock:
             for reservation in self.reservations:
-                if reservation.due > now:
+                if reservation.decision.wait_ms:
                     break
                 units += reservation.item.weight
         return units
@@ -484,9 +502,10 @@ class WaitQueue:
 
     def _close(self) -> None:
         self._closed = True
-        reference = waited_for.get(self._key)
+        key = id(self._bucket)
+        reference = waited_for.get(key)
         if reference is not None and reference() is self:
-            del waited_for[self._key]
+            del waited_for[key]
 
 
 def unwrapped(bucket: AbstractBucket) -> AbstractBucket:
@@ -516,7 +535,7 @@ def join(bucket: AbstractBucket, waiter: Waiter) -> WaitQueue:
     while True:
         queue = queue_at(bucket)
         if queue is None:
-            queue = WaitQueue(key)
+            queue = WaitQueue(bucket)
             reference = weakref.ref(queue, _forget(key))
             there = waited_for.setdefault(key, reference)
             if there is not reference:
