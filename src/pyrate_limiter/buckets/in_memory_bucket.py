@@ -151,23 +151,52 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
     def claim(self, item: RateItem, patience_ms: int = 0, buffer_ms: int | None = None) -> Decision:
         """See `AbstractBucket.claim`."""
         check_item(item)
-        weight = item.weight
         with self._lock:
-            now = self._observe(self._fresh(item.timestamp))
-            if weight == 0:
-                self.failing_rate = None
-                return self._outlook(now, None, now)
-            moment, failing = self._earliest(now, weight)
-            if moment - now > patience_ms or self._is_estimate(moment, weight):
-                self._refuse(weight, moment, failing)
-                return self._outlook(now, self.failing_rate, moment)
-            if moment > now:
-                moment = self._behind_queue(moment, now + patience_ms, failing, buffer_ms)
-                self._expect(moment, weight, now)
-                self._full = None
-            item.timestamp = moment + self._stepped
-            self._store(item.name, weight, moment, now)
-            return self._outlook(now, None, moment)
+            return self._claim(item, patience_ms, buffer_ms)
+
+    def claim_several(
+        self,
+        items: Sequence[RateItem],
+        patience_ms: int = 0,
+        buffer_ms: int | None = None,
+        not_before: int | None = None,
+    ) -> list[Decision]:
+        """See `AbstractBucket.claim_several`."""
+        for item in items:
+            check_item(item)
+        decisions = []
+        with self._lock:
+            for item in items:
+                decision = self._claim(item, patience_ms, buffer_ms, not_before)
+                decisions.append(decision)
+                if decision.failing_rate is not None:
+                    break
+                if decision.wait_ms:
+                    not_before = item.timestamp
+        return decisions
+
+    def _claim(
+        self, item: RateItem, patience_ms: int, buffer_ms: int | None, not_before: int | None = None
+    ) -> Decision:
+        weight = item.weight
+        now = self._observe(self._fresh(item.timestamp))
+        if weight == 0:
+            self.failing_rate = None
+            return self._outlook(now, None, now)
+        start = now if not_before is None else max(now, not_before - self._stepped)
+        moment, failing = self._earliest(start, weight)
+        if moment - now > patience_ms or self._is_estimate(moment, weight):
+            self._refuse(weight, moment, failing, now)
+            if start > now:
+                self._full = None  # somebody else may fit earlier
+            return self._outlook(now, self.failing_rate, moment)
+        if moment > now:
+            moment = self._padded(moment, weight, now + patience_ms, failing, buffer_ms)
+            self._expect(moment, weight, now)
+            self._full = None
+        item.timestamp = moment + self._stepped
+        self._store(item.name, weight, moment, now)
+        return self._outlook(now, None, moment)
 
     def settle(self, item: RateItem, now: int, patience_ms: int = 0) -> Decision:
         """See `AbstractBucket.settle`."""
@@ -193,7 +222,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
             self._full = None
             if moment == FOREVER or moment - now > patience_ms:
                 self._remove(stamp, name, weight)
-                self._refuse(weight, moment, failing)
+                self._refuse(weight, moment, failing, now)
                 return self._outlook(now, self.failing_rate, moment)
             if not self._move(stamp, name, weight, moment):
                 return ADMITTED
@@ -207,9 +236,11 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
         """See `AbstractBucket.release`."""
         with self._lock:
             stamp = item.timestamp - self._stepped
+            if not self._remove(stamp, item.name, item.weight):
+                return False
             self._full = None
             self._expect(stamp, -item.weight, stamp)
-            return self._remove(stamp, item.name, item.weight)
+            return True
 
     def check(self, item: RateItem) -> Decision:
         """See `AbstractBucket.check`."""

@@ -22,7 +22,7 @@ ROOM = 1 << 16  # bytes of records at the least between two snapshots
 _LENGTH = 4  # bytes before each frame of records
 
 # The kinds of record, by what each does to a replica.
-APPEND, DROP, CLEAR, REMOVE, MOVE, EXPECT, STEP_BACK, LATEST = range(8)
+APPEND, DROP, CLEAR, REMOVE, MOVE, EXPECT, STEP_BACK, LATEST, ADD = range(9)
 _PLAY: tuple[Any, ...] = (
     None,  # see `play`
     UnitLog._drop_before,
@@ -32,6 +32,7 @@ _PLAY: tuple[Any, ...] = (
     JudgedLog._expect,
     JudgedLog._step_back,
     lambda log, now: setattr(log, "_latest", now),
+    UnitLog._add,
 )
 _FIELDS = ("_base", "_total", "_newest", "_name", "_sweep_at", "_latest", "_stepped")
 
@@ -54,8 +55,15 @@ class RecordingLog(JudgedLog):
 
     def _store(self, name: str, weight: int, moment: int, now: int) -> None:
         self._noted = True
-        self._records.append((APPEND, name, weight, moment))
         super()._store(name, weight, moment, now)
+
+    def _append(self, name: str, weight: int, stamp: int) -> None:
+        self._records.append((APPEND, name, weight, stamp))
+        super()._append(name, weight, stamp)
+
+    def _add(self, name: str, weight: int, stamp: int) -> None:
+        self._records.append((ADD, name, weight, stamp))
+        super()._add(name, weight, stamp)
 
     def _drop_before(self, stamp: int) -> int:
         dropped = super()._drop_before(stamp)

@@ -468,10 +468,10 @@ class BucketConformance:
         bucket, t = await self._new(self._rate(4))
         assert await _get(bucket.put(RateItem("a", t, 3)))
         assert (await _get(bucket.claim(RateItem("heavy", t, 4), 1 << 40, 0))).wait_ms > 0
-        light = RateItem("light", t, 1)
+        light = RateItem("light", t + 1, 1)  # the heavy one would lack its room
         assert not await _get(bucket.put(light))
         wait = await _get(bucket.waiting(light))
-        assert wait >= self._frees_at(bucket, 3, t) - t
+        assert wait >= self._frees_at(bucket, 3, t) - t - 1
         assert not (await _get(bucket.check(light))).allowed
 
     @_needs(claims=True)
@@ -481,12 +481,12 @@ class BucketConformance:
         assert await _get(bucket.put(RateItem("a", t, 3)))
         before = await _get(bucket.count())
         item = RateItem("b", t, 4)
-        assert await _get(bucket.claim(item, 1 << 40))
-        assert not await _get(bucket.put(RateItem("c", t, 1)))
+        assert await _get(bucket.claim(item, 1 << 40, 0))
+        assert not await _get(bucket.put(RateItem("c", t + 1, 1)))
         assert await _get(bucket.release(item)) is True
         assert await _get(bucket.release(item)) is False
         assert await _get(bucket.count()) == before
-        assert await _get(bucket.put(RateItem("c", t, 1)))
+        assert await _get(bucket.put(RateItem("c", t + 1, 1)))
 
     @_needs(claims=True)
     @_scenario

@@ -1,14 +1,21 @@
-"""SQLiteBucket answers as InMemoryBucket does, however many connections share the file."""
+"""Buckets that are shared answer as `InMemoryBucket` does, however many share the log."""
 
 import random
 
 import pytest
 
-from pyrate_limiter import FixedWindow, InMemoryBucket, Rate, RateItem, SQLiteBucket
+from pyrate_limiter import (
+    FixedWindow,
+    InMemoryBucket,
+    MultiprocessBucket,
+    Rate,
+    RateItem,
+    SQLiteBucket,
+)
 from pyrate_limiter.testing import ManualClock
 
 T = 10**12
-STEPS = ("put", "put", "claim", "claim", "check", "settle", "release", "go", "leak")
+STEPS = ("put", "put", "claim", "line", "check", "settle", "release", "part", "go", "leak")
 
 
 def answer(decision):
@@ -45,6 +52,18 @@ def play(rng, model, pick, clock, *, keyed=False):
             assert answer(two) == answer(one)
             if one.wait_ms:
                 open_claims.append((mine, theirs))
+        elif step == "line":
+            patience, pad = rng.choice((0, 50, 500, 5000)), rng.choice((0, 7, None))
+            bound = rng.choice((None, now - 5, now + 90))
+            weights = [rng.randint(1, 3) for _ in range(rng.randint(1, 5))]
+            mine = [RateItem(name, now, weight) for weight in weights]
+            theirs = [RateItem(name, now, weight) for weight in weights]
+            one = model.claim_several(mine, patience, pad, bound)
+            two = real.claim_several(theirs, patience, pad, bound)
+            assert list(map(answer, two)) == list(map(answer, one))
+            open_claims += [
+                pair for *pair, decision in zip(mine, theirs, one, strict=False) if decision.wait_ms
+            ]
         elif step == "check":
             item = RateItem(name, now, weight)
             assert answer(real.check(item)) == answer(model.check(item))
@@ -55,6 +74,16 @@ def play(rng, model, pick, clock, *, keyed=False):
             assert keyed or dropped[0] == dropped[1]
         elif open_claims:
             mine, theirs = open_claims.pop(rng.randrange(len(open_claims)))
+            if keyed and step != "settle" and mine.timestamp < now - model.rates[-1].interval:
+                continue  # one of the two may have dropped it
+            if step == "part":
+                part = rng.randint(1, mine.weight)
+                given = [RateItem(name, item.timestamp, part) for item in (mine, theirs)]
+                assert real.release(given[1]) == model.release(given[0])
+                if part < mine.weight:
+                    mine.weight = theirs.weight = mine.weight - part
+                    open_claims.append((mine, theirs))
+                continue
             if step == "release":
                 assert real.release(theirs) == model.release(mine)
                 continue
@@ -93,6 +122,20 @@ def test_it_answers_as_the_log_in_memory(tmp_path, seed, algorithm):
     finally:
         for bucket in several:
             bucket.close()
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("algorithm", [None, FixedWindow()], ids=["sliding", "fixed"])
+def test_replicas_in_shared_memory_answer_as_the_log_in_memory(seed, algorithm):
+    rng, rates, clock = random.Random(seed), some_rates(seed), ManualClock(T)
+    model = InMemoryBucket(rates, algorithm=algorithm)
+    first = MultiprocessBucket.init(rates, algorithm)
+    several = [first]
+    several += [MultiprocessBucket(rates, first.items, first.mp_lock, algorithm) for _ in "ab"]
+    for bucket in (model, *several):
+        bucket._clock = clock
+    with first:
+        play(rng, model, lambda: rng.choice(several), clock)
 
 
 @pytest.mark.parametrize("seed", range(12))
