@@ -15,7 +15,7 @@ from pyrate_limiter import (
 from pyrate_limiter.testing import ManualClock
 
 T = 10**12
-STEPS = ("put", "put", "claim", "line", "check", "settle", "release", "part", "go", "leak")
+STEPS = ("put", "put", "claim", "line", "check", "settle", "release", "go", "leak")
 
 
 def answer(decision):
@@ -28,80 +28,101 @@ def answer(decision):
     )
 
 
-def play(rng, model, pick, clock, *, keyed=False):
-    """Do the same at both; claims are settled, late or early, or given back.
+class Both:
+    """Does the same at two buckets. Claims are settled, late or early, or given back.
 
     A key's expired units may be dropped at any time, with those of the others.
     """
-    open_claims = []
-    for _ in range(150):
-        real = pick()
-        step = rng.choice(STEPS)
-        name, weight, now = rng.choice("a" if keyed else "ab"), rng.randint(1, 4), clock.ms
-        if step == "put":
-            item = RateItem(name, now, weight)
-            assert real.put(item) == model.put(item)
-            assert (real.failing_rate is None) == (model.failing_rate is None)
-            if not open_claims:  # behind a queue the model may answer from an older refusal
-                assert real.failing_rate == model.failing_rate
-                assert real.waiting(item) == model.waiting(item)
-        elif step == "claim":
-            patience, pad = rng.choice((0, 50, 500, 5000)), rng.choice((0, 7, None))
-            mine, theirs = RateItem(name, now, weight), RateItem(name, now, weight)
-            one, two = model.claim(mine, patience, pad), real.claim(theirs, patience, pad)
-            assert answer(two) == answer(one)
-            if one.wait_ms:
-                open_claims.append((mine, theirs))
-        elif step == "line":
-            patience, pad = rng.choice((0, 50, 500, 5000)), rng.choice((0, 7, None))
-            bound = rng.choice((None, now - 5, now + 90))
-            weights = [rng.randint(1, 3) for _ in range(rng.randint(1, 5))]
-            mine = [RateItem(name, now, weight) for weight in weights]
-            theirs = [RateItem(name, now, weight) for weight in weights]
-            one = model.claim_several(mine, patience, pad, bound)
-            two = real.claim_several(theirs, patience, pad, bound)
-            assert list(map(answer, two)) == list(map(answer, one))
-            open_claims += [
-                pair for *pair, decision in zip(mine, theirs, one, strict=False) if decision.wait_ms
-            ]
-        elif step == "check":
-            item = RateItem(name, now, weight)
-            assert answer(real.check(item)) == answer(model.check(item))
-        elif step == "go":
-            clock.advance(rng.choice((0, 1, 20, 130, 700)))
-        elif step == "leak":
-            dropped = real.leak(now), model.leak(now)
-            assert keyed or dropped[0] == dropped[1]
-        elif open_claims:
-            mine, theirs = open_claims.pop(rng.randrange(len(open_claims)))
-            if keyed and step != "settle" and mine.timestamp < now - model.rates[-1].interval:
-                continue  # one of the two may have dropped it
-            if step == "part":
-                part = rng.randint(1, mine.weight)
-                given = [RateItem(name, item.timestamp, part) for item in (mine, theirs)]
-                assert real.release(given[1]) == model.release(given[0])
-                if part < mine.weight:
-                    mine.weight = theirs.weight = mine.weight - part
-                    open_claims.append((mine, theirs))
-                continue
-            if step == "release":
-                assert real.release(theirs) == model.release(mine)
-                continue
-            clock.set(max(now, mine.timestamp + rng.choice((0, 0, 3, 400))))
-            patience = rng.choice((0, 10_000))
-            one = model.settle(mine, clock.ms, patience)
-            two = real.settle(theirs, clock.ms, patience)
-            assert (two.failing_rate, two.wait_ms) == (one.failing_rate, one.wait_ms)
-            if one.allowed and one.wait_ms:
-                open_claims.append((mine, theirs))
-        if keyed:
-            nothing = RateItem("a", clock.ms, 0)
-            assert answer(pick().check(nothing)) == answer(model.check(nothing))
-            continue
-        assert pick().count() == model.count()
-        places = range(min(3, model.count()))
-        found = [str(pick().peek(place)) for place in places]
-        assert found == [str(model.peek(place)) for place in places]
+
+    def __init__(self, rng, model, pick, clock, *, keyed=False):
+        self.rng, self.model, self.clock, self.keyed = rng, model, clock, keyed
+        self.pick = pick
+        self.open = []  # items that have claims, at the model and at the other
+
+    def play(self, steps=150):
+        for _ in range(steps):
+            self.real = self.pick()
+            self.name, self.now = self.rng.choice("a" if self.keyed else "ab"), self.clock.ms
+            getattr(self, self.rng.choice(STEPS))()
+            self.compare()
+
+    def compare(self):
+        if self.keyed:
+            nothing = RateItem("a", self.clock.ms, 0)
+            assert answer(self.pick().check(nothing)) == answer(self.model.check(nothing))
+            return
+        assert self.pick().count() == self.model.count()
+        for place in range(min(3, self.model.count())):
+            assert str(self.pick().peek(place)) == str(self.model.peek(place))
+
+    def item(self, weight=None):
+        return RateItem(self.name, self.now, weight or self.rng.randint(1, 4))
+
+    def put(self):
+        item, real, model = self.item(), self.real, self.model
+        assert real.put(item) == model.put(item)
+        assert (real.failing_rate is None) == (model.failing_rate is None)
+        if not self.open:  # behind a queue the model may answer from an older refusal
+            assert real.failing_rate == model.failing_rate
+            assert real.waiting(item) == model.waiting(item)
+
+    def claim(self):
+        terms = self.rng.choice((0, 50, 500, 5000)), self.rng.choice((0, 7, None))
+        mine = self.item()
+        theirs = self.item(mine.weight)
+        one, two = self.model.claim(mine, *terms), self.real.claim(theirs, *terms)
+        assert answer(two) == answer(one)
+        if one.wait_ms:
+            self.open.append((mine, theirs))
+
+    def line(self):
+        terms = self.rng.choice((0, 50, 500, 5000)), self.rng.choice((0, 7, None))
+        bound = self.rng.choice((None, self.now - 5, self.now + 90))
+        mine = [self.item() for _ in range(self.rng.randint(1, 5))]
+        theirs = [self.item(item.weight) for item in mine]
+        one = self.model.claim_several(mine, *terms, bound)
+        two = self.real.claim_several(theirs, *terms, bound)
+        assert list(map(answer, two)) == list(map(answer, one))
+        pairs = zip(mine, theirs, one, strict=False)
+        self.open += [(item, other) for item, other, decision in pairs if decision.wait_ms]
+
+    def check(self):
+        item = self.item()
+        assert answer(self.real.check(item)) == answer(self.model.check(item))
+
+    def go(self):
+        self.clock.advance(self.rng.choice((0, 1, 20, 130, 700)))
+
+    def leak(self):
+        dropped = self.real.leak(self.now), self.model.leak(self.now)
+        assert self.keyed or dropped[0] == dropped[1]
+
+    def some_claim(self):
+        return self.open.pop(self.rng.randrange(len(self.open))) if self.open else (None, None)
+
+    def settle(self):
+        mine, theirs = self.some_claim()
+        if mine is None:
+            return
+        self.clock.set(max(self.now, mine.timestamp + self.rng.choice((0, 0, 3, 400))))
+        patience = self.rng.choice((0, 10_000))
+        one = self.model.settle(mine, self.clock.ms, patience)
+        two = self.real.settle(theirs, self.clock.ms, patience)
+        assert (two.failing_rate, two.wait_ms) == (one.failing_rate, one.wait_ms)
+        if one.allowed and one.wait_ms:
+            self.open.append((mine, theirs))
+
+    def release(self):
+        mine, theirs = self.some_claim()
+        expired = self.now - self.model.rates[-1].interval
+        if mine is None or (self.keyed and mine.timestamp < expired):
+            return  # one of the two may have dropped it
+        part = self.rng.randint(1, mine.weight)
+        given = [RateItem(item.name, item.timestamp, part) for item in (mine, theirs)]
+        assert self.real.release(given[1]) == self.model.release(given[0])
+        if part < mine.weight:
+            mine.weight = theirs.weight = mine.weight - part
+            self.open.append((mine, theirs))
 
 
 def some_rates(seed):
@@ -118,7 +139,7 @@ def test_it_answers_as_the_log_in_memory(tmp_path, seed, algorithm):
     for bucket in (model, *several):
         bucket._clock = clock
     try:
-        play(rng, model, lambda: rng.choice(several), clock)
+        Both(rng, model, lambda: rng.choice(several), clock).play()
     finally:
         for bucket in several:
             bucket.close()
@@ -135,7 +156,7 @@ def test_replicas_in_shared_memory_answer_as_the_log_in_memory(seed, algorithm):
     for bucket in (model, *several):
         bucket._clock = clock
     with first:
-        play(rng, model, lambda: rng.choice(several), clock)
+        Both(rng, model, lambda: rng.choice(several), clock).play()
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -154,7 +175,7 @@ def test_one_key_of_many_answers_as_a_log_in_memory(tmp_path, seed):
         return factory.bucket("a")
 
     try:
-        play(rng, model, pick, clock, keyed=True)
+        Both(rng, model, pick, clock, keyed=True).play()
     finally:
         for factory in factories:
             factory.close()

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from pyrate_limiter.abstracts.algorithm import Decision, StateAlgorithm
+from pyrate_limiter.abstracts.awaiting import then
 from pyrate_limiter.abstracts.rate import Rate
 from pyrate_limiter.clocks import AbstractClock, MonotonicClock
 
@@ -75,6 +76,20 @@ class StateStore(ABC):
     ) -> Decision | Awaitable[Decision]:
         """See `AbstractBucket.claim`."""
         raise NotImplementedError
+
+    def claim_several(
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        items: Sequence[RateItem],
+        patience_ms: int,
+        buffer_ms: int,
+        not_before: int | None,
+    ) -> list[Decision] | Awaitable[list[Decision]]:
+        """See `AbstractBucket.claim_several`. This default claims for the first alone."""
+        del not_before
+        decision = self.claim(algorithm, rates, items[0], patience_ms, buffer_ms)
+        return then(decision, lambda first: [first])
 
     def settle(
         self,

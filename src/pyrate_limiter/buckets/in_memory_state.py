@@ -89,6 +89,19 @@ class InMemoryStateStore(StateRecord, StateStore):
         with self._lock:
             return self._claim(algorithm, rates, item, patience_ms, buffer_ms)
 
+    def claim_several(
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        items: Sequence[RateItem],
+        patience_ms: int,
+        buffer_ms: int,
+        not_before: int | None,
+    ) -> list[Decision]:
+        """See `StateStore.claim_several`."""
+        with self._lock:
+            return self._claim_several(algorithm, rates, items, patience_ms, buffer_ms, not_before)
+
     def settle(
         self,
         algorithm: StateAlgorithm,

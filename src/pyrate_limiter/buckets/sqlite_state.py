@@ -133,13 +133,27 @@ class SQLiteStateStore(StateRecord, StateStore):
         buffer_ms: int,
     ) -> Decision:
         """See `StateStore.claim`."""
-        now = item.timestamp
+        return self.claim_several(algorithm, rates, [item], patience_ms, buffer_ms, None)[0]
+
+    def claim_several(
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        items: Sequence[RateItem],
+        patience_ms: int,
+        buffer_ms: int,
+        not_before: int | None,
+    ) -> list[Decision]:
+        """See `StateStore.claim_several`."""
+        now = items[0].timestamp
         with self._within(patience_ms):
             skew = self._skew
-            decision = self._claim(algorithm, rates, item, patience_ms, buffer_ms)
-            if decision.allowed or skew != self._skew:
+            decisions = self._claim_several(
+                algorithm, rates, items, patience_ms, buffer_ms, not_before
+            )
+            if decisions[0].allowed or skew != self._skew:
                 self._keep(algorithm, rates, now)
-            return decision
+            return decisions
 
     def settle(
         self,

@@ -199,12 +199,40 @@ class StateBucket(AbstractBucket):
         self, item: RateItem, patience_ms: int, buffer_ms: int | None, *limit_ms: int | None
     ) -> Decision | Awaitable[Decision]:
         check_item(item)
-        if buffer_ms is None:
-            buffer_ms = pad_ms(min(rate.interval // rate.limit for rate in self._rates))
+        buffer_ms = self._pad(buffer_ms)
         now, weight = item.timestamp, item.weight
         claim: Any = self.store.claim_at if self._by_store_time() else self.store.claim
         verdict = claim(self._algorithm, self._rates, item, patience_ms, buffer_ms, *limit_ms)
         return then(verdict, lambda decision: self._learn(now, weight, decision))
+
+    def _pad(self, buffer_ms: int | None) -> int:
+        if buffer_ms is not None:
+            return buffer_ms
+        return pad_ms(min(rate.interval // rate.limit for rate in self._rates))
+
+    def claim_several(
+        self,
+        items: Sequence[RateItem],
+        patience_ms: int = 0,
+        buffer_ms: int | None = None,
+        not_before: int | None = None,
+    ) -> list[Decision] | Awaitable[list[Decision]]:
+        """See `AbstractBucket.claim_several`."""
+        if not self.store.keeps_claims or self._by_store_time():
+            return super().claim_several(items, patience_ms, buffer_ms, not_before)
+        for item in items:
+            check_item(item)
+
+        def learn(decisions: list[Decision]) -> list[Decision]:
+            self.failing_rate = decisions[-1].failing_rate
+            self._learnt = None  # without those before it, the last one might fit earlier
+            return decisions
+
+        pad = self._pad(buffer_ms)
+        verdict = self.store.claim_several(
+            self._algorithm, self._rates, items, patience_ms, pad, not_before
+        )
+        return then(verdict, learn)
 
     def settle(
         self, item: RateItem, now: int, patience_ms: int = 0

@@ -6,7 +6,7 @@ keeps the record, or what `dump` makes of it, wherever it likes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
 from pyrate_limiter.abstracts.checks import BEGINNING, FOREVER
@@ -18,8 +18,18 @@ if TYPE_CHECKING:
 
     from pyrate_limiter.abstracts.algorithm import State, StateAlgorithm
     from pyrate_limiter.abstracts.rate import Rate, RateItem
+    from pyrate_limiter.buckets.claim_queue import Claim
 
 _ROUNDS = 64  # how often a policy may name a moment and then refuse it
+
+
+class _Plan(NamedTuple):
+    """Where something fits."""
+
+    moment: int
+    failing: Rate | None  # what is in the way now
+    after: State | None  # None: it fits nowhere
+    free: Claim | None = None  # what was given back, and is used
 
 
 class StateRecord:
@@ -57,6 +67,9 @@ class StateRecord:
         return self._latest
 
     def _current(self, algorithm: StateAlgorithm, rates: Sequence[Rate]) -> State:
+        queue = self._queue
+        if queue is not None and not queue.is_played:
+            self._state = queue.played(self._latest, algorithm, rates)
         state = self._state
         return algorithm.initial(rates) if state is None else state
 
@@ -65,23 +78,17 @@ class StateRecord:
     ) -> Decision:
         """Take ``weight`` now or not at all; ``now`` is an observed time."""
         if self._queue is not None:
-            return self._step_behind_queue(algorithm, rates, now, weight)
+            plan = self._plan(algorithm, rates, now, weight)
+            if plan.failing is not None:
+                wait = None if plan.moment == FOREVER else plan.moment - now
+                return Decision(plan.failing, wait)
+            self._take(algorithm, rates, plan, now, weight)
+            return ADMITTED
         state = self._state
         if state is None:
             state = algorithm.initial(rates)
         self._state, decision = algorithm.step(rates, state, now, weight)
         return decision
-
-    def _step_behind_queue(
-        self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int, weight: int
-    ) -> Decision:
-        moment, failing, state = self._plan(algorithm, rates, now, weight)
-        if failing is not None:
-            return Decision(failing, None if moment == FOREVER else moment - now)
-        if self._queue is not None:
-            self._queue.add(now, weight, gone=True)
-        self._state = state
-        return ADMITTED
 
     def _claim(
         self,
@@ -90,25 +97,68 @@ class StateRecord:
         item: RateItem,
         patience_ms: int,
         buffer_ms: int,
+        not_before: int | None = None,
     ) -> Decision:
-        """See `AbstractBucket.claim`."""
+        """See `AbstractBucket.claim`, and of ``not_before`` `AbstractBucket.claim_several`."""
         weight = item.weight
         now = self._observe(item.timestamp, rates)
-        moment, failing, state = self._plan(algorithm, rates, now, weight)
-        if state is None or moment - now > patience_ms:
-            return self._outlook(algorithm, rates, now, failing, moment)
+        start = now if not_before is None else max(now, not_before)
+        plan = self._plan(algorithm, rates, now, weight, start)
+        moment = plan.moment
+        if plan.after is None or moment - now > patience_ms:
+            return self._outlook(algorithm, rates, now, plan.failing, moment)
         if moment > now:
             before = self._current(algorithm, rates)
-            if self._queue is None:
-                self._queue = ClaimQueue(before)
-            if moment > max(now, self._queue.newest):
-                moment = max(moment, min(moment + buffer_ms, now + patience_ms))
-                state, _ = algorithm.step(rates, before, moment, weight)
-            item.timestamp = moment
-        if self._queue is not None:
-            self._queue.add(moment, weight, gone=moment <= now)
-        self._state = state
-        return self._outlook(algorithm, rates, now, None, moment)
+            queue = self._queue
+            if queue is None:
+                queue = self._queue = ClaimQueue(before)
+            if moment > max(start, queue.newest):
+                padded = max(moment, min(moment + buffer_ms, now + patience_ms))
+                after, _ = algorithm.step(rates, before, padded, weight)
+                plan = plan._replace(moment=padded, after=after)
+            item.timestamp = plan.moment
+        self._take(algorithm, rates, plan, now, weight)
+        return self._outlook(algorithm, rates, now, None, plan.moment)
+
+    def _claim_several(
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        items: Sequence[RateItem],
+        patience_ms: int,
+        buffer_ms: int,
+        not_before: int | None,
+    ) -> list[Decision]:
+        """See `AbstractBucket.claim_several`."""
+        decisions = []
+        for item in items:
+            decision = self._claim(algorithm, rates, item, patience_ms, buffer_ms, not_before)
+            decisions.append(decision)
+            if decision.failing_rate is not None:
+                break
+            if decision.wait_ms:
+                not_before = item.timestamp
+        return decisions
+
+    def _take(
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        plan: _Plan,
+        now: int,
+        weight: int,
+    ) -> None:
+        """Store what was planned: a claim, or units that go at once."""
+        queue = self._queue
+        self._state = plan.after
+        if queue is None or not weight:
+            return
+        if plan.free is not None:
+            queue.use(plan.free, weight)
+        if plan.moment > now:
+            queue.add(plan.moment, weight)
+        else:
+            queue.gone, _ = algorithm.step(rates, queue.gone, now, weight)
 
     def _settle(
         self,
@@ -118,32 +168,35 @@ class StateRecord:
         now: int,
         patience_ms: int,
     ) -> Decision:
-        """See `AbstractBucket.settle`."""
+        """See `AbstractBucket.settle`. Judged by those who have gone by then."""
         now = self._observe(now, rates)
-        queue = self._queue
-        claim = None if queue is None else queue.find(item.timestamp, item.weight)
-        if queue is None or claim is None:
+        queue, weight, claimed = self._queue, item.weight, item.timestamp
+        if queue is None or not queue.has(claimed, weight):
             # Forgotten, because the state was reset or the waiter is so very late.
             item.timestamp = now - self._skew
             return self._claim(algorithm, rates, item, patience_ms, 0)
-        state = queue.go(claim, now, algorithm, rates)
-        if state is not None:
-            self._state = state
-        if claim.gone:
+        # A waiter that wakes early is taken at its word.
+        start = max(now, claimed)
+        moment, failing, after = _first_fit(algorithm, rates, (queue.gone,), start, weight)
+        if after is not None and moment == start:
+            queue.take_out(claimed, weight)
+            queue.gone = after
             return ADMITTED
-        if claim.at - now > patience_ms:
-            self._state = queue.drop(claim, algorithm, rates)
-            return self._outlook(algorithm, rates, now, rates[0], claim.at)
-        item.timestamp = claim.key = claim.at
-        return Decision(wait_ms=claim.at - now)
+        if after is None or moment - now > patience_ms:
+            queue.give_back(claimed, weight)
+            return self._outlook(algorithm, rates, now, failing, moment)
+        queue.take_out(claimed, weight)
+        queue.add(moment, weight)
+        item.timestamp = moment
+        return Decision(wait_ms=moment - now)
 
     def _release(self, algorithm: StateAlgorithm, rates: Sequence[Rate], item: RateItem) -> bool:
         """See `AbstractBucket.release`."""
+        del algorithm, rates
         queue = self._queue
-        claim = None if queue is None else queue.find(item.timestamp, item.weight)
-        if queue is None or claim is None:
+        if queue is None or not queue.has(item.timestamp, item.weight):
             return False
-        self._state = queue.drop(claim, algorithm, rates)
+        queue.give_back(item.timestamp, item.weight)
         return True
 
     def _forecast(
@@ -151,39 +204,49 @@ class StateRecord:
     ) -> Decision:
         """See `AbstractBucket.check`."""
         now = self._observe(now, rates)
-        moment, failing, _ = self._plan(algorithm, rates, now, weight)
-        return self._outlook(algorithm, rates, now, failing, moment)
+        plan = self._plan(algorithm, rates, now, weight)
+        return self._outlook(algorithm, rates, now, plan.failing, plan.moment)
 
     def _is_idle(self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int) -> bool:
         """Whether nothing is owed and nobody waits."""
         now = self._observe(now, rates)
+        self._fold(algorithm, rates, now)
         return self._queue is None and not algorithm.consumed(
             rates, self._current(algorithm, rates), now
         )
 
-    def _plan(
-        self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int, weight: int
-    ) -> tuple[int, Rate | None, State | None]:
-        """When the weight fits behind all claims, what is in the way now, and the state after it.
-
-        No state: it never fits, or a user's policy refuses at the moments that it has named.
-        """
-        if self._queue is not None and not self._queue.fold(now, algorithm, rates):
+    def _fold(self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int) -> None:
+        queue = self._queue
+        if queue is not None and not queue.fold(now):
+            self._current(algorithm, rates)
             self._queue = None
-        state = self._current(algorithm, rates)
+
+    def _plan(
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        now: int,
+        weight: int,
+        start: int | None = None,
+    ) -> _Plan:
+        """When the weight fits, from ``start`` on: where claims were given back, or behind all."""
+        self._fold(algorithm, rates, now)
+        queue, state = self._queue, self._current(algorithm, rates)
         if weight == 0:
-            return now, None, state
-        moment = now if self._queue is None else max(now, self._queue.newest)
-        failing = None if moment == now else rates[0]
-        for _ in range(_ROUNDS):
-            after, decision = algorithm.step(rates, state, moment, weight)
-            if decision.failing_rate is None:
-                return moment, failing, after
-            failing = decision.failing_rate if failing is None else failing
-            if decision.retry_after_ms is None:
-                return FOREVER, decision.failing_rate, None
-            moment += max(1, decision.retry_after_ms)
-        return moment, failing, None
+            return _Plan(now, None, state)
+        start = now if start is None else start
+        states: tuple[State, ...] = (state,)
+        if queue is not None:
+            room = queue.room(start, weight, algorithm, rates)
+            if room is not None:
+                moment, free = room
+                _, decision = algorithm.step(rates, queue.gone, moment, weight)
+                if decision.failing_rate is None:
+                    return _Plan(moment, None if moment == now else rates[0], state, free)
+            start = max(start, queue.newest)
+            states = (state, queue.gone)
+        moment, failing, after = _first_fit(algorithm, rates, states, start, weight)
+        return _Plan(moment, failing if moment == FOREVER or start == now else rates[0], after)
 
     def _outlook(
         self,
@@ -208,3 +271,30 @@ class StateRecord:
         self._latest, self._skew, state, queue = numbers
         self._state = None if state is None else tuple(state)
         self._queue = None if queue is None else ClaimQueue.restored(queue)
+
+
+def _first_fit(
+    algorithm: StateAlgorithm,
+    rates: Sequence[Rate],
+    states: tuple[State, ...],
+    moment: int,
+    weight: int,
+) -> tuple[int, Rate | None, State | None]:
+    """The first moment from ``moment`` on at which each of the states admits the weight.
+
+    Returns:
+        The moment; what is in the way at first; and the first of the states after it. None for
+        that: it never fits, or a user's policy refuses at the moments that it has named.
+    """
+    failing: Rate | None = None
+    for _ in range(_ROUNDS):
+        steps = [algorithm.step(rates, state, moment, weight) for state in states]
+        refusals = [decision for _, decision in steps if decision.failing_rate is not None]
+        if not refusals:
+            return moment, failing, steps[0][0]
+        failing = failing or refusals[0].failing_rate
+        waits = [decision.retry_after_ms for decision in refusals]
+        if None in waits:
+            return FOREVER, refusals[0].failing_rate, None
+        moment += max(1, *(wait for wait in waits if wait is not None))
+    return moment, failing, None
