@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.abstracts.algorithm import (
@@ -16,6 +17,7 @@ from pyrate_limiter.abstracts.checks import FOREVER, Unread, check_item
 from pyrate_limiter.abstracts.locks import shared_lock
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.buckets.judged_log import ROUNDS, JudgedLog
+from pyrate_limiter.buckets.process_claims import note_claims
 from pyrate_limiter.buckets.unit_log import UnitsView
 from pyrate_limiter.clocks import MonotonicClock
 from pyrate_limiter.errors import AlgorithmMismatch
@@ -35,6 +37,7 @@ __all__ = [
 ]
 
 _CLOCK = MonotonicClock()
+_OWN = ("_stamps", "_ends", "_names", "_name_ends", "_pending")  # what a copy must not share
 _STOCK = SlidingWindowLog()
 
 
@@ -193,6 +196,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
         if moment > now:
             moment = self._padded(moment, weight, now + patience_ms, failing, buffer_ms)
             self._expect(moment, weight, now)
+            self._note_claims()
             self._full = None
         item.timestamp = moment + self._stepped
         self._store(item.name, weight, moment, now)
@@ -293,14 +297,26 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
             self._newest = FOREVER
             return True
 
+    def _note_claims(self) -> None:
+        note_claims(self)
+
+    def forget_claims(self) -> None:
+        """Take out what is claimed and not used yet: of a copy, for whom nobody waits."""
+        pending, self._pending = self._pending, None
+        if pending:
+            self._full = None
+            self._take_out_newest(pending)
+
     def __getstate__(self) -> dict[str, Any]:
         with self._lock:
             slots = (name for cls in type(self).__mro__ for name in getattr(cls, "__slots__", ()))
             skipped = ("__dict__", "__weakref__", "_lock")
             state = {name: getattr(self, name) for name in slots if name not in skipped}
-            return {**state, **self.__dict__}
+            own = {name: copy(state[name]) for name in _OWN}
+            return {**state, **own, **self.__dict__}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._lock = shared_lock()
         for name, value in state.items():
             setattr(self, name, value)
+        self.forget_claims()

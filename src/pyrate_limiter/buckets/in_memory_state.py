@@ -9,6 +9,7 @@ from pyrate_limiter.abstracts.awaiting import discard
 from pyrate_limiter.abstracts.checks import FOREVER
 from pyrate_limiter.abstracts.locks import shared_lock
 from pyrate_limiter.abstracts.store import StateStore
+from pyrate_limiter.buckets.process_claims import note_claims
 from pyrate_limiter.buckets.state_record import StateRecord
 
 if TYPE_CHECKING:
@@ -87,7 +88,9 @@ class InMemoryStateStore(StateRecord, StateStore):
     ) -> Decision:
         """See `StateStore.claim`."""
         with self._lock:
-            return self._claim(algorithm, rates, item, patience_ms, buffer_ms)
+            decision = self._claim(algorithm, rates, item, patience_ms, buffer_ms)
+            self._note_claims()
+            return decision
 
     def claim_several(
         self,
@@ -100,7 +103,21 @@ class InMemoryStateStore(StateRecord, StateStore):
     ) -> list[Decision]:
         """See `StateStore.claim_several`."""
         with self._lock:
-            return self._claim_several(algorithm, rates, items, patience_ms, buffer_ms, not_before)
+            decisions = self._claim_several(
+                algorithm, rates, items, patience_ms, buffer_ms, not_before
+            )
+            self._note_claims()
+            return decisions
+
+    def _note_claims(self) -> None:
+        if self._queue is not None:
+            note_claims(self)
+
+    def forget_claims(self) -> None:
+        """Take out what is claimed and not used yet: of a copy, for whom nobody waits."""
+        if self._queue is not None:
+            self._state, self._queue = self._queue.gone, None
+            self._full = None
 
     def settle(
         self,
@@ -159,3 +176,4 @@ class InMemoryStateStore(StateRecord, StateStore):
         self._lock = shared_lock()
         self._full = None
         self.load(numbers)
+        self.forget_claims()

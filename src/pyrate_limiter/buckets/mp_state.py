@@ -92,6 +92,9 @@ class MultiprocessStateStore(InMemoryStateStore):
         session.__exit__(None, None, None)
         return verdict
 
+    def _note_claims(self) -> None:
+        """Nothing: those of other processes count as well."""
+
     def retire(self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int) -> bool:
         """False: other processes may be about to use it."""
         del algorithm, rates, now

@@ -138,6 +138,9 @@ class RowTable(InMemoryBucket):
         self._latest = latest if self._newest <= moment else self._newest
         self._loaded = True
 
+    def _note_claims(self) -> None:
+        """Nothing: those of other processes count as well."""
+
     def _note_clock(self, latest: int, moment: int) -> None:
         self._load()
         self._write(self._sql.set_clock, latest, moment, self._stepped)

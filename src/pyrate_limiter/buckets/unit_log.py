@@ -190,6 +190,24 @@ class UnitLog:
         self._unseal()
         return found
 
+    def _take_out_newest(self, units: dict[int, int]) -> None:
+        """Take out so many units of each of these times, the newest ones, whatever their names."""
+        self._seal()
+        self._seal_name()
+        runs = self._decode(0, len(self._stamps))
+        self._drop_arrays()
+        self._name, self._newest, self._total = None, BEGINNING, self._base
+        left = dict(units)
+        kept = []
+        for stamp, name, count in reversed(runs):
+            taken = min(count, left.get(stamp, 0))
+            if taken:
+                left[stamp] -= taken
+            if count > taken:
+                kept.append((stamp, name, count - taken))
+        for stamp, name, count in reversed(kept):
+            self._append(name, count, stamp)
+
     def _unseal(self) -> None:
         self._hint = 0
         if self._stamps:
