@@ -139,9 +139,13 @@ class StateStore(ABC):
         """How long the holder of a claim by the store's clock has yet to sleep."""
         raise NotImplementedError
 
-    def moment(self, item: RateItem) -> int:
-        """When an item's claim is due, on the bucket's clock."""
-        return item.timestamp
+    asks_clock: bool = False
+    """Whether `check`, `claim`, `claim_several`, `settle` and `forecast` take one more argument,
+    the bucket's clock: to be asked, in the same step, where stamps are not in order."""
+
+    def ahead_ms(self) -> int:
+        """How much the time of the store, by which claims are stamped, is ahead of the clock."""
+        return 0
 
     def retire(self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int) -> bool:
         """See `StateBucket.retire`."""

@@ -13,7 +13,7 @@ from pyrate_limiter.abstracts.algorithm import (
 )
 from pyrate_limiter.abstracts.awaiting import discard, then
 from pyrate_limiter.abstracts.bucket import AbstractBucket
-from pyrate_limiter.abstracts.checks import FOREVER, Unread, check_item
+from pyrate_limiter.abstracts.checks import BEGINNING, FOREVER, Unread, check_item
 from pyrate_limiter.abstracts.locks import shared_lock
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.buckets.judged_log import ROUNDS, JudgedLog
@@ -114,7 +114,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
             if now < self._newest:
                 if self._newest == FOREVER:
                     return None
-                now = self._observe(now)
+                now = self._judged_now(now, self._rates.shortest_ms)
             return self._put_now(name, weight, now)
 
     def stamp(self) -> int | Awaitable[int]:
@@ -123,13 +123,22 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
 
     def put(self, item: RateItem) -> bool:
         """See `AbstractBucket.put`."""
-        check_item(item)
+        now, weight = item.timestamp, item.weight
         with self._lock:
-            now = self._observe(self._fresh(item.timestamp))
-            if item.weight == 0:
+            # Most stamps are in order: nothing has to be looked at but that.
+            if (
+                now.__class__ is int
+                and self._latest <= now <= self._trusted
+                and weight.__class__ is int
+                and weight > 0
+            ):
+                return self._put_now(item.name, weight, now)
+            check_item(item)
+            now = self._observe(now)
+            if weight == 0:
                 self.failing_rate = None
                 return True
-            return self._put_now(item.name, item.weight, now)
+            return self._put_now(item.name, weight, now)
 
     def put_decision(self, item: RateItem) -> Decision:
         """See `AbstractBucket.put_decision`."""
@@ -182,7 +191,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
         self, item: RateItem, patience_ms: int, buffer_ms: int | None, not_before: int | None = None
     ) -> Decision:
         weight = item.weight
-        now = self._observe(self._fresh(item.timestamp))
+        now = self._observe(item.timestamp)
         if weight == 0:
             self.failing_rate = None
             return self._outlook(now, None, now)
@@ -206,7 +215,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
         """See `AbstractBucket.settle`."""
         name, weight = item.name, item.weight
         with self._lock:
-            now = self._latest = self._observe(self._fresh(now))
+            now = self._latest = self._observe(now)
             stamp = item.timestamp - self._stepped
             own = self._before(stamp + 1)
             if self._awaited(stamp) < weight or own == self._base or self._stamp(own) != stamp:
@@ -256,16 +265,20 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
 
     def pause(self, item: RateItem, decision: Decision) -> float:
         """See `AbstractBucket.pause`."""
-        return self._clock.pause(item.timestamp - self._stepped, decision.wait_ms)
+        moment = item.timestamp - self._stepped - self._ahead
+        return self._clock.pause(moment, decision.wait_ms)
 
     def leak(self, current_timestamp: int | None = None) -> int:
         """See `AbstractBucket.leak`."""
         if current_timestamp is None:
-            return then(self.now(), self._leak_at)  # type: ignore[return-value] # as the clock is
+            now = self.now()
+            return then(now, lambda now: self._leak_at(Unread(now)))  # type: ignore[return-value] # as the clock is
         return self._leak_at(current_timestamp)
 
     def _leak_at(self, now: int) -> int:
         with self._lock:
+            if now.__class__ is Unread:
+                now = self._observe(now)
             self._full = None
             return self._drop_before(self._algorithm.leak_bound(self._rates, now))
 
@@ -288,13 +301,17 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
             return RateItem(self._name_of(number), self._stamp(number))
 
     def retire(self, now: int) -> bool:
-        """Refuse all use from now on, unless a unit is still live at ``now`` or yet to come."""
+        """Refuse all use from now on, unless a unit is still live or yet to come.
+
+        ``now`` is what the bucket's clock says.
+        """
         with self._lock:
+            now = self._observe(Unread(now))
             if self._total > self._base and self._newest >= self._algorithm.leak_bound(
                 self._rates, now
             ):
                 return False
-            self._newest = FOREVER
+            self._newest, self._trusted = FOREVER, BEGINNING
             return True
 
     def _note_claims(self) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pyrate_limiter.abstracts.algorithm import Decision, SlidingWindowLog
-from pyrate_limiter.abstracts.awaiting import discard
-from pyrate_limiter.abstracts.checks import BEGINNING, FOREVER, Unread
+from pyrate_limiter.abstracts.checks import BEGINNING, FOREVER
 from pyrate_limiter.buckets.log_moments import ROUNDS, LogMoments
+from pyrate_limiter.buckets.timeline import Timeline
 from pyrate_limiter.buckets.unit_log import SLACK
 from pyrate_limiter.errors import BucketRetired
 
@@ -21,17 +21,21 @@ if TYPE_CHECKING:
 __all__ = ["ROUNDS", "JudgedLog"]
 
 _ABANDONED_MS = 60_000  # a claim this much overdue counts as used
-_SAME_CLOCK_MS = 60_000  # stamps this close to the clock's reading were read off it
 
 
-class JudgedLog(LogMoments):
-    """A log that stores what fits, and remembers what it refused. Its user holds the lock."""
+class JudgedLog(LogMoments, Timeline):
+    """A log that stores what fits, and remembers what it refused. Its user holds the lock.
+
+    What is stored after its time is a claim still to come.
+    """
 
     __slots__ = (
+        "_ahead",
         "_clock",
         "_full",
         "_latest",
         "_stepped",
+        "_trusted",
         "failing_rate",
     )
 
@@ -41,8 +45,6 @@ class JudgedLog(LogMoments):
     # can only make that later; the weight; the rate; and the earliest moment, which held while the
     # log had so many units.
     _full: tuple[int, int, Rate, int, int] | None
-    # The largest clock reading so far. What is stored after it is a claim still to come.
-    _latest: int
     # By how much the clock has stepped back so far: claims carry their moment plus this.
     _stepped: int
 
@@ -58,7 +60,7 @@ class JudgedLog(LogMoments):
         super()._clear()
         self._full = None
         self._pending = None
-        self._latest = BEGINNING
+        self._begin_time()
 
     def _put_now(self, name: str, weight: int, now: int) -> bool:
         full = self._full
@@ -163,43 +165,23 @@ class JudgedLog(LogMoments):
         retry = None if moment == FOREVER else moment - now
         return Decision(failing, retry, 0, remaining, reset)
 
-    def _fresh(self, stamp: int) -> int:
-        """The stamp, or what the clock reads now that it is the item's turn."""
-        if stamp.__class__ is not Unread:
-            return stamp
-        now: Any = self._clock.now()
-        if now.__class__ is int:
-            return now
-        discard(now)
-        return int(stamp)
-
     def _observe(self, stamp: int) -> int:
-        """The time that an item stamped ``stamp`` is judged at.
-
-        Two callers race and the older stamp arrives second: it is judged as the newest. A clock
-        that has stepped back takes the log with it, so that nobody is refused until it catches up.
-        """
+        """The time by which an item stamped ``stamp`` is judged."""
         if self._newest == FOREVER:
             raise BucketRetired
-        behind = self._latest - stamp
-        if behind <= 0:
-            return stamp
-        if behind <= self._rates.shortest_ms or self._is_late():
-            return self._latest
-        self._step_back(behind)
-        return stamp
-
-    def _is_late(self) -> bool:
-        """Whether the stamp is old rather than the clock behind: the clock itself can tell."""
-        now = self._clock.now()
-        if now.__class__ is not int:
-            discard(now)
-            return False
-        return 0 <= now - self._latest < _SAME_CLOCK_MS
+        return self._judged(stamp, self._clock, self._rates.shortest_ms)
 
     def _step_back(self, milliseconds: int) -> None:
+        """Take the log back with its clock, unless its items are stamped by another one."""
+        if self._ahead:
+            super()._step_back(milliseconds)
+        else:
+            self._move_back(milliseconds)
+
+    def _move_back(self, milliseconds: int) -> None:
         self._shift(milliseconds)
         self._latest -= milliseconds
+        self._trusted = BEGINNING
         self._stepped += milliseconds
         if self._pending:
             self._pending = {at - milliseconds: units for at, units in self._pending.items()}

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pyrate_limiter.abstracts.algorithm import Decision, SlidingWindowLog
-from pyrate_limiter.abstracts.awaiting import discard, in_event_loop
+from pyrate_limiter.abstracts.awaiting import in_event_loop
 from pyrate_limiter.abstracts.checks import BEGINNING, FOREVER, Unread, check_item
 from pyrate_limiter.abstracts.rate import RateItem
-from pyrate_limiter.buckets.judged_log import _ABANDONED_MS, _SAME_CLOCK_MS
+from pyrate_limiter.buckets.judged_log import _ABANDONED_MS
 from pyrate_limiter.buckets.sqlite_table import SWEEP_EVERY, Refusal, RowTable, Turn
+from pyrate_limiter.buckets.timeline import LATEST_MS, read
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,13 +114,12 @@ class RowLog(RowTable):
 
     def _time_of(self, stamp: int) -> int:
         """The stamp, or the clock's reading where it has gone on while the caller waited."""
-        if stamp.__class__ is Unread:
-            return self._fresh(stamp)
-        now: Any = self._clock.now()
-        if now.__class__ is not int:
-            discard(now)
+        now = read(self._clock)
+        if now is None:
             return stamp
-        return now if 0 < now - stamp <= _SAME_CLOCK_MS else stamp
+        if stamp.__class__ is Unread:
+            return Unread(now)
+        return now if 0 < now - stamp <= LATEST_MS else stamp
 
     def _still_known(self, stamp: int, weight: int) -> Refusal | None:
         """The last refusal, where it still stands: it is too early, and nothing has changed."""
@@ -135,9 +135,8 @@ class RowLog(RowTable):
 
     def take(self, name: str, weight: int) -> bool | None:
         """See `SQLiteBucket.take`."""
-        now: Any = self._clock.now()
-        if now.__class__ is not int:
-            discard(now)
+        now = read(self._clock)
+        if now is None:
             return None
         known = self._still_known(now, weight)
         if known is not None:
@@ -147,7 +146,7 @@ class RowLog(RowTable):
             return None
         try:
             # Another process may have stored a unit since the clock was read.
-            verdict = self._put_slowly(name, weight, self._observe(self._fresh(Unread(now))))
+            verdict = self._put_slowly(name, weight, self._observe(Unread(now)))
         except BaseException as error:
             self._lock.__exit__(None, error, None)
             raise
@@ -187,7 +186,8 @@ class RowLog(RowTable):
         self._known = Refusal(now, until, moment, weight, failing, version)
 
     def _observe(self, stamp: int) -> int:
-        if stamp < self._newest:
+        moment = stamp + self._ahead if stamp.__class__ is Unread else stamp
+        if moment < self._newest:
             self._load()
         elif not self._loaded:
             self._latest = self._newest
@@ -219,7 +219,7 @@ class RowLog(RowTable):
             else:
                 self._write(self._sql.drop_claim, moment)
 
-    def _step_back(self, milliseconds: int) -> None:
+    def _move_back(self, milliseconds: int) -> None:
         self._load()
         self._db.run(self._sql.shift, (milliseconds, *self._scope))
         claims = self._rows(self._sql.claims)

@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
-from pyrate_limiter.abstracts.checks import BEGINNING, FOREVER
+from pyrate_limiter.abstracts.checks import FOREVER
 from pyrate_limiter.buckets.claim_queue import ClaimQueue
+from pyrate_limiter.buckets.timeline import Timeline
 from pyrate_limiter.errors import BucketRetired
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pyrate_limiter.abstracts.algorithm import State, StateAlgorithm
     from pyrate_limiter.abstracts.rate import Rate, RateItem
     from pyrate_limiter.buckets.claim_queue import Claim
+    from pyrate_limiter.clocks import AbstractClock
 
 _ROUNDS = 64  # how often a policy may name a moment and then refuse it
 
@@ -32,15 +34,15 @@ class _Plan(NamedTuple):
     free: Claim | None = None  # what was given back, and is used
 
 
-class StateRecord:
-    """One state with its claims. Times are those of the caller's clock, ``now`` included."""
+class StateRecord(Timeline):
+    """One state with its claims.
 
-    __slots__ = ("_latest", "_queue", "_skew", "_state")
+    Stamps come with their ``clock``, to be asked where they are not in order. Without one they are
+    taken for what a clock has said in this very step.
+    """
 
-    # The largest time seen. Time here never goes back: where the caller's does, by more than one
-    # interval, `_skew` makes up for it.
-    _latest: int
-    _skew: int
+    __slots__ = ("_ahead", "_latest", "_queue", "_state", "_trusted")
+
     _state: State | None
     _queue: ClaimQueue | None
 
@@ -50,21 +52,17 @@ class StateRecord:
     def _clear(self) -> None:
         self._state = None
         self._queue = None
-        self._latest = BEGINNING
-        self._skew = 0
+        self._begin_time()
 
-    def _observe(self, now: int, rates: Sequence[Rate]) -> int:
-        """The time that a caller of ``now`` is judged at."""
-        now += self._skew
-        behind = self._latest - now
-        if behind <= 0:
-            self._latest = now
-            return now
+    def _observe(
+        self, stamp: int, rates: Sequence[Rate], clock: AbstractClock | None = None
+    ) -> int:
+        """The time by which an item stamped ``stamp`` is judged."""
         if self._latest == FOREVER:
             raise BucketRetired
-        if behind > rates[0].interval:
-            self._skew += behind
-        return self._latest
+        if clock is None:
+            return self._judged_now(stamp, rates[0].interval)
+        return self._judged(stamp, clock, rates[0].interval)
 
     def _current(self, algorithm: StateAlgorithm, rates: Sequence[Rate]) -> State:
         queue = self._queue
@@ -88,6 +86,8 @@ class StateRecord:
         if state is None:
             state = algorithm.initial(rates)
         self._state, decision = algorithm.step(rates, state, now, weight)
+        if decision.failing_rate is None:
+            self._latest = now
         return decision
 
     def _claim(
@@ -98,10 +98,23 @@ class StateRecord:
         patience_ms: int,
         buffer_ms: int,
         not_before: int | None = None,
+        clock: AbstractClock | None = None,
     ) -> Decision:
         """See `AbstractBucket.claim`, and of ``not_before`` `AbstractBucket.claim_several`."""
+        now = self._observe(item.timestamp, rates, clock)
+        return self._claim_at(algorithm, rates, item, now, patience_ms, buffer_ms, not_before)
+
+    def _claim_at(
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        item: RateItem,
+        now: int,
+        patience_ms: int,
+        buffer_ms: int = 0,
+        not_before: int | None = None,
+    ) -> Decision:
         weight = item.weight
-        now = self._observe(item.timestamp, rates)
         start = now if not_before is None else max(now, not_before)
         plan = self._plan(algorithm, rates, now, weight, start)
         moment = plan.moment
@@ -128,11 +141,14 @@ class StateRecord:
         patience_ms: int,
         buffer_ms: int,
         not_before: int | None,
+        clock: AbstractClock | None = None,
     ) -> list[Decision]:
         """See `AbstractBucket.claim_several`."""
         decisions = []
         for item in items:
-            decision = self._claim(algorithm, rates, item, patience_ms, buffer_ms, not_before)
+            decision = self._claim(
+                algorithm, rates, item, patience_ms, buffer_ms, not_before, clock
+            )
             decisions.append(decision)
             if decision.failing_rate is not None:
                 break
@@ -149,6 +165,7 @@ class StateRecord:
         weight: int,
     ) -> None:
         """Store what was planned: a claim, or units that go at once."""
+        self._latest = now
         queue = self._queue
         self._state = plan.after
         if queue is None or not weight:
@@ -167,14 +184,14 @@ class StateRecord:
         item: RateItem,
         now: int,
         patience_ms: int,
+        clock: AbstractClock | None = None,
     ) -> Decision:
         """See `AbstractBucket.settle`. Judged by those who have gone by then."""
-        now = self._observe(now, rates)
+        now = self._latest = self._observe(now, rates, clock)
         queue, weight, claimed = self._queue, item.weight, item.timestamp
         if queue is None or not queue.has(claimed, weight):
             # Forgotten, because the state was reset or the waiter is so very late.
-            item.timestamp = now - self._skew
-            return self._claim(algorithm, rates, item, patience_ms, 0)
+            return self._claim_at(algorithm, rates, item, now, patience_ms)
         # A waiter that wakes early is taken at its word.
         start = max(now, claimed)
         moment, failing, after = _first_fit(algorithm, rates, (queue.gone,), start, weight)
@@ -200,16 +217,21 @@ class StateRecord:
         return True
 
     def _forecast(
-        self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int, weight: int
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        now: int,
+        weight: int,
+        clock: AbstractClock | None = None,
     ) -> Decision:
         """See `AbstractBucket.check`."""
-        now = self._observe(now, rates)
+        now = self._observe(now, rates, clock)
         plan = self._plan(algorithm, rates, now, weight)
         return self._outlook(algorithm, rates, now, plan.failing, plan.moment)
 
     def _is_idle(self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int) -> bool:
-        """Whether nothing is owed and nobody waits."""
-        now = self._observe(now, rates)
+        """Whether nothing is owed and nobody waits; the clock has said ``now`` just before."""
+        now = self._judged_now(now, rates[0].interval, awaited=True)
         self._fold(algorithm, rates, now)
         return self._queue is None and not algorithm.consumed(
             rates, self._current(algorithm, rates), now
@@ -264,11 +286,11 @@ class StateRecord:
     def dump(self) -> tuple[Any, ...]:
         """The record as plain numbers in tuples and lists."""
         queue = None if self._queue is None else self._queue.dump()
-        return self._latest, self._skew, self._state, queue
+        return self._latest, self._ahead, self._state, queue
 
     def load(self, numbers: Sequence[Any]) -> None:
         """Make this the record that `dump` gave."""
-        self._latest, self._skew, state, queue = numbers
+        self._latest, self._ahead, state, queue = numbers
         self._state = None if state is None else tuple(state)
         self._queue = None if queue is None else ClaimQueue.restored(queue)
 
