@@ -67,20 +67,13 @@ class Remote(AbstractBucket):
         if not self.several:
             return await super().claim_several(items, patience_ms, buffer_ms, *rest)
 
-        def claim():
-            said = []
-            for item in items:
-                said.append(self.inner.claim(item, patience_ms, buffer_ms))
-                if not said[-1]:
-                    break
-            return said
-
         def undo(said):
             for item, decision in zip(items, said):
                 if decision:
                     self.inner.release(item)
 
-        return await self._trip(claim, undo=undo)
+        claim = self.inner.claim_several
+        return await self._trip(claim, items, patience_ms, buffer_ms, *rest, undo=undo)
 
     async def settle(self, item, now, patience_ms=0):
         return await self._trip(self.inner.settle, item, now, patience_ms)

@@ -253,7 +253,9 @@ def test_the_front_takes_the_first_reservation_that_is_enough():
     assert queue.take(queue.last) is None
     assert queue.take(front) is None
     assert queue.trim()
-    assert queue.surplus() == [held[0].item]
+    too_small, cut = queue.surplus()
+    assert too_small is held[0].item
+    assert (cut.weight, held[1].item.weight) == (1, 2)
     assert not queue.trim()
     assert queue.take(front) is held[1]
     assert queue.reservations == [held[2]]

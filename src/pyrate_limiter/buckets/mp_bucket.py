@@ -137,6 +137,9 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
         with self._lock:
             return super().count()
 
+    def _note_claims(self) -> None:
+        """Nothing: those of other processes count as well."""
+
     def retire(self, now: int) -> bool:
         """False: other processes may be about to use it."""
         del now

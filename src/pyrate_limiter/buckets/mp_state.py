@@ -92,6 +92,9 @@ class MultiprocessStateStore(InMemoryStateStore):
         session.__exit__(None, None, None)
         return verdict
 
+    def _note_claims(self) -> None:
+        """Nothing: those of other processes count as well."""
+
     def retire(self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int) -> bool:
         """False: other processes may be about to use it."""
         del algorithm, rates, now
@@ -156,18 +159,18 @@ class _StateList:
     def push(self, replica: MultiprocessStateStore) -> None:
         """See `Medium`."""
         if _is_changed(replica):
-            latest, skew, state, queue = replica.before = replica.dump()
-            plain = queue is None and not skew
+            latest, ahead, state, queue = replica.before = replica.dump()
+            plain = queue is None and not ahead
             with reaching(self._values):
-                self._values[:] = [*(state or ()), *(() if plain else ((latest, skew, queue),))]
+                self._values[:] = [*(state or ()), *(() if plain else ((latest, ahead, queue),))]
 
 
 def _is_changed(replica: MultiprocessStateStore) -> bool:
     """Whether there is something to store: that the time has gone on need not be known."""
-    latest, skew, state, queue = replica.before
+    _, ahead, state, queue = replica.before
     if queue is None and replica._queue is None:
-        return bool(replica._state != state or replica._skew != skew)
-    return replica.dump() != (latest, skew, state, queue)
+        return bool(replica._state != state or replica._ahead != ahead)
+    return replica.dump() != replica.before  # type: ignore[no-any-return] # tuples
 
 
 def _load(replica: MultiprocessStateStore, numbers: tuple[Any, ...] | None) -> None:
@@ -194,7 +197,7 @@ def stored_numbers(file: SharedFile) -> Callable[[], Sequence[Any]]:
             numbers = _numbers(file, file.header())
         if numbers is None:
             return []
-        latest, skew, state, queue = numbers
-        return [*(state or ()), *(() if queue is None else ((latest, skew, queue),))]
+        latest, ahead, state, queue = numbers
+        return [*(state or ()), *(() if queue is None else ((latest, ahead, queue),))]
 
     return look
