@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -149,7 +150,7 @@ class Reserving(Waiting):
         now = monotonic()
         for item, decision in zip(items, decisions):
             if decision.allowed:
-                wait = self._bucket.pause(item, decision) if decision.wait_ms else 0.0
+                wait = self._bucket.pause(item, decision) if decision.wait_ms else -math.inf
                 self._queue.add(Reservation(item, decision, now + wait, sent))
 
     def _plan(self, last: Decision) -> None:

@@ -179,7 +179,8 @@ class Reservation:
     Args:
         item: as the bucket has stored it.
         decision: the bucket's.
-        due: when they may be used, on the clock of ``time.monotonic``.
+        due: when they may be used, on the clock of ``time.monotonic``; long ago where the bucket has
+            admitted them already.
         made: when they were stored, on that clock.
     """
 
