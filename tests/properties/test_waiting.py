@@ -23,7 +23,7 @@ from pyrate_limiter import (
     SlidingWindowLog,
     StateBucket,
 )
-from pyrate_limiter._engine.wait_queue import queue_at
+from pyrate_limiter._engine.queues import queue_at
 from tests.doubles import ListBucket, World
 
 INTERVAL = 100

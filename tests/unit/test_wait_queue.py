@@ -13,8 +13,10 @@ import pytest
 
 from pyrate_limiter import BucketAsyncWrapper, Decision, InMemoryBucket, Rate, RateItem
 from pyrate_limiter._engine import wait_queue as module
+from pyrate_limiter._engine.queues import join, queue_at, unwrapped
+from pyrate_limiter._engine.reservation import Reservation
 from pyrate_limiter._engine.terms import Terms, monotonic
-from pyrate_limiter._engine.wait_queue import Reservation, Waiter, join, queue_at, unwrapped
+from pyrate_limiter._engine.waiter import Waiter
 from pyrate_limiter.abstracts.waited_for import waited_for
 
 arrivals = count()
@@ -283,9 +285,10 @@ def test_a_reservation_that_is_too_small_for_whoever_moves_up_is_surplus():
     for each in held:
         queue.add(each)
     queue.leave(waiters[0])
-    # The light one moves up to the heavy one's; its own is not enough for the next.
-    assert queue.surplus() == [held[1].item]
+    # The light one moves up to a part of the heavy one's; its own is not enough for the next.
+    assert [item.weight for item in queue.surplus()] == [2, 1]
     assert queue.reservations == [held[0], held[2]]
+    assert [each.item.weight for each in queue.reservations] == [1, 3]
 
 
 def test_reservations_are_wanted_for_those_who_have_none():
@@ -355,7 +358,8 @@ def test_nobody_stands_in_the_queue_in_a_forked_child():
 import os
 from pyrate_limiter import InMemoryBucket, Rate
 from pyrate_limiter._engine.terms import Terms
-from pyrate_limiter._engine.wait_queue import Waiter, join, queue_at
+from pyrate_limiter._engine.queues import join, queue_at
+from pyrate_limiter._engine.waiter import Waiter
 bucket = InMemoryBucket([Rate(1, 1000)])
 terms = Terms(blocking=True, seconds=-1, buffer_ms=None, known=False)
 waiter = Waiter("a", 1, terms, 0, stamped_by_bucket=True)

@@ -6,16 +6,16 @@ import math
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
+from pyrate_limiter._engine.reservation import Reservation
 from pyrate_limiter._engine.steps import Park, Work
 from pyrate_limiter._engine.terms import monotonic
-from pyrate_limiter._engine.wait_queue import Reservation
 from pyrate_limiter._engine.waiting import Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pyrate_limiter._engine.steps import Program
-    from pyrate_limiter._engine.wait_queue import Waiter
+    from pyrate_limiter._engine.waiter import Waiter
     from pyrate_limiter.abstracts.algorithm import Decision
     from pyrate_limiter.abstracts.rate import RateItem
 
@@ -47,48 +47,61 @@ class Reserving(Waiting):
             self._ask_later(first)
 
     def _stand(self, decision: Decision | None) -> Program[Decision]:
-        waiter, terms = self._waiter, self._terms
+        del decision  # it is in the queue by now
         slept_for: object = None
         while True:
-            if not waiter.is_first:
+            if not self._waiter.is_first:
                 refused = yield from self._reach_front()
                 if refused is not None:
                     return refused
                 slept_for = None
-            queue = self._queue
-            if queue.trim():
+            if self._queue.trim():
                 yield from self._give_back()
                 continue
-            now = monotonic()
-            held = queue.reservations[0] if queue.reservations else None
-            if held is not None and (held.due <= now or held is slept_for):
-                outcome = yield from self._use()
-                if outcome is not None:
-                    return outcome
-                continue
-            wanted = self._wanted()
-            if wanted and (queue.ask_at <= now or slept_for is queue):
+            step = self._next_step(slept_for)
+            if step is not None:
                 slept_for = None
-                outcome = yield from self._ask(wanted)
+                outcome = yield from step
                 if outcome is not None:
                     return outcome
                 continue
-            left = terms.seconds_left()
-            if left is not None and left <= 0:
+            slept_for = yield from self._sleep_for_more()
+            if slept_for is self._terms:
                 return (yield from self._last_look())
-            asks_next = bool(wanted) and (held is None or queue.ask_at < held.due)
-            queue.block()
-            queue.due = queue.ask_at if asks_next else held.due  # type: ignore[union-attr] # one of both
-            seconds = queue.due - now
-            if left is not None and left < seconds:
-                woken = yield Park(waiter, left)
-                if not woken:
-                    return (yield from self._last_look())
-                slept_for = None
-            else:
-                woken = yield Park(waiter, seconds)
-                # Whoever has slept in full is taken at its word, for time stands still in tests.
-                slept_for = None if woken else queue if asks_next else held
+
+    def _next_step(self, slept_for: object) -> Program[Decision | None] | None:
+        """What the front does now, if there is anything; answered by what the caller gets.
+
+        ``slept_for`` is what it has slept for in full. It is taken at its word, for in tests time
+        may stand still.
+        """
+        queue, now = self._queue, monotonic()
+        held = queue.reservations[0] if queue.reservations else None
+        if held is not None and (held.due <= now or held is slept_for):
+            return self._use()
+        wanted = self._wanted()
+        if wanted and (queue.ask_at <= now or slept_for is queue):
+            return self._ask(wanted)
+        return None
+
+    def _sleep_for_more(self) -> Program[object]:
+        """Sleep until there is something to do; answered by what was slept for, if in full.
+
+        That is a reservation that is due; the queue, which needs more of them; or the terms, if the
+        caller's time is up.
+        """
+        queue, now, left = self._queue, monotonic(), self._terms.seconds_left()
+        goal: object = queue
+        due = queue.ask_at if self._wanted() else math.inf
+        if queue.reservations and queue.reservations[0].due <= due:
+            goal = queue.reservations[0]
+            due = queue.reservations[0].due
+        if left is not None and now + left < due:
+            goal, due = self._terms, now + left
+        queue.block()
+        queue.due = due
+        woken = yield Park(self._waiter, max(0.0, due - now))
+        return None if woken else goal
 
     def _wanted(self) -> list[Waiter]:
         """Whom to ask for, from the front on: those that no reservation is there for."""
@@ -103,19 +116,15 @@ class Reserving(Waiting):
         """Ask for reservations; answered by what this call gets, if that is known by now."""
         acquisition, bucket, queue = self._acquisition, self._bucket, self._queue
         mine = wanted[0] is self._waiter
-        items = []
-        for waiter in wanted:
-            items.append((yield from acquisition.item(bucket, waiter.name, waiter.weight)))
+        items = yield from acquisition.items(bucket, wanted)
         patience_ms = max(waiter.terms.patience_ms() for waiter in wanted)
         patience_ms = min(patience_ms, acquisition.ahead_ms)
         self._sent = sent = monotonic()
         queue.asking = True
         try:
             if len(items) == 1:
-                ask = acquisition.ask
-                answer = yield from self._call(
-                    items, ask, bucket, items[0], self._terms, patience_ms
-                )
+                terms = (self._terms, patience_ms)
+                answer = yield from self._call(items, acquisition.ask, bucket, items[0], *terms)
                 decisions = [answer]
             else:
                 last = queue.reservations[-1].item.timestamp if queue.reservations else None
@@ -216,7 +225,8 @@ class Reserving(Waiting):
         self._terms.blocking = False
         item = yield from self._acquisition.item(bucket, before.name, before.weight)
         ask = self._acquisition.ask
-        return (yield from self._call([item], ask, bucket, item, self._terms, 0))
+        decision: Decision = yield from self._call([item], ask, bucket, item, self._terms, 0)
+        return decision
 
     def _keeps_something(self) -> bool:
         return True

@@ -11,189 +11,23 @@ takes it. So those behind a waiter that leaves move up by themselves.
 
 from __future__ import annotations
 
-import itertools
 import threading
-import weakref
 from bisect import insort
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter._engine.terms import monotonic
 from pyrate_limiter.abstracts.waited_for import waited_for
-from pyrate_limiter.abstracts.wrappers import BucketAsyncWrapper
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
 
-    from pyrate_limiter._engine.terms import Terms
-    from pyrate_limiter.abstracts.algorithm import Decision
+    from pyrate_limiter._engine.reservation import Reservation
+    from pyrate_limiter._engine.waiter import Waiter
     from pyrate_limiter.abstracts.bucket import AbstractBucket
     from pyrate_limiter.abstracts.rate import RateItem
 
 GRACE_SECONDS = 0.05
 """How long the queue stands still for tasks whose event loop is stalled, before it goes on."""
-
-tickets = itertools.count()
-"""Who came first: a ticket is drawn before the first attempt."""
-
-
-class Waiter:
-    """One call that waits.
-
-    Args:
-        name: what it asks for.
-        weight: how many units.
-        terms: how long it waits.
-        ticket: its place in the order of arrival.
-        stamped_by_bucket: whether its items are stamped with the bucket's own time, so that others
-            can make them too.
-    """
-
-    __slots__ = (
-        "_asleep",
-        "_thread",
-        "_woken",
-        "loop",
-        "name",
-        "next",
-        "parked",
-        "previous",
-        "queue",
-        "stamped_by_bucket",
-        "terms",
-        "ticket",
-        "weight",
-    )
-
-    def __init__(
-        self, name: str, weight: int, terms: Terms, ticket: int, *, stamped_by_bucket: bool
-    ) -> None:
-        self.name = name
-        self.weight = weight
-        self.terms = terms
-        self.ticket = ticket
-        self.stamped_by_bucket = stamped_by_bucket
-        self.queue: WaitQueue | None = None
-        self.next: Waiter | None = None
-        self.previous: Waiter | None = None
-        self.loop: asyncio.AbstractEventLoop | None = None
-        self.parked = False
-        # What it sleeps on: a lock that is held, or a future of its event loop, in this thread.
-        self._asleep: Any = None
-        self._thread = 0
-        self._woken = False
-
-    @property
-    def is_first(self) -> bool:
-        """Whether it is at the front of its queue."""
-        queue = self.queue
-        return queue is not None and queue.first is self
-
-    def wake(self) -> bool:
-        """End its sleep, or the next one where it is awake; False if its event loop is closed."""
-        self._woken = True
-        asleep, loop = self._asleep, self.loop
-        if asleep is None:
-            return loop is None or not loop.is_closed()
-        if loop is None:
-            _release(asleep)
-        elif threading.get_ident() == self._thread:
-            _finish(asleep)
-        else:
-            try:
-                loop.call_soon_threadsafe(_finish, asleep)
-            except RuntimeError:
-                return False
-        return True
-
-    def sleep(self, seconds: float | None) -> bool:
-        """Block this thread until it is woken, or for so many seconds; whether it was woken."""
-        queue, seconds, stalled = self._before_sleep(None, seconds)
-        asleep = threading.Lock()
-        asleep.acquire()
-        self._asleep = asleep
-        try:
-            if not self._woken:
-                longest = threading.TIMEOUT_MAX
-                asleep.acquire(timeout=-1 if seconds is None else min(seconds, longest))
-        finally:
-            self._asleep = None
-        return self._after_sleep(queue, stalled)
-
-    async def sleep_async(self, seconds: float | None) -> bool:
-        """`sleep` in the running event loop."""
-        import asyncio
-
-        loop = asyncio.get_running_loop()
-        queue, seconds, stalled = self._before_sleep(loop, seconds)
-        self._thread = threading.get_ident()
-        self._asleep = asleep = loop.create_future()
-        timer = None
-        try:
-            if not self._woken:
-                if seconds is not None:
-                    timer = loop.call_later(seconds, _finish, asleep)
-                await asleep
-        finally:
-            self._asleep = None
-            if timer is not None:
-                timer.cancel()
-        return self._after_sleep(queue, stalled)
-
-    def _before_sleep(
-        self, loop: asyncio.AbstractEventLoop | None, seconds: float | None
-    ) -> tuple[WaitQueue | None, float | None, tuple[Waiter, float] | None]:
-        """Note where it sleeps; whoever watches over the front sleeps until it is overdue."""
-        queue = self.queue
-        if queue is None:
-            return None, seconds, None
-        if not self.parked:
-            queue.park(self, loop)
-        overdue = queue.overdue_in(self)
-        if overdue is None or (seconds is not None and seconds <= overdue[0]):
-            return queue, seconds, None
-        return queue, overdue[0], overdue[1:]
-
-    def _after_sleep(self, queue: WaitQueue | None, stalled: tuple[Waiter, float] | None) -> bool:
-        woken, self._woken = self._woken, False
-        if woken or queue is None or stalled is None:
-            return woken
-        queue.overtake(self, *stalled)
-        return True
-
-
-def _release(asleep: threading.Lock) -> None:
-    with suppress(RuntimeError):  # it was woken already
-        asleep.release()
-
-
-def _finish(asleep: asyncio.Future[None]) -> None:
-    if not asleep.done():
-        asleep.set_result(None)
-
-
-class Reservation:
-    """Units that the bucket holds for the queue, and for nobody in particular.
-
-    Args:
-        item: as the bucket has stored it.
-        decision: the bucket's.
-        due: when they may be used, on the clock of ``time.monotonic``; long ago where the bucket has
-            admitted them already.
-        made: when they were stored, on that clock.
-    """
-
-    __slots__ = ("decision", "due", "item", "made")
-
-    def __init__(self, item: RateItem, decision: Decision, due: float, made: float) -> None:
-        self.item = item
-        self.decision = decision
-        self.due = due
-        self.made = made
-
-    def __lt__(self, other: Reservation) -> bool:
-        return self.due < other.due
 
 
 class WaitQueue:
@@ -489,7 +323,7 @@ class WaitQueue:
     def _watch(self) -> None:
         """Have somebody watch over the front who does not live in its event loop."""
         front, watcher = self.first, self._watcher
-        if front is None or front.loop is None or len(self._loops) < 2:
+        if front is None or front.loop is None or len(self._loops) == 1:
             self._watcher = None
             return
         if watcher is not None and watcher.queue is self and watcher.loop is not front.loop:
@@ -507,49 +341,3 @@ class WaitQueue:
         reference = waited_for.get(key)
         if reference is not None and reference() is self:
             del waited_for[key]
-
-
-def unwrapped(bucket: AbstractBucket) -> AbstractBucket:
-    """The bucket inside its `BucketAsyncWrapper`, if it has one."""
-    while type(bucket) is BucketAsyncWrapper:
-        bucket = bucket.bucket
-    return bucket
-
-
-def queue_at(bucket: AbstractBucket) -> WaitQueue | None:
-    """The queue of a bucket (without its wrapper), if anybody stands in it."""
-    reference = waited_for.get(id(bucket))
-    queue: WaitQueue | None = None if reference is None else reference()
-    if queue is not None:
-        front = queue.first
-        while front is not None and front.loop is not None and front.loop.is_closed():
-            queue.leave(front)
-            front = queue.first
-        if front is None:
-            return None
-    return queue
-
-
-def join(bucket: AbstractBucket, waiter: Waiter) -> WaitQueue:
-    """Stand in the queue of a bucket (without its wrapper)."""
-    key = id(bucket)
-    while True:
-        queue = queue_at(bucket)
-        if queue is None:
-            queue = WaitQueue(bucket)
-            reference = weakref.ref(queue, _forget(key))
-            there = waited_for.setdefault(key, reference)
-            if there is not reference:
-                if there() is None:
-                    waited_for.pop(key, None)
-                continue
-        if queue.join(waiter):
-            return queue
-
-
-def _forget(key: int) -> Callable[[object], None]:
-    def forget(reference: object) -> None:
-        if waited_for.get(key) is reference:
-            del waited_for[key]
-
-    return forget

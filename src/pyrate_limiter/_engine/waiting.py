@@ -5,9 +5,10 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from pyrate_limiter._engine.queues import join
 from pyrate_limiter._engine.steps import Cleanup, Park, Pause, Work
 from pyrate_limiter._engine.terms import monotonic
-from pyrate_limiter._engine.wait_queue import Waiter, join
+from pyrate_limiter._engine.waiter import Waiter
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision, StateAlgorithm
 from pyrate_limiter.abstracts.awaiting import discard
 from pyrate_limiter.abstracts.checks import pad_ms
@@ -238,8 +239,8 @@ class Waiting:
         items, self._asked = self._asked, ()
         step = self._step
         if items and isinstance(step, Work):
-            if not step.afterwards(lambda decision: decision and self._bucket.release(items[0])):
-                yield from items if step.result else ()
+            late = step.afterwards(lambda decision: decision and self._bucket.release(items[0]))
+            yield from items if step.result and not late else ()
 
     def _give_back(self) -> Program[None]:
         for item in self._left_over():

@@ -247,10 +247,10 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
                 self._remove(stamp, name, weight)
                 self._refuse(weight, moment, failing, now)
                 return self._outlook(now, self.failing_rate, moment)
-            if not self._move(stamp, name, weight, moment):
-                return ADMITTED
-            item.timestamp = moment + self._stepped
-            if moment <= now:
+            moved = self._move(stamp, name, weight, moment)
+            if moved:
+                item.timestamp = moment + self._stepped
+            if not moved or moment <= now:
                 return ADMITTED
             self._expect(moment, weight, now)
             item._note = None
