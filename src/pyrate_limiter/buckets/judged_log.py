@@ -171,18 +171,24 @@ class JudgedLog(LogMoments, Timeline):
             raise BucketRetired
         return self._judged(stamp, self._clock, self._rates.shortest_ms)
 
-    def _step_back(self, milliseconds: int) -> None:
-        """Take the log back with its clock, unless its items are stamped by another one."""
+    def _step_back(self, milliseconds: int, now: int) -> None:
+        """Take what is ahead of its clock back with it, unless items are stamped by another one."""
         if self._ahead:
-            super()._step_back(milliseconds)
-        else:
-            self._move_back(milliseconds)
+            super()._step_back(milliseconds, now)
+            return
+        floor, place = BEGINNING, self._before(now + 1)
+        if self._base < place < self._total:
+            # It was ahead since then: as much later it may be now as it was stored later.
+            floor = self._stamp(place)
+            milliseconds = max(milliseconds, self._stamp(place + 1) - floor)
+        self._latest, self._trusted = now, BEGINNING
+        self._move_back(milliseconds, now, floor)
 
-    def _move_back(self, milliseconds: int) -> None:
-        self._shift(milliseconds)
-        self._latest -= milliseconds
-        self._trusted = BEGINNING
+    def _move_back(self, milliseconds: int, now: int, floor: int) -> None:
+        """Give all that is ahead of ``now`` an earlier time, ``floor`` at the most."""
+        self._shift(milliseconds, now, floor)
         self._stepped += milliseconds
-        if self._pending:
-            self._pending = {at - milliseconds: units for at, units in self._pending.items()}
-        self._full = None
+        pending, self._pending, self._full = self._pending, None, None
+        for at, units in (pending or {}).items():
+            moved = max(floor, at - milliseconds) if at > now else at
+            JudgedLog._expect(self, moved, units, now)  # it is one record, where there are records

@@ -87,9 +87,9 @@ class RecordingLog(JudgedLog):
         self._records.append((EXPECT, moment, units, now))
         super()._expect(moment, units, now)
 
-    def _move_back(self, milliseconds: int) -> None:
-        self._records.append((STEP_BACK, milliseconds))
-        super()._move_back(milliseconds)
+    def _move_back(self, milliseconds: int, now: int, floor: int) -> None:
+        self._records.append((STEP_BACK, milliseconds, now, floor))
+        super()._move_back(milliseconds, now, floor)
 
 
 def play(log: JudgedLog, records: list[tuple[Any, ...]]) -> None:

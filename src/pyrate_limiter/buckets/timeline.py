@@ -1,6 +1,7 @@
 """The time by which items are judged: one rule, whatever the clocks do.
 
-- An item is judged by its own stamp. What comes late counts as the newest.
+- An item is judged by its own stamp. What comes late counts as the newest: by the time of the
+  clock that has stamped it, where the bucket can ask it, else by that of the last one stored.
 - A bucket's time never goes back. It is the clock's own, as long as items are stamped by that, and
   goes on with it where they are stamped by another one: stamps of two clocks never meet.
 - A clock has stepped back only if it is read again and is behind what it has said itself. What is
@@ -87,25 +88,29 @@ class Timeline:
     def _has_stepped(self, now: int, slack: int) -> bool:
         behind = self._latest - now - self._ahead
         if behind > slack:
-            self._step_back(behind)
+            self._step_back(behind, now)
         return behind > slack
 
     def _translated(self, stamp: int, now: int, slack: int) -> int:
         """A stamp of whatever clock, in this time. ``now`` is what the bucket's clock says."""
         if self._ahead:
-            if -slack <= now - stamp <= LATEST_MS:  # it was read off the bucket's clock
-                self._give_back(stamp)
-                return stamp + self._ahead
-            is_other = stamp > self._latest
+            is_own = -slack <= now - stamp <= LATEST_MS
+            is_other = not is_own and stamp > self._latest
         else:
             is_other = stamp > now + slack or (
                 self._latest == BEGINNING and stamp < now - LATEST_MS
             )
+            is_own = not is_other
         if is_other:
             self._ahead = stamp - now
-        return stamp
+        if not is_own:
+            return stamp
+        self._give_back(stamp)
+        moment = stamp + self._ahead
+        return moment if moment >= self._latest else now + self._ahead  # the newest there can be
 
-    def _step_back(self, milliseconds: int) -> None:
+    def _step_back(self, milliseconds: int, now: int) -> None:
         """The clock is so much behind what it said; the time goes on from where it was."""
+        del now
         self._ahead += milliseconds
         self._trusted = BEGINNING

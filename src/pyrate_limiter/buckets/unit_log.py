@@ -125,11 +125,26 @@ class UnitLog:
                 del self._names[:j], self._name_ends[:j]
         return keep - base
 
-    def _shift(self, milliseconds: int) -> None:
-        """Move every timestamp back."""
-        self._newest -= milliseconds
-        if self._stamps:
-            self._stamps = array("q", [stamp - milliseconds for stamp in self._stamps])
+    def _shift(self, milliseconds: int, after: int, floor: int) -> None:
+        """Move the timestamps after ``after`` back, ``floor`` at the most."""
+        if self._newest <= after:
+            return
+        self._newest = newest = max(floor, self._newest - milliseconds)
+        if not self._stamps:
+            return
+        k = bisect_right(self._stamps, after)
+        stamps, ends = self._stamps[:k], self._ends[:k]
+        for stamp, end in zip(self._stamps[k:], self._ends[k:]):
+            moved = max(floor, stamp - milliseconds)
+            if stamps and stamps[-1] == moved:
+                ends[-1] = end
+            else:
+                stamps.append(moved)
+                ends.append(end)
+        if stamps and stamps[-1] == newest:
+            stamps.pop()
+            ends.pop()
+        self._stamps, self._ends = stamps, ends
 
     def _remove(self, stamp: int, name: str, weight: int) -> bool:
         """Take ``weight`` units of that time and name out again; False if they are not there."""
