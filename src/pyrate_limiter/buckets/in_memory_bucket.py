@@ -84,7 +84,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
         checked = sorted_rates(rates)
         with self._lock:
             self._rates = checked
-            self._full = None
+            self._changed()
 
     @property
     def items(self) -> UnitsView:
@@ -232,7 +232,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
             self._expect(stamp, -weight, now)
             if moment == stamp:
                 return ADMITTED
-            self._full = None
+            self._changed()
             if moment == FOREVER or moment - now > patience_ms:
                 self._remove(stamp, name, weight)
                 self._refuse(weight, moment, failing, now)
@@ -251,7 +251,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
             stamp = item.timestamp - self._stepped
             if not self._remove(stamp, item.name, item.weight):
                 return False
-            self._full = None
+            self._changed()
             self._expect(stamp, -item.weight, stamp)
             return True
 
@@ -279,7 +279,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
         with self._lock:
             if now.__class__ is Unread:
                 now = self._observe(now)
-            self._full = None
+            self._changed()
             return self._drop_before(self._algorithm.leak_bound(self._rates, now))
 
     def flush(self) -> None:
@@ -321,7 +321,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
         """Take out what is claimed and not used yet: of a copy, for whom nobody waits."""
         pending, self._pending = self._pending, None
         if pending:
-            self._full = None
+            self._changed()
             self._take_out_newest(pending)
 
     def __getstate__(self) -> dict[str, Any]:

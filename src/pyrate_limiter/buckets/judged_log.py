@@ -29,15 +29,9 @@ class JudgedLog(LogMoments, Timeline):
     What is stored after its time is a claim still to come.
     """
 
-    __slots__ = (
-        "_ahead",
-        "_clock",
-        "_full",
-        "_latest",
-        "_stepped",
-        "_trusted",
-        "failing_rate",
-    )
+    if not TYPE_CHECKING:
+        # What most logs never need has no slot: it is in the `__dict__` of those that do.
+        __slots__ = ("_clock", "_full", "_latest", "_trusted", "failing_rate")
 
     _clock: AbstractClock
     failing_rate: Rate | None
@@ -46,21 +40,29 @@ class JudgedLog(LogMoments, Timeline):
     # log had so many units.
     _full: tuple[int, int, Rate, int, int] | None
     # By how much the clock has stepped back so far: claims carry their moment plus this.
-    _stepped: int
+    _stepped: int = 0
 
     def __init__(self, rates: RateList, algorithm: LogAlgorithm, clock: AbstractClock) -> None:
         self._rates = rates
         self._algorithm = algorithm
         self._clock = clock
         self.failing_rate = None
-        self._stepped = 0
         self._clear()
 
     def _clear(self) -> None:
         super()._clear()
-        self._full = None
         self._pending = None
         self._begin_time()
+        self._changed()
+
+    def _trust(self, until: int) -> None:
+        self._trusted = until
+
+    def _changed(self) -> None:
+        """Something was taken out or moved: what is known of refusals holds no more."""
+        self._full = None
+        if self._crammed is not None:
+            self._crammed = None
 
     def _put_now(self, name: str, weight: int, now: int) -> bool:
         full = self._full
@@ -181,14 +183,16 @@ class JudgedLog(LogMoments, Timeline):
             # It was ahead since then: as much later it may be now as it was stored later.
             floor = self._stamp(place)
             milliseconds = max(milliseconds, self._stamp(place + 1) - floor)
-        self._latest, self._trusted = now, BEGINNING
+        self._latest = now
+        self._trust(BEGINNING)
         self._move_back(milliseconds, now, floor)
 
     def _move_back(self, milliseconds: int, now: int, floor: int) -> None:
         """Give all that is ahead of ``now`` an earlier time, ``floor`` at the most."""
         self._shift(milliseconds, now, floor)
         self._stepped += milliseconds
-        pending, self._pending, self._full = self._pending, None, None
+        self._changed()
+        pending, self._pending = self._pending, None
         for at, units in (pending or {}).items():
             moved = max(floor, at - milliseconds) if at > now else at
             JudgedLog._expect(self, moved, units, now)  # it is one record, where there are records

@@ -52,14 +52,19 @@ class Timeline:
     _latest: int
     # Up to here stamps are in order and need no look at the clock, which has said nearly as much.
     # So the clock has stepped if it is behind `_latest` by more than the slack.
-    _trusted: int
+    _trusted: int = BEGINNING
     # By how much this time is ahead of the clock: where items are stamped by another one, and in a
     # state, which cannot be moved, after a step back.
-    _ahead: int
+    _ahead: int = 0
 
     def _begin_time(self) -> None:
-        self._latest = self._trusted = BEGINNING
-        self._ahead = 0
+        self._latest = BEGINNING
+        self._trust(BEGINNING)
+        if self._ahead:
+            self._ahead = 0
+
+    def _trust(self, until: int) -> None:
+        """Remember up to when stamps need no look at the clock, if that is worth the memory."""
 
     def _judged(self, stamp: int, clock: AbstractClock, slack: int) -> int:
         """The time by which an item stamped ``stamp`` is judged."""
@@ -72,7 +77,7 @@ class Timeline:
             if self._has_stepped(now, slack):
                 return self._latest  # whether it was read before the step or after it
             stamp = self._translated(stamp, now, slack)
-            self._trusted = now + self._ahead + slack
+            self._trust(now + self._ahead + slack)
         return max(self._latest, stamp)
 
     def _judged_now(self, now: int, slack: int, *, awaited: bool = False) -> int:
@@ -113,4 +118,4 @@ class Timeline:
         """The clock is so much behind what it said; the time goes on from where it was."""
         del now
         self._ahead += milliseconds
-        self._trusted = BEGINNING
+        self._trust(BEGINNING)
