@@ -9,7 +9,7 @@ from pyrate_limiter.abstracts.algorithm import Decision, SlidingWindowLog
 from pyrate_limiter.abstracts.checks import BEGINNING, FOREVER
 from pyrate_limiter.buckets.log_moments import ROUNDS, LogMoments
 from pyrate_limiter.buckets.timeline import Timeline
-from pyrate_limiter.buckets.unit_log import SLACK
+from pyrate_limiter.buckets.unit_log import MANY, SLACK
 from pyrate_limiter.errors import BucketRetired
 
 if TYPE_CHECKING:
@@ -81,14 +81,14 @@ class JudgedLog(LogMoments, Timeline):
         if now != self._newest:
             if self._total > base:
                 self._seal()
-                if len(self._stamps) >= self._sweep_at:
+                if len(self._stamps) >= self._sweep_at or newest_then > MANY:
                     self._sweep(now)
             self._newest = now
         if name is not self._name and name != self._name:
             self._seal_name()
             self._name = name
         self._latest = now
-        self._total = newest_then
+        self._total += weight
         self.failing_rate = None
         return True
 
@@ -105,7 +105,7 @@ class JudgedLog(LogMoments, Timeline):
         self._place(name, weight, moment)
         self._latest = now
         self.failing_rate = None
-        if len(self._stamps) >= self._sweep_at:
+        if len(self._stamps) >= self._sweep_at or self._total > MANY:
             self._sweep(now)
 
     def _place(self, name: str, weight: int, moment: int) -> None:
@@ -118,6 +118,9 @@ class JudgedLog(LogMoments, Timeline):
         """Drop what is expired; the next time is when the log has doubled."""
         self._drop_before(self._algorithm.leak_bound(self._rates, now))
         self._sweep_at = max(SLACK, 2 * len(self._stamps))
+        if self._total > MANY:
+            self._renumber()
+            self._crammed = None
 
     def _awaited(self, moment: int) -> int:
         """How many units are claimed for a moment whose waiters have not gone yet."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SLACK = 1024  # runs that may lie expired before the log drops them by itself
+MANY = 1 << 60  # units that were ever stored, when it is time to number them anew
 _STRIDE = 8  # how far the run that decides moves between two looks, as a rule
 
 Run = tuple[int, str, int]  # timestamp, name, units
@@ -124,6 +125,15 @@ class UnitLog:
                 j = bisect_right(self._name_ends, keep)
                 del self._names[:j], self._name_ends[:j]
         return keep - base
+
+    def _renumber(self) -> None:
+        """Let the numbers begin at 1 again: an array has no room for numbers without end."""
+        base, self._base = self._base, 0
+        self._total -= base
+        if self._ends:
+            self._ends = array("q", [end - base for end in self._ends])
+        if self._name_ends:
+            self._name_ends = array("q", [end - base for end in self._name_ends])
 
     def _shift(self, milliseconds: int, after: int, floor: int) -> None:
         """Move the timestamps after ``after`` back, ``floor`` at the most."""
