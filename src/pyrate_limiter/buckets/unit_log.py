@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SLACK = 1024  # runs that may lie expired before the log drops them by itself
+MANY = 1 << 60  # units that were ever stored, when it is time to number them anew
 _STRIDE = 8  # how far the run that decides moves between two looks, as a rule
 
 Run = tuple[int, str, int]  # timestamp, name, units
@@ -125,11 +126,35 @@ class UnitLog:
                 del self._names[:j], self._name_ends[:j]
         return keep - base
 
-    def _shift(self, milliseconds: int) -> None:
-        """Move every timestamp back."""
-        self._newest -= milliseconds
-        if self._stamps:
-            self._stamps = array("q", [stamp - milliseconds for stamp in self._stamps])
+    def _renumber(self) -> None:
+        """Let the numbers begin at 1 again: an array has no room for numbers without end."""
+        base, self._base = self._base, 0
+        self._total -= base
+        if self._ends:
+            self._ends = array("q", [end - base for end in self._ends])
+        if self._name_ends:
+            self._name_ends = array("q", [end - base for end in self._name_ends])
+
+    def _shift(self, milliseconds: int, after: int, floor: int) -> None:
+        """Move the timestamps after ``after`` back, ``floor`` at the most."""
+        if self._newest <= after:
+            return
+        self._newest = newest = max(floor, self._newest - milliseconds)
+        if not self._stamps:
+            return
+        k = bisect_right(self._stamps, after)
+        stamps, ends = self._stamps[:k], self._ends[:k]
+        for stamp, end in zip(self._stamps[k:], self._ends[k:]):
+            moved = max(floor, stamp - milliseconds)
+            if stamps and stamps[-1] == moved:
+                ends[-1] = end
+            else:
+                stamps.append(moved)
+                ends.append(end)
+        if stamps and stamps[-1] == newest:
+            stamps.pop()
+            ends.pop()
+        self._stamps, self._ends = stamps, ends
 
     def _remove(self, stamp: int, name: str, weight: int) -> bool:
         """Take ``weight`` units of that time and name out again; False if they are not there."""
