@@ -15,9 +15,10 @@ from pyrate_limiter.abstracts.awaiting import then
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.checks import check_item
 from pyrate_limiter.abstracts.rate import Rate, RateItem
+from pyrate_limiter.buckets.redis_claim import Doubts, claim_of
 from pyrate_limiter.buckets.redis_policy import checked, kind_of
 from pyrate_limiter.buckets.redis_server import Command, Server
-from pyrate_limiter.buckets.redis_steps import LOG_SCRIPT, PATIENT_MS, Claim, RedisSteps
+from pyrate_limiter.buckets.redis_steps import LOG_SCRIPT, PATIENT_MS, RedisSteps
 from pyrate_limiter.errors import InvalidTimestamp
 from pyrate_limiter.utils import RateList, id_generator, sorted_rates
 
@@ -131,7 +132,7 @@ class RedisBucket(RedisSteps):
         self.bucket_key = bucket_key
         self.script_hash = script_hash
         self.failing_rate = None
-        self._doubts: Any = ()
+        self._doubts = Doubts()
         self._fallback: AbstractBucket | None = None
         self.rates = rates
 
@@ -247,6 +248,20 @@ class RedisBucket(RedisSteps):
             return self._claim_now(item, patience_ms, pad)  # type: ignore[no-any-return]
         return server.run(self._claim(item, patience_ms, pad, self._stamp(item.timestamp)))
 
+    def claim_several(
+        self,
+        items: Sequence[RateItem],
+        patience_ms: int = 0,
+        buffer_ms: int | None = None,
+        not_before: int | None = None,
+    ) -> list[Decision] | Awaitable[list[Decision]]:
+        """See `AbstractBucket.claim_several`. It is one call of the script for up to 100 items."""
+        for item in items:
+            self._check(item)
+        pad = -1 if buffer_ms is None else buffer_ms
+        stamp = self._stamp(items[0].timestamp)
+        return self._server.run(self._claim_several(items, patience_ms, pad, stamp, not_before))
+
     def check(self, item: RateItem) -> Decision | Awaitable[Decision]:
         """See `AbstractBucket.check`."""
         self._check(item)
@@ -275,7 +290,7 @@ class RedisBucket(RedisSteps):
 
     def pause(self, item: RateItem, decision: Decision) -> float:
         """See `AbstractBucket.pause`."""
-        claim: Claim | None = item._note
+        claim = claim_of(item)
         if claim is not None and claim.spare is not None:
             return claim.spare.pause()
         if claim is not None and not self._chosen:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 from pyrate_limiter.abstracts.bucket import AbstractBucket
@@ -52,6 +53,15 @@ class RedisOutage(Outage):
     def away(self) -> bool:
         """Whether the server did not answer the last time."""
         return self._pause > 0
+
+    def may_have_run(self, error: BaseException) -> bool:
+        """Whether the server may have done what a call that failed had asked for."""
+        errors = self._errors
+        if isinstance(error, (errors.ResponseError, errors.AuthenticationError, errors.DataError)):
+            return False
+        # The driver raises its own error while it handles that of the socket.
+        cause = error.__cause__ or error.__context__
+        return not isinstance(cause, (ConnectionRefusedError, socket.gaierror))
 
     def covers(self, error: BaseException) -> bool:
         """Whether this says that the server is away, and the policy is to go on."""

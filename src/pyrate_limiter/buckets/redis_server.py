@@ -44,9 +44,10 @@ class Script:
         return cls(text)
 
     @classmethod
-    def read(cls, *place: str) -> Script:
-        """The script in a file of this package."""
-        return cls(Path(__file__).parent.parent.joinpath(*place).read_text(encoding="utf-8"))
+    def read(cls, *names: str) -> Script:
+        """The script in files beside this one, one after the other."""
+        here = Path(__file__).parent
+        return cls("".join(here.joinpath(name).read_text(encoding="utf-8") for name in names))
 
 
 class Request:

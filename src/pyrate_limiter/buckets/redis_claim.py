@@ -1,0 +1,130 @@
+"""What a Redis bucket knows of an item that it has stored, or may have stored."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from random import Random
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pyrate_limiter.abstracts.rate import RateItem
+    from pyrate_limiter.buckets.redis_spare import Spare
+
+NUMBERS = 5  # of the reply to each step
+UNMARKED = "0"
+MOST_UNITS = 2000  # in one call of a script: other clients of the server wait for its end
+
+_STORING = {"claim", "next", "settle"}
+_MOST_DOUBTS = 1000
+_DOUBTS_AT_ONCE = 8
+
+# One of our own: a program that seeds the common one must not get the same ids again.
+_random = Random()  # noqa: S311 - the ids need to be different, not secret
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_random.seed)
+
+
+class Claim:
+    """The units of an item in the log."""
+
+    __slots__ = ("ask", "due", "label", "late", "mark", "spare", "weight")
+
+    def __init__(self, label: str, weight: int) -> None:
+        self.label: str = label  # "name:id", as in the names of the members
+        self.weight: int = weight  # the units that it holds; 0 when they were given back
+        self.mark: str | None = UNMARKED  # as in the names of the members; None: not known
+        # On the monotonic clock: when to go, and from when on it is late.
+        self.due: float = 0.0
+        self.late: float = 0.0
+        self.ask: bool = False
+        self.spare: Spare | None = None
+
+    def place(self, sent: float, wait: int, slack: int) -> None:
+        """Note what a call that was sent at ``sent`` said: the ms to wait, and the slack in them.
+
+        The waiter goes as early in its slack as is certain, so that it is not late at once.
+        """
+        self.mark, self.ask = marked(wait, slack), slack < 0
+        self.due = sent
+        if wait:
+            self.due = max(sent, time.monotonic() - max(0, slack) / 1000) + wait / 1000
+        self.late = sent + (wait + 1) / 1000
+
+
+class Moment(int):
+    """The timestamp of an item that is stored: through it the bucket finds the units again."""
+
+    claim: Claim
+
+    @classmethod
+    def of(cls, timestamp: int, claim: Claim) -> Moment:
+        """That time, for the units of a claim."""
+        moment = cls(timestamp)
+        moment.claim = claim
+        return moment
+
+
+def claim_of(item: RateItem) -> Claim | None:
+    """The claim behind an item's timestamp; None where its units were given back."""
+    claim: Claim | None = getattr(item.timestamp, "claim", None)
+    return claim if claim is not None and (claim.weight or claim.spare) else None
+
+
+def label_of(item: RateItem) -> str:
+    """A new label for an item."""
+    return f"{item.name}:{_random.getrandbits(64):016x}"
+
+
+def marked(wait: int, slack: int) -> str:
+    """The mark of a claim of which the script said this."""
+    if not wait:
+        return UNMARKED
+    return f"-{wait}" if slack < 0 else f"+{wait}"
+
+
+def undoing(steps: Sequence[str], answer: Sequence[int]) -> list[str]:
+    """The steps that give back what steps have stored by their answer."""
+    undo = []
+    for number, step in enumerate(steps):
+        verdict, wait, slack = answer[1 + NUMBERS * number :][:3]
+        kind, weight, mark, _, label = step.split(" ", 4)
+        if kind in _STORING and not verdict:
+            if kind != "settle" or wait or not slack:
+                mark = marked(wait, slack)
+            undo.append(f"release {weight} {mark} 1 {label}")
+    return undo
+
+
+class Doubts:
+    """Steps that drop what calls may have stored whose answers never came."""
+
+    def __init__(self) -> None:
+        self._steps: deque[tuple[int, str]] = deque(maxlen=_MOST_DOUBTS)
+
+    def __bool__(self) -> bool:
+        return bool(self._steps)
+
+    def add(self, steps: Sequence[str]) -> None:
+        """Have later calls drop what these steps may have stored."""
+        for step in steps:
+            kind, weight, _, first, label = step.split(" ", 4)
+            if kind in _STORING:
+                self._steps.append((int(weight), f"forget {weight} 0 0 {label}"))
+            elif kind == "forget" or (kind == "release" and first == "1"):
+                self._steps.append((int(weight), step))
+
+    def some(self) -> list[str]:
+        """Take out what one call may make good."""
+        steps: list[str] = []
+        units = 0
+        while self._steps and len(steps) < _DOUBTS_AT_ONCE:
+            weight = self._steps[0][0]
+            units += weight
+            if steps and units > MOST_UNITS:
+                break
+            steps.append(self._steps.popleft()[1])
+        return steps
