@@ -15,9 +15,10 @@ from pyrate_limiter.abstracts.awaiting import then
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.checks import check_item
 from pyrate_limiter.abstracts.rate import Rate, RateItem
-from pyrate_limiter.buckets.redis_claim import Doubts, claim_of
+from pyrate_limiter.buckets.redis_claim import Doubts, at_hand, claim_of
 from pyrate_limiter.buckets.redis_policy import checked, kind_of
-from pyrate_limiter.buckets.redis_server import Command, Server
+from pyrate_limiter.buckets.redis_request import Command
+from pyrate_limiter.buckets.redis_server import Server
 from pyrate_limiter.buckets.redis_steps import LOG_SCRIPT, PATIENT_MS, RedisSteps
 from pyrate_limiter.errors import InvalidTimestamp
 from pyrate_limiter.utils import RateList, id_generator, sorted_rates
@@ -81,7 +82,6 @@ class RedisBucket(RedisSteps):
         "__dict__",
         "__weakref__",
         "_algorithm",
-        "_beginning",
         "_clock",
         "_doubts",
         "_fallback",
@@ -202,8 +202,6 @@ class RedisBucket(RedisSteps):
         numbers = [f"{limit}/{interval}" for limit, interval, _ in self._rates.bounds]
         sliding = int(kind_of(self._algorithm) is SlidingWindowLog)
         self._head = (LOG_SCRIPT, self.bucket_key, f"~ ~ {sliding} {' '.join(numbers)}")
-        wire = self._server.wire
-        self._beginning = None if wire is None else wire.packed(*self._head)
         self._full = self._learnt = None
 
     def straight(self) -> Callable[[str, int], bool | None] | None:
@@ -243,9 +241,10 @@ class RedisBucket(RedisSteps):
         pad = -1 if buffer_ms is None else buffer_ms
         server = self._server
         if self._clock is server.clock and not self._doubts and server.is_plain(patience_ms):
-            if server.is_async:
-                return self._claim_soon(item, patience_ms, pad)
-            return self._claim_now(item, patience_ms, pad)  # type: ignore[no-any-return]
+            refused = self._refused(item.weight, patience_ms, time.monotonic())
+            if refused is None:
+                return self._claim_at_once(item, patience_ms, pad)  # type: ignore[no-any-return]
+            return at_hand(refused) if server.is_async else refused
         return server.run(self._claim(item, patience_ms, pad, self._stamp(item.timestamp)))
 
     def claim_several(

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections import deque
 from random import Random
 from typing import TYPE_CHECKING
 
+from pyrate_limiter.buckets.redis_request import MOST_UNITS, NUMBERS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pyrate_limiter.abstracts.algorithm import Decision
     from pyrate_limiter.abstracts.rate import RateItem
     from pyrate_limiter.buckets.redis_spare import Spare
 
-NUMBERS = 5  # of the reply to each step
 UNMARKED = "0"
-MOST_UNITS = 2000  # in one call of a script: other clients of the server wait for its end
+
+MOST_IN_NAME = 512  # characters: it stands in the name of each unit
 
 _STORING = {"claim", "next", "settle"}
 _MOST_DOUBTS = 1000
@@ -76,7 +80,32 @@ def claim_of(item: RateItem) -> Claim | None:
 
 def label_of(item: RateItem) -> str:
     """A new label for an item."""
-    return f"{item.name}:{_random.getrandbits(64):016x}"
+    name = item.name
+    if name.__class__ is not str or len(name) > MOST_IN_NAME or not name.isascii():
+        name = safe_name(name)
+    return f"{name}:{new_id()}"
+
+
+def new_id() -> str:
+    """Sixteen hexadecimal digits that no other call has."""
+    return f"{_random.getrandbits(64):016x}"
+
+
+async def at_hand(decision: Decision) -> Decision:
+    """What has to be awaited, and is there."""
+    return decision
+
+
+def safe_name(name: object) -> str:
+    """What stands for a name in Redis: itself, but for what is no text, no UTF-8, or very long.
+
+    A long one is cut, and a hash of it put in the place of the rest.
+    """
+    text = str.__str__(name) if isinstance(name, str) else repr(name)
+    encoded = text.encode("utf-8", "backslashreplace")
+    if len(text) > MOST_IN_NAME:
+        return f"{safe_name(text[:64])}#{hashlib.sha256(encoded).hexdigest()}"
+    return encoded.decode()
 
 
 def marked(wait: int, slack: int) -> str:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
 from pyrate_limiter.abstracts.awaiting import discard, is_awaitable
 from pyrate_limiter.abstracts.bucket import AbstractBucket
+from pyrate_limiter.buckets.redis_ask import Asks
 from pyrate_limiter.buckets.redis_claim import (
-    MOST_UNITS,
-    NUMBERS,
     UNMARKED,
     Claim,
     Doubts,
@@ -20,7 +19,8 @@ from pyrate_limiter.buckets.redis_claim import (
     undoing,
 )
 from pyrate_limiter.buckets.redis_outage import Down
-from pyrate_limiter.buckets.redis_server import LAST_MS, Request, Script, Server, numbers_of
+from pyrate_limiter.buckets.redis_request import MOST_UNITS, NUMBERS, Request, Script
+from pyrate_limiter.buckets.redis_server import LAST_MS, Server
 from pyrate_limiter.buckets.redis_spare import stand_in
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ PATIENT_MS = 1 << 52  # the largest that Lua counts exactly, and for ever
 _MOST_IN_LINE = 100  # waiters of a line, in one call
 
 
-class RedisSteps(AbstractBucket):
+class RedisSteps(Asks, AbstractBucket):
     """The programs. The bucket that they belong to holds the data."""
 
     __slots__ = ()
@@ -46,8 +46,6 @@ class RedisSteps(AbstractBucket):
         bucket_key: str
         # What each call begins with: the script, the key, and a line about clocks and rates.
         _head: tuple[Script, str, str]
-        # How such a call begins on the wire, where there is a short way to the server.
-        _beginning: bytes | None
         _doubts: Doubts
         _fallback: AbstractBucket | None
         # Until when a refusal is repeated, from which weight on, by which rate, and when it would
@@ -73,10 +71,7 @@ class RedisSteps(AbstractBucket):
     def _ask(
         self, stamp: int | None, patience_ms: int, steps: list[str], *, doubtful: bool
     ) -> Generator[Any, Any, list[int]]:
-        """Run steps, behind those that make good what earlier calls have left in doubt.
-
-        If ``doubtful``, they may have stored something even where no answer comes.
-        """
+        """Run steps, judged by a stamp or, where that is None, by the server's clock."""
         server, clock = self._server, "~"
         if stamp is not None and self._chosen:
             reading: Any = self._clock.now()
@@ -84,42 +79,16 @@ class RedisSteps(AbstractBucket):
                 discard(reading)  # a sync bucket cannot ask that clock
             else:
                 clock = (yield reading) if is_awaitable(reading) else reading
-        if not server.outage.may_try():
-            raise Down
-        doubts = self._doubts.some()
         head = self._head
         if stamp is not None:
             head = (*head[:-1], f"{stamp} {clock}{head[-1][3:]}")
-        orphaned = self._undo if doubtful else None
-        sent = time.time_ns()
-        try:
-            limit = server.limit(patience_ms)
-            answer = yield Request(head, [*doubts, *steps], limit, orphaned)
-        except BaseException as error:
-            if self._failed(error, [*doubts, *steps] if doubtful else doubts):
-                raise Down from error
-            raise
-        server.outage.answered()
-        if stamp is None:
-            server.clock.learn(sent, answer[0])
-        return [answer[0], *answer[-NUMBERS * len(steps) :]]
-
-    def _failed(self, error: BaseException, steps: list[str]) -> bool:
-        """Note that a call has failed; its steps may have been done all the same.
-
-        Returns:
-            Whether that is an outage, and the policy is to go on.
-        """
-        outage = self._server.outage
-        if outage.may_have_run(error):
-            self._doubts.add(steps)
-        if not isinstance(error, Exception) or not outage.covers(error):
-            return False
-        outage.failed(error)
-        return True
+        by_server = stamp is None
+        return (
+            yield from self._send(head, steps, patience_ms, doubtful=doubtful, by_server=by_server)
+        )
 
     def _undo(self, request: Request, answer: list[int]) -> Request | None:
-        """What undoes steps whose answers nobody waits for."""
+        """See `Asks._undo`."""
         steps = undoing(request.steps, answer)
         return Request(request.head, steps, self._server.call_timeout) if steps else None
 
@@ -175,50 +144,15 @@ class RedisSteps(AbstractBucket):
             decisions.append(self._decide(items[number - 1], label, stamp, sent, its))
         return decisions
 
-    # The same again with nothing in the way: the server's clock, no time limit, no outage.
-
-    def _claim_now(self, item: RateItem, patience_ms: int, pad: int) -> Any:
-        server, sent = self._server, time.monotonic()
-        refused = self._refused(item.weight, patience_ms, sent)
-        if refused is not None:
-            return refused
+    def _claim_at_once(self, item: RateItem, patience_ms: int, pad: int) -> Any:
         label, step = _claim_step("claim", item, patience_ms, pad)
-        sent_ns = time.time_ns()
-        try:
-            answer = server.crews.ask(self, step)
-        except BaseException as error:
-            if self._failed(error, [step]):
-                return server.run(self._without(item, patience_ms, pad))
-            raise
-        server.clock.learn(sent_ns, answer[0])
-        return self._decide(item, label, None, sent, answer)
-
-    async def _claim_soon(self, item: RateItem, patience_ms: int, pad: int) -> Any:
-        server, sent = self._server, time.monotonic()
-        refused = self._refused(item.weight, patience_ms, sent)
-        if refused is not None:
-            return refused
-        label, step = _claim_step("claim", item, patience_ms, pad)
-        sent_ns = time.time_ns()
-        try:
-            answer = await server.lanes.ask(Request(self._head, [step], None, self._undo))
-        except BaseException as error:
-            if self._failed(error, [step]):
-                without: Any = server.run(self._without(item, patience_ms, pad))
-                return await without
-            raise
-        server.clock.learn(sent_ns, answer[0])
-        return self._decide(item, label, None, sent, answer)
-
-    def evaluate(self, *steps: str) -> list[int]:
-        """Run steps, and return the reply; over the short way where there is one for so few."""
-        server, wire = self._server, self._server.wire
-        if wire is not None and len(steps) == 1 and self._beginning is not None and wire.is_open():
-            try:
-                return numbers_of(wire.call(self._beginning, steps[0]))
-            except server.errors.NoScriptError:
-                pass
-        return server.evaluate(*self._head, *steps)
+        sent = time.monotonic()
+        return self._send_at_once(
+            self._head,
+            step,
+            lambda answer: self._decide(item, label, None, sent, answer),
+            lambda: self._without(item, patience_ms, pad),
+        )
 
     def _refused(self, weight: int, patience_ms: int, now: float) -> Decision | None:
         full = self._remembered(weight)
