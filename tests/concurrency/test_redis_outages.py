@@ -156,7 +156,7 @@ def test_each_name_has_a_fallback_of_its_own(server):
 
 
 def test_a_state_store_goes_on_without_the_server(server, client):
-    store = RedisStateStore(client, "state", on_error="allow")
+    store = RedisStateStore(client, "state", on_error="allow", denial_memory_ms=0)
     limiter = Limiter(StateBucket([Rate(1, 60_000)], store=store))
     assert limiter.try_acquire("a", blocking=False)
     assert not limiter.try_acquire("a", blocking=False)

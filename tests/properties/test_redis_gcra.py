@@ -123,15 +123,13 @@ class WaitersMachine(RuleBasedStateMachine):
         self.bucket = StateBucket(rates, store=store, clock=self.clock)
         store._server.limit = lambda _=0: None  # the patience is none of real time
         self.true_state = self.algorithm.initial(rates)
-        self.newest = 0
+        self.held = []
 
     def teardown(self):
         self.client.close()
 
     def go(self, weight, moment):
-        self.true_state, verdict = self.algorithm.step(
-            self.rates, self.true_state, moment, weight
-        )
+        self.true_state, verdict = self.algorithm.step(self.rates, self.true_state, moment, weight)
         assert verdict.allowed
 
     @rule(ms=st.integers(0, 300))
@@ -160,14 +158,15 @@ class WaitersMachine(RuleBasedStateMachine):
         if not decision.wait_ms:
             self.go(weight, now)
             return None
-        assert item.timestamp >= self.newest or self.newest < now
-        self.newest = item.timestamp
+        assert all(item.timestamp >= other.timestamp for other in self.held)
+        self.held.append(item)
         return item
 
     @rule(claim=consumes(claims), late=st.sampled_from([0, 0, 1, 20, 300, 5000]), data=st.data())
     def depart(self, claim, late, data):
         if claim is None:
             return
+        self.held.remove(claim)
         self.clock.set(max(int(claim.timestamp) + late, self.clock.now()))
         while True:
             patience = data.draw(st.sampled_from([0, 300, 1 << 50]))
@@ -182,6 +181,7 @@ class WaitersMachine(RuleBasedStateMachine):
     @rule(claim=consumes(claims))
     def give_back(self, claim):
         if claim is not None:
+            self.held.remove(claim)
             stored = self.clock.now() - claim.timestamp < 1000
             assert self.bucket.release(claim) or not stored
             assert not self.bucket.release(claim)
@@ -207,6 +207,8 @@ def test_the_log_in_redis_and_in_memory_agree(rates, steps, patient):
         for later, weight in steps:
             clock.advance(later)
             patience = 500 if patient else 0
+            if patient:
+                weight = steps[0][1]  # noqa: PLW2901 - lighter ones may find room before others
             first, second = (RateItem("a", clock.now(), weight) for _ in range(2))
             expected = memory.claim(first, patience, 0)
             assert ours.claim(second, patience, 0) == expected

@@ -56,7 +56,7 @@ class Asks:
             limit, orphaned = server.limit(patience_ms), self._undo if doubtful else None
             answer = yield Request(head, [*doubts, *steps], limit, orphaned)
         except BaseException as error:
-            if self._failed(error, [*doubts, *steps] if doubtful else doubts):
+            if self._failed(error, [*doubts, *steps] if doubtful else doubts, head[1]):
                 raise Down from error
             raise
         server.outage.answered()
@@ -64,7 +64,7 @@ class Asks:
             server.clock.learn(sent, answer[0])
         return [answer[0], *answer[-NUMBERS * len(steps) :]]
 
-    def _failed(self, error: BaseException, steps: list[str]) -> bool:
+    def _failed(self, error: BaseException, steps: list[str], key: str) -> bool:
         """Note that a call has failed; its steps may have been done all the same.
 
         Returns:
@@ -75,7 +75,7 @@ class Asks:
             self._doubts.add(steps)
         if not isinstance(error, Exception) or not outage.covers(error):
             return False
-        outage.failed(error)
+        outage.failed(error, key)
         return True
 
     def _send_at_once(
@@ -96,7 +96,7 @@ class Asks:
         try:
             answer = server.crews.ask(Request(head, [step], None))
         except BaseException as error:
-            if self._failed(error, [step]):
+            if self._failed(error, [step], head[1]):
                 return server.run(without())
             raise
         server.clock.learn(sent, answer[0])
@@ -113,7 +113,7 @@ class Asks:
         try:
             answer = await server.lanes.ask(Request(head, [step], None, self._undo))
         except BaseException as error:
-            if self._failed(error, [step]):
+            if self._failed(error, [step], head[1]):
                 instead: Any = server.run(without())
                 return await instead  # type: ignore[no-any-return]
             raise

@@ -171,7 +171,7 @@ class RedisBucket(RedisSteps):
             except Exception as error:
                 if not bucket._server.outage.covers(error):
                     raise
-                bucket._server.outage.failed(error)
+                bucket._server.outage.failed(error, bucket_key)
             return bucket
 
         return bucket._server.run(load())
@@ -297,16 +297,15 @@ class RedisBucket(RedisSteps):
         return self._clock.pause(item.timestamp, decision.wait_ms)
 
     def leak(self, current_timestamp: int | None = None) -> int | Awaitable[int]:
-        """See `AbstractBucket.leak`."""
-        if current_timestamp is None:
-            if not self._chosen:
-                return self._server.run(self._leak())
-            return then(self._clock.now(), self._leak_at)
-        return self._leak_at(current_timestamp)  # type: ignore[no-any-return]
+        """See `AbstractBucket.leak`.
 
-    def _leak_at(self, now: int) -> Any:
-        bound = f"({self._algorithm.leak_bound(self._rates, now)}"
-        return self._command("zremrangebyscore", self.bucket_key, "-inf", bound)
+        Without a time, as the sweeper calls it, there is nothing to do: the key is cleaned as it is
+        used, and expires by itself.
+        """
+        if current_timestamp is None:
+            return _nothing() if self.is_async else 0
+        bound = f"({self._algorithm.leak_bound(self._rates, current_timestamp)}"
+        return self._command("zremrangebyscore", self.bucket_key, "-inf", bound)  # type: ignore[no-any-return]
 
     def flush(self) -> Awaitable[None] | None:
         """See `AbstractBucket.flush`."""
@@ -342,6 +341,10 @@ class RedisBucket(RedisSteps):
             return (yield Command(self._server.limit(), method, *args, **options))
 
         return self._server.run(ask())
+
+
+async def _nothing() -> int:
+    return 0
 
 
 def _first_unit(units: Sequence[Any]) -> RateItem | None:

@@ -122,8 +122,8 @@ def undoing(steps: Sequence[str], answer: Sequence[int]) -> list[str]:
         verdict, wait, slack = answer[1 + NUMBERS * number :][:3]
         kind, weight, mark, _, label = step.split(" ", 4)
         if kind in _STORING and not verdict:
-            if kind != "settle" or wait or not slack:
-                mark = marked(wait, slack)
+            early = kind == "settle" and slack > 0
+            mark = f"={mark[1:]}" if early else marked(wait, slack)
             undo.append(f"release {weight} {mark} 1 {label}")
     return undo
 

@@ -112,7 +112,7 @@ class StateSteps(Asks):
         try:
             answer = yield request
         except BaseException as error:
-            if self._failed(error, []):
+            if self._failed(error, [], self.key):
                 return (yield from self._without(rates, RateItem("", now, weight)))
             raise
         self._server.outage.answered()

@@ -7,8 +7,9 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from pyrate_limiter.buckets.redis_outage import is_no_connection
 from pyrate_limiter.buckets.redis_request import MOST_STEPS, fitting, numbers_of, parts_of, words_of
-from pyrate_limiter.buckets.redis_server import NO_CONNECTION_SECONDS, is_no_connection
+from pyrate_limiter.buckets.redis_server import NO_CONNECTION_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

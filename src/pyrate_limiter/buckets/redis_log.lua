@@ -2,7 +2,8 @@
 --
 -- The log is a sorted set: one member per unit, scored with its time in ms. A member reads
 -- "name:id:number"; that of a claim "name:id-wait:number", with the ms that it had to wait when
--- it was made, or "name:id+wait:number" where its waiter goes when it is due without asking again.
+-- it was made, or "name:id+wait:number" where its waiter goes when it is due without asking again,
+-- or "name:id=wait:number" where he has gone before it was due.
 -- So a unit ahead of the clock is a claim where it is not further ahead than its wait; otherwise
 -- it is a leftover of a clock that has stepped back, or of a writer whose clock is fast.
 --
@@ -12,16 +13,15 @@
 --     claim    patience (-1: only look), pad (-1: 5 % of the interval that is short, at most 50)
 --     after    the moment before which the steps that follow it must not go: it begins a line
 --     next     as a claim; not before the one before it, and left out where that was refused
---     settle   the mark in the claim's members ("-wait", "+wait", or "0" for none), patience
+--     settle   the mark in the claim's members (as above, or "0" for none), patience
 --     release  the mark, the number of the first of the units; it gives back so many from there
 --     forget   as a release, for a claim of which it is not known what became of it
---     leak
 -- A command that the driver sends again, because the answer was lost, is known by its id.
 -- Reply: a line of numbers: the time, then five for each step:
 --   claim, next: the rate that refused or 0, -1 where it was left out; ms until it fits, -1 for
 --     never; ms between the earliest moment and the one given, -1 for "ask again then"; units
 --     left; ms until all is over
---   settle: the rate or 0; ms until it fits; 1 where the mark has stayed, -1 as above
+--   settle: the rate or 0; ms until it fits; 1 where the mark has become "=wait", -1 as above
 --   others: how many units are gone; four zeros
 local key, call, match, format = KEYS[1], redis.call, string.match, string.format
 

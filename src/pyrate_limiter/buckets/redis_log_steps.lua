@@ -39,7 +39,7 @@ local function unit(place) -- so many places from the newest: its time and its m
   return tonumber(found[2]), found[1]
 end
 
-local function claimed(member) return member and tonumber(match(member, '[-+](%d+):%d+$')) end
+local function claimed(member) return member and tonumber(match(member, '[-+=](%d+):%d+$')) end
 
 local newest, top = unit(0)
 
@@ -158,6 +158,7 @@ local function gap(from, weight)
   local later, before, upto, fits, room = units(0, places + 1), {}, math.huge, nil, nil
   for i = 1, rates do before[i] = units(limits[i] - weight, places + 1) end
   for place = 1, places do
+    if string.find(later[2 * place - 1], '=%d+:%d+$') then break end
     local time, moment = tonumber(later[2 * place]), tonumber(later[2 * place + 2] or from)
     moment = math.max(from, moment)
     for i = 1, rates do
@@ -233,7 +234,7 @@ local function mark_ahead(label)
   if not ahead then
     ahead = {}
     for _, member in ipairs(call('ZRANGEBYSCORE', key, '(' .. text(now), '+inf', 'LIMIT', 0, 1000)) do
-      local whose, mark = match(member, '^(.*)([-+]%d+):%d+$')
+      local whose, mark = match(member, '^(.*)([-+=]%d+):%d+$')
       if whose then ahead[whose] = mark end
     end
   end
@@ -299,7 +300,7 @@ function steps.settle(step)
     return 0, 0, 0
   end
   if fits == due then
-    store(step, mark, fits)
+    store(step, '=' .. string.sub(mark, 2), fits)
     return 0, 0, 1
   end
   local wait = fits - now
@@ -325,7 +326,6 @@ local function leak(most)
   return old > 0 and call('ZREMRANGEBYRANK', key, 0, text(old - 1)) or 0
 end
 
-function steps.leak() return leak(10000), 0, 0 end
 
 for place = at, #ARGV do
   local kind, weight, a, b, label = match(ARGV[place], '^(%a+) (%d+) (%S+) (%S+) (.*)$')

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pyrate_limiter.abstracts.programs import drive, drive_async
 from pyrate_limiter.buckets.redis_calls import run_within
 from pyrate_limiter.buckets.redis_crews import Crews
-from pyrate_limiter.buckets.redis_outage import RedisOutage
+from pyrate_limiter.buckets.redis_outage import RedisOutage, is_no_connection
 from pyrate_limiter.buckets.redis_request import Command, Request, numbers_of, words_of
 from pyrate_limiter.clocks import AbstractClock
 from pyrate_limiter.errors import MissingDriver, WrongType
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 LAST_MS = 200  # also one whose time is up waits so long to learn what became of its claim
+_ON_ERROR_SECONDS = 1.0  # the `call_timeout` where there is something to go on with
 NO_CONNECTION_SECONDS = 20  # the longest wait for a free one, as in the driver's blocking pool
 _NS = 1_000_000  # nanoseconds in a millisecond
 
@@ -73,7 +74,9 @@ class Server:
         self.client = client
         self.errors: Any = _driver_errors()
         self.is_async: bool = inspect.iscoroutinefunction(execute)
-        self.outage: RedisOutage = RedisOutage(on_error, self.errors, is_async=self.is_async)
+        self.outage: RedisOutage = RedisOutage(self, on_error)
+        if call_timeout is None and not self.outage.raises:
+            call_timeout = _ON_ERROR_SECONDS
         self.call_timeout = call_timeout
         self.denial_memory: float = denial_memory_ms / 1000
         self.clock: ServerClock = ServerClock()
@@ -158,11 +161,6 @@ class Server:
             f"Redis did not answer within {limit:g} s, the time that the caller gave"
         )
         return error
-
-
-def is_no_connection(error: Exception) -> bool:
-    """Whether the client's own pool has no connection left: the server is not to blame."""
-    return type(error).__name__ == "MaxConnectionsError" or "Too many connections" in str(error)
 
 
 def _driver_errors() -> Any:

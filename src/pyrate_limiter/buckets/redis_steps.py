@@ -222,7 +222,7 @@ class RedisSteps(Asks, AbstractBucket):
         if verdict:
             weight, claim.weight = claim.weight, 0
             return self._refuse(weight, sent, answer)
-        claim.mark = UNMARKED if slack <= 0 else mark
+        claim.mark = f"={mark[1:]}" if slack > 0 else UNMARKED
         if further:
             claim.place(sent, further, slack)
             item.timestamp = Moment.of(time_there + further, claim)
@@ -249,13 +249,6 @@ class RedisSteps(Asks, AbstractBucket):
             self._doubts.add([step])
             return False
         return answer[1] > 0
-
-    def _leak(self) -> Generator[Any, Any, int]:
-        try:
-            answer = yield from self._ask(None, 0, ["leak 0 0 0 :"], doubtful=False)
-        except Down:
-            return 0
-        return answer[1]
 
     def _without(self, item: RateItem, patience_ms: int, pad: int) -> Generator[Any, Any, Decision]:
         """Answer while the server is away. A patience of -1 only looks."""
