@@ -13,14 +13,12 @@ from pyrate_limiter.abstracts.algorithm import (
 )
 from pyrate_limiter.abstracts.awaiting import then
 from pyrate_limiter.abstracts.bucket import AbstractBucket
-from pyrate_limiter.abstracts.checks import check_item
 from pyrate_limiter.abstracts.rate import Rate, RateItem
-from pyrate_limiter.buckets.redis_claim import Doubts, at_hand, claim_of
+from pyrate_limiter.buckets.redis_claim import Doubts, at_hand, check_in_reach, claim_of, first_unit
 from pyrate_limiter.buckets.redis_policy import checked, kind_of
-from pyrate_limiter.buckets.redis_request import Command
+from pyrate_limiter.buckets.redis_request import MOST_UNITS, Command
 from pyrate_limiter.buckets.redis_server import Server
-from pyrate_limiter.buckets.redis_steps import LOG_SCRIPT, PATIENT_MS, RedisSteps
-from pyrate_limiter.errors import InvalidTimestamp
+from pyrate_limiter.buckets.redis_steps import LOG_SCRIPT, RedisSteps
 from pyrate_limiter.utils import RateList, id_generator, sorted_rates
 
 if TYPE_CHECKING:
@@ -227,7 +225,7 @@ class RedisBucket(RedisSteps):
 
     def put_decision(self, item: RateItem) -> Decision | Awaitable[Decision]:
         """See `AbstractBucket.put_decision`. The item is judged by its own timestamp."""
-        self._check(item)
+        check_in_reach(item)
         return self._server.run(self._claim(item, 0, 0, item.timestamp))
 
     def claim(
@@ -237,10 +235,11 @@ class RedisBucket(RedisSteps):
 
         The server's clock counts, not the item's timestamp, unless ``bucket._clock`` was replaced.
         """
-        self._check(item)
+        check_in_reach(item)
         pad = -1 if buffer_ms is None else buffer_ms
         server = self._server
-        if self._clock is server.clock and not self._doubts and server.is_plain(patience_ms):
+        plain = not self._doubts and item.weight <= MOST_UNITS and server.is_plain(patience_ms)
+        if plain and self._clock is server.clock:
             refused = self._refused(item.weight, patience_ms, time.monotonic())
             if refused is None:
                 return self._claim_at_once(item, patience_ms, pad)  # type: ignore[no-any-return]
@@ -256,14 +255,14 @@ class RedisBucket(RedisSteps):
     ) -> list[Decision] | Awaitable[list[Decision]]:
         """See `AbstractBucket.claim_several`. It is one call of the script for up to 100 items."""
         for item in items:
-            self._check(item)
+            check_in_reach(item)
         pad = -1 if buffer_ms is None else buffer_ms
         stamp = self._stamp(items[0].timestamp)
         return self._server.run(self._claim_several(items, patience_ms, pad, stamp, not_before))
 
     def check(self, item: RateItem) -> Decision | Awaitable[Decision]:
         """See `AbstractBucket.check`."""
-        self._check(item)
+        check_in_reach(item)
         return self._server.run(self._look(item, self._stamp(item.timestamp)))
 
     def waiting(self, item: RateItem) -> int | Awaitable[int]:
@@ -273,7 +272,7 @@ class RedisBucket(RedisSteps):
         learnt = self._learnt
         if learnt is not None and learnt[0] == item.weight:
             return -1 if learnt[1] is None else max(0, learnt[1] - item.timestamp)
-        self._check(item)
+        check_in_reach(item)
         return then(self._server.run(self._look(item, item.timestamp)), _wait)
 
     def settle(
@@ -303,7 +302,7 @@ class RedisBucket(RedisSteps):
         used, and expires by itself.
         """
         if current_timestamp is None:
-            return _nothing() if self.is_async else 0
+            return at_hand(0) if self.is_async else 0
         bound = f"({self._algorithm.leak_bound(self._rates, current_timestamp)}"
         return self._command("zremrangebyscore", self.bucket_key, "-inf", bound)  # type: ignore[no-any-return]
 
@@ -313,7 +312,7 @@ class RedisBucket(RedisSteps):
         def done(_: Any) -> None:
             self.failing_rate = self._full = self._learnt = None
 
-        return then(self._command("delete", self.bucket_key), done)
+        return then(self._command("unlink", self.bucket_key), done)
 
     def count(self) -> int | Awaitable[int]:
         """See `AbstractBucket.count`."""
@@ -323,37 +322,18 @@ class RedisBucket(RedisSteps):
         """See `AbstractBucket.peek`."""
         place = index if index >= 0 else 1 << 52
         units = self._command("zrevrange", self.bucket_key, place, place, withscores=True)
-        return then(units, _first_unit)
+        return then(units, first_unit)
 
     def retire(self, now: int) -> bool:
         """True: all that counts is in Redis, and a new bucket finds it there."""
         retire = getattr(self._fallback, "retire", None)
         return retire is None or bool(retire(now))
 
-    @staticmethod
-    def _check(item: RateItem) -> None:
-        check_item(item)
-        if not -PATIENT_MS < item.timestamp < PATIENT_MS:
-            raise InvalidTimestamp(item.timestamp)
-
     def _command(self, method: str, *args: Any, **options: Any) -> Any:
         def ask() -> Generator[Any, Any, Any]:
             return (yield Command(self._server.limit(), method, *args, **options))
 
         return self._server.run(ask())
-
-
-async def _nothing() -> int:
-    return 0
-
-
-def _first_unit(units: Sequence[Any]) -> RateItem | None:
-    if not units:
-        return None
-    member, score = units[0]
-    if isinstance(member, bytes):
-        member = member.decode("utf-8", "surrogateescape")
-    return RateItem(member.rsplit(":", 2)[0], int(score))
 
 
 def _allowed(decision: Decision) -> bool:

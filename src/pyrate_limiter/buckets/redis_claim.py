@@ -7,17 +7,21 @@ import os
 import time
 from collections import deque
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from pyrate_limiter.abstracts.checks import check_item
+from pyrate_limiter.abstracts.rate import RateItem
 from pyrate_limiter.buckets.redis_request import MOST_UNITS, NUMBERS
+from pyrate_limiter.errors import InvalidTimestamp
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pyrate_limiter.abstracts.algorithm import Decision
-    from pyrate_limiter.abstracts.rate import RateItem
     from pyrate_limiter.buckets.redis_spare import Spare
 
+T = TypeVar("T")
+
+PATIENT_MS = 1 << 52  # the largest that Lua counts exactly, and for ever
 UNMARKED = "0"
 
 MOST_IN_NAME = 512  # characters: it stands in the name of each unit
@@ -91,9 +95,32 @@ def new_id() -> str:
     return f"{_random.getrandbits(64):016x}"
 
 
-async def at_hand(decision: Decision) -> Decision:
+async def at_hand(value: T) -> T:
     """What has to be awaited, and is there."""
-    return decision
+    return value
+
+
+def check_in_reach(item: RateItem) -> None:
+    """Refuse what cannot be stored, or whose time Lua cannot count exactly.
+
+    Raises:
+        InvalidWeight: the weight is negative.
+        InvalidTimestamp: the timestamp is no whole number of ms, or out of all bounds.
+        WrongType: the weight is no whole number.
+    """
+    check_item(item)
+    if not -PATIENT_MS < item.timestamp < PATIENT_MS:
+        raise InvalidTimestamp(item.timestamp)
+
+
+def first_unit(units: Sequence[Any]) -> RateItem | None:
+    """The item of a unit as the sorted set gives it, if there is one."""
+    if not units:
+        return None
+    member, score = units[0]
+    if isinstance(member, bytes):
+        member = member.decode("utf-8", "surrogateescape")
+    return RateItem(member.rsplit(":", 2)[0], int(score))
 
 
 def safe_name(name: object) -> str:
@@ -120,8 +147,10 @@ def undoing(steps: Sequence[str], answer: Sequence[int]) -> list[str]:
     undo = []
     for number, step in enumerate(steps):
         verdict, wait, slack = answer[1 + NUMBERS * number :][:3]
-        kind, weight, mark, _, label = step.split(" ", 4)
-        if kind in _STORING and not verdict:
+        kind, weight, mark, first, label = step.split(" ", 4)
+        if kind == "part" and not verdict:
+            undo.append(f"release {weight} {UNMARKED} {first} {label}")
+        elif kind in _STORING and not verdict:
             early = kind == "settle" and slack > 0
             mark = f"={mark[1:]}" if early else marked(wait, slack)
             undo.append(f"release {weight} {mark} 1 {label}")
@@ -143,6 +172,8 @@ class Doubts:
             kind, weight, _, first, label = step.split(" ", 4)
             if kind in _STORING:
                 self._steps.append((int(weight), f"forget {weight} 0 0 {label}"))
+            elif kind == "part":
+                self._steps.append((int(weight), f"release {weight} {UNMARKED} {first} {label}"))
             elif kind == "forget" or (kind == "release" and first == "1"):
                 self._steps.append((int(weight), step))
 

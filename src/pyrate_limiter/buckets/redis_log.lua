@@ -13,12 +13,13 @@
 --     claim    patience (-1: only look), pad (-1: 5 % of the interval that is short, at most 50)
 --     after    the moment before which the steps that follow it must not go: it begins a line
 --     next     as a claim; not before the one before it, and left out where that was refused
+--     part     so many of what is left of an item, if all that fits now; the number of the first
 --     settle   the mark in the claim's members (as above, or "0" for none), patience
 --     release  the mark, the number of the first of the units; it gives back so many from there
 --     forget   as a release, for a claim of which it is not known what became of it
 -- A command that the driver sends again, because the answer was lost, is known by its id.
 -- Reply: a line of numbers: the time, then five for each step:
---   claim, next: the rate that refused or 0, -1 where it was left out; ms until it fits, -1 for
+--   claim, next, part: the rate that refused or 0, -1 where it was left out; ms until it fits, -1 for
 --     never; ms between the earliest moment and the one given, -1 for "ask again then"; units
 --     left; ms until all is over
 --   settle: the rate or 0; ms until it fits; 1 where the mark has become "=wait", -1 as above
@@ -77,4 +78,23 @@ if string.byte(header) == 126 then
       if at > count then return table.concat(reply, ' ') end
     end
   end
+end
+
+local function text(number) return format('%d', number) end
+
+-- The members of an item from a number on, some at a time.
+local function each(prefix, first, weight, use)
+  for last = first + weight - 1, first, -100 do
+    local members = {}
+    for i = last, math.max(first, last - 99), -1 do members[#members + 1] = prefix .. i end
+    use(members)
+  end
+end
+
+local function insert(prefix, first, weight, score)
+  each(prefix, first, weight, function(members)
+    local scored = {}
+    for i = 1, #members do scored[2 * i - 1], scored[2 * i] = score, members[i] end
+    call('ZADD', key, unpack(scored))
+  end)
 end

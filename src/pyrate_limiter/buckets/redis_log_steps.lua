@@ -1,24 +1,5 @@
 -- The rest of redis_log.lua: every step, one after the other.
 
-local function text(number) return format('%d', number) end
-
--- The members of an item from a number on, some at a time.
-local function each(prefix, first, weight, use)
-  for last = first + weight - 1, first, -100 do
-    local members = {}
-    for i = last, math.max(first, last - 99), -1 do members[#members + 1] = prefix .. i end
-    use(members)
-  end
-end
-
-local function insert(prefix, weight, score)
-  each(prefix, 1, weight, function(members)
-    local scored = {}
-    for i = 1, #members do scored[2 * i - 1], scored[2 * i] = score, members[i] end
-    call('ZADD', key, unpack(scored))
-  end)
-end
-
 local stamp, given, sliding = match(header, '^(%S+) (%S+) (%d)')
 stamp, clock, sliding = tonumber(stamp), tonumber(given) or clock, sliding == '1'
 if not clock then
@@ -43,9 +24,9 @@ local function claimed(member) return member and tonumber(match(member, '[-+=](%
 
 local newest, top = unit(0)
 
-local function store(step, mark, moment)
+local function store(step, mark, moment, first)
   local prefix = step.label .. mark .. ':'
-  insert(prefix, step.weight, text(moment))
+  insert(prefix, first or 1, step.weight, text(moment))
   if not newest or moment >= newest then newest, top = moment, prefix .. 1 end
   stored = stored + step.weight
 end
@@ -268,6 +249,15 @@ function steps.claim(step, floor)
   end
   store(step, wait > 0 and (unsure and '-' or '+') .. text(wait) or '', now + wait)
   return 0, wait, unsure and -1 or math.min(slack, shortest_pad)
+end
+
+function steps.part(step)
+  local first, left = step.b, step.a
+  if call('ZSCORE', key, step.label .. ':' .. text(first)) then return 0, 0, 0 end
+  local fits, failing = earliest(now, left)
+  if fits > now then return failing or 1, fits - now, 0 end
+  store(step, '', now, first)
+  return 0, 0, 0
 end
 
 local floor, refused

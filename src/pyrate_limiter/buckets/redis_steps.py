@@ -10,6 +10,7 @@ from pyrate_limiter.abstracts.awaiting import discard, is_awaitable
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.buckets.redis_ask import Asks
 from pyrate_limiter.buckets.redis_claim import (
+    PATIENT_MS,
     UNMARKED,
     Claim,
     Doubts,
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from pyrate_limiter.utils import RateList
 
 LOG_SCRIPT = Script.read("redis_log.lua", "redis_log_steps.lua")
-PATIENT_MS = 1 << 52  # the largest that Lua counts exactly, and for ever
-
 _MOST_IN_LINE = 100  # waiters of a line, in one call
 
 
@@ -104,10 +103,37 @@ class RedisSteps(Asks, AbstractBucket):
             return refused
         label, step = _claim_step("claim", item, patience_ms, pad)
         try:
-            answer = yield from self._ask(stamp, patience_ms, [step], doubtful=True)
+            if MOST_UNITS < item.weight <= self._rates[0].limit:
+                answer = yield from self._claim_in_parts(label, int(item.weight), stamp)
+            else:
+                answer = yield from self._ask(stamp, patience_ms, [step], doubtful=True)
         except Down:
             return (yield from self._without(item, patience_ms, pad))
         return self._decide(item, label, stamp, sent, answer)
+
+    def _claim_in_parts(
+        self, label: str, weight: int, stamp: int | None
+    ) -> Generator[Any, Any, list[int]]:
+        """Take a great weight now or not at all, in calls that do not hold up the server.
+
+        Each part is stored if all that is left fits. So the limit holds at any time; where others
+        have taken the room in between, the parts go back.
+        """
+        parts: list[str] = []
+        answer: list[int] = []
+        try:
+            for first in range(1, weight + 1, MOST_UNITS):
+                size = min(MOST_UNITS, weight + 1 - first)
+                step = f"part {size} {weight + 1 - first} {first} {label}"
+                answer = yield from self._ask(stamp, 0, [step], doubtful=True)
+                if answer[1]:
+                    break
+                parts.append(step)
+            else:
+                parts = []
+        finally:
+            self._doubts.add(parts)
+        return answer
 
     def _claim_several(
         self,
@@ -123,10 +149,12 @@ class RedisSteps(Asks, AbstractBucket):
             return [refused]
         units = 0
         labels: list[str] = []
+        if items[0].weight > MOST_UNITS:
+            return [(yield from self._claim(items[0], patience_ms, pad, stamp))]
         steps = [f"after 0 {-1 if not_before is None else not_before} 0 :"]
         for item in items[:_MOST_IN_LINE]:
             units += item.weight
-            if labels and units > MOST_UNITS:
+            if units > MOST_UNITS:
                 break
             label, step = _claim_step("next", item, patience_ms, pad)
             labels.append(label)
@@ -238,17 +266,18 @@ class RedisSteps(Asks, AbstractBucket):
         weight = min(int(item.weight), claim.weight)
         claim.weight -= weight
         # A settle of unknown outcome may have renamed the members.
-        if claim.mark is None:
-            step = f"forget {weight} 0 0 {claim.label}"
-        else:
-            step = f"release {weight} {claim.mark} {claim.weight + 1} {claim.label}"
+        kind, mark = ("forget", 0) if claim.mark is None else ("release", claim.mark)
+        end, gone = claim.weight + weight, 0
         stamp = self._stamp(item.timestamp)
-        try:
-            answer = yield from self._ask(stamp, 0, [step], doubtful=True)
-        except Down:
-            self._doubts.add([step])
-            return False
-        return answer[1] > 0
+        for first in range(claim.weight + 1, end + 1, MOST_UNITS):
+            step = f"{kind} {min(MOST_UNITS, end + 1 - first)} {mark} {first} {claim.label}"
+            try:
+                answer = yield from self._ask(stamp, 0, [step], doubtful=True)
+            except Down:
+                self._doubts.add([step])
+            else:
+                gone += answer[1]
+        return gone > 0
 
     def _without(self, item: RateItem, patience_ms: int, pad: int) -> Generator[Any, Any, Decision]:
         """Answer while the server is away. A patience of -1 only looks."""
