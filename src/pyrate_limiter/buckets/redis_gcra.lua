@@ -5,8 +5,9 @@
 -- are open, that is, while waiters have not gone yet: the moments of the last claims of an older
 -- and of a newer generation, the units of both that are open, and the arrival times without
 -- these. Who has woken is judged by those who have gone, so nobody passes the limit, however late
--- the others are. A generation that nobody has settled in time counts as used. Replies are kept in
--- r0, r1, ..., for a command that the driver sends again because its answer was lost.
+-- the others are. A generation that nobody has settled in time counts as used. The last
+-- replies are kept in r0, r1, ... (rx: of many steps), for a command that the driver sends again
+-- because its answer was lost.
 --
 -- ARGV: a line of the stamp to judge by, '~' for the server's clock, '=' for the latest time; ms until the key expires; by
 --   how many ms a stamp may be late; then emission interval in microseconds/burst of each rate.
@@ -30,7 +31,7 @@ for spacing, most in string.gmatch(list, '(%d+)/(%d+)') do
   fields[rates], emission[rates], burst[rates] = 'tat' .. rates, tonumber(spacing), tonumber(most)
 end
 local id = match(ARGV[2], '(%x+)$')
-local slot = 'r' .. string.sub(id, -1)
+local slot = #ARGV > 4 and 'rx' or 'r' .. string.sub(id, -1)
 fields[rates + 1], fields[rates + 2], fields[rates + 3] = 'at', 'open', slot
 local stored = call('HMGET', key, unpack(fields))
 local at = tonumber(stored[rates + 1] or nil)
@@ -229,7 +230,7 @@ if changed then
   elseif open ~= '' then
     values[#values + 1], values[#values + 2] = 'open', ''
   end
-  if #reply < 1000 then
+  if #reply < 10000 then
     values[#values + 1], values[#values + 2] = slot, id .. ' ' .. reply
   end
   call('HSET', key, unpack(values))

@@ -279,6 +279,7 @@ function steps.settle(step)
   local due = tonumber(call('ZSCORE', key, step.label .. mark .. ':1') or nil)
   if not due then -- flushed, or dropped as too old, or settled before: else it is claimed anew
     if call('ZSCORE', key, step.label .. ':1') then return 0, 0, 0 end
+    if call('ZSCORE', key, step.label .. '=' .. string.sub(mark, 2) .. ':1') then return 0, 0, 1 end
     step.a, step.b = step.b, 0
     local verdict, further, slack = steps.claim(step)
     return verdict, further, further > 0 and slack or 0
