@@ -123,11 +123,16 @@ class Lane:
         this, sent = asyncio.current_task(), self._waiting
         try:
             while self._waiting and self._runner is this:
-                most = fitting([request for request, _ in self._waiting[:MOST_STEPS]])
+                most = 1
+                if len(self._waiting) > 1:
+                    most = fitting([request for request, _ in self._waiting[:MOST_STEPS]])
                 batch, self._waiting = self._waiting[:most], self._waiting[most:]
                 sent = [entry for entry in batch if entry[1] is None or not entry[1].done()]
                 self._sent, self._since = sent, time.monotonic()
-                await self._send(sent)
+                if len(sent) == 1:
+                    self._deliver(sent, await self._outcome(self._alone, *self._call(sent)))
+                else:
+                    await self._send(sent)
         except BaseException:
             if self._runner is this:
                 sent, self._waiting = sent + self._waiting, []
@@ -197,13 +202,14 @@ class Lane:
     @staticmethod
     async def _outcome(call: Callable[..., Awaitable[Any]], *args: Any) -> Any:
         """The reply to a call, or its error; it waits while the pool has no connection left."""
-        end = time.monotonic() + NO_CONNECTION_SECONDS
-        pause = 0.001
+        end, pause = 0.0, 0.001
         while True:
             try:
                 return await call(*args)
             except Exception as error:  # noqa: BLE001 - it belongs to the callers
-                if not is_no_connection(error) or time.monotonic() > end:
+                now = time.monotonic()
+                end = end or now + NO_CONNECTION_SECONDS
+                if not is_no_connection(error) or now > end:
                     return error
             await asyncio.sleep(pause)
             pause = min(0.02, 2 * pause)
@@ -215,7 +221,7 @@ class Lane:
                     future.set_exception(reply)
             return
         parts = [numbers_of(reply)]
-        if entries[0][0].shared:
+        if len(entries) > 1:
             parts = parts_of(parts[0], [request for request, _ in entries])
         for (request, future), answer in zip(entries, parts):
             if future is None:

@@ -163,7 +163,7 @@ local function late_fit(from, weight)
   local later = call('ZRANGEBYSCORE', key, '(' .. text(moment), '+inf', 'WITHSCORES', 'LIMIT', 0, 128)
   for k = 1, #later, 2 do
     if string.find(later[k], '%+%d+:%d+$') then
-      local time, place = tonumber(later[k + 1]), call('ZREVRANK', key, later[k])
+      local time, place = tonumber(later[k + 1]), call('ZCOUNT', key, '(' .. later[k + 1], '+inf')
       for i = 1, rates do
         local here, latest = unit(place + limits[i] - weight), latest_before(time, later[k], i)
         if here and latest < math.min(here, moment) then

@@ -106,7 +106,7 @@ class RedisStateStore(StateSteps, StateStore):
 
         def ask() -> Generator[Any, Any, None]:
             self._full = None
-            yield Command(self._server.limit(), "delete", self.key)
+            yield Command(self._server.limit(), "unlink", self.key)
             self._full = None
 
         return self._server.run(ask())
