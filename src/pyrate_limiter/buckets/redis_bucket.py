@@ -16,7 +16,7 @@ from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.buckets.redis_claim import Doubts, at_hand, check_in_reach, claim_of, first_unit
 from pyrate_limiter.buckets.redis_policy import checked, kind_of
-from pyrate_limiter.buckets.redis_request import MOST_UNITS, Command
+from pyrate_limiter.buckets.redis_request import Command
 from pyrate_limiter.buckets.redis_server import Server
 from pyrate_limiter.buckets.redis_steps import LOG_SCRIPT, RedisSteps
 from pyrate_limiter.utils import RateList, id_generator, sorted_rates
@@ -180,6 +180,11 @@ class RedisBucket(RedisSteps):
         return self._server.client
 
     @property
+    def store_id(self) -> object:
+        """What the buckets of one client have in common."""
+        return id(self._server.client)
+
+    @property
     def is_async(self) -> bool:  # type: ignore[override] # it is the client's affair
         """See `AbstractBucket.is_async`."""
         return self._server.is_async
@@ -226,7 +231,7 @@ class RedisBucket(RedisSteps):
     def put_decision(self, item: RateItem) -> Decision | Awaitable[Decision]:
         """See `AbstractBucket.put_decision`. The item is judged by its own timestamp."""
         check_in_reach(item)
-        return self._server.run(self._claim(item, 0, 0, item.timestamp))
+        return self._server.run(self._claim(item, 0, 0, item.timestamp, 0))
 
     def claim(
         self, item: RateItem, patience_ms: int = 0, buffer_ms: int | None = None
@@ -235,16 +240,13 @@ class RedisBucket(RedisSteps):
 
         The server's clock counts, not the item's timestamp, unless ``bucket._clock`` was replaced.
         """
-        check_in_reach(item)
-        pad = -1 if buffer_ms is None else buffer_ms
-        server = self._server
-        plain = not self._doubts and item.weight <= MOST_UNITS and server.is_plain(patience_ms)
-        if plain and self._clock is server.clock:
-            refused = self._refused(item.weight, patience_ms, time.monotonic())
-            if refused is None:
-                return self._claim_at_once(item, patience_ms, pad)  # type: ignore[no-any-return]
-            return at_hand(refused) if server.is_async else refused
-        return server.run(self._claim(item, patience_ms, pad, self._stamp(item.timestamp)))
+        return self._claim_within(item, patience_ms, buffer_ms, patience_ms)
+
+    @property
+    def claim_within(self) -> Any:
+        """`claim`, with how many ms the call itself may take; None where that is overridden."""
+        own = type(self).claim is RedisBucket.claim and "claim" not in vars(self)
+        return self._claim_within if own else None
 
     def claim_several(
         self,
@@ -252,13 +254,19 @@ class RedisBucket(RedisSteps):
         patience_ms: int = 0,
         buffer_ms: int | None = None,
         not_before: int | None = None,
+        limit_ms: int | None = None,
     ) -> list[Decision] | Awaitable[list[Decision]]:
-        """See `AbstractBucket.claim_several`. It is one call of the script for up to 100 items."""
+        """See `AbstractBucket.claim_several`. It is one call of the script for up to 100 items.
+
+        ``limit_ms`` is how long that call may take; as long as the patience, if left out.
+        """
         for item in items:
             check_in_reach(item)
         pad = -1 if buffer_ms is None else buffer_ms
         stamp = self._stamp(items[0].timestamp)
-        return self._server.run(self._claim_several(items, patience_ms, pad, stamp, not_before))
+        limit_ms = patience_ms if limit_ms is None else limit_ms
+        program = self._claim_several(items, patience_ms, pad, stamp, not_before, limit_ms)
+        return self._server.run(program)
 
     def check(self, item: RateItem) -> Decision | Awaitable[Decision]:
         """See `AbstractBucket.check`."""
@@ -296,11 +304,7 @@ class RedisBucket(RedisSteps):
         return self._clock.pause(item.timestamp, decision.wait_ms)
 
     def leak(self, current_timestamp: int | None = None) -> int | Awaitable[int]:
-        """See `AbstractBucket.leak`.
-
-        Without a time, as the sweeper calls it, there is nothing to do: the key is cleaned as it is
-        used, and expires by itself.
-        """
+        """See `AbstractBucket.leak`. Without a time it does nothing, for the key expires itself."""
         if current_timestamp is None:
             return at_hand(0) if self.is_async else 0
         bound = f"({self._algorithm.leak_bound(self._rates, current_timestamp)}"

@@ -54,12 +54,11 @@ class Claim:
     def place(self, sent: float, wait: int, slack: int) -> None:
         """Note what a call that was sent at ``sent`` said: the ms to wait, and the slack in them.
 
-        The waiter goes as early in its slack as is certain, so that it is not late at once.
+        The server read its clock at some time since then. So the waiter goes when it is due for
+        certain, and takes itself for late as soon as it may be.
         """
         self.mark, self.ask = marked(wait, slack), slack < 0
-        self.due = sent
-        if wait:
-            self.due = max(sent, time.monotonic() - max(0, slack) / 1000) + wait / 1000
+        self.due = time.monotonic() + wait / 1000 if wait else sent
         self.late = sent + (wait + 1) / 1000
 
 

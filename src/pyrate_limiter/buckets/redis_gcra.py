@@ -138,6 +138,7 @@ class StateSteps(Asks):
         stamp: int | None,
         patience_ms: int,
         buffer_ms: int,
+        limit_ms: int,
     ) -> Generator[Any, Any, Decision]:
         if not knows_claims(algorithm):
             script = script_of(algorithm)
@@ -149,7 +150,7 @@ class StateSteps(Asks):
                 return refused
         step = claim_step(item, patience_ms, buffer_ms)
         try:
-            answer = yield from self._ask(algorithm, rates, stamp, step, patience_ms=patience_ms)
+            answer = yield from self._ask(algorithm, rates, stamp, step, patience_ms=limit_ms)
         except Down:
             return (yield from self._without(rates, item, patience_ms, buffer_ms))
         return self._decide(rates, item, sent if stamp is None else None, answer)

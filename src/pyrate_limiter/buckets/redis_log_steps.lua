@@ -113,8 +113,8 @@ local function next_fit(moment, weight, whole)
   return moment, failing, unsure
 end
 
--- The latest times before which something may be put in, for each rate, if a unit is to stay where
--- it is. Who goes without asking may go early in his pad: he is kept clear of by that much.
+-- The latest time at which something may be put in before a unit that is to stay where it is. Who
+-- goes without asking again is kept clear of by a pad.
 local shortest_pad = math.min(50, math.floor(intervals[1] / 20))
 
 local function latest_before(time, member, rate)
@@ -248,7 +248,7 @@ function steps.claim(step, floor)
     wait = wait + slack
   end
   store(step, wait > 0 and (unsure and '-' or '+') .. text(wait) or '', now + wait)
-  return 0, wait, unsure and -1 or math.min(slack, shortest_pad)
+  return 0, wait, unsure and -1 or slack
 end
 
 function steps.part(step)

@@ -57,6 +57,7 @@ class RedisStateStore(StateSteps, StateStore):
 
     default_clock: AbstractClock = WallClock()
     keeps_claims = True
+    bounds_claims = True
     keeps_time = True
     is_async: bool | None = None
 
@@ -118,9 +119,11 @@ class RedisStateStore(StateSteps, StateStore):
         item: RateItem,
         patience_ms: int,
         buffer_ms: int,
+        *limit_ms: int | None,
     ) -> Decision | Awaitable[Decision]:
-        """See `StateStore.claim`."""
-        program = self._claim(algorithm, rates, item, item.timestamp, patience_ms, buffer_ms)
+        """See `StateStore.claim` and `StateStore.bounds_claims`."""
+        limit = _limit(patience_ms, *limit_ms)
+        program = self._claim(algorithm, rates, item, item.timestamp, patience_ms, buffer_ms, limit)
         return self._server.run(program)
 
     def claim_at(
@@ -130,11 +133,12 @@ class RedisStateStore(StateSteps, StateStore):
         item: RateItem,
         patience_ms: int,
         buffer_ms: int,
+        *limit_ms: int | None,
     ) -> Decision | Awaitable[Decision]:
-        """See `StateStore.claim_at`."""
-        server = self._server
-        if not knows_claims(algorithm) or not server.is_plain(patience_ms):
-            program = self._claim(algorithm, rates, item, None, patience_ms, buffer_ms)
+        """See `StateStore.claim_at` and `StateStore.bounds_claims`."""
+        server, limit = self._server, _limit(patience_ms, *limit_ms)
+        if not knows_claims(algorithm) or not server.is_plain(limit):
+            program = self._claim(algorithm, rates, item, None, patience_ms, buffer_ms, limit)
             return server.run(program)
         sent = time.monotonic()
         refused = self._refused(rates, item.weight, patience_ms, sent)
@@ -189,3 +193,8 @@ class RedisStateStore(StateSteps, StateStore):
         """True: all that counts is in Redis, and a new bucket finds it there."""
         del algorithm, rates, now
         return True
+
+
+def _limit(patience_ms: int, limit_ms: int | None = -1) -> int:
+    """How many ms a call may take, as far as it was said; 0 is no limit."""
+    return patience_ms if limit_ms == -1 else limit_ms or 0

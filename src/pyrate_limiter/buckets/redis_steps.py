@@ -15,6 +15,8 @@ from pyrate_limiter.buckets.redis_claim import (
     Claim,
     Doubts,
     Moment,
+    at_hand,
+    check_in_reach,
     claim_of,
     label_of,
     undoing,
@@ -25,7 +27,7 @@ from pyrate_limiter.buckets.redis_server import LAST_MS, Server
 from pyrate_limiter.buckets.redis_spare import stand_in
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Awaitable, Generator, Sequence
 
     from pyrate_limiter.abstracts.rate import Rate, RateItem
     from pyrate_limiter.utils import RateList
@@ -91,8 +93,23 @@ class RedisSteps(Asks, AbstractBucket):
         steps = undoing(request.steps, answer)
         return Request(request.head, steps, self._server.call_timeout) if steps else None
 
+    def _claim_within(
+        self, item: RateItem, patience_ms: int, buffer_ms: int | None, limit_ms: int, *_: bool
+    ) -> Decision | Awaitable[Decision]:
+        check_in_reach(item)
+        pad = -1 if buffer_ms is None else buffer_ms
+        server = self._server
+        plain = not self._doubts and item.weight <= MOST_UNITS and server.is_plain(limit_ms)
+        if plain and self._clock is server.clock:
+            refused = self._refused(item.weight, patience_ms, time.monotonic())
+            if refused is None:
+                return self._claim_at_once(item, patience_ms, pad)  # type: ignore[no-any-return]
+            return at_hand(refused) if server.is_async else refused
+        stamp = self._stamp(item.timestamp)
+        return server.run(self._claim(item, patience_ms, pad, stamp, limit_ms))
+
     def _claim(
-        self, item: RateItem, patience_ms: int, pad: int, stamp: int | None
+        self, item: RateItem, patience_ms: int, pad: int, stamp: int | None, limit_ms: int
     ) -> Generator[Any, Any, Decision]:
         if item.weight == 0 and not patience_ms and stamp is not None:
             self.failing_rate = None
@@ -104,15 +121,15 @@ class RedisSteps(Asks, AbstractBucket):
         label, step = _claim_step("claim", item, patience_ms, pad)
         try:
             if MOST_UNITS < item.weight <= self._rates[0].limit:
-                answer = yield from self._claim_in_parts(label, int(item.weight), stamp)
+                answer = yield from self._claim_in_parts(label, int(item.weight), stamp, limit_ms)
             else:
-                answer = yield from self._ask(stamp, patience_ms, [step], doubtful=True)
+                answer = yield from self._ask(stamp, limit_ms, [step], doubtful=True)
         except Down:
             return (yield from self._without(item, patience_ms, pad))
         return self._decide(item, label, stamp, sent, answer)
 
     def _claim_in_parts(
-        self, label: str, weight: int, stamp: int | None
+        self, label: str, weight: int, stamp: int | None, limit_ms: int
     ) -> Generator[Any, Any, list[int]]:
         """Take a great weight now or not at all, in calls that do not hold up the server.
 
@@ -125,7 +142,7 @@ class RedisSteps(Asks, AbstractBucket):
             for first in range(1, weight + 1, MOST_UNITS):
                 size = min(MOST_UNITS, weight + 1 - first)
                 step = f"part {size} {weight + 1 - first} {first} {label}"
-                answer = yield from self._ask(stamp, 0, [step], doubtful=True)
+                answer = yield from self._ask(stamp, limit_ms, [step], doubtful=True)
                 if answer[1]:
                     break
                 parts.append(step)
@@ -142,6 +159,7 @@ class RedisSteps(Asks, AbstractBucket):
         pad: int,
         stamp: int | None,
         not_before: int | None,
+        limit_ms: int,
     ) -> Generator[Any, Any, list[Decision]]:
         sent = time.monotonic()
         refused = self._refused(items[0].weight, patience_ms, sent) if stamp is None else None
@@ -150,7 +168,7 @@ class RedisSteps(Asks, AbstractBucket):
         units = 0
         labels: list[str] = []
         if items[0].weight > MOST_UNITS:
-            return [(yield from self._claim(items[0], patience_ms, pad, stamp))]
+            return [(yield from self._claim(items[0], patience_ms, pad, stamp, limit_ms))]
         steps = [f"after 0 {-1 if not_before is None else not_before} 0 :"]
         for item in items[:_MOST_IN_LINE]:
             units += item.weight
@@ -160,7 +178,7 @@ class RedisSteps(Asks, AbstractBucket):
             labels.append(label)
             steps.append(step)
         try:
-            answer = yield from self._ask(stamp, patience_ms, steps, doubtful=True)
+            answer = yield from self._ask(stamp, limit_ms, steps, doubtful=True)
         except Down:
             return [(yield from self._without(items[0], patience_ms, pad))]
         decisions: list[Decision] = []
