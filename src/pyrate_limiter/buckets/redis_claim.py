@@ -43,7 +43,7 @@ class Claim:
 
     def __init__(self, label: str, weight: int) -> None:
         self.label: str = label  # "name:id", as in the names of the members
-        self.weight: int = weight  # the units that it holds; 0 when they were given back
+        self.weight: int = int(weight)  # the units that it holds; 0 when they were given back
         self.mark: str | None = UNMARKED  # as in the names of the members; None: not known
         # On the monotonic clock: when to go, and from when on it is late.
         self.due: float = 0.0
@@ -180,10 +180,14 @@ class Doubts:
         """Take out what one call may make good."""
         steps: list[str] = []
         units = 0
-        while self._steps and len(steps) < _DOUBTS_AT_ONCE:
-            weight = self._steps[0][0]
+        while len(steps) < _DOUBTS_AT_ONCE:
+            try:
+                weight, step = self._steps.popleft()
+            except IndexError:  # also where another thread has taken the last one
+                break
             units += weight
             if steps and units > MOST_UNITS:
+                self._steps.appendleft((weight, step))
                 break
-            steps.append(self._steps.popleft()[1])
+            steps.append(step)
         return steps

@@ -177,7 +177,7 @@ class StateSteps(Asks):
                 until = sent + min(wait / 1000, self._server.denial_memory)
                 self._full = (until, item.weight, rates, failing, sent + wait / 1000)
             return Decision(failing, wait, 0, remaining, reset)
-        claim = Claim("", int(item.weight))
+        claim = Claim("", item.weight)
         claim.place(time.monotonic() if sent is None else sent, wait, -1)
         item.timestamp = Moment.of(now + wait, claim)
         return Decision(None, None, wait, remaining, reset)

@@ -43,9 +43,11 @@ class _Site(Outage):
     def __init__(self) -> None:
         super().__init__("Redis is away", "Redis is back")
         self.is_back = False
+        self.key = ""  # which probes are made with
 
     def found_by(self, key: str, policy: Any) -> None:
-        """Note who meets the outage first, for the log."""
+        """Note who meets the outage, for the log and the probes."""
+        self.key = key
         self._away = f"Redis is away, going on without it: key {key!r}, on_error={policy!r}"
 
 
@@ -80,7 +82,6 @@ class RedisOutage:
         self.raises: bool = isinstance(policy, str) and policy == "raise"
         self._server = server
         self._site = _site_of(server.client)
-        self._key = ""
         self._probe: Any = None
 
     @property
@@ -101,10 +102,9 @@ class RedisOutage:
             self._begin_probe()
         return False
 
-    def failed(self, error: BaseException, key: str = "") -> None:
-        """The server did not answer."""
-        self._key = key or self._key
-        self._site.found_by(self._key, self.policy)
+    def failed(self, error: BaseException, key: str) -> None:
+        """The server did not answer a call about a key."""
+        self._site.found_by(key, self.policy)
         self._site.failed(error)
 
     def answered(self) -> None:
@@ -145,7 +145,7 @@ class RedisOutage:
         return isinstance(error, away) and not isinstance(error, denied)
 
     def _begin_probe(self) -> None:
-        head = (_PROBE, self._key)
+        head = (_PROBE, self._site.key)
         if not self._server.is_async:
 
             def ask() -> None:
