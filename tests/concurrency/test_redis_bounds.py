@@ -26,6 +26,7 @@ from pyrate_limiter import (
     RedisStateStore,
     StateBucket,
 )
+from pyrate_limiter.testing import ManualClock
 from tests.redis_proxy import Proxy
 from tests.redis_servers import RedisServer, async_client, fresh_key, shared_url, sync_client
 
@@ -160,6 +161,18 @@ def test_a_great_weight_goes_back_where_others_take_the_room(spy, monkeypatch):
     assert bucket.count() == 1503
 
 
+def test_a_clock_that_steps_back_under_a_great_log_holds_the_server_up_no_longer(client):
+    bucket = RedisBucket([Rate(100_000, 60_000)], client, fresh_key())
+    bucket._clock = ManualClock(10**12)
+    for _ in range(10):
+        assert bucket.put(RateItem("a", 10**12, 2000))
+    bucket._clock.set(10**12 - 3_600_000)
+    client.config_resetstat()
+    assert bucket.put(RateItem("a", bucket.now()))
+    assert client.info("commandstats")["cmdstat_zadd"]["calls"] < 6000
+    assert bucket.count() == 5001
+
+
 def test_the_sweeper_does_not_ask_for_keys_that_expire(spy):
     bucket = RedisBucket([MANY], spy, fresh_key())
     spy.connection_pool.disconnect()
@@ -253,6 +266,17 @@ def test_callers_wait_for_a_connection_of_a_small_pool(most):
     with ThreadPoolExecutor(16) as threads:
         assert all(all(answers) for answers in threads.map(work, range(16)))
     pool.disconnect()
+
+
+@pytest.mark.parametrize("timeout", [-1, 20], ids=["for ever", "with a timeout"])
+def test_threads_that_wait_share_a_few_connections(client, timeout):
+    name = fresh_key()
+    with sync_client(shared_url(), client_name=name) as ours:
+        limiter = Limiter(RedisBucket([Rate(20, 100)], ours, name))
+        with ThreadPoolExecutor(32) as threads:
+            assert all(threads.map(lambda _: limiter.try_acquire("a", timeout=timeout), range(64)))
+        named = [each for each in client.client_list() if each["name"] == name]
+    assert len(named) <= 4
 
 
 @pytest.mark.parametrize("most", [1, 2])

@@ -40,8 +40,16 @@ local function remove(step, mark, first)
   return gone
 end
 
-local function step_back() -- what is ahead of the clock comes back with it
-  local ahead = call('ZRANGEBYSCORE', key, '(' .. text(now), '+inf', 'WITHSCORES')
+-- What is ahead of the clock comes back with it. Of very much only the last is kept: a step may let
+-- some more through, but must not hold up the server.
+local function step_back()
+  local after, ahead = '(' .. text(now), nil
+  if call('ZCOUNT', key, after, '+inf') <= 5000 then
+    ahead = call('ZRANGEBYSCORE', key, after, '+inf', 'WITHSCORES')
+  else
+    ahead = call('ZREVRANGE', key, 0, 4999, 'WITHSCORES')
+    call('UNLINK', key)
+  end
   local back = 0
   for i = 1, #ahead, 2 do
     local wait = claimed(ahead[i])
