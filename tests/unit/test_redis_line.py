@@ -178,3 +178,12 @@ def test_a_waiter_that_is_on_time_asks_nothing(client):
 def server_ms(client):
     seconds, micros = client.time()
     return seconds * 1000 + micros // 1000
+
+
+def test_a_refusal_behind_others_of_a_line_is_not_remembered_for_everybody(client):
+    bucket = RedisBucket([Rate(2, 60_000)], client, fresh_key())
+    items = [RateItem("a", 0), RateItem("a", 0, 2)]
+    assert waits(bucket.claim_several(items, 0, 0)) == [0, None]
+    other = RedisBucket([Rate(2, 60_000)], client, bucket.bucket_key)
+    assert other.release(items[0])
+    assert bucket.claim(RateItem("a", 0, 2)).allowed

@@ -63,7 +63,7 @@ class RedisBucket(RedisSteps):
             ``"allow"`` admits, ``"deny"`` refuses; a bucket, or a function that makes one from
             rates, takes its place. All but the first log once, and probe until it is back.
         call_timeout: seconds that one call to the server may take, whatever the client's timeouts
-            and retries are. A caller's own timeout bounds its call in any case.
+            and retries are; 1, where ``on_error`` is given. A caller's own timeout bounds it too.
         denial_memory_ms: a refusal is repeated without asking the server until its wait is over,
             and for so long at the most: a `flush` or `release` by others is seen after that.
             0 switches this off.

@@ -188,6 +188,8 @@ class RedisSteps(Asks, AbstractBucket):
                 break
             its = [answer[0], *its]
             decisions.append(self._decide(items[number - 1], label, stamp, sent, its))
+        if len(decisions) > 1 or not_before is not None:
+            self._full = None  # what is true behind the others of a line is not true of everybody
         return decisions
 
     def _claim_at_once(self, item: RateItem, patience_ms: int, pad: int) -> Any:
