@@ -275,4 +275,3 @@ def test_one_slow_key_of_ones_own_does_not_hold_up_another():
         return free, waiting, await asyncio.gather(*slow)
 
     assert asyncio.run(main()) == (True, True, [True] * 3)
-

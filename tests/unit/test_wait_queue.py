@@ -296,8 +296,11 @@ def test_reservations_are_wanted_for_those_who_have_none():
     queue = queued(*waiters)
     queue.add(reservation())
     assert queue.lacking == 4
-    assert queue.front(3, skip=1) == waiters[1:4]
+    assert queue.front(3) == waiters[:3]
     assert queue.front(9) == waiters
+    assert queue.wanting(9) == waiters[:4]
+    waiters[1].reservation = queue.reservations[0]
+    assert queue.wanting(3) == [waiters[0], *waiters[2:4]]
 
 
 def test_reservations_that_are_due_are_confirmed_together():

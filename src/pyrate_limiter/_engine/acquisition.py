@@ -233,7 +233,7 @@ class Acquisition:
         """A step that calls a bucket, within the caller's time where ``terms`` are given."""
         if not bucket.blocks:
             return call(*args)
-        seconds = terms.seconds_left() if terms is not None and terms.blocking else None
+        seconds = None if terms is None or terms.at_once else terms.seconds_left()
         return Work(seconds, bucket, call, *args)
 
     def confirm(

@@ -12,6 +12,7 @@ from pyrate_limiter.abstracts.wrappers import BucketAsyncWrapper
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pyrate_limiter._engine.reservation import Reservation
     from pyrate_limiter._engine.waiter import Waiter
     from pyrate_limiter.abstracts.bucket import AbstractBucket
 
@@ -37,8 +38,10 @@ def queue_at(bucket: AbstractBucket) -> WaitQueue | None:
     return queue
 
 
-def join(bucket: AbstractBucket, waiter: Waiter) -> WaitQueue:
-    """Stand in the queue of a bucket (without its wrapper)."""
+def join(
+    bucket: AbstractBucket, waiter: Waiter, reservation: Reservation | None = None
+) -> WaitQueue:
+    """Stand in the queue of a bucket (without its wrapper), see `WaitQueue.join`."""
     key = id(bucket)
     while True:
         queue = queue_at(bucket)
@@ -50,7 +53,7 @@ def join(bucket: AbstractBucket, waiter: Waiter) -> WaitQueue:
                 if there() is None:
                     waited_for.pop(key, None)
                 continue
-        if queue.join(waiter):
+        if queue.join(waiter, reservation):
             return queue
 
 

@@ -34,16 +34,17 @@ class Reserving(Waiting):
     half of that is left. Whoever is at the front when a reservation is due uses it.
     """
 
-    __slots__ = ("_sent", "_used")
+    __slots__ = "_used"
+
+    def _brought(self, first: Decision | None) -> Reservation | None:
+        self._used: list[Reservation] = []  # that it is about to use
+        if first is None or not first.allowed:
+            return None
+        return self._reservation(self._item, first, self._waiter)
 
     def _begin(self, first: Decision | None) -> None:
-        # When it asked last; and the reservations that it is about to use.
-        self._sent = 0.0
-        self._used: list[Reservation] = []
         super()._begin(first)
-        if first is not None and first.allowed:
-            self._hold([self._item], [first], monotonic())
-        elif first is not None:
+        if first is not None and not first.allowed:
             self._ask_later(first)
 
     def _stand(self, decision: Decision | None) -> Program[Decision]:
@@ -108,7 +109,7 @@ class Reserving(Waiting):
         queue = self._queue
         if queue.lacking <= 0:
             return []
-        wanting = queue.front(MOST_ITEMS, skip=len(queue.reservations))
+        wanting = queue.wanting(MOST_ITEMS)
         wanted = list(takewhile(lambda waiter: waiter.stamped_by_bucket, wanting))
         return wanted or ([] if queue.reservations else [self._waiter])
 
@@ -119,7 +120,6 @@ class Reserving(Waiting):
         items = yield from acquisition.items(bucket, wanted)
         patience_ms = max(waiter.terms.patience_ms() for waiter in wanted)
         patience_ms = min(patience_ms, acquisition.ahead_ms)
-        self._sent = sent = monotonic()
         queue.asking = True
         try:
             if len(items) == 1:
@@ -138,14 +138,14 @@ class Reserving(Waiting):
                     self._terms.limit_ms(),
                 )
         finally:
-            queue.asking = False
+            queue.stop_asking(self._waiter)
         first, last_said = decisions[0], decisions[-1]
         if mine and first.allowed and not first.wait_ms:
-            self._hold(items[1:], decisions[1:], sent)
+            self._hold(items[1:], decisions[1:], wanted[1:])
             self._plan(last_said)
             self._leave(queue.units_at_once())
             return first  # type: ignore[no-any-return]
-        self._hold(items, decisions, sent)
+        self._hold(items, decisions, wanted)
         self._plan(last_said)
         retry = first.retry_after_ms
         if not mine or first.allowed:
@@ -155,12 +155,24 @@ class Reserving(Waiting):
             return first  # type: ignore[no-any-return]
         return None
 
-    def _hold(self, items: Sequence[RateItem], decisions: Sequence[Decision], sent: float) -> None:
-        now = monotonic()
-        for item, decision in zip(items, decisions):
+    def _hold(
+        self,
+        items: Sequence[RateItem],
+        decisions: Sequence[Decision],
+        owners: Sequence[Waiter | None] = (),
+    ) -> None:
+        owners = owners or [None] * len(items)
+        for item, decision, owner in zip(items, decisions, owners):
             if decision.allowed:
-                wait = self._bucket.pause(item, decision) if decision.wait_ms else -math.inf
-                self._queue.add(Reservation(item, decision, now + wait, sent))
+                self._queue.add(self._reservation(item, decision, owner))
+            elif owner is not None:
+                owner.reservation = None
+
+    def _reservation(self, item: RateItem, decision: Decision, owner: Waiter | None) -> Reservation:
+        wait, now = -math.inf, monotonic()
+        if decision.wait_ms:
+            wait = self._bucket.pause(item, decision)
+        return Reservation(item, decision, now + wait, now, owner)
 
     def _plan(self, last: Decision) -> None:
         """When to ask for more."""
@@ -192,6 +204,7 @@ class Reserving(Waiting):
         self._used = [reservation]
         if now - reservation.made > _FRESH_SECONDS:
             yield from self._give_back()
+            self._waiter.name = reservation.item.name  # that it takes the place of
             return None
         self._used = []
         self._leave(queue.units_at_once())
@@ -204,7 +217,6 @@ class Reserving(Waiting):
         self._used, queue.asking = due, True
         try:
             now = yield from self._acquisition.time(bucket, items[0])
-            self._sent = monotonic()
             if len(items) == 1:
                 said = yield from self._call(items, bucket.settle, items[0], now, patience_ms)
                 decisions = [said]
@@ -213,11 +225,12 @@ class Reserving(Waiting):
                     items, bucket.settle_several, items, now, patience_ms
                 )
         finally:
-            queue.asking = False
+            queue.stop_asking(self._waiter)
         self._used = []
         for reservation in due[len(decisions) :]:
             queue.add(reservation)
-        self._hold(items, decisions, self._sent)
+        owners = [reservation.owner for reservation in due]
+        self._hold(items, decisions, owners)
 
     def _last_look(self) -> Program[Decision]:
         """At the end of the caller's time: take what is free now, and is nobody's."""
@@ -253,7 +266,9 @@ class Reserving(Waiting):
         """Leave to those who wait what the bucket has stored; what they do not need is yielded."""
         queue = self._queue
         if result:
-            self._hold(items, result if isinstance(result, list) else [result], self._sent)
+            owners = [reservation.owner for reservation in used]
+            decisions = result if isinstance(result, list) else [result]
+            self._hold(items, decisions, owners)
         elif used and not used[0].decision.wait_ms:
             yield used[0].item
         else:

@@ -12,9 +12,9 @@ takes it. So those behind a waiter that leaves move up by themselves.
 from __future__ import annotations
 
 import threading
-from bisect import insort
 from typing import TYPE_CHECKING, Any
 
+from pyrate_limiter._engine.reservation import HeldReservations
 from pyrate_limiter._engine.terms import monotonic
 from pyrate_limiter.abstracts.waited_for import waited_for
 
@@ -30,7 +30,7 @@ GRACE_SECONDS = 0.05
 """How long the queue stands still for tasks whose event loop is stalled, before it goes on."""
 
 
-class WaitQueue:
+class WaitQueue(HeldReservations):
     """The waiters at one bucket, a linked list; and the reservations that are held for them."""
 
     __slots__ = (
@@ -78,13 +78,17 @@ class WaitQueue:
         self.reservations: list[Reservation] = []
         self._unneeded: list[RateItem] = []
 
-    def join(self, waiter: Waiter) -> bool:
-        """Take a place in the order of arrival; False if the queue has been dissolved."""
+    def join(self, waiter: Waiter, reservation: Reservation | None = None) -> bool:
+        """Take a place in the order of arrival; False if the queue has been dissolved.
+
+        Those who asked the bucket at the same time, before anybody had to wait, bring what it has
+        reserved for them. Then its order counts.
+        """
         with self._lock:
             if self._closed:
                 return False
             before = self.last
-            while before is not None and before.ticket > waiter.ticket:
+            while before is not None and _is_later(before, waiter, reservation):
                 before = before.previous
             after = self.first if before is None else before.next
             waiter.previous, waiter.next = before, after
@@ -100,7 +104,9 @@ class WaitQueue:
             self.size += 1
             self.units += waiter.weight
             self._weights[waiter.weight] = self._weights.get(waiter.weight, 0) + 1
-            if self.lacking == 1 and self.size > 1:
+            if reservation is not None:
+                self.add(reservation)
+            elif self.lacking == 1 and self.size > 1:
                 self._wake_front(0)  # it may ask for one more reservation
             return True
 
@@ -145,6 +151,12 @@ class WaitQueue:
                 if not waiter.terms.blocking:
                     waiter.wake()
                 waiter = waiter.next
+
+    def stop_asking(self, waiter: Waiter) -> None:
+        """Let others ask, who may have come to the front meanwhile."""
+        self.asking = False
+        if self.first is not waiter:
+            self.wake_front()
 
     def wake_front(self) -> None:
         """Have the front look again at what there is."""
@@ -192,93 +204,15 @@ class WaitQueue:
                 self._remove(self.first)
             self._watch()
 
-    def front(self, most: int, skip: int = 0) -> list[Waiter]:
-        """The waiters from the front on, without the first few of them; not more than that."""
+    def front(self, most: int) -> list[Waiter]:
+        """The waiters from the front on; not more than that."""
         found: list[Waiter] = []
         with self._lock:
             waiter = self.first
             while waiter is not None and len(found) < most:
-                if skip > 0:
-                    skip -= 1
-                else:
-                    found.append(waiter)
+                found.append(waiter)
                 waiter = waiter.next
         return found
-
-    @property
-    def lacking(self) -> int:
-        """How many waiters have no reservation."""
-        return self.size - len(self.reservations)
-
-    @property
-    def is_mixed(self) -> bool:
-        """Whether the waiters are of different weights."""
-        return len(self._weights) > 1
-
-    def add(self, reservation: Reservation) -> None:
-        """Hold a reservation for whoever is at the front when it is due."""
-        with self._lock:
-            insort(self.reservations, reservation)
-
-    def take(self, waiter: Waiter) -> Reservation | None:
-        """The first reservation, for a waiter at the front; None where it is not enough."""
-        with self._lock:
-            held = self.reservations
-            if self.first is not waiter or not held or held[0].item.weight < waiter.weight:
-                return None
-            return held.pop(0)
-
-    def trim(self) -> bool:
-        """Set apart what is held and nobody in the queue can use; whether there is any.
-
-        Reservations are given out in the order of arrival, and nobody may pass the front: one that
-        is not enough for whoever is next is of no use to those behind; one that is more than enough
-        is cut.
-        """
-        with self._lock:
-            held, waiter = self.reservations, self.first
-            fits = waiter is None or not held or held[0].item.weight == waiter.weight
-            if self.is_mixed or len(held) > self.size or not fits:
-                self.reservations = kept = []
-                for reservation in held:
-                    item = reservation.item
-                    if waiter is None or item.weight < waiter.weight:
-                        self._unneeded.append(item)
-                        continue
-                    if item.weight > waiter.weight:
-                        self._unneeded.append(item.part(item.weight - waiter.weight))
-                        item.weight = waiter.weight
-                    kept.append(reservation)
-                    waiter = waiter.next
-            return bool(self._unneeded)
-
-    def surplus(self) -> list[RateItem]:
-        """Hand over what is held and nobody in the queue can use, to be given back."""
-        with self._lock:
-            self.trim()
-            unneeded, self._unneeded = self._unneeded, []
-        return unneeded
-
-    def take_due(self, now: float, most: int) -> list[Reservation]:
-        """The reservations that are due and still to be confirmed; not more than can be used."""
-        with self._lock:
-            due = []
-            for reservation in self.reservations[: min(most, self.size)]:
-                if reservation.due > now or not reservation.decision.wait_ms:
-                    break
-                due.append(reservation)
-            del self.reservations[: len(due)]
-        return due
-
-    def units_at_once(self) -> int:
-        """How many units may be used without anything more."""
-        units = 0
-        with self._lock:
-            for reservation in self.reservations:
-                if reservation.decision.wait_ms:
-                    break
-                units += reservation.item.weight
-        return units
 
     def _remove(self, waiter: Waiter) -> None:
         before, after = waiter.previous, waiter.next
@@ -291,6 +225,9 @@ class WaitQueue:
         else:
             after.previous = before
         waiter.queue = waiter.next = waiter.previous = None
+        if waiter.reservation is not None:
+            waiter.reservation.owner = None
+            waiter.reservation = None
         self.size -= 1
         self.units -= waiter.weight
         self._count_down(self._weights, waiter.weight)
@@ -341,3 +278,9 @@ class WaitQueue:
         reference = waited_for.get(key)
         if reference is not None and reference() is self:
             del waited_for[key]
+
+
+def _is_later(other: Waiter, waiter: Waiter, reservation: Reservation | None) -> bool:
+    if reservation is None:
+        return other.ticket > waiter.ticket
+    return other.reservation is None or other.reservation.due > reservation.due

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import asyncio
 
+    from pyrate_limiter._engine.reservation import Reservation
     from pyrate_limiter._engine.terms import Terms
     from pyrate_limiter._engine.wait_queue import WaitQueue
 
@@ -39,6 +40,7 @@ class Waiter:
         "parked",
         "previous",
         "queue",
+        "reservation",
         "stamped_by_bucket",
         "terms",
         "ticket",
@@ -54,6 +56,8 @@ class Waiter:
         self.ticket = ticket
         self.stamped_by_bucket = stamped_by_bucket
         self.queue: WaitQueue | None = None
+        self.reservation: Reservation | None = None
+        """What is reserved under its name, if anything."""
         self.next: Waiter | None = None
         self.previous: Waiter | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -65,9 +69,9 @@ class Waiter:
 
     @property
     def is_first(self) -> bool:
-        """Whether it is at the front of its queue."""
+        """Whether it is at the front of its queue, and nobody who was is still at it."""
         queue = self.queue
-        return queue is not None and queue.first is self
+        return queue is not None and queue.first is self and not queue.asking
 
     def wake(self) -> bool:
         """End its sleep, or the next one where it is awake; False if its event loop is closed."""

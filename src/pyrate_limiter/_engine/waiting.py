@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from pyrate_limiter._engine.acquisition import Acquisition
+    from pyrate_limiter._engine.reservation import Reservation
     from pyrate_limiter._engine.steps import Program
     from pyrate_limiter._engine.terms import Terms
     from pyrate_limiter._engine.wait_queue import WaitQueue
@@ -82,7 +83,7 @@ class Waiting:
 
     def run(self, first: Decision | None) -> Program[Decision]:
         """Wait; ``first`` is what the bucket has said already, if anything."""
-        self._queue = join(self._bucket, self._waiter)
+        self._queue = join(self._bucket, self._waiter, self._brought(first))
         try:
             self._begin(first)
             decision = yield from self._stand(first)
@@ -117,6 +118,11 @@ class Waiting:
     def _keeps_something(self) -> bool:
         return bool(self._asked)
 
+    def _brought(self, first: Decision | None) -> Reservation | None:
+        """What the bucket has reserved already, by what it has said first."""
+        del first
+        return None
+
     def _begin(self, first: Decision | None) -> None:
         if first is not None:
             self._queue.block()
@@ -150,7 +156,11 @@ class Waiting:
         if not self._native:
             if item.timestamp >= before.timestamp:
                 item.timestamp = max(item.timestamp, before.timestamp + slept)
-            return (yield from acquisition.attempt(bucket, item, self._terms))
+            self._queue.asking = True
+            try:
+                return (yield from acquisition.attempt(bucket, item, self._terms))
+            finally:
+                self._queue.stop_asking(self._waiter)
         if self._is_plain and not slept and bucket.put(item):
             return ADMITTED
         lag = self._planned - item.timestamp if slept else 0

@@ -228,7 +228,7 @@ class AbstractBucket(ABC):
     def release(self, item: RateItem) -> bool | Awaitable[bool]:
         """Give a claim back that nobody waits for any more; False if it is not stored.
 
-        An item with the timestamp of the claim and less weight gives only so many units back.
+        `RateItem.part` of the item gives only so many units back.
         """
         del item
         return False

@@ -23,6 +23,7 @@ from pyrate_limiter.testing.sleeping import sleeping_advances
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from pyrate_limiter.abstracts.algorithm import Decision
     from pyrate_limiter.abstracts.bucket import AbstractBucket
 
 _START_MS = 1_000_000_000  # a multiple of every interval below
@@ -98,6 +99,9 @@ class BucketConformance:
 
     claims: bool = False
     """Whether the bucket stores claims at future moments by itself, as the built-in ones do."""
+
+    fills_room: bool = True
+    """Whether a claim goes before later ones where another was given back."""
 
     units: bool = True
     """Whether the bucket stores units. False for one that runs a `StateAlgorithm`."""
@@ -539,8 +543,11 @@ class BucketConformance:
         for each in (bucket, other):
             assert await _get(each.put(RateItem("a", t, 2)))
         items = [RateItem("b", t, weight) for weight in weights]
-        decisions = await _get(bucket.claim_several(items, 1 << 40, 0))
-        assert len(decisions) == len(items)
+        decisions: list[Decision] = []
+        while len(decisions) < len(items):  # it may answer for some of them at a time
+            before = int(items[len(decisions) - 1].timestamp) if decisions else None
+            left = items[len(decisions) :]
+            decisions += await _get(bucket.claim_several(left, 1 << 40, 0, before))
         singly = [RateItem("b", t, weight) for weight in weights]
         for item, single, decision in zip(items, singly, decisions):
             alone = await _get(other.claim(single, 1 << 40, 0))
@@ -559,10 +566,13 @@ class BucketConformance:
         assert await _get(bucket.put(RateItem("a", t, 2)))
         patience = self._frees_at(bucket, 2, t) - t
         items = [RateItem("b", t, weight) for weight in (1, 1, 2, 1)]
-        decisions = await _get(bucket.claim_several(items, patience, 0))
+        decisions: list[Decision] = []
+        while not decisions or decisions[-1].allowed:
+            left = items[len(decisions) :]
+            decisions += await _get(bucket.claim_several(left, patience, 0))
         assert [decision.allowed for decision in decisions] == [True, True, False]
         assert decisions[-1].failing_rate == bucket.rates[0]
-        assert decisions[-1].retry_after_ms > patience
+        assert (decisions[-1].retry_after_ms or 0) > patience
         never = [RateItem("b", t, 3), RateItem("b", t)]
         refused = await _get(bucket.claim_several(never, 1 << 40, 0))
         assert len(refused) == 1
@@ -577,10 +587,11 @@ class BucketConformance:
         held, behind = RateItem("b", t, 2), [RateItem("b", t), RateItem("b", t)]
         assert (await _get(bucket.claim(held, 1 << 40, 0))).wait_ms > 0
         moment = int(held.timestamp)
-        assert await _get(bucket.release(held))
         decisions = await _get(bucket.claim_several(behind, 1 << 40, 0, moment))
         assert all(decision.allowed for decision in decisions)
-        assert moment <= behind[0].timestamp <= behind[1].timestamp
+        assert moment <= behind[0].timestamp
+        if len(decisions) > 1:
+            assert behind[0].timestamp <= behind[1].timestamp
 
     @_needs(claims=True)
     @_scenario
@@ -590,12 +601,11 @@ class BucketConformance:
         item = RateItem("b", t, 4)
         assert (await _get(bucket.claim(item, 1 << 40, 0))).wait_ms > 0
         assert await _get(bucket.count()) == 8
-        part, rest = (RateItem("b", item.timestamp, weight) for weight in (3, 1))
-        assert await _get(bucket.release(part)) is True
+        item.weight = 1
+        assert await _get(bucket.release(item.part(3))) is True
         assert await _get(bucket.count()) == 5
-        assert await _get(bucket.release(part)) is False
         moment = int(item.timestamp)
-        assert (await _get(bucket.settle(rest, moment))).wait_ms == 0
+        assert (await _get(bucket.settle(item, moment))).wait_ms == 0
         assert await _get(bucket.put(RateItem("c", moment + 1, 3)))
         assert not await _get(bucket.put(RateItem("c", moment + 1)))
 
@@ -612,7 +622,7 @@ class BucketConformance:
         light, heavy = RateItem("c", t, 1), RateItem("d", t, 2)
         assert (await _get(bucket.claim(light, 1 << 40, 0))).wait_ms > 0
         assert (await _get(bucket.claim(heavy, 1 << 40, 0))).wait_ms > 0
-        if type(bucket._algorithm) is FixedWindow:
+        if type(bucket._algorithm) is FixedWindow or not self.fills_room:
             assert last <= light.timestamp <= heavy.timestamp
             return
         assert light.timestamp == freed
