@@ -46,7 +46,8 @@ class Reservation:
 class HeldReservations:
     """The reservations of a wait queue, in the order of their moments."""
 
-    __slots__ = ()
+    if not TYPE_CHECKING:
+        __slots__ = ()  # the queue has them
 
     if TYPE_CHECKING:
         _lock: Any

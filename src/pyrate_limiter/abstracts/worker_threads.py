@@ -59,7 +59,7 @@ class WorkerThreads:
                 return True
             self._threads += 1
         try:
-            threading.Thread(target=self._run, name="PyrateLimiter's worker", daemon=True).start()
+            threading.Thread(target=self._run, name="pyrate-limiter worker", daemon=True).start()
         except RuntimeError:
             self._work_off()
         return True
