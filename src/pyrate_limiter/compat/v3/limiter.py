@@ -1,0 +1,310 @@
+"""The limiter of 3.x: it raises, or answers False, where today's waits."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from functools import partial, wraps
+from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING, Any
+
+from pyrate_limiter import (
+    AbstractBucket,
+    AbstractClock,
+    BucketAsyncWrapper,
+    BucketFactory,
+    Duration,
+    Rate,
+    RateItem,
+)
+from pyrate_limiter import (
+    Limiter as CurrentLimiter,
+)
+from pyrate_limiter import (
+    SingleBucketFactory as CurrentSingleBucketFactory,
+)
+from pyrate_limiter.compat.awaiting import run, run_async
+from pyrate_limiter.compat.exceptions import (
+    BucketFullException,
+    InvalidMaxDelay,
+    LimiterDelayException,
+)
+from pyrate_limiter.compat.v3.buckets import InMemoryBucket
+from pyrate_limiter.compat.v3.clocks import TimeClock
+from pyrate_limiter.errors import AsyncBucketInSyncCode, InvalidBucket, InvalidWeight, WrongType
+from pyrate_limiter.limiter import combined_lock as current_combined_lock
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator, Sequence
+    from contextlib import AbstractContextManager
+
+    from pyrate_limiter.limiter import LockLike
+
+    Verdict = bool | Awaitable[bool]
+
+__all__ = [
+    "AbstractBucket",
+    "AbstractClock",
+    "BucketFactory",
+    "BucketFullException",
+    "Duration",
+    "InMemoryBucket",
+    "Limiter",
+    "LimiterDelayException",
+    "Rate",
+    "RateItem",
+    "SingleBucketFactory",
+    "TimeClock",
+    "combined_lock",
+]
+
+_CLOCK = TimeClock()
+_log = logging.getLogger("pyrate_limiter")
+
+
+class Limiter(CurrentLimiter):
+    """Lets calls through at a rate; the others wait for `max_delay` at the most, or are refused.
+
+    All arguments but the first two are attributes that are read at each call, and may be assigned.
+
+    Args:
+        argument: a rate or a list of rates, for one bucket in memory; or a bucket; or a factory.
+        clock: gives the time to the bucket of ``argument``. A bucket that has a clock with the same
+            zero, as those on servers have, keeps it unless another kind of clock is given.
+        raise_when_fail: whether a refusal is an exception; otherwise it is the answer False.
+        max_delay: how long a call may wait, in ms or as a `Duration`; None is not at all.
+        retry_until_max_delay: whether a call that was overtaken while it waited until its time was
+            up ends with `LimiterDelayException` instead of `BucketFullException`.
+        buffer_ms: added to each wait.
+
+    Raises:
+        InvalidLimiterArgument: ``argument`` is nothing of the above.
+        InvalidMaxDelay: ``max_delay`` is negative or no number.
+        WrongType: ``clock`` has no ``now()``.
+    """
+
+    def __init__(
+        self,
+        argument: BucketFactory | AbstractBucket | Rate | list[Rate],
+        clock: AbstractClock = _CLOCK,
+        raise_when_fail: bool = True,
+        max_delay: float | Duration | None = None,
+        retry_until_max_delay: bool = False,
+        buffer_ms: int = 50,
+    ) -> None:
+        if not callable(getattr(clock, "now", None)):
+            raise WrongType("clock", clock, "a clock with now(); several rates go into one list")
+        super().__init__(_with_clock(argument, clock), buffer_ms)
+        self.raise_when_fail: bool = raise_when_fail
+        self.max_delay = max_delay
+        self.retry_until_max_delay: bool = retry_until_max_delay
+
+    @property
+    def max_delay(self) -> float | None:
+        """How long a call may wait, in ms; None is not at all."""
+        return self.__max_delay
+
+    @max_delay.setter
+    def max_delay(self, value: float | Duration | None) -> None:
+        milliseconds = value.value if isinstance(value, Duration) else value
+        if milliseconds is not None and not (
+            isinstance(milliseconds, (int, float)) and milliseconds >= 0
+        ):
+            raise InvalidMaxDelay(value)
+        self.__max_delay: float | None = milliseconds
+
+    @property
+    def bucket_factory(self) -> BucketFactory:
+        """Finds the bucket of each item; may be assigned."""
+        return self.__factory
+
+    @bucket_factory.setter
+    def bucket_factory(self, factory: BucketFactory) -> None:
+        assigned_later = hasattr(self, "_Limiter__factory") and factory is not self.__factory
+        self.__factory: BucketFactory = factory
+        if assigned_later:
+            super().__init__(factory, self.buffer_ms)
+
+    def try_acquire(self, name: str, weight: int = 1) -> Verdict:  # type: ignore[override] # as in 3.x
+        """Admit ``weight`` units under ``name``, waiting for `max_delay` at the most.
+
+        Returns:
+            True, or False where it is refused and `raise_when_fail` is false. An awaitable of it,
+            where the bucket, its clock or the factory is async.
+
+        Raises:
+            BucketFullException: it is refused: there is no `max_delay`, the weight can never fit,
+                or others took the room while it waited.
+            LimiterDelayException: the wait is longer than `max_delay`. Nothing is taken.
+            InvalidWeight: it is negative.
+        """
+        return True if _is_nothing(weight) else run(_acquire(self, name, weight, False))
+
+    async def try_acquire_async(self, name: str, weight: int = 1) -> bool:  # type: ignore[override] # as in 3.x
+        """`try_acquire` for asyncio, over sync and async buckets."""
+        return _is_nothing(weight) or await run_async(_acquire(self, name, weight, True))
+
+    def handle_bucket_put(  # type: ignore[override] # as in 3.x
+        self, bucket: AbstractBucket, item: RateItem, _force_async: bool = False
+    ) -> Verdict:
+        """Put a stamped item into its bucket; what is refused there goes to `delay_or_raise`."""
+        return run(_put(self, bucket, item, _force_async))
+
+    def delay_or_raise(
+        self, bucket: AbstractBucket, item: RateItem, _force_async: bool = False
+    ) -> Verdict:
+        """Wait until an item that was refused fits, if `max_delay` allows; else refuse it.
+
+        Where `pyrate_limiter.limiter.Limiter.delay_or_raise` is replaced, as tests do, that
+        decides.
+        """
+        replaced = super().delay_or_raise
+        if replaced is not None:
+            return replaced(bucket, item)  # type: ignore[no-any-return] # as what replaces it
+        return run(_delay(self, bucket, item, _force_async))
+
+    def as_decorator(self) -> Any:  # type: ignore[override] # as in 3.x
+        """Make each call of a function pass through the limiter.
+
+        Returns:
+            What takes a mapping: it is called with the function's arguments, and returns the name
+            and the weight of the call. What that returns takes the function, sync or async.
+
+        Raises:
+            BucketFullException: at a call that is refused, also where `raise_when_fail` is false.
+            LimiterDelayException: at a call that would have to wait too long.
+        """
+        return partial(partial, _decorated, self)
+
+
+class SingleBucketFactory(CurrentSingleBucketFactory):
+    """Routes every item to one bucket, which tells the time by ``clock``."""
+
+    def __init__(self, bucket: AbstractBucket, clock: AbstractClock) -> None:
+        super().__init__(bucket, clock)
+
+
+def combined_lock(
+    locks: LockLike | Sequence[LockLike], timeout_sec: float | None = None
+) -> AbstractContextManager[None]:
+    """Hold several locks, taken in order and released in reverse.
+
+    Raises:
+        TimeoutError: one of them could not be had within ``timeout_sec``. Then none is held.
+    """
+    return current_combined_lock(locks, True, -1 if timeout_sec is None else timeout_sec)
+
+
+def _with_clock(argument: Any, clock: AbstractClock) -> Any:
+    if isinstance(argument, Rate):
+        argument = [argument]
+    if isinstance(argument, list) and argument and all(isinstance(one, Rate) for one in argument):
+        argument = InMemoryBucket(argument)
+    return (
+        SingleBucketFactory(argument, clock) if isinstance(argument, AbstractBucket) else argument
+    )
+
+
+def _is_nothing(weight: int) -> bool:
+    if weight < 0:
+        raise InvalidWeight(weight)
+    return weight == 0
+
+
+# The steps of an acquisition, each a program for `run`. They are functions, for a method of the
+# same name would replace one of today's limiter.
+
+
+def _acquire(
+    limiter: Limiter, name: str, weight: int, in_event_loop: bool
+) -> Generator[Any, Any, bool]:
+    item = yield limiter.bucket_factory.wrap_item(name, weight)
+    bucket = yield limiter.bucket_factory.get(item)
+    if not isinstance(bucket, AbstractBucket):
+        where = f"Invalid bucket: item: {name}: what the factory's get returns"
+        raise InvalidBucket(bucket, where)
+    if in_event_loop and bucket.blocks:
+        bucket = BucketAsyncWrapper(bucket)
+    return bool((yield limiter.handle_bucket_put(bucket, item, in_event_loop)))
+
+
+def _put(
+    limiter: Limiter, bucket: AbstractBucket, item: RateItem, force_async: bool
+) -> Generator[Any, Any, bool]:
+    if (yield CurrentLimiter.handle_bucket_put(limiter, bucket, item, False, force_async)):
+        return True
+    return bool((yield limiter.delay_or_raise(bucket, item, force_async)))
+
+
+def _delay(
+    limiter: Limiter, bucket: AbstractBucket, item: RateItem, force_async: bool
+) -> Generator[Any, Any, bool]:
+    called = time.monotonic()
+    rate = bucket.failing_rate or bucket.rates[0]
+    waiting = yield bucket.waiting(item)
+    max_delay = limiter.max_delay
+    if waiting < 0:
+        if max_delay is not None:
+            _log.error("Cannot fit item into bucket: item=%s, rate=%s", item, rate)
+        return _refuse(limiter, BucketFullException(item, rate))
+    full = BucketFullException(item, rate, waiting / 1000)
+    if max_delay is None:
+        return _refuse(limiter, full)
+    # 3.x counts to the edge of the window, one millisecond before there is room.
+    delay = max(0, waiting - 1) + limiter.buffer_ms
+    if delay > max_delay:
+        _log.error("Required delay too large: actual=%s, expected=%s", delay, max_delay)
+        return _refuse(limiter, LimiterDelayException(item, rate, delay, int(max_delay)))
+    deadline = None if math.isinf(max_delay) else called + max_delay / 1000
+    wait = partial(CurrentLimiter.handle_bucket_put, limiter, bucket, item, True, force_async)
+    if (yield wait(deadline)):
+        return True
+    _log.error("Total delay exceeded max_delay: %s", max_delay)
+    if not limiter.retry_until_max_delay:
+        return _refuse(limiter, full)
+    waited = int(max_delay) + delay
+    return _refuse(limiter, LimiterDelayException(item, rate, waited, int(max_delay)))
+
+
+def _refuse(limiter: Limiter, error: BucketFullException | LimiterDelayException) -> bool:
+    if limiter.raise_when_fail:
+        raise error
+    return False
+
+
+def _decorated(
+    limiter: Limiter, mapping: Callable[..., tuple[str, int]], function: Callable[..., Any]
+) -> Callable[..., Any]:
+    if iscoroutinefunction(function):
+
+        @wraps(function)
+        async def limited_async(*args: Any, **kwargs: Any) -> Any:
+            name, weight = mapping(*args, **kwargs)
+            if not await limiter.try_acquire_async(name, weight):
+                raise await run_async(_refusal(limiter, name, weight))
+            return await function(*args, **kwargs)
+
+        return limited_async
+
+    def call(args: Any, kwargs: Any) -> Generator[Any, Any, Any]:
+        name, weight = mapping(*args, **kwargs)
+        if not (yield limiter.try_acquire(name, weight)):
+            raise (yield from _refusal(limiter, name, weight))
+        return function(*args, **kwargs)
+
+    @wraps(function)
+    def limited(*args: Any, **kwargs: Any) -> Any:
+        return run(call(args, kwargs))
+
+    return limited
+
+
+def _refusal(limiter: Limiter, name: str, weight: int) -> Generator[Any, Any, BucketFullException]:
+    try:
+        decision = limiter.check(name, weight)
+    except AsyncBucketInSyncCode:
+        decision = yield limiter.check_async(name, weight)
+    wait = decision.retry_after_ms
+    item = RateItem(name, _CLOCK.now(), weight)
+    return BucketFullException(item, decision.failing_rate, None if wait is None else wait / 1000)
