@@ -73,7 +73,8 @@ def test_importing_loads_nothing_heavy(statement):
     ],
 )
 def test_a_program_for_this_release_loads_nothing_of_compat(statement):
-    program = f"{statement}\nimport sys\nprint([m for m in sys.modules if m.startswith('pyrate_limiter.compat')])"
+    listing = "[m for m in sys.modules if m.startswith('pyrate_limiter.compat')]"
+    program = f"{statement}\nimport sys\nprint({listing})"
     done = subprocess.run(
         [sys.executable, "-S", "-c", f"import sys; sys.path[:0] = {sys.path!r}\n{program}"],
         capture_output=True,

@@ -99,8 +99,10 @@ class Limiter(CurrentLimiter):
         self._bucket_args: dict[str, Any] = dict(bucket_kwargs or {})
         self.bucket_group: dict[Any, AbstractBucket] = {}
         self.time_function: Callable[[], float] = time_function or time.monotonic
-        self.time_function()  # one that fails is found here, not at the first call
         self._making = threading.Lock()
+        # What cannot be made, or tells no time, is found here and not at the first call.
+        self._made("_")
+        self.time_function()
 
     def try_acquire(self, *identities: Any) -> None:  # type: ignore[override] # as in 2.x
         """Admit one call for each identity, or none of them. Without identities, do nothing.
@@ -166,10 +168,12 @@ class Limiter(CurrentLimiter):
     def _bucket(self, identity: Any) -> AbstractBucket:
         with self._making:
             if identity not in self.bucket_group:
-                self.bucket_group[identity] = self._bkclass(
-                    maxsize=self._rates[-1].limit, identity=identity, **self._bucket_args
-                )
+                self.bucket_group[identity] = self._made(identity)
             return self.bucket_group[identity]
+
+    def _made(self, identity: Any) -> AbstractBucket:
+        limit = self._rates[-1].limit
+        return self._bkclass(maxsize=limit, identity=identity, **self._bucket_args)
 
     def _check_possible(self, identity: Any, weight: int) -> None:
         for rate in self._rates:
@@ -228,13 +232,20 @@ def _check_order(rates: tuple[RequestRate, ...]) -> None:
 
 
 def _bucket_class(given: Any) -> type[AbstractBucket]:
-    """The class of 2.x, also where that of this release with the same name was given."""
-    found = _SUCCESSORS.get(given, given)
-    if isinstance(found, type) and issubclass(found, CurrentBucket):
-        raise WrongType(
-            "bucket_class", given, "a class of 2.x: derive it from one of pyrate_limiter.compat.v2"
-        )
-    return found  # type: ignore[no-any-return] # or anything that makes such buckets
+    """The class of 2.x, also where one of this release, or what derives from one, was given."""
+    if given in _SUCCESSORS:
+        return _SUCCESSORS[given]
+    if not isinstance(given, type) or not issubclass(given, CurrentBucket):
+        return given  # type: ignore[return-value] # or anything that makes such buckets
+    if issubclass(given, CurrentRedisBucket) and hasattr(given, "get_connection"):
+        return type(given.__name__, (RedisBucket,), {"get_connection": given.get_connection})
+    if hasattr(given, "all_items"):
+        # Written for 2.x over today's base, whose other methods it does not need.
+        not_needed = dict.fromkeys(("count", "leak", "peek"))
+        return type(given.__name__, (given, AbstractBucket), not_needed)
+    raise WrongType(
+        "bucket_class", given, "a class of 2.x: derive it from one of pyrate_limiter.compat.v2"
+    )
 
 
 def _ms(time: float) -> int:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from functools import partial, wraps
 from inspect import iscoroutinefunction
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter import (
@@ -240,7 +240,7 @@ def _put(
 def _delay(
     limiter: Limiter, bucket: AbstractBucket, item: RateItem, force_async: bool
 ) -> Generator[Any, Any, bool]:
-    called = time.monotonic()
+    called = monotonic()
     rate = bucket.failing_rate or bucket.rates[0]
     waiting = yield bucket.waiting(item)
     max_delay = limiter.max_delay
