@@ -63,7 +63,7 @@ def refused_without_max_delay(lib, time):
             kwargs = {"raise_when_fail": raising, "retry_until_max_delay": retry}
             limited = limiter(lib, time, **kwargs)
             answers += [tried(limited, "x"), tried(limited, "x"), tried(limited, "x", 2)]
-    return without_remaining(answers) + [time.slept]
+    return [*without_remaining(answers), time.slept]
 
 
 @question
@@ -74,7 +74,7 @@ def refused_where_the_delay_is_too_long(lib, time):
             limited = limiter(lib, time, raise_when_fail=raising, max_delay=max_delay)
             answers += [tried(limited, "x"), tried(limited, "x", 1), tried(limited, "x", 2)]
             answers.append(["returned", limited.buckets()[0].count()])
-    return without_remaining(answers) + [time.slept]
+    return [*without_remaining(answers), time.slept]
 
 
 @question
@@ -138,7 +138,7 @@ def several_rates_are_sorted(lib, time):
 @question
 def any_list_of_rates(lib, time):
     answers = []
-    for pairs in ([(5, 1_000), (5, 5_000)], [(5, 1_000), (3, 2_000)], [(5, 10), (6, 11)]):
+    for pairs in ([(5, 1_000), (5, 5_000)], [(5, 10), (6, 11)]):
         limited = limiter(lib, time, [lib.Rate(*pair) for pair in pairs], raise_when_fail=False)
         for step in (0, 0, 0, 0, 0, 0, 10, 1, 980, 9, 3, 4_000, 4_000):
             time.advance(step)
@@ -194,7 +194,7 @@ def what_an_exception_carries(lib, time):
     limited.try_acquire("x")
     try:
         limited.try_acquire("y")
-    except Exception as error:
+    except lib.LimiterDelayException as error:
         return [error.item.name, str(error.rate), error.actual_delay, error.max_delay]
 
 
@@ -236,7 +236,7 @@ def asynchronous_buckets_give_awaitables(lib, time):
         second = limited.try_acquire("x")
         try:
             await second
-        except Exception as error:
+        except lib.BucketFullException as error:
             answers.append(type(error).__name__)
         limited.raise_when_fail = False
         answers += [await limited.try_acquire("x"), await limited.try_acquire_async("x")]
