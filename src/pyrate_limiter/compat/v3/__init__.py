@@ -8,7 +8,6 @@ from pyrate_limiter import (
     AbstractBucket,
     AbstractClock,
     BucketAsyncWrapper,
-    BucketFactory,
     Duration,
     MonotonicClock,
     MultiprocessBucket,
@@ -28,7 +27,8 @@ from pyrate_limiter.compat.v3 import limiter_factory
 from pyrate_limiter.compat.v3.buckets import InMemoryBucket
 from pyrate_limiter.compat.v3.clocks import TimeAsyncClock, TimeClock
 from pyrate_limiter.compat.v3.exceptions import BucketFullException, LimiterDelayException
-from pyrate_limiter.compat.v3.limiter import Limiter, SingleBucketFactory, combined_lock
+from pyrate_limiter.compat.v3.factories import BucketFactory, SingleBucketFactory
+from pyrate_limiter.compat.v3.limiter import Limiter, combined_lock
 from pyrate_limiter.compat.v3.utils import (
     binary_search,
     dedicated_sqlite_clock_connection,

@@ -13,16 +13,15 @@ from pyrate_limiter import (
     AbstractBucket,
     AbstractClock,
     BucketAsyncWrapper,
-    BucketFactory,
     Duration,
     Rate,
     RateItem,
 )
 from pyrate_limiter import (
-    Limiter as CurrentLimiter,
+    BucketFactory as CurrentBucketFactory,
 )
 from pyrate_limiter import (
-    SingleBucketFactory as CurrentSingleBucketFactory,
+    Limiter as CurrentLimiter,
 )
 from pyrate_limiter.compat.awaiting import run, run_async
 from pyrate_limiter.compat.exceptions import (
@@ -32,6 +31,7 @@ from pyrate_limiter.compat.exceptions import (
 )
 from pyrate_limiter.compat.v3.buckets import InMemoryBucket
 from pyrate_limiter.compat.v3.clocks import TimeClock
+from pyrate_limiter.compat.v3.factories import BucketFactory, SingleBucketFactory
 from pyrate_limiter.errors import AsyncBucketInSyncCode, InvalidBucket, InvalidWeight, WrongType
 from pyrate_limiter.limiter import combined_lock as current_combined_lock
 
@@ -86,7 +86,7 @@ class Limiter(CurrentLimiter):
 
     def __init__(
         self,
-        argument: BucketFactory | AbstractBucket | Rate | list[Rate],
+        argument: CurrentBucketFactory | AbstractBucket | Rate | list[Rate],
         clock: AbstractClock = _CLOCK,
         raise_when_fail: bool = True,
         max_delay: float | Duration | None = None,
@@ -115,14 +115,14 @@ class Limiter(CurrentLimiter):
         self.__max_delay: float | None = milliseconds
 
     @property
-    def bucket_factory(self) -> BucketFactory:
+    def bucket_factory(self) -> CurrentBucketFactory:
         """Finds the bucket of each item; may be assigned."""
         return self.__factory
 
     @bucket_factory.setter
-    def bucket_factory(self, factory: BucketFactory) -> None:
+    def bucket_factory(self, factory: CurrentBucketFactory) -> None:
         assigned_later = hasattr(self, "_Limiter__factory") and factory is not self.__factory
-        self.__factory: BucketFactory = factory
+        self.__factory: CurrentBucketFactory = factory
         if assigned_later:
             super().__init__(factory, self.buffer_ms)
 
@@ -176,13 +176,6 @@ class Limiter(CurrentLimiter):
             LimiterDelayException: at a call that would have to wait too long.
         """
         return partial(partial, _decorated, self)
-
-
-class SingleBucketFactory(CurrentSingleBucketFactory):
-    """Routes every item to one bucket, which tells the time by ``clock``."""
-
-    def __init__(self, bucket: AbstractBucket, clock: AbstractClock) -> None:
-        super().__init__(bucket, clock)
 
 
 def combined_lock(

@@ -26,6 +26,9 @@ __all__ = [
 ]
 
 
+_CHARS = string.ascii_uppercase + string.digits + string.ascii_lowercase
+
+
 def binary_search(items: Sequence[RateItem], value: int) -> int:
     """The index of the first item whose timestamp is ``value`` or more.
 
@@ -45,6 +48,6 @@ def dedicated_sqlite_clock_connection() -> Iterator[sqlite3.Connection]:
         yield conn
 
 
-def id_generator(size: int = 6, chars: Sequence[str] = string.ascii_letters + string.digits) -> str:
+def id_generator(size: int = 6, chars: Sequence[str] = _CHARS) -> str:
     """A random identifier of ``size`` of these characters."""
     return "".join(secrets.choice(chars) for _ in range(size))
