@@ -26,12 +26,6 @@ class BucketFactory(CurrentBucketFactory):
         self.schedule_leak(bucket, clock)
         return bucket
 
-    def schedule_leak(  # type: ignore[override] # as in 3.x
-        self, new_bucket: AbstractBucket, associated_clock: AbstractClock
-    ) -> None:
-        """Give the bucket a clock, and let it be swept every `leak_interval`."""
-        super().schedule_leak(new_bucket, associated_clock)
-
 
 class SingleBucketFactory(BucketFactory, CurrentSingleBucketFactory):
     """Routes every item to one bucket, which tells the time by ``clock``."""

@@ -99,6 +99,10 @@ class Limiter(CurrentLimiter):
         self.raise_when_fail: bool = raise_when_fail
         self.max_delay = max_delay
         self.retry_until_max_delay: bool = retry_until_max_delay
+        bucket = getattr(self.bucket_factory, "bucket", None)
+        shared = bucket.limiter_lock() if isinstance(bucket, AbstractBucket) else None
+        if shared is not None:
+            self.lock = (shared, self.lock)  # as programs read it; the engine has its own hold
 
     @property
     def max_delay(self) -> float | None:
