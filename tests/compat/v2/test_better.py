@@ -21,6 +21,9 @@ from pyrate_limiter.compat.v2 import (
 )
 from pyrate_limiter.errors import WrongType
 
+# Later versions of Python warn of any fork while there are threads; here it is what is tested.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+
 FILES = [SQLiteBucket, FileLockSQLiteBucket]
 
 
