@@ -6,7 +6,6 @@ Nothing here loads it before an old name, or a call that only an old release kno
 from __future__ import annotations
 
 import sys
-from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -101,6 +100,8 @@ def limiter_class(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 def also_as_in_3x(function: F) -> F:
     """Hand a call with arguments that only 3.x knows to its function of the same name."""
+    from functools import wraps
+
     known = function.__code__.co_varnames[: function.__code__.co_argcount]
     last = known.index("buffer_ms")  # there 3.x has its max_delay
 

@@ -7,7 +7,7 @@ import logging
 from functools import partial, wraps
 from inspect import iscoroutinefunction
 from time import sleep
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyrate_limiter.compat.exceptions import BucketFullException
 from pyrate_limiter.compat.v2.request_rate import seconds
@@ -15,8 +15,13 @@ from pyrate_limiter.compat.v2.request_rate import seconds
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
+    from typing_extensions import ParamSpec
+
     from pyrate_limiter.abstracts.rate import Duration
     from pyrate_limiter.compat.v2.limiter import Limiter
+
+    P = ParamSpec("P")
+    R = TypeVar("R")
 
 __all__ = ["BucketFullException", "LimitContextDecorator", "sleep"]
 
@@ -44,19 +49,19 @@ class LimitContextDecorator:
         self.max_delay: float = seconds(max_delay or 0)
         self.try_acquire: Callable[[], None] = partial(limiter.try_acquire, *identities)
 
-    def __call__(self, func: Callable[..., Any]) -> Callable[..., Any]:
+    def __call__(self, func: Callable[P, R]) -> Callable[P, R]:
         """Make each call of a function, sync or async, pass through the limiter."""
         if iscoroutinefunction(func):
 
             @wraps(func)
-            async def limited_async(*args: Any, **kwargs: Any) -> Any:
+            async def limited_async(*args: P.args, **kwargs: P.kwargs) -> Any:
                 await self.async_delayed_acquire()
                 return await func(*args, **kwargs)
 
-            return limited_async
+            return limited_async  # type: ignore[return-value] # R is a coroutine here
 
         @wraps(func)
-        def limited(*args: Any, **kwargs: Any) -> Any:
+        def limited(*args: P.args, **kwargs: P.kwargs) -> R:
             self.delayed_acquire()
             return func(*args, **kwargs)
 

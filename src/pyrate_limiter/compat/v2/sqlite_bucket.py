@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sqlite3
 import tempfile
@@ -79,6 +80,11 @@ class FileLock:
         """Let it go."""
         self._made().release()
 
+    def close(self) -> None:
+        """Close the file; the next use opens it again."""
+        if self._lock is not None:
+            self._lock.close()
+
     def __enter__(self) -> Self:
         self.acquire()
         return self
@@ -138,6 +144,7 @@ class _File:
 
 
 FILE_LOCK = FileLock(LOCK_PATH)
+atexit.register(FILE_LOCK.close)
 _BUSY_SECONDS = 60  # for another process to end its transaction, unless the program says otherwise
 _files: dict[tuple[str, str], _File] = {}
 _files_lock = threading.Lock()

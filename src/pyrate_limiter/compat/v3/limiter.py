@@ -7,7 +7,7 @@ import math
 from functools import partial, wraps
 from inspect import iscoroutinefunction
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyrate_limiter import (
     AbstractBucket,
@@ -39,9 +39,14 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Sequence
     from contextlib import AbstractContextManager
 
+    from typing_extensions import ParamSpec
+
     from pyrate_limiter.limiter import LockLike
 
+    P = ParamSpec("P")
+    R = TypeVar("R")
     Verdict = bool | Awaitable[bool]
+    Mapping = Callable[..., tuple[str, int]]
 
 __all__ = [
     "AbstractBucket",
@@ -102,7 +107,7 @@ class Limiter(CurrentLimiter):
         bucket = getattr(self.bucket_factory, "bucket", None)
         shared = bucket.limiter_lock() if isinstance(bucket, AbstractBucket) else None
         if shared is not None:
-            self.lock = (shared, self.lock)  # as programs read it; the engine has its own hold
+            self.lock: Any = (shared, self.lock)  # as programs read it; the engine has its own hold
 
     @property
     def max_delay(self) -> float | None:
@@ -168,7 +173,7 @@ class Limiter(CurrentLimiter):
             return replaced(bucket, item)  # type: ignore[no-any-return] # as what replaces it
         return run(_delay(self, bucket, item, _force_async))
 
-    def as_decorator(self) -> Any:  # type: ignore[override] # as in 3.x
+    def as_decorator(self) -> Callable[[Mapping], Decorator]:  # type: ignore[override] # as in 3.x
         """Make each call of a function pass through the limiter.
 
         Returns:
@@ -179,7 +184,46 @@ class Limiter(CurrentLimiter):
             BucketFullException: at a call that is refused, also where `raise_when_fail` is false.
             LimiterDelayException: at a call that would have to wait too long.
         """
-        return partial(partial, _decorated, self)
+        return partial(Decorator, self)
+
+
+class Decorator:
+    """See `Limiter.as_decorator`.
+
+    Args:
+        limiter: admits each call.
+        mapping: names and weighs it.
+    """
+
+    def __init__(self, limiter: Limiter, mapping: Mapping) -> None:
+        self._limiter, self._mapping = limiter, mapping
+
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        """Make each call of the function pass through the limiter."""
+        limiter, mapping = self._limiter, self._mapping
+        if iscoroutinefunction(function):
+
+            @wraps(function)
+            async def limited_async(*args: P.args, **kwargs: P.kwargs) -> Any:
+                name, weight = mapping(*args, **kwargs)
+                if not await limiter.try_acquire_async(name, weight):
+                    raise await run_async(_refusal(limiter, name, weight))
+                return await function(*args, **kwargs)
+
+            return limited_async  # type: ignore[return-value] # R is a coroutine here
+
+        @wraps(function)
+        def limited(*args: P.args, **kwargs: P.kwargs) -> R:
+            name, weight = mapping(*args, **kwargs)
+
+            def call() -> Generator[Any, Any, R]:
+                if not (yield limiter.try_acquire(name, weight)):
+                    raise (yield from _refusal(limiter, name, weight))
+                return function(*args, **kwargs)
+
+            return run(call())  # type: ignore[return-value] # to be awaited, if the bucket is async
+
+        return limited
 
 
 def combined_lock(
@@ -268,33 +312,6 @@ def _refuse(limiter: Limiter, error: BucketFullException | LimiterDelayException
     if limiter.raise_when_fail:
         raise error
     return False
-
-
-def _decorated(
-    limiter: Limiter, mapping: Callable[..., tuple[str, int]], function: Callable[..., Any]
-) -> Callable[..., Any]:
-    if iscoroutinefunction(function):
-
-        @wraps(function)
-        async def limited_async(*args: Any, **kwargs: Any) -> Any:
-            name, weight = mapping(*args, **kwargs)
-            if not await limiter.try_acquire_async(name, weight):
-                raise await run_async(_refusal(limiter, name, weight))
-            return await function(*args, **kwargs)
-
-        return limited_async
-
-    def call(args: Any, kwargs: Any) -> Generator[Any, Any, Any]:
-        name, weight = mapping(*args, **kwargs)
-        if not (yield limiter.try_acquire(name, weight)):
-            raise (yield from _refusal(limiter, name, weight))
-        return function(*args, **kwargs)
-
-    @wraps(function)
-    def limited(*args: Any, **kwargs: Any) -> Any:
-        return run(call(args, kwargs))
-
-    return limited
 
 
 def _refusal(limiter: Limiter, name: str, weight: int) -> Generator[Any, Any, BucketFullException]:
