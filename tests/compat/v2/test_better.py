@@ -1,10 +1,12 @@
 """What 2.10.0 does wrong, and `compat.v2` does not."""
 
 import copy
+import gc
 import multiprocessing
 import os
 import pickle
 import time
+from pathlib import Path
 
 import pytest
 
@@ -197,6 +199,22 @@ def test_processes_on_one_file_admit_no_more_than_the_limit(kind, method, tmp_pa
     for process in processes:
         process.join()
     assert sum(counts) == 10
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="no list of open files here")
+def test_a_limiter_that_is_gone_leaves_no_file_open(tmp_path):
+    kwargs = {"path": tmp_path / "calls.db"}
+
+    def is_open():
+        files = [os.readlink(one) for one in Path("/proc/self/fd").iterdir() if one.is_symlink()]
+        return str(kwargs["path"]) in files
+
+    limiter = Limiter(RequestRate(2, 5), bucket_class=SQLiteBucket, bucket_kwargs=kwargs)
+    limiter.try_acquire("a")
+    assert is_open()
+    del limiter
+    gc.collect()
+    assert not is_open()
 
 
 def test_a_forked_child_opens_the_file_anew(tmp_path):

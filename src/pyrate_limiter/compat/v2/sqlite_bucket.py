@@ -7,11 +7,12 @@ import os
 import sqlite3
 import tempfile
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha1
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakValueDictionary
 
 from pyrate_limiter.buckets.file_lock import SharedFileLock
 from pyrate_limiter.compat.v2.bucket import AbstractBucket
@@ -142,11 +143,15 @@ class _File:
                 self._connection.close()
             self._connection = None
 
+    def __del__(self) -> None:
+        with suppress(sqlite3.ProgrammingError):  # it may be for another thread alone
+            self.close()
+
 
 FILE_LOCK = FileLock(LOCK_PATH)
 atexit.register(FILE_LOCK.close)
 _BUSY_SECONDS = 60  # for another process to end its transaction, unless the program says otherwise
-_files: dict[tuple[str, str], _File] = {}
+_files: WeakValueDictionary[tuple[str, str], _File] = WeakValueDictionary()
 _files_lock = threading.Lock()
 _inherited: list[Any] = []
 
@@ -164,7 +169,7 @@ def _after_fork() -> None:
     global _files_lock  # noqa: PLW0603 - it may have been held by a thread that is not here
     _files_lock = threading.Lock()
     FILE_LOCK.after_fork()
-    for file in _files.values():
+    for file in list(_files.values()):
         file.after_fork()
 
 
