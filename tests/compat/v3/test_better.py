@@ -71,18 +71,21 @@ def test_a_clock_that_is_none_is_refused_at_once(wrong):
         Limiter(Rate(1, 300), wrong)
 
 
-def test_max_delay_is_for_the_whole_wait_of_tasks():
-    async def main():
-        limited = Limiter(Rate(1, 60_000), max_delay=90_000, buffer_ms=0)
-        limited.try_acquire("x")
-        first = asyncio.ensure_future(limited.try_acquire_async("x"))
-        await asyncio.sleep(0)
-        with pytest.raises(LimiterDelayException) as caught:
-            await limited.try_acquire_async("x")
-        first.cancel()
-        return caught.value.actual_delay
+def test_max_delay_is_for_the_whole_wait_of_tasks(world):
+    limited = limiter(world, max_delay=500, retry_until_max_delay=True)
 
-    assert asyncio.run(main()) > 90_000
+    async def one():
+        return await limited.try_acquire_async("x")
+
+    async def main():
+        return await asyncio.gather(*(one() for _ in range(3)), return_exceptions=True)
+
+    start = world.ms
+    first, second, third = world.run(main())
+    assert (first, second) == (True, True)
+    assert isinstance(third, LimiterDelayException)
+    assert third.actual_delay > third.max_delay == 500
+    assert world.ms - start < 600
 
 
 @pytest.mark.parametrize("make", [InMemoryBucket, ListBucket])
