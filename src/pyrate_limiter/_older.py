@@ -78,7 +78,21 @@ def places(module: str) -> dict[str, str]:
     }
 
 
-def limiter_class(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+class TakesOlderCalls:
+    """What makes `Limiter` give limiters of 2.x and 3.x for calls that only those know."""
+
+    delay_or_raise: Any = None
+    """Decides for limiters of 3.x, if it is replaced; tests of programs for 3.x do so."""
+
+    if not TYPE_CHECKING:  # a checker knows today's arguments alone, from __init__
+
+        def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+            """Make the limiter, which is initialized by its own release."""
+            is_todays_own = TakesOlderCalls in cls.__bases__
+            return super().__new__((is_todays_own and _limiter_class(args, kwargs)) or cls)
+
+
+def _limiter_class(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The limiter of the only release that knows these arguments; None if it may be today's."""
     rates = sys.modules.get("pyrate_limiter.compat.v2.request_rate")  # not there: nobody has one
     if not kwargs.keys().isdisjoint(_V2_KEYWORDS) or (

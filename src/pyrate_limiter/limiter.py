@@ -13,7 +13,7 @@ from pyrate_limiter._engine.locks import LockLike, combined_lock
 from pyrate_limiter._engine.steps import abandon, run_async, run_blocking
 from pyrate_limiter._engine.terms import ADAPTIVE, AdaptiveBuffer, Terms, check_timeout
 from pyrate_limiter._lazy import resolver
-from pyrate_limiter._older import limiter_class, places
+from pyrate_limiter._older import TakesOlderCalls, places
 from pyrate_limiter.abstracts.algorithm import Decision
 from pyrate_limiter.abstracts.awaiting import is_awaitable
 from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
@@ -51,7 +51,7 @@ __all__ = [
 ]
 
 
-class Limiter:
+class Limiter(TakesOlderCalls):
     """Lets calls through at a rate, and makes the others wait or go away.
 
     Args:
@@ -70,15 +70,6 @@ class Limiter:
     """
 
     bucket_factory: BucketFactory
-    delay_or_raise: Any = None
-    """Decides for limiters of 3.x, if it is replaced; tests of programs for 3.x do so here."""
-
-    if not TYPE_CHECKING:  # a checker knows today's arguments alone, from __init__
-
-        def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-            """Make a limiter of 2.x or 3.x, if only that knows these arguments."""
-            older = limiter_class(args, kwargs) if cls is Limiter else None
-            return super().__new__(older or cls)
 
     def __init__(
         self,
