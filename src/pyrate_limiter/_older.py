@@ -66,6 +66,7 @@ _NAMES = {
 }
 
 _V2_KEYWORDS = {"bucket_class", "bucket_kwargs", "time_function"}
+_V2_BUCKET = {"maxsize", "identity", "path", "redis_pool", "bucket_name", "expire_time"}
 _V3_KEYWORDS = {"clock", "raise_when_fail", "max_delay", "retry_until_max_delay"}
 
 
@@ -90,6 +91,21 @@ class TakesOlderCalls:
             """Make the limiter, which is initialized by its own release."""
             is_todays_own = TakesOlderCalls in cls.__bases__
             return super().__new__((is_todays_own and _limiter_class(args, kwargs)) or cls)
+
+
+class TakesKeywordsOf2x:
+    """What makes a bucket class give a bucket of 2.x, if it is given keywords of that."""
+
+    if not TYPE_CHECKING:
+        __slots__ = ()
+
+        def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+            """Make the bucket."""
+            if TakesKeywordsOf2x in cls.__bases__ and not kwargs.keys().isdisjoint(_V2_BUCKET):
+                from pyrate_limiter.compat import v2
+
+                return getattr(v2, cls.__name__)(*args, **kwargs)
+            return super().__new__(cls)
 
 
 def _limiter_class(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

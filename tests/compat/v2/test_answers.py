@@ -31,7 +31,7 @@ def test_the_answer_is_that_of_2_10_0(name, time):
 
 
 # The questions that use nothing that this release has under the same name.
-BY_NAME = sorted(set(QUESTIONS) - {"durations", "a_sqlite_bucket", "refused_redis_buckets"})
+BY_NAME = sorted(set(QUESTIONS) - {"durations", "refused_redis_buckets"})
 
 
 @pytest.mark.parametrize("name", BY_NAME)

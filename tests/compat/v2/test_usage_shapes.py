@@ -321,6 +321,20 @@ def test_a_redis_bucket_may_bring_its_own_client(clock):
     assert client.lrange("auth___a", 0, -1) == [b"0.0"]
 
 
+def test_a_bucket_is_made_by_hand(tmp_path):
+    from fakeredis import FakeRedis
+
+    client = FakeRedis()
+    made = [
+        SQLiteBucket(maxsize=2, identity="a", path=tmp_path / "calls.db"),
+        pyrate_limiter.RedisBucket(2, redis_pool=client, bucket_name="auth", identity="a"),
+    ]
+    for bucket in made:
+        assert [bucket.put(1.5), bucket.put(2), bucket.put(3)] == [1, 1, 0]
+        assert bucket.all_items() == [1.5, 2.0]
+    assert client.lrange("auth___a", 0, -1) == [b"1.5", b"2.0"]
+
+
 def test_threads_that_wait_never_exceed_the_rate():
     limiter = Limiter(RequestRate(2, 0.1))
 
