@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 import warnings
-from collections import Counter
 from contextlib import ExitStack
 from itertools import pairwise
 from math import ceil
@@ -114,23 +113,28 @@ class Limiter(CurrentLimiter):
         """
         if not identities:
             return
-        units = Counter(identities)
-        for identity, weight in units.items():
-            self._check_possible(identity, weight)
+        units: dict[Any, int] = {}
+        for identity in identities:
+            units[identity] = units.get(identity, 0) + 1
+        self._check_possible(units)
         in_lock_order = sorted(units) if len(units) > 1 else list(units)
         buckets = {identity: self._bucket(identity) for identity in units}
-        if issubclass(self._bkclass, RedisBucket):
+        if isinstance(buckets[in_lock_order[0]], RedisBucket):
             self._admit_on_server(buckets, units)
             return
-        with ExitStack() as locks:
+        locked = []
+        try:
             for identity in in_lock_order:
                 buckets[identity].lock_acquire()
-                locks.callback(buckets[identity].lock_release)
+                locked.append(buckets[identity])
             now = self._time()
             for identity, weight in units.items():
                 self._judge(identity, buckets[identity], weight, now)
             for identity, weight in units.items():
                 self._store(buckets[identity], weight, now)
+        finally:
+            for bucket in reversed(locked):
+                bucket.lock_release()
 
     def ratelimit(
         self, *identities: Any, delay: bool = False, max_delay: float | Duration | None = None
@@ -156,9 +160,10 @@ class Limiter(CurrentLimiter):
 
     def flush_all(self) -> int:
         """Empty the buckets of all identities, and say how many there are."""
-        for bucket in self.bucket_group.values():
+        buckets = list(self.bucket_group.values())
+        for bucket in buckets:
             bucket.flush()
-        return len(self.bucket_group)
+        return len(buckets)
 
     def __reduce__(self) -> NoReturn:
         raise WrongType("what is pickled", self, "no Limiter of 2.x: make it anew in each process")
@@ -167,6 +172,9 @@ class Limiter(CurrentLimiter):
         return round(self.time_function(), 3)
 
     def _bucket(self, identity: Any) -> AbstractBucket:
+        known = self.bucket_group.get(identity)
+        if known is not None:
+            return known
         with self._making:
             if identity not in self.bucket_group:
                 self.bucket_group[identity] = self._made(identity)
@@ -176,14 +184,16 @@ class Limiter(CurrentLimiter):
         limit = self._rates[-1].limit
         return self._bkclass(maxsize=limit, identity=identity, **self._bucket_args)
 
-    def _check_possible(self, identity: Any, weight: int) -> None:
-        for rate in self._rates:
-            if rate.limit <= 0:
-                raise BucketFullException(identity, rate, 0.0)
-            if rate.interval > 0 and weight > ceil(rate.limit):
-                raise InvalidParams(
-                    f"{identity} is named {weight} times, which {rate} never admits"
-                )
+    def _check_possible(self, units: Mapping[Any, int]) -> None:
+        for identity, weight in units.items():
+            for rate in self._rates:
+                if weight <= rate.limit:  # nor is it too much for the others: limits rise
+                    break
+                if rate.limit <= 0:
+                    raise BucketFullException(identity, rate, 0.0)
+                if rate.interval > 0 and weight > ceil(rate.limit):
+                    msg = f"{identity} is named {weight} times, which {rate} never admits"
+                    raise InvalidParams(msg)
 
     def _judge(self, identity: Any, bucket: AbstractBucket, weight: int, now: float) -> None:
         size = bucket.size()

@@ -23,6 +23,9 @@ from pyrate_limiter import (
 from pyrate_limiter import (
     Limiter as CurrentLimiter,
 )
+from pyrate_limiter import (
+    SingleBucketFactory as CurrentSingleBucketFactory,
+)
 from pyrate_limiter.compat.awaiting import run, run_async
 from pyrate_limiter.compat.exceptions import (
     BucketFullException,
@@ -148,11 +151,23 @@ class Limiter(CurrentLimiter):
             LimiterDelayException: the wait is longer than `max_delay`. Nothing is taken.
             InvalidWeight: it is negative.
         """
-        return True if _is_nothing(weight) else run(_acquire(self, name, weight, False))
+        if _is_nothing(weight):
+            return True
+        first: Verdict | None = None
+        if type(self.bucket_factory) is CurrentSingleBucketFactory:
+            first = super().try_acquire(name, weight, False)  # the shortest way to the bucket
+            if first is True:
+                return True
+        return run(_acquire(self, name, weight, False, first))
 
     async def try_acquire_async(self, name: str, weight: int = 1) -> bool:  # type: ignore[override] # as in 3.x
         """`try_acquire` for asyncio, over sync and async buckets."""
-        return _is_nothing(weight) or await run_async(_acquire(self, name, weight, True))
+        if _is_nothing(weight):
+            return True
+        first = None
+        if type(self.bucket_factory) is CurrentSingleBucketFactory:
+            first = await super().try_acquire_async(name, weight, False)
+        return bool(first) or await run_async(_acquire(self, name, weight, True, first))
 
     def handle_bucket_put(  # type: ignore[override] # as in 3.x
         self, bucket: AbstractBucket, item: RateItem, _force_async: bool = False
@@ -242,9 +257,9 @@ def _with_clock(argument: Any, clock: AbstractClock) -> Any:
         argument = [argument]
     if isinstance(argument, list) and argument and all(isinstance(one, Rate) for one in argument):
         argument = InMemoryBucket(argument)
-    return (
-        SingleBucketFactory(argument, clock) if isinstance(argument, AbstractBucket) else argument
-    )
+    if isinstance(argument, AbstractBucket):
+        argument = CurrentSingleBucketFactory(argument, clock)
+    return argument
 
 
 def _is_nothing(weight: int) -> bool:
@@ -258,8 +273,11 @@ def _is_nothing(weight: int) -> bool:
 
 
 def _acquire(
-    limiter: Limiter, name: str, weight: int, in_event_loop: bool
+    limiter: Limiter, name: str, weight: int, in_event_loop: bool, first: Verdict | None
 ) -> Generator[Any, Any, bool]:
+    """``first`` is the answer to a first attempt, if there was one."""
+    if first is not None and (yield first):
+        return True
     item = yield limiter.bucket_factory.wrap_item(name, weight)
     bucket = yield limiter.bucket_factory.get(item)
     if not isinstance(bucket, AbstractBucket):
@@ -267,7 +285,8 @@ def _acquire(
         raise InvalidBucket(bucket, where)
     if in_event_loop and bucket.blocks:
         bucket = BucketAsyncWrapper(bucket)
-    return bool((yield limiter.handle_bucket_put(bucket, item, in_event_loop)))
+    put = limiter.handle_bucket_put if first is None else limiter.delay_or_raise
+    return bool((yield put(bucket, item, in_event_loop)))
 
 
 def _put(
