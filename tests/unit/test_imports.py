@@ -139,6 +139,26 @@ def test_only_one_module_knows_of_compat_beside_the_places_that_modules_had_in_2
     assert importers == {"compat", "_older"} | OLD_MODULES
 
 
+def test_compat_imports_nothing_that_is_private():
+    private = [
+        (str(path.relative_to(ROOT)), name)
+        for path in sorted((ROOT / "compat").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("pyrate_limiter")
+        for name in (node.module, *(alias.name for alias in node.names))
+        if any(piece.startswith("_") for piece in name.split("."))
+    ]
+    assert private == []
+
+
+def test_no_file_of_compat_is_long():
+    assert [
+        path
+        for path in (ROOT / "compat").rglob("*.py")
+        if len(path.read_text(encoding="utf-8").splitlines()) > 350
+    ] == []
+
+
 def test_only_what_stands_above_imports_the_limiter():
     importers = {part for _, part, target in imports() if target == "limiter"}
     assert importers <= MAY_IMPORT_LIMITER | {"limiter"}
