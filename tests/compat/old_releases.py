@@ -53,7 +53,13 @@ def ask(folder):
         importlib.import_module(questions.SLEEPS_IN).sleep = time.sleep
         answers[name] = question(library, time)
     path = ROOT / "tests" / "compat" / folder / "answers.json"
-    path.write_text(json.dumps(answers, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    path.write_text(written(answers) + "\n", encoding="utf-8")
+
+
+def written(answers):
+    """JSON with a line for each question."""
+    lines = (f"{json.dumps(name)}: {json.dumps(answers[name])}" for name in sorted(answers))
+    return "{\n" + ",\n".join(lines) + "\n}"
 
 
 def main():

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import random
 import sqlite3
 import tempfile
 from pathlib import Path
@@ -109,6 +110,32 @@ def a_later_rate_may_allow_more_per_time(lib, time):
     answers = [tried(limited, "a") for _ in range(5)]
     time.advance(10_000)
     return [*answers, tried(limited, "a"), tried(limited, "a")]
+
+
+@question
+def random_calls(lib, time):
+    dice = random.Random(5)
+    answers = []
+    for _ in range(12):
+        number = dice.randint(1, 3)
+        limits = sorted(dice.sample(range(1, 12), number))
+        intervals = sorted(dice.sample([0.25, 1, 2, 3, 5, 8, 13], number))
+        kind = dice.choice(["MemoryListBucket", "MemoryQueueBucket", "SQLiteBucket"])
+        kwargs = {"path": ":memory:"} if kind == "SQLiteBucket" else {}
+        limited = limiter(
+            lib,
+            time,
+            *zip(limits, intervals),
+            bucket_class=getattr(lib, kind),
+            bucket_kwargs=kwargs,
+        )
+        for _ in range(40):
+            time.advance(dice.choice([0, 0, 0, 250, 500, 1_000, 1_000, 2_000, 5_000]))
+            who = dice.choice([("a",), ("b",), ("a", "b"), ("b", "a", "c")])
+            refusal = tried(limited, *who)[-1]
+            answers.append(refusal and list(refusal.values())[1:])
+        answers.append({name: one.all_items() for name, one in limited.bucket_group.items()})
+    return answers
 
 
 @question

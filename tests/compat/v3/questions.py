@@ -4,6 +4,7 @@ import asyncio
 import copy
 import inspect
 import pickle
+import random
 import tempfile
 from importlib import import_module
 from pathlib import Path
@@ -133,6 +134,23 @@ def several_rates_are_sorted(lib, time):
         time.advance(step)
         answers.append(tried(limited, "x"))
     return without_remaining(answers)
+
+
+@question
+def random_calls(lib, time):
+    dice = random.Random(5)
+    answers = []
+    for _ in range(12):
+        number = dice.randint(1, 3)
+        limits = sorted(dice.sample(range(1, 12), number))
+        intervals = sorted(dice.sample([100, 200, 300, 500, 1_300], number))
+        rates = [lib.Rate(*pair) for pair in zip(limits, intervals)]
+        limited = limiter(lib, time, rates, raise_when_fail=dice.random() < 0.5)
+        for _ in range(40):
+            time.advance(dice.choice([0, 0, 0, 7, 50, 100, 300]))
+            answer = tried(limited, "x", dice.choice([1, 1, 1, 2, 3]))
+            answers.append(answer[1] if answer[0] == "returned" else answer[2])
+    return answers
 
 
 @question

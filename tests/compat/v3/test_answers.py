@@ -36,6 +36,7 @@ AMBIGUOUS = {
     "any_list_of_rates": "a list with rates that can never matter is refused today",
     "asynchronous_clocks_and_factories_give_awaitables": "Limiter(factory) waits today",
     "helpers": "id_generator has other characters today",
+    "random_calls": "a list with rates that can never matter is refused today",
     "refused_arguments": "try_acquire has a default name today",
 }
 

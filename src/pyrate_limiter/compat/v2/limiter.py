@@ -94,7 +94,7 @@ class Limiter(CurrentLimiter):
     ) -> None:
         _check_order(rates)
         self._rates: tuple[RequestRate, ...] = rates
-        self._windows = [(rate, window) for rate in rates if (window := rate.window())]
+        self._windows: list[Rate | None] = [rate.window() for rate in rates]
         self._bkclass: type[AbstractBucket] = _bucket_class(bucket_class)
         self._bucket_args: dict[str, Any] = dict(bucket_kwargs or {})
         self.bucket_group: dict[Any, AbstractBucket] = {}
@@ -128,10 +128,11 @@ class Limiter(CurrentLimiter):
                 buckets[identity].lock_acquire()
                 locked.append(buckets[identity])
             now = self._time()
-            for identity, weight in units.items():
-                self._judge(identity, buckets[identity], weight, now)
-            for identity, weight in units.items():
-                self._store(buckets[identity], weight, now)
+            for rate, window in zip(self._rates, self._windows):
+                for identity, weight in units.items():
+                    self._judge(rate, window, identity, buckets[identity], weight, now)
+            for identity in identities:
+                buckets[identity].put(now)
         finally:
             for bucket in reversed(locked):
                 bucket.lock_release()
@@ -195,36 +196,42 @@ class Limiter(CurrentLimiter):
                     msg = f"{identity} is named {weight} times, which {rate} never admits"
                     raise InvalidParams(msg)
 
-    def _judge(self, identity: Any, bucket: AbstractBucket, weight: int, now: float) -> None:
+    def _judge(
+        self,
+        rate: RequestRate,
+        window: Rate | None,
+        identity: Any,
+        bucket: AbstractBucket,
+        weight: int,
+        now: float,
+    ) -> None:
+        """Raise if the rate has no room. The last, which looks back longest, drops what is over."""
         size = bucket.size()
+        if size + weight <= rate.limit:
+            return
 
         def peek(offset: int) -> int:
             return _ms(bucket.all_items()[-1 - offset])
 
-        for rate, window in self._windows:
-            if size + weight > window.limit:
-                count, _ = bucket.inspect_expired_items(_edge(window, now))
-                decision = _POLICY.decide([window], [count], weight, _ms(now), peek)
-                if not decision:
-                    raise _full(identity, rate, decision.retry_after_ms or 0, now)
-
-    def _store(self, bucket: AbstractBucket, weight: int, now: float) -> None:
-        size = bucket.size()
-        if size + weight > self._rates[-1].limit:
-            edge = _edge(self._windows[-1][1], now) if self._windows else now
-            bucket.get(size - bucket.inspect_expired_items(edge)[0])
-        for _ in range(weight):
-            bucket.put(now)
+        live = 0
+        if window is not None:  # else its interval has always passed
+            live, _ = bucket.inspect_expired_items(_edge(window, now))
+            decision = _POLICY.decide([window], [live], weight, _ms(now), peek)
+            if not decision:
+                raise _full(identity, rate, decision.retry_after_ms or 0, now)
+        if rate is self._rates[-1]:
+            bucket.get(size - live)
 
     def _admit_on_server(self, buckets: Mapping[Any, Any], units: Mapping[Any, int]) -> None:
         """One step for each identity; one that is full gives back what those before it took."""
         now = self._time()
-        edges = [(window.limit, _edge(window, now)) for _, window in self._windows]
+        limiting = [(rate, window) for rate, window in zip(self._rates, self._windows) if window]
+        edges = [(window.limit, _edge(window, now)) for _, window in limiting]
         with ExitStack() as admitted:
             for identity, weight in units.items():
                 refused = buckets[identity].admit(now, weight, edges)
                 if refused is not None:
-                    rate, window = self._windows[refused[0]]
+                    rate, window = limiting[refused[0]]
                     wait = _POLICY.retry_after(window, _ms(now), _ms(refused[1]))
                     raise _full(identity, rate, wait, now)
                 admitted.callback(buckets[identity].take_back, now, weight)
