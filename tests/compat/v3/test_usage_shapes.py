@@ -22,6 +22,8 @@ from pyrate_limiter import (
     Limiter,
     LimiterDelayException,
     MultiprocessBucket,
+    PostgresBucket,
+    PostgresClock,
     Rate,
     RateItem,
     RedisBucket,
@@ -31,6 +33,7 @@ from pyrate_limiter import (
     limiter_factory,
     validate_rate_list,
 )
+from tests import postgres_fixtures
 from tests.redis_servers import fresh_key, shared_url, sync_client
 
 
@@ -242,6 +245,17 @@ def test_redis_awaited_or_not():
         return answers
 
     assert asyncio.run(main()) == [True, False]
+
+
+@pytest.mark.parametrize("own_clock", [True, False])
+def test_postgres(own_clock):
+    with postgres_fixtures.pool() as pool:
+        bucket = PostgresBucket(pool, postgres_fixtures.table(), [Rate(2, Duration.MINUTE)])
+        kwargs = {"clock": PostgresClock(pool)} if own_clock else {}
+        limiter = Limiter(bucket, raise_when_fail=False, **kwargs)
+        assert [limiter.try_acquire("x") for _ in range(3)] == [True, True, False]
+        limiter.max_delay = 5
+        assert not asyncio.run(limiter.try_acquire_async("x"))
 
 
 def test_ready_made_limiters(tmp_path):
