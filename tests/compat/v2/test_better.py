@@ -1,17 +1,24 @@
 """What 2.10.0 does wrong, and `compat.v2` does not."""
 
+import contextlib
 import copy
 import gc
 import multiprocessing
 import os
 import pickle
+import sqlite3
+import threading
 import time
 from pathlib import Path
 
+import filelock
 import pytest
 
 from pyrate_limiter import Rate
 from pyrate_limiter.compat.v2 import (
+    FILE_LOCK,
+    LOCK_PATH,
+    AbstractBucket,
     BucketFullException,
     FileLockSQLiteBucket,
     InvalidParams,
@@ -206,8 +213,11 @@ def test_a_limiter_that_is_gone_leaves_no_file_open(tmp_path):
     kwargs = {"path": tmp_path / "calls.db"}
 
     def is_open():
-        files = Path("/proc/self/fd").iterdir()
-        return any(one.exists() and one.samefile(kwargs["path"]) for one in files)
+        found = []
+        for one in Path("/proc/self/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # another thread may have closed it
+                found.append(one.samefile(kwargs["path"]))
+        return any(found)
 
     limiter = Limiter(RequestRate(2, 5), bucket_class=SQLiteBucket, bucket_kwargs=kwargs)
     limiter.try_acquire("a")
@@ -228,6 +238,56 @@ def test_a_forked_child_opens_the_file_anew(tmp_path):
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 1
     assert admitted([limiter] * 3) == 0
+
+
+def test_the_lock_file_is_reentrant_and_excludes_others():
+    with FILE_LOCK as entered, FILE_LOCK:
+        assert entered is FILE_LOCK
+        assert FILE_LOCK.is_locked
+        with pytest.raises(TimeoutError), filelock.FileLock(LOCK_PATH, timeout=0):
+            pass
+    assert not FILE_LOCK.is_locked
+    FILE_LOCK.close()
+    with filelock.FileLock(LOCK_PATH):
+        assert not FILE_LOCK.acquire(timeout=0.01)
+
+
+def test_a_file_that_cannot_be_opened_leaves_no_lock_behind(tmp_path):
+    bucket = SQLiteBucket(maxsize=2, identity="a", path=tmp_path / "missing" / "calls.db")
+    with pytest.raises(sqlite3.OperationalError):
+        bucket.lock_acquire()
+    (tmp_path / "missing").mkdir()
+    taken = []
+    thread = threading.Thread(target=lambda: taken.append(bucket.put(1.5)))
+    thread.start()
+    thread.join()
+    assert taken == [1]
+
+
+def test_a_users_bucket_need_not_have_a_lock():
+    class Times(AbstractBucket):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.times = []
+
+        def size(self):
+            return len(self.times)
+
+        def put(self, item):
+            self.times.append(item)
+            return 1
+
+        def get(self, number):
+            del self.times[:number]
+            return number
+
+        def all_items(self):
+            return self.times
+
+        def flush(self):
+            self.times.clear()
+
+    assert admitted([Limiter(RequestRate(3, 60), bucket_class=Times)] * 5) == 3
 
 
 def test_an_identity_of_any_kind_names_a_table(tmp_path):

@@ -1,13 +1,22 @@
 """The Redis bucket of 2.x on a real server."""
 
 import multiprocessing
+import sys
 import time
 
 import pytest
 import redis
+import redis.cluster
 
-from pyrate_limiter.compat.v2 import BucketFullException, Limiter, RedisBucket, RequestRate
-from tests.redis_servers import fresh_key, shared_url, sync_client
+from pyrate_limiter.compat.v2 import (
+    BucketFullException,
+    Limiter,
+    RedisBucket,
+    RedisClusterBucket,
+    RequestRate,
+)
+from pyrate_limiter.errors import MissingDriver
+from tests.redis_servers import RedisServer, fresh_key, shared_url, sync_client, wait_until
 
 
 @pytest.fixture
@@ -88,6 +97,36 @@ def test_all_identities_or_none(client, name):
     assert admitted(limited, "a", "b", tries=1) == 0
     assert client.llen(f"{name}___a") == 0
     assert admitted(limited, "a", "a", tries=1) == 1
+
+
+def test_a_cluster_is_given_as_its_client():
+    node = RedisServer(config="cluster-enabled yes\n")
+    with redis.Redis(port=node.port) as first:
+        first.execute_command("CLUSTER ADDSLOTS", *range(16_384))
+        wait_until(lambda: first.cluster("INFO")["cluster_state"] == "ok")
+    cluster = redis.cluster.RedisCluster(host="127.0.0.1", port=node.port)
+    kwargs = {"redis_pool": cluster, "bucket_name": "auth"}
+    limited = Limiter(RequestRate(2, 60), bucket_class=RedisClusterBucket, bucket_kwargs=kwargs)
+    assert admitted(limited, "a", "b") == 2  # keys of two slots
+    assert admitted(limited, "b", "c") == 0
+    assert limited.flush_all() == 3
+    cluster.close()
+    node.close()
+
+
+def test_a_pool_of_a_cluster_needs_the_package_that_has_such_pools():
+    pool = redis.ConnectionPool()
+    kwargs = {"redis_pool": pool, "bucket_name": "auth"}
+    limited = Limiter(RequestRate(2, 60), bucket_class=RedisClusterBucket, bucket_kwargs=kwargs)
+    with pytest.raises(ModuleNotFoundError, match="rediscluster"):
+        limited.try_acquire("a")
+
+
+def test_without_the_driver_it_is_said_which_extra_brings_it(monkeypatch):
+    bucket = RedisBucket(redis_pool=redis.ConnectionPool(), bucket_name="auth", identity="a")
+    monkeypatch.setitem(sys.modules, "redis", None)
+    with pytest.raises(MissingDriver, match=r"pyrate-limiter\[redis\]"):
+        bucket.size()
 
 
 def in_process(name, results):

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from pyrate_limiter import MonotonicClock, WallClock
+from pyrate_limiter.compat import v3
 from pyrate_limiter.compat.v3 import (
     BucketAsyncWrapper,
     BucketFullException,
@@ -237,6 +238,21 @@ class _Stepping(MonotonicClock):
 
     def now(self):
         return self.ms
+
+
+def test_the_module_of_ready_made_limiters_has_no_other_names():
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        v3.limiter_factory.nothing  # noqa: B018 - reading it is what is tested
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_ready_made_limiters_may_be_asynchronous(wrapped):
+    limited = v3.limiter_factory.create_inmemory_limiter(1, 60_000, 5, async_wrapper=wrapped)
+
+    async def main():
+        return [await limited.try_acquire_async("x", weight) for weight in (0, 1, 1)]
+
+    assert asyncio.run(main()) == [True, True, False]
 
 
 class TestClocks:

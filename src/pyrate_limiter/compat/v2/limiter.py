@@ -272,7 +272,7 @@ def _ms(time: float) -> int:
 
 def _edge(window: Rate, now: float) -> float:
     """The latest time, in seconds, that no longer counts; exact on a clock of milliseconds."""
-    return (_ms(now) - window.interval) / 1000
+    return (_POLICY.window_start(window, _ms(now)) - 1) / 1000
 
 
 def _full(identity: Any, rate: RequestRate, wait_ms: int, now: float) -> BucketFullException:
