@@ -252,8 +252,9 @@ def test_the_lock_file_is_reentrant_and_excludes_others():
         assert not FILE_LOCK.acquire(timeout=0.01)
 
 
-def test_a_file_that_cannot_be_opened_leaves_no_lock_behind(tmp_path):
-    bucket = SQLiteBucket(maxsize=2, identity="a", path=tmp_path / "missing" / "calls.db")
+@pytest.mark.parametrize("kind", FILES)
+def test_a_file_that_cannot_be_opened_leaves_no_lock_behind(kind, tmp_path):
+    bucket = kind(maxsize=2, identity="a", path=tmp_path / "missing" / "calls.db")
     with pytest.raises(sqlite3.OperationalError):
         bucket.lock_acquire()
     (tmp_path / "missing").mkdir()
@@ -262,6 +263,7 @@ def test_a_file_that_cannot_be_opened_leaves_no_lock_behind(tmp_path):
     thread.start()
     thread.join()
     assert taken == [1]
+    assert bucket._size == 1
 
 
 def test_a_users_bucket_need_not_have_a_lock():
