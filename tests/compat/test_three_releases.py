@@ -4,7 +4,6 @@ import subprocess
 import sys
 
 FOR_2X = """
-import time
 from pyrate_limiter import BucketFullException, Duration, Limiter, MemoryListBucket, RequestRate
 
 Duration.CUSTOM = 15
@@ -26,7 +25,7 @@ waiting = Limiter(RequestRate(1, Duration.SECOND * 0.1))
 
 @waiting.ratelimit("api", delay=True)
 def call():
-    return time.monotonic()
+    return "called"
 """
 
 FOR_3X = """
@@ -60,6 +59,7 @@ def allowed(user):
 PROGRAM = """
 import asyncio
 import sys
+import time
 from pyrate_limiter import Duration, Limiter, Rate
 
 limiter = Limiter([Rate(2, Duration.SECOND * 60), Rate(3, Duration.HOUR)])
@@ -70,8 +70,10 @@ import for_2x
 import for_3x
 
 assert [for_2x.allowed("a") for _ in range(3)] == [0, 0, 5.0]
-first = for_2x.call()
-assert for_2x.call() - first >= 0.099
+start = time.monotonic()
+for_2x.call()
+for_2x.call()
+assert time.monotonic() - start >= 0.099
 
 assert [for_3x.allowed("a"), for_3x.allowed("a"), for_3x.allowed("b")] == [True, 500, True]
 assert len(for_3x.limiter.buckets()) == 2

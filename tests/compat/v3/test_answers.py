@@ -8,16 +8,8 @@ import pytest
 import pyrate_limiter
 from pyrate_limiter.compat import v3
 from tests.compat.v3.questions import QUESTIONS
-from tests.doubles import World
 
 ANSWERS = json.loads(Path(__file__).with_name("answers.json").read_text(encoding="utf-8"))
-
-
-@pytest.fixture
-def world(monkeypatch):
-    world = World(monkeypatch)
-    monkeypatch.setattr("pyrate_limiter.compat.v3.limiter.monotonic", world.monotonic)
-    return world
 
 
 def test_every_question_was_answered():
