@@ -294,6 +294,15 @@ def test_a_guard_may_be_derived_from(clock):
         pass
 
 
+def test_a_wait_is_logged(clock, caplog):
+    caplog.set_level("DEBUG", "pyrate_limiter.limit_context_decorator")
+    limiter = Limiter(RequestRate(1, 5), time_function=clock)
+    for _ in range(2):
+        with limiter.ratelimit("a", delay=True):
+            pass
+    assert caplog.messages == ["Rate limit reached; 5.00000 seconds remaining before next request"]
+
+
 def test_tests_may_replace_what_decides_on_the_delay(clock, monkeypatch):
     limiter = Limiter(RequestRate(1, 5), time_function=clock)
     monkeypatch.setattr(

@@ -176,6 +176,21 @@ def test_who_is_overtaken_until_the_time_is_up_is_told_so(world, retry, kind):
     assert 0.6 < sum(world.slept) < 0.75
 
 
+@pytest.mark.parametrize(
+    ("weight", "max_delay", "message"),
+    [
+        (1, 100, "Required delay too large: actual=350, expected=100"),
+        (2, 100, "Cannot fit item into bucket: item=RateItem(name=x, weight=2,"),
+        (1, None, ""),
+    ],
+)
+def test_a_refusal_is_logged_as_in_3x(world, caplog, weight, max_delay, message):
+    limited = limiter(world, max_delay=max_delay, raise_when_fail=False)
+    limited.try_acquire("x")
+    assert not limited.try_acquire("x", weight)
+    assert caplog.text == "" if not message else caplog.messages[0].startswith(message)
+
+
 def test_another_factory_may_be_assigned(world):
     limited = limiter(world, raise_when_fail=False)
     limited.try_acquire("x")

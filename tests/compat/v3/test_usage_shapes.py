@@ -357,6 +357,8 @@ def test_a_program_that_tries_3x_first_gets_3x():
 
 def test_what_is_shown_at_the_top_is_of_this_release():
     assert "raise_when_fail" not in inspect.signature(Limiter.__init__).parameters
+    assert list(inspect.signature(Limiter).parameters)[:2] == ["argument", "buffer_ms"]
+    assert list(inspect.signature(SQLiteBucket).parameters)[:2] == ["rates", "conn"]
     plain = Limiter(Rate(1, 300))
     assert type(plain) is Limiter
     assert "blocking" in inspect.signature(plain.try_acquire).parameters
