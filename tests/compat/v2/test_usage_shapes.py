@@ -90,6 +90,13 @@ def test_a_limiter_of_2x_is_a_limiter_and_shows_the_names_of_2x_alone():
     assert not hasattr(Limiter(pyrate_limiter.Rate(1, 5)), "bucket_group")
 
 
+def test_no_method_of_this_release_is_seen_on_a_limiter_of_2x():
+    own = {"bucket_group", "flush_all", "get_current_volume", "ratelimit", "time_function"}
+    limiter = Limiter(RequestRate(1, 5))
+    public = {name for name in dir(limiter) if not name.startswith("_")}
+    assert {name for name in public if hasattr(limiter, name)} == {*own, "try_acquire"}
+
+
 @pytest.mark.parametrize(
     "make",
     [
