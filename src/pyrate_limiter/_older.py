@@ -121,11 +121,18 @@ def _limiter_class(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         not kwargs.keys().isdisjoint(_V3_KEYWORDS)
         or len(args) > 2  # noqa: PLR2004 - today's takes no more
         or any(hasattr(second, "now") for second in args[1:])
+        or any(_keeps_a_clock_of_3x(argument) for argument in (*args, *kwargs.values()))
     ):
         from pyrate_limiter.compat.v3.limiter import Limiter as OfV3
 
         return OfV3
     return None
+
+
+def _keeps_a_clock_of_3x(factory: object) -> bool:
+    clocks = sys.modules.get("pyrate_limiter.compat.v3.clocks")  # not there: nobody has one
+    kinds = () if clocks is None else (clocks.TimeClock, clocks.TimeAsyncClock)
+    return isinstance(getattr(factory, "clock", None), kinds)
 
 
 def also_as_in_3x(function: F) -> F:

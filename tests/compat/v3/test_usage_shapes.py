@@ -121,6 +121,20 @@ def test_a_factory_for_each_user():
     assert isinstance(factory.buckets["a"]._clock, TimeClock)
 
 
+@pytest.mark.parametrize("call", [Limiter, lambda one: Limiter(argument=one)])
+def test_a_factory_that_keeps_a_clock_of_3x_makes_a_limiter_of_3x(call):
+    limiter = call(PerUser(Rate(1, Duration.MINUTE)))
+    assert limiter.try_acquire("a")
+    with pytest.raises(BucketFullException):
+        limiter.try_acquire("a")
+
+
+def test_a_factory_with_another_clock_makes_a_limiter_of_this_release():
+    factory = PerUser(Rate(1, Duration.MINUTE))
+    factory.clock = pyrate_limiter.WallClock()
+    assert type(Limiter(factory)) is Limiter
+
+
 class Ready(BucketFactory):
     def __init__(self, clock, bucket):
         self.clock, self.bucket = clock, bucket
