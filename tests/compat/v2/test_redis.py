@@ -99,19 +99,25 @@ def test_all_identities_or_none(client, name):
     assert admitted(limited, "a", "a", tries=1) == 1
 
 
-def test_a_cluster_is_given_as_its_client():
+@pytest.fixture
+def cluster():
     node = RedisServer(config="cluster-enabled yes\n")
-    with redis.Redis(port=node.port) as first:
-        first.execute_command("CLUSTER ADDSLOTS", *range(16_384))
-        wait_until(lambda: first.cluster("INFO")["cluster_state"] == "ok")
-    cluster = redis.cluster.RedisCluster(host="127.0.0.1", port=node.port)
+    try:
+        with redis.Redis(port=node.port) as first:
+            first.execute_command("CLUSTER ADDSLOTS", *range(16_384))
+            wait_until(lambda: first.cluster("INFO")["cluster_state"] == "ok")
+        with redis.cluster.RedisCluster(host="127.0.0.1", port=node.port) as client:
+            yield client
+    finally:
+        node.close()
+
+
+def test_a_cluster_is_given_as_its_client(cluster):
     kwargs = {"redis_pool": cluster, "bucket_name": "auth"}
     limited = Limiter(RequestRate(2, 60), bucket_class=RedisClusterBucket, bucket_kwargs=kwargs)
     assert admitted(limited, "a", "b") == 2  # keys of two slots
     assert admitted(limited, "b", "c") == 0
     assert limited.flush_all() == 3
-    cluster.close()
-    node.close()
 
 
 def test_a_pool_of_a_cluster_needs_the_package_that_has_such_pools():
