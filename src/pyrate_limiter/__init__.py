@@ -6,6 +6,7 @@ Names are resolved on first use: importing this package loads no asyncio, no dat
 from typing import TYPE_CHECKING
 
 from pyrate_limiter._lazy import resolver
+from pyrate_limiter._older import places
 from pyrate_limiter._version import __version__
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         StateStore,
         TokenBucket,
     )
+    from pyrate_limiter.abstracts.bucket import Leaker
     from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
     from pyrate_limiter.buckets.in_memory_state import InMemoryStateStore
     from pyrate_limiter.buckets.mp_bucket import MultiprocessBucket
@@ -47,6 +49,31 @@ if TYPE_CHECKING:
         PostgresClock,
         WallClock,
     )
+    from pyrate_limiter.compat.exceptions import (
+        BucketFullException,
+        ImmutableClassProperty,
+        InvalidParams,
+        LimiterDelayException,
+    )
+    from pyrate_limiter.compat.v2.bucket import (
+        MemoryListBucket,
+        MemoryQueueBucket,
+        RedisClusterBucket,
+    )
+    from pyrate_limiter.compat.v2.limit_context_decorator import LimitContextDecorator
+    from pyrate_limiter.compat.v2.request_rate import RequestRate, ResetTypes
+    from pyrate_limiter.compat.v2.sqlite_bucket import (
+        DEFAULT_DB_PATH,
+        FILE_LOCK,
+        LOCK_PATH,
+        SQLITE_MAX_VARIABLE_NUMBER,
+        TEMP_DIR,
+        FileLockSQLiteBucket,
+        chunkify,
+    )
+    from pyrate_limiter.compat.v3.clocks import TimeAsyncClock, TimeClock
+    from pyrate_limiter.compat.v3.limiter import combined_lock
+    from pyrate_limiter.compat.v3.utils import binary_search
     from pyrate_limiter.errors import PyrateError, RateLimitExceeded
     from pyrate_limiter.keyed import KeyedBucketFactory
     from pyrate_limiter.limiter import Limiter, SingleBucketFactory
@@ -57,20 +84,34 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "DEFAULT_DB_PATH",
+    "FILE_LOCK",
     "GCRA",
+    "LOCK_PATH",
+    "SQLITE_MAX_VARIABLE_NUMBER",
+    "TEMP_DIR",
     "AbstractBucket",
     "AbstractClock",
     "Algorithm",
     "BucketAsyncWrapper",
     "BucketFactory",
+    "BucketFullException",
     "Decision",
     "Duration",
+    "FileLockSQLiteBucket",
     "FixedWindow",
+    "ImmutableClassProperty",
     "InMemoryBucket",
     "InMemoryStateStore",
+    "InvalidParams",
     "KeyedBucketFactory",
+    "Leaker",
+    "LimitContextDecorator",
     "Limiter",
+    "LimiterDelayException",
     "LogAlgorithm",
+    "MemoryListBucket",
+    "MemoryQueueBucket",
     "MonotonicAsyncClock",
     "MonotonicClock",
     "MultiprocessBucket",
@@ -85,8 +126,11 @@ __all__ = [
     "RateItem",
     "RateLimitExceeded",
     "RedisBucket",
+    "RedisClusterBucket",
     "RedisKeys",
     "RedisStateStore",
+    "RequestRate",
+    "ResetTypes",
     "SQLiteBucket",
     "SQLiteClock",
     "SQLiteQueries",
@@ -96,9 +140,14 @@ __all__ = [
     "StateAlgorithm",
     "StateBucket",
     "StateStore",
+    "TimeAsyncClock",
+    "TimeClock",
     "TokenBucket",
     "WallClock",
     "__version__",
+    "binary_search",
+    "chunkify",
+    "combined_lock",
     "dedicated_sqlite_clock_connection",
     "id_generator",
     "limiter_factory",
@@ -140,7 +189,7 @@ _PLACES = {
 }
 
 if not TYPE_CHECKING:  # a checker would take every name for known
-    __getattr__ = resolver(__name__, _PLACES)
+    __getattr__ = resolver(__name__, {**places(__name__), **_PLACES})
 
 
 def __dir__() -> list[str]:

@@ -6,8 +6,13 @@ import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
+from pyrate_limiter._lazy import resolver
+from pyrate_limiter._older import places
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Generator
+else:  # a checker would take every name for known
+    __getattr__ = resolver(__name__, places(__name__))
 
 _NS = 1_000_000  # nanoseconds in a millisecond
 

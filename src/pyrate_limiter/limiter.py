@@ -12,6 +12,8 @@ from pyrate_limiter._engine.admission import Admission, decorated
 from pyrate_limiter._engine.locks import LockLike, combined_lock
 from pyrate_limiter._engine.steps import abandon, run_async, run_blocking, sleep_is_replaced
 from pyrate_limiter._engine.terms import ADAPTIVE, AdaptiveBuffer, Terms, ahead_ms, check_timeout
+from pyrate_limiter._lazy import resolver
+from pyrate_limiter._older import TakesOlderCalls, places
 from pyrate_limiter.abstracts.algorithm import Decision
 from pyrate_limiter.abstracts.awaiting import is_awaitable
 from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
     P = ParamSpec("P")
     R = TypeVar("R")
+else:  # a checker would take every name for known
+    __getattr__ = resolver(__name__, places(__name__))
 
 __all__ = [
     "AbstractBucket",
@@ -50,7 +54,7 @@ __all__ = [
 _REAL_SLEEP = sleep
 
 
-class Limiter:
+class Limiter(TakesOlderCalls):
     """Lets calls through at a rate, and makes the others wait or go away.
 
     Args:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pyrate_limiter._engine.terms import ADAPTIVE
 from pyrate_limiter._lazy import resolver
+from pyrate_limiter._older import also_as_in_3x, places
 from pyrate_limiter.abstracts.algorithm import TokenBucket
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.rate import Duration, Rate
@@ -16,7 +17,8 @@ from pyrate_limiter.limiter import Limiter
 if TYPE_CHECKING:
     from pyrate_limiter.buckets.sqlite_bucket import SQLiteBucket
 else:  # found on first use: it loads sqlite3
-    __getattr__ = resolver(__name__, {"SQLiteBucket": "pyrate_limiter.buckets.sqlite_bucket"})
+    _OTHERS = {"SQLiteBucket": "pyrate_limiter.buckets.sqlite_bucket", **places(__name__)}
+    __getattr__ = resolver(__name__, _OTHERS)
 
 __all__ = [
     "LIMITER",
@@ -39,6 +41,7 @@ LIMITER: Limiter | None = None
 """What `init_global_limiter` made in this process."""
 
 
+@also_as_in_3x
 def create_inmemory_limiter(
     rate_per_duration: int = 3,
     duration: int | Duration = Duration.SECOND,
@@ -62,6 +65,7 @@ def create_sqlite_bucket(
     )
 
 
+@also_as_in_3x
 def create_sqlite_limiter(
     rate_per_duration: int = 3,
     duration: int | Duration = Duration.SECOND,
@@ -86,6 +90,7 @@ def create_token_bucket_limiter(
     return Limiter(StateBucket([rate], algorithm=TokenBucket()), buffer_ms)
 
 
+@also_as_in_3x
 def init_global_limiter(bucket: AbstractBucket, buffer_ms: int = ADAPTIVE) -> None:
     """Set `LIMITER` in this process: an initializer for ``ProcessPoolExecutor``."""
     global LIMITER  # noqa: PLW0603 - being global is its purpose

@@ -13,18 +13,24 @@ from pyrate_limiter.errors import InvalidLimiterArgument, InvalidRateList
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
+    from pyrate_limiter.clocks import AbstractClock
+
 
 class SingleBucketFactory(BucketFactory):
     """Routes every item to one bucket.
 
     Args:
         bucket: the bucket.
-        schedule_leak: whether to sweep it every `leak_interval`.
+        schedule_leak: whether to sweep it every `leak_interval`. A clock, as in 3.x, is a yes, and
+            becomes the bucket's.
     """
 
-    def __init__(self, bucket: AbstractBucket, schedule_leak: bool = True) -> None:
+    def __init__(self, bucket: AbstractBucket, schedule_leak: bool | AbstractClock = True) -> None:
         self.bucket = bucket
-        if schedule_leak:
+        if not isinstance(schedule_leak, bool):
+            self.clock = schedule_leak
+            self.schedule_leak(bucket, schedule_leak)
+        elif schedule_leak:
             self.schedule_leak(bucket)
 
     def wrap_item(self, name: str, weight: int = 1) -> RateItem | Awaitable[RateItem]:

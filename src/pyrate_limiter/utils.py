@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from pyrate_limiter._lazy import resolver
+from pyrate_limiter._older import places
 from pyrate_limiter.errors import InvalidRateList, WrongType
 
 if TYPE_CHECKING:
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 
 # Programs import `Rate` from here too; it is found on first use, for it stands above this module.
 if not TYPE_CHECKING:  # a checker would take every name for known
-    __getattr__ = resolver(__name__, {"Rate": "pyrate_limiter.abstracts.rate"})
+    _OTHERS = {"Rate": "pyrate_limiter.abstracts.rate", **places(__name__)}
+    __getattr__ = resolver(__name__, _OTHERS)
 
 
 def id_generator(size: int = 10) -> str:

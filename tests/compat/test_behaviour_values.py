@@ -36,13 +36,13 @@ def test_durations_are_milliseconds():
 def test_duration_times_a_number_is_whole_milliseconds():
     assert Duration.SECOND * 5 == 5 * Duration.SECOND == 5_000
     assert Duration.SECOND * 1.5 == 1.5 * Duration.SECOND == 1_500
-    assert type(Duration.SECOND * 1.5) is int
+    assert isinstance(Duration.SECOND * 1.5, int)
 
 
 def test_duration_plus_a_number_or_duration_is_whole_milliseconds():
     assert Duration.SECOND + 5 == 5 + Duration.SECOND == 1_005
     assert Duration.SECOND + Duration.MINUTE == 61_000
-    assert type(Duration.SECOND + Duration.MINUTE) is int
+    assert isinstance(Duration.SECOND + Duration.MINUTE, int)
 
 
 @pytest.mark.parametrize("unit", list(Duration))

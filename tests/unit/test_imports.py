@@ -35,6 +35,16 @@ MAY_IMPORT_LIMITER = {
 }
 
 
+OLD_MODULES = {
+    "bucket",
+    "constants",
+    "exceptions",
+    "limit_context_decorator",
+    "request_rate",
+    "sqlite_bucket",
+}
+
+
 @pytest.mark.parametrize(
     "statement", ["import pyrate_limiter", "from pyrate_limiter import Limiter, Rate"]
 )
@@ -47,6 +57,26 @@ def test_importing_loads_nothing_heavy(statement):
             "-c",
             f"import sys; sys.path.insert(0, {str(ROOT.parent)!r})\n{program}",
         ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import pyrate_limiter",
+        "import pyrate_limiter as p; p.Limiter(p.Rate(5, p.Duration.SECOND * 2)).try_acquire()",
+        "from pyrate_limiter import limiter_factory as f; f.create_inmemory_limiter().close()",
+    ],
+)
+def test_a_program_for_this_release_loads_nothing_of_compat(statement):
+    listing = "[m for m in sys.modules if m.startswith('pyrate_limiter.compat')]"
+    program = f"{statement}\nimport sys\nprint({listing})"
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", f"import sys; sys.path[:0] = {sys.path!r}\n{program}"],
         capture_output=True,
         text=True,
         check=True,
@@ -96,12 +126,37 @@ def test_imports_go_one_way():
         (str(path.relative_to(ROOT)), target)
         for path, part, target in imports()
         if part in MAY_IMPORT
-        and target not in MAY_IMPORT[part] | {part}
+        and target not in MAY_IMPORT[part] | {part, "_older"}
         # Found on first use, inside a function: what stands above may be asked, not imported.
         and (part, target)
         not in {("utils", "abstracts"), ("algorithms", "abstracts"), ("clocks", "buckets")}
     ]
     assert wrong == []
+
+
+def test_only_one_module_knows_of_compat_beside_the_places_that_modules_had_in_2x_and_3x():
+    importers = {part for _, part, target in imports() if target == "compat"}
+    assert importers == {"compat", "_older"} | OLD_MODULES
+
+
+def test_compat_imports_nothing_that_is_private():
+    private = [
+        (str(path.relative_to(ROOT)), name)
+        for path in sorted((ROOT / "compat").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("pyrate_limiter")
+        for name in (node.module, *(alias.name for alias in node.names))
+        if any(piece.startswith("_") for piece in name.split("."))
+    ]
+    assert private == []
+
+
+def test_no_file_of_compat_is_long():
+    assert [
+        path
+        for path in (ROOT / "compat").rglob("*.py")
+        if len(path.read_text(encoding="utf-8").splitlines()) > 350
+    ] == []
 
 
 def test_only_what_stands_above_imports_the_limiter():

@@ -34,7 +34,7 @@ class Reserving(Waiting):
     half of that is left. Whoever is at the front when a reservation is due uses it.
     """
 
-    __slots__ = "_used"
+    __slots__ = ("_used",)
 
     def _brought(self, first: Decision | None) -> Reservation | None:
         self._used: list[Reservation] = []  # that it is about to use

@@ -1,5 +1,9 @@
 """What users subclass."""
 
+from typing import TYPE_CHECKING
+
+from pyrate_limiter._lazy import resolver
+from pyrate_limiter._older import places
 from pyrate_limiter.abstracts.algorithm import (
     GCRA,
     Algorithm,
@@ -15,6 +19,9 @@ from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
 from pyrate_limiter.abstracts.rate import Duration, Rate, RateItem
 from pyrate_limiter.abstracts.store import StateStore
 from pyrate_limiter.abstracts.wrappers import BucketAsyncWrapper
+
+if not TYPE_CHECKING:  # a checker would take every name for known
+    __getattr__ = resolver(__name__, places(__name__))
 
 __all__ = [
     "GCRA",

@@ -9,7 +9,7 @@ from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision, LogAlgorithm,
 from pyrate_limiter.abstracts.awaiting import then
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.abstracts.sweeper import Leaker
-from pyrate_limiter.clocks import AbstractClock, MonotonicClock
+from pyrate_limiter.clocks import AbstractClock, MonotonicClock, WallClock
 from pyrate_limiter.errors import InvalidBucket, WrongType
 from pyrate_limiter.utils import RateList, enforce_rate_list, sorted_rates
 
@@ -119,6 +119,15 @@ class AbstractBucket(ABC):
         here, and correct it there.
         """
         return self.now()
+
+    def follow(self, clock: AbstractClock) -> None:
+        """Tell the time by this clock from now on.
+
+        Asked for this machine's time since the epoch, a bucket that counts from the epoch by a
+        clock of its own, such as a server's, keeps that.
+        """
+        if not isinstance(clock, WallClock) or isinstance(self._clock, MonotonicClock):
+            self._clock = clock
 
     def put_decision(self, item: RateItem) -> Decision | Awaitable[Decision]:
         """`put`, with the wait as part of the answer."""
@@ -321,19 +330,34 @@ class BucketFactory(ABC):
         return False
 
     def create(self, bucket_class: type[B], *args: Any, **kwargs: Any) -> B:
-        """Build a bucket and schedule its leak."""
+        """Build a bucket and schedule its leak.
+
+        A clock may stand before the class, as in 3.x; see `schedule_leak`.
+        """
+        if isinstance(bucket_class, type):
+            bucket = bucket_class(*args, **kwargs)
+            self.schedule_leak(bucket)
+            return bucket
+        clock, bucket_class, *args = bucket_class, *args
         bucket = bucket_class(*args, **kwargs)
-        self.schedule_leak(bucket)
+        self.schedule_leak(bucket, clock)
         return bucket
 
-    def schedule_leak(self, new_bucket: AbstractBucket) -> None:
+    def schedule_leak(self, new_bucket: AbstractBucket, associated_clock: Any = None) -> None:
         """Let the bucket be swept every `leak_interval`.
+
+        Args:
+            new_bucket: the bucket.
+            associated_clock: becomes the bucket's clock, as programs for 3.x expect; None leaves
+                the bucket its own.
 
         Raises:
             InvalidBucket: it is no bucket.
         """
         if not isinstance(new_bucket, AbstractBucket):
             raise InvalidBucket(new_bucket, "the bucket to leak")
+        if associated_clock is not None:
+            new_bucket.follow(associated_clock)
         if self._leaker is None:
             self._leaker = Leaker(self._leak_interval)
         self._leaker.register(new_bucket)

@@ -11,6 +11,40 @@ from pyrate_limiter.errors import InvalidRate, InvalidRateText, WrongType
 _set = object.__setattr__
 
 
+class Milliseconds(int):
+    """A whole number of ms that comes from a `Duration`: `RequestRate` of 2.x tells by it.
+
+    Attributes:
+        bare: how much of it was added as a bare number, which is in seconds for 2.x.
+    """
+
+    bare: int = 0
+
+    def __mul__(self, factor: int) -> int:
+        return self._from(super().__mul__(factor), self.bare * factor)
+
+    def __rmul__(self, factor: int) -> int:
+        return self * factor
+
+    def __add__(self, other: int) -> int:
+        bare = other.bare if isinstance(other, Milliseconds) else other
+        return self._from(super().__add__(other), self.bare + bare)
+
+    def __radd__(self, other: int) -> int:
+        return self + other
+
+    def __sub__(self, other: int) -> int:
+        return self + -1 * other
+
+    @classmethod
+    def _from(cls, total: int, bare: int) -> int:
+        if not isinstance(total, int):  # NotImplemented: the other is no whole number
+            return total
+        result = cls(total)
+        result.bare = bare
+        return result
+
+
 class Duration(Enum):
     """Common intervals, in milliseconds.
 
@@ -24,13 +58,15 @@ class Duration(Enum):
     WEEK = 1000 * 60 * 60 * 24 * 7
 
     def __mul__(self, mutiplier: float) -> int:
-        return int(self.value * _number("multiplier", mutiplier))
+        return Milliseconds(self.value * _number("multiplier", mutiplier))
 
     def __rmul__(self, multiplier: float) -> int:
         return self * multiplier
 
     def __add__(self, another_duration: int | Duration) -> int:
-        return int(self.value + _milliseconds("duration", another_duration))
+        if isinstance(another_duration, Duration):
+            return Milliseconds(self.value + another_duration.value)
+        return Milliseconds(self.value) + _milliseconds("duration", another_duration)
 
     def __radd__(self, another_duration: int | Duration) -> int:
         return self + another_duration
@@ -54,6 +90,10 @@ class Duration(Enum):
             if value >= unit.value:
                 return f"{value / unit.value:.1f}{unit.name[0].lower()}"
         return f"{value}ms"
+
+
+# No member, or it would be one of list(Duration). Programs for 2.x have it.
+Duration.MONTH = Milliseconds(30 * Duration.DAY.value)  # type: ignore[attr-defined]
 
 
 def _number(field: str, value: object) -> float:

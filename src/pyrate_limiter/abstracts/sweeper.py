@@ -37,8 +37,30 @@ class Leaker:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._due = 0.0
 
-    def register(self, bucket: AbstractBucket) -> None:
-        """Add a bucket. Whether it is async is asked of itself; ``leak(0)`` is the last resort."""
+    @property
+    def ident(self) -> int | None:
+        """The number of the thread that sweeps, which is one for the whole process."""
+        thread: threading.Thread | None = _sweeper._thread
+        return None if thread is None else thread.ident
+
+    @property
+    def clocks(self) -> dict[int, Any]:
+        """The clocks of the buckets, by the ``id`` of the bucket."""
+        buckets = {**self.sync_buckets, **self.async_buckets}
+        return {number: bucket._clock for number, bucket in buckets.items()}
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until sync buckets are swept no more, or for so many seconds."""
+        if self.is_alive():
+            self._stop_event.wait(timeout)
+
+    def register(self, bucket: AbstractBucket, clock: Any = None) -> None:
+        """Add a bucket. Whether it is async is asked of itself; ``leak(0)`` is the last resort.
+
+        See `AbstractBucket.follow` for a clock, which programs for 3.x give.
+        """
+        if clock is not None:
+            bucket.follow(clock)
         is_async = bucket.is_async
         if is_async is None:
             probe = bucket.leak(0)

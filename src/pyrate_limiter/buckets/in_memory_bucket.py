@@ -5,6 +5,8 @@ from __future__ import annotations
 from copy import copy
 from typing import TYPE_CHECKING, Any
 
+from pyrate_limiter._lazy import resolver
+from pyrate_limiter._older import places
 from pyrate_limiter.abstracts.algorithm import (
     ADMITTED,
     Decision,
@@ -26,6 +28,8 @@ from pyrate_limiter.utils import RateList, sorted_rates
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+else:  # a checker would take every name for known
+    __getattr__ = resolver(__name__, places(__name__))
 
 __all__ = [
     "ADMITTED",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from pyrate_limiter._older import TakesKeywordsOf2x
 from pyrate_limiter.abstracts.algorithm import (
     ADMITTED,
     Decision,
@@ -45,7 +46,7 @@ class LuaScript:
     PUT_ITEM = LOG_SCRIPT.text
 
 
-class RedisBucket(RedisSteps):
+class RedisBucket(TakesKeywordsOf2x, RedisSteps):
     """A log of units in a Redis sorted set, shared by all who use the key.
 
     Each acquisition is one round trip, in which the server's own clock is read. The key expires by

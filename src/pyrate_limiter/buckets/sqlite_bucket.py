@@ -6,6 +6,7 @@ import os
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
+from pyrate_limiter._older import TakesKeywordsOf2x
 from pyrate_limiter.abstracts.algorithm import LogAlgorithm
 from pyrate_limiter.abstracts.awaiting import then
 from pyrate_limiter.abstracts.bucket import AbstractBucket
@@ -43,7 +44,7 @@ __all__ = [
 Queries = SQLiteQueries
 
 
-class SQLiteBucket(AbstractBucket):
+class SQLiteBucket(TakesKeywordsOf2x, AbstractBucket):
     """A log of units in a table of a SQLite database, exact between threads and processes.
 
     Each operation is one transaction, so it needs no other lock. A database that another process

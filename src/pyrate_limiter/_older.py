@@ -1,0 +1,154 @@
+"""What 2.x and 3.x had, and where it is: nothing else outside `compat` knows of that package.
+
+Nothing here loads it before an old name, or a call that only an old release knows, is met.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+_CLOCKS = "TimeAsyncClock TimeClock"
+_V2_SQLITE = (
+    "DEFAULT_DB_PATH FILE_LOCK FileLockSQLiteBucket LOCK_PATH SQLITE_MAX_VARIABLE_NUMBER TEMP_DIR "
+    "chunkify"
+)
+_NAMES = {
+    "pyrate_limiter": {
+        "compat.exceptions": (
+            "BucketFullException ImmutableClassProperty InvalidParams LimiterDelayException"
+        ),
+        "compat.v3.clocks": _CLOCKS,
+        "compat.v3.limiter": "combined_lock",
+        "compat.v3.utils": "binary_search",
+        "abstracts.bucket": "Leaker",
+        "compat.v2.bucket": "MemoryListBucket MemoryQueueBucket RedisClusterBucket",
+        "compat.v2.limit_context_decorator": "LimitContextDecorator",
+        "compat.v2.request_rate": "RequestRate ResetTypes",
+        "compat.v2.sqlite_bucket": _V2_SQLITE,
+        "bucket": "bucket",
+        "constants": "constants",
+        "exceptions": "exceptions",
+        "limit_context_decorator": "limit_context_decorator",
+        "request_rate": "request_rate",
+        "sqlite_bucket": "sqlite_bucket",
+    },
+    "pyrate_limiter.abstracts": {
+        "clocks": "AbstractClock",
+        "abstracts.bucket": "Leaker",
+        "abstracts.clock": "clock",
+    },
+    "pyrate_limiter.buckets.in_memory_bucket": {"compat.v3.utils": "binary_search"},
+    "pyrate_limiter.clocks": {
+        "compat.v3.clocks": _CLOCKS,
+        "buckets.sqlite_bucket": "SQLiteBucket SQLiteClock",
+        "utils": "dedicated_sqlite_clock_connection",
+    },
+    "pyrate_limiter.limiter": {
+        "abstracts.rate": "Duration",
+        "clocks": "AbstractClock",
+        "compat.exceptions": "BucketFullException InvalidParams LimiterDelayException",
+        "compat.v3.clocks": "TimeClock",
+        "compat.v2.bucket": "MemoryQueueBucket",
+        "compat.v2.limit_context_decorator": "LimitContextDecorator",
+        "compat.v2.request_rate": "RequestRate",
+    },
+    "pyrate_limiter.limiter_factory": {"abstracts.wrappers": "BucketAsyncWrapper"},
+    "pyrate_limiter.utils": {
+        "abstracts.rate": "RateItem",
+        "compat.v3.utils": "binary_search",
+    },
+}
+
+_V2_KEYWORDS = {"bucket_class", "bucket_kwargs", "time_function"}
+_V2_BUCKET = {"maxsize", "identity", "path", "redis_pool", "bucket_name", "expire_time"}
+_V3_KEYWORDS = {"clock", "raise_when_fail", "max_delay", "retry_until_max_delay"}
+
+
+def places(module: str) -> dict[str, str]:
+    """Where the names are found that this module had in 2.x or 3.x and has not today."""
+    return {
+        name: "pyrate_limiter." + place
+        for place, names in _NAMES[module].items()
+        for name in names.split()
+    }
+
+
+class TakesOlderCalls:
+    """What makes `Limiter` give limiters of 2.x and 3.x for calls that only those know."""
+
+    delay_or_raise: Any = None
+    """Decides for limiters of 3.x, if it is replaced; tests of programs for 3.x do so."""
+
+    if not TYPE_CHECKING:  # a checker knows today's arguments alone, from __init__
+
+        def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+            """Make the limiter, which is initialized by its own release."""
+            is_todays_own = TakesOlderCalls in cls.__bases__
+            return super().__new__((is_todays_own and _limiter_class(args, kwargs)) or cls)
+
+
+class TakesKeywordsOf2x:
+    """What makes a bucket class give a bucket of 2.x, if it is given keywords of that."""
+
+    if not TYPE_CHECKING:
+        __slots__ = ()
+
+        def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+            """Make the bucket."""
+            if TakesKeywordsOf2x in cls.__bases__ and not kwargs.keys().isdisjoint(_V2_BUCKET):
+                from pyrate_limiter.compat import v2
+
+                return getattr(v2, cls.__name__)(*args, **kwargs)
+            return super().__new__(cls)
+
+
+def _limiter_class(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The limiter of the only release that knows these arguments; None if it may be today's."""
+    rates = sys.modules.get("pyrate_limiter.compat.v2.request_rate")  # not there: nobody has one
+    if not kwargs.keys().isdisjoint(_V2_KEYWORDS) or (
+        rates is not None and any(isinstance(argument, rates.RequestRate) for argument in args)
+    ):
+        from pyrate_limiter.compat.v2.limiter import Limiter as OfV2
+
+        return OfV2
+    if (
+        not kwargs.keys().isdisjoint(_V3_KEYWORDS)
+        or len(args) > 2  # noqa: PLR2004 - today's takes no more
+        or any(hasattr(second, "now") for second in args[1:])
+        or any(_keeps_a_clock_of_3x(argument) for argument in (*args, *kwargs.values()))
+    ):
+        from pyrate_limiter.compat.v3.limiter import Limiter as OfV3
+
+        return OfV3
+    return None
+
+
+def _keeps_a_clock_of_3x(factory: object) -> bool:
+    clocks = sys.modules.get("pyrate_limiter.compat.v3.clocks")  # not there: nobody has one
+    kinds = () if clocks is None else (clocks.TimeClock, clocks.TimeAsyncClock)
+    return isinstance(getattr(factory, "clock", None), kinds)
+
+
+def also_as_in_3x(function: F) -> F:
+    """Hand a call with arguments that only 3.x knows to its function of the same name."""
+    from functools import wraps
+
+    known = function.__code__.co_varnames[: function.__code__.co_argcount]
+    last = known.index("buffer_ms")  # there 3.x has its max_delay
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        delay = args[last] if len(args) > last else kwargs.get("buffer_ms", 0)
+        if kwargs.keys() <= set(known) and isinstance(delay, int):
+            return function(*args, **kwargs)
+        from pyrate_limiter.compat.v3 import limiter_factory
+
+        return getattr(limiter_factory, function.__name__)(*args, **kwargs)
+
+    return call  # type: ignore[return-value] # it is what `function` is

@@ -1,0 +1,5 @@
+"""The place of `AbstractClock` in 3.x."""
+
+from pyrate_limiter.clocks import AbstractClock
+
+__all__ = ["AbstractClock"]
