@@ -231,8 +231,8 @@ class TooManyKeys(PyrateError, RuntimeError):
         self.max_keys: int = max_keys
 
 
-class MissingDriver(PyrateError, ImportError):
-    """A backend needs a package that is not installed.
+class MissingDriver(PyrateError, ModuleNotFoundError):
+    """A backend or a helper needs a package that is not installed.
 
     Attributes:
         package: what is missing.
@@ -243,6 +243,7 @@ class MissingDriver(PyrateError, ImportError):
         super().__init__(
             f'{package} is not installed; it comes with: pip install "pyrate-limiter[{extra}]"'
         )
+        self.name: str | None = package
         self.package: str = package
         self.extra: str = extra
 

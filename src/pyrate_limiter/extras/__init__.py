@@ -1,0 +1,16 @@
+"""Helpers for HTTP libraries, one library per module. Nothing else imports them.
+
+Each module needs its library, and says which extra brings it where that is missing.
+"""
+
+from typing import TYPE_CHECKING
+
+from pyrate_limiter._lazy import resolver
+
+_PLACES = {
+    module: f"{__name__}.{module}"
+    for module in ("aiohttp_limiter", "httpx2_limiter", "httpx_limiter", "requests_limiter")
+}
+
+if not TYPE_CHECKING:  # a checker would take every name for known
+    __getattr__ = resolver(__name__, _PLACES)

@@ -1,0 +1,138 @@
+"""How the client helpers ask their limiter before a request goes out; no HTTP library is needed."""
+
+from __future__ import annotations
+
+from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from urllib.parse import urlsplit
+
+from pyrate_limiter._engine.steps import abandon
+from pyrate_limiter.abstracts.awaiting import is_awaitable
+from pyrate_limiter.algorithms.decision import Decision
+from pyrate_limiter.errors import AsyncBucketInSyncCode, RateLimitExceeded, WrongType
+from pyrate_limiter.limiter import Limiter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+RequestT = TypeVar("RequestT")
+
+
+class Pace(Generic[RequestT]):
+    """What a helper asks its limiter for, request by request.
+
+    Args:
+        key: under which name. None is the helper's own name for all requests, ``"host"`` the host
+            of each URL; or a function of the request.
+        weight: how many units a request takes, or a function of the request.
+        timeout: seconds to wait at the most; -1 waits for ever.
+
+    Raises:
+        WrongType: ``key`` or ``weight`` is nothing of the above.
+    """
+
+    __slots__ = ("_key", "_timeout", "_weight", "by_request")
+
+    def __init__(
+        self,
+        key: Literal["host"] | Callable[[RequestT], str] | None = None,
+        weight: int | Callable[[RequestT], int] = 1,
+        timeout: float = -1,
+    ) -> None:
+        if key is not None and key != "host" and not callable(key):
+            raise WrongType("key", key, "None, 'host' or a function of the request")
+        if not isinstance(weight, int) and not callable(weight):
+            raise WrongType("weight", weight, "a whole number or a function of the request")
+        self._key: Callable[[RequestT], str] | None = host_of if key == "host" else key
+        self._weight = weight
+        self._timeout = timeout
+        self.by_request: bool = key is not None or callable(weight)
+        """Whether the request has to be known when the limiter is asked."""
+
+    def __reduce__(self) -> tuple[type[Pace[RequestT]], tuple[Any, ...]]:
+        return type(self), (self._key, self._weight, self._timeout)
+
+    def admit(self, limiter: Limiter, name: str, request: RequestT | None) -> str:
+        """Wait until the request may be sent, and return the name under which it was admitted.
+
+        Raises:
+            RateLimitExceeded: it was refused; it must not be sent.
+            AsyncBucketInSyncCode: the limiter has to be awaited.
+        """
+        name, weight = self._asked(name, request)
+        answer: Any
+        if self._timeout == -1:
+            answer = limiter.try_acquire(name, **_unless_one(weight))
+        else:
+            answer = limiter.acquire(name, weight, timeout=self._timeout)
+        if is_awaitable(answer):
+            abandon(answer)
+            raise _not_awaited()
+        if not answer:
+            if not isinstance(answer, Decision):
+                answer = limiter.check(name, weight) if isinstance(limiter, Limiter) else Decision()
+            raise _not_sent(name, weight, answer)
+        return name
+
+    async def admit_async(self, limiter: Limiter, name: str, request: RequestT | None) -> str:
+        """`admit` for asyncio, over sync and async buckets."""
+        name, weight = self._asked(name, request)
+        answer: Any
+        if self._timeout == -1:
+            answer = await limiter.try_acquire_async(name, **_unless_one(weight))
+        else:
+            answer = await limiter.acquire_async(name, weight, timeout=self._timeout)
+        if not answer:
+            if not isinstance(answer, Decision):
+                known = isinstance(limiter, Limiter)
+                answer = await limiter.check_async(name, weight) if known else Decision()
+            raise _not_sent(name, weight, answer)
+        return name
+
+    def _asked(self, name: str, request: Any) -> tuple[str, int]:
+        weight = self._weight
+        return (
+            name if self._key is None else self._key(request),
+            weight if isinstance(weight, int) else weight(request),
+        )
+
+
+def host_of(request: Any) -> str:
+    """The host that a request's URL names, in lower case; empty where it names none."""
+    return urlsplit(str(request.url)).hostname or ""
+
+
+def check_sync(limiter: Limiter) -> None:
+    """Refuse a limiter that is known to need awaiting, for a helper that cannot await.
+
+    Raises:
+        AsyncBucketInSyncCode: a bucket or the factory is async.
+    """
+    if not isinstance(limiter, Limiter):
+        return
+    factory = limiter.bucket_factory
+    if (
+        any(bucket.is_async for bucket in factory.owned_buckets())
+        or iscoroutinefunction(factory.wrap_item)
+        or iscoroutinefunction(factory.get)
+    ):
+        raise _not_awaited()
+
+
+def _unless_one(weight: int) -> dict[str, Any]:
+    """The keyword for a weight; a limiter in the place of ours may know only the name."""
+    return {} if weight == 1 else {"weight": weight}
+
+
+def _not_awaited() -> AsyncBucketInSyncCode:
+    return AsyncBucketInSyncCode(
+        "a sync HTTP client cannot await its limiter, whose bucket, clock or factory is async: "
+        "use the async client, or a sync bucket"
+    )
+
+
+def _not_sent(name: str, weight: int, decision: Decision) -> RateLimitExceeded:
+    message = f"The request was not sent: the limiter refused {name!r} with weight={weight}"
+    if decision.retry_after_ms is not None:
+        message += f"; it fits in {decision.retry_after_ms} ms"
+    return RateLimitExceeded(name, weight, decision, message)
