@@ -284,3 +284,15 @@ class NoRedisImplementation(PyrateError, TypeError):
             "or give it a redis_script() that does what its step() does"
         )
         self.algorithm: object = algorithm
+
+
+class InvalidField(PyrateError, ValueError):
+    """A value cannot be read from, or written into, a field of HTTP.
+
+    Attributes:
+        value: the value.
+    """
+
+    def __init__(self, value: object, reason: str) -> None:
+        super().__init__(f"{value!r} cannot be in a field of HTTP: {reason}")
+        self.value: object = value
