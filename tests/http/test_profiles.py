@@ -1,5 +1,7 @@
 """What each provider's responses say about how long to hold on."""
 
+import pickle
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -177,6 +179,11 @@ def test_what_a_provider_states_is_read_as_quotas():
         "x-ratelimit-resource": "search",
     }
     assert GITHUB.quotas(github, NOW) == [Quota("search", 4999, more_after=10, limit=5000)]
+
+
+@each_profile
+def test_a_profile_pickles(profile):
+    assert pickle.loads(pickle.dumps(profile)).hold(429, {"Retry-After": "7"}, NOW) == 7
 
 
 @each_profile

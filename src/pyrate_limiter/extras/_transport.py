@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from pyrate_limiter.errors import WrongType
-from pyrate_limiter.extras._pace import Pace, RequestT, check_sync
+from pyrate_limiter.extras._pace import Pace, RequestT
 
 if TYPE_CHECKING:
     import logging
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from pyrate_limiter.http.profiles import Feedback, Profile
     from pyrate_limiter.limiter import Limiter
 
 ResponseT = TypeVar("ResponseT")
@@ -25,6 +26,7 @@ class _Limited(Generic[RequestT]):
     """The arguments of both forms, which the classes of the libraries document."""
 
     _logger: logging.Logger
+    _sync: bool
 
     def __init__(
         self,
@@ -34,13 +36,14 @@ class _Limited(Generic[RequestT]):
         key: Literal["host"] | Callable[[RequestT], str] | None = None,
         weight: int | Callable[[RequestT], int] = 1,
         timeout: float = -1,
+        feedback: Feedback | Profile | bool | None = None,
         transport: Any = None,
         **kwargs: Any,
     ) -> None:
-        self._check(limiter)
+        self._pace: Pace[RequestT] = Pace(key, weight, timeout, feedback)
+        self._pace.check(limiter, sync=self._sync)
         self.limiter: Limiter = limiter
         self.name: str = self._logger.name if name is None else name
-        self._pace: Pace[RequestT] = Pace(key, weight, timeout)
         self._wrapped = transport
         if transport is None:
             super().__init__(**kwargs)
@@ -48,15 +51,11 @@ class _Limited(Generic[RequestT]):
             given = ", ".join(kwargs)
             raise WrongType(given, kwargs, "left out: the transport that is wrapped has its own")
 
-    def _check(self, limiter: Limiter) -> None:
-        """Refuse a limiter that cannot be used here."""
-
 
 class LimitedTransport(_Limited[RequestT], Generic[RequestT, ResponseT]):
     """A sync transport that asks a limiter first."""
 
-    def _check(self, limiter: Limiter) -> None:
-        check_sync(limiter)
+    _sync = True
 
     def handle_request(self, request: RequestT, **kwargs: Any) -> ResponseT:
         """Wait until the limiter admits the request, then send it.
@@ -64,9 +63,10 @@ class LimitedTransport(_Limited[RequestT], Generic[RequestT, ResponseT]):
         Raises:
             RateLimitExceeded: it was not admitted, and not sent.
         """
-        self._pace.admit(self.limiter, self.name, request)
+        name = self._pace.admit(self.limiter, self.name, request)
         self._logger.debug("Acquired lock")
         response: ResponseT = self._inner().handle_request(request, **kwargs)
+        self._pace.learn(self.limiter, name, response)
         return response
 
     def close(self) -> None:
@@ -87,11 +87,14 @@ class LimitedTransport(_Limited[RequestT], Generic[RequestT, ResponseT]):
 class LimitedAsyncTransport(_Limited[RequestT], Generic[RequestT, ResponseT]):
     """A transport for asyncio that asks a limiter first."""
 
+    _sync = False
+
     async def handle_async_request(self, request: RequestT, **kwargs: Any) -> ResponseT:
         """See `LimitedTransport.handle_request`."""
-        await self._pace.admit_async(self.limiter, self.name, request)
+        name = await self._pace.admit_async(self.limiter, self.name, request)
         self._logger.debug("Acquired lock")
         response: ResponseT = await self._inner().handle_async_request(request, **kwargs)
+        await self._pace.learn_async(self.limiter, name, response)
         return response
 
     async def aclose(self) -> None:

@@ -14,7 +14,12 @@ from pyrate_limiter.extras._pace import Pace
 from pyrate_limiter.limiter import Limiter
 
 try:
-    from aiohttp import ClientResponse, ClientSession, ClientWebSocketResponse
+    from aiohttp import (
+        ClientResponse,
+        ClientResponseError,
+        ClientSession,
+        ClientWebSocketResponse,
+    )
     from yarl import URL
 except ModuleNotFoundError as _error:
     raise MissingDriver("aiohttp", "aiohttp") from _error
@@ -23,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
     from typing_extensions import ParamSpec, Self
+
+    from pyrate_limiter.http.profiles import Feedback, Profile
 
     P = ParamSpec("P")
 
@@ -116,10 +123,13 @@ class RateLimitedSession:
             `OutgoingRequest`.
         weight: how many units a request takes, or a function of the `OutgoingRequest`.
         wait_timeout: seconds to wait for the limiter at the most; -1 waits for ever.
+        feedback: whether a server's 429 and 503 with a Retry-After, and quotas of which nothing is
+            left, hold the limiter. True reads the standard fields; or a `Profile` or `Feedback` of
+            `pyrate_limiter.http`.
         **kwargs: as for ``ClientSession``.
 
     Raises:
-        WrongType: ``key`` or ``weight`` is nothing of the above.
+        WrongType: an argument is nothing of the above.
     """
 
     def __init__(
@@ -130,12 +140,14 @@ class RateLimitedSession:
         key: Literal["host"] | Callable[[OutgoingRequest], str] | None = None,
         weight: int | Callable[[OutgoingRequest], int] = 1,
         wait_timeout: float = -1,
+        feedback: Feedback | Profile | bool | None = None,
         **kwargs: Any,
     ) -> None:
         inspect.signature(ClientSession).bind(**kwargs)  # its TypeError, before the first use
         self.name = name
         self._limiter = limiter
-        self._pace: Pace[OutgoingRequest] = Pace(key, weight, wait_timeout)
+        self._pace: Pace[OutgoingRequest] = Pace(key, weight, wait_timeout, feedback)
+        self._pace.check(limiter, sync=False)
         self._options = kwargs
         self._made: ClientSession | None = None
         self._closed = False
@@ -226,9 +238,16 @@ class RateLimitedSession:
             message = "Session is closed"
             raise RuntimeError(message)  # as aiohttp says it, but nothing was taken
         request = self._described(method[0] if method else verb, a, k)
-        await self._pace.admit_async(self._limiter, self.name, request)
+        name = await self._pace.admit_async(self._limiter, self.name, request)
         sent: Coroutine[Any, Any, ClientResponse] = getattr(self._session, verb)(*method, *a, **k)
-        return await sent
+        try:
+            response = await sent
+        except ClientResponseError as error:  # raise_for_status, or a handshake's refusal
+            await self._pace.learn_async(self._limiter, name, error)
+            raise
+        if verb != "ws_connect":
+            await self._pace.learn_async(self._limiter, name, response)
+        return response
 
     def _described(
         self, method: str, a: tuple[Any, ...], k: dict[str, Any]

@@ -31,14 +31,17 @@ class RateLimiterTransport(LimitedTransport[httpx2.Request, httpx2.Response], HT
             request.
         weight: how many units a request takes, or a function of the request.
         timeout: seconds to wait for the limiter at the most; -1 waits for ever.
+        feedback: whether a server's 429 and 503 with a Retry-After, and quotas of which nothing is
+            left, hold the limiter. True reads the standard fields; or a `Profile` or `Feedback` of
+            `pyrate_limiter.http`.
         transport: sends what was admitted, and is closed with this transport. Left out, the
             parent class does.
         **kwargs: as for ``httpx2.HTTPTransport``.
 
     Raises:
         AsyncBucketInSyncCode: the limiter has to be awaited.
-        WrongType: ``key`` or ``weight`` is nothing of the above, or ``transport`` is given
-            together with arguments of the parent class.
+        WrongType: an argument is nothing of the above, or ``transport`` is given together with
+            arguments of the parent class.
     """
 
     _logger = logger

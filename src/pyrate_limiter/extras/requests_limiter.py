@@ -8,16 +8,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from pyrate_limiter.errors import MissingDriver, WrongType
-from pyrate_limiter.extras._pace import Pace, check_sync
+from pyrate_limiter.extras._pace import Pace
 from pyrate_limiter.limiter import Limiter
 
 try:
-    from requests import PreparedRequest, Response, Session
+    from requests import PreparedRequest, RequestException, Response, Session
 except ModuleNotFoundError as _error:
     raise MissingDriver("requests", "requests") from _error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from pyrate_limiter.http.profiles import Feedback, Profile
 
 __all__ = ["Limiter", "RateLimitedRequestsSession", "Session", "logger", "logging"]
 
@@ -42,6 +44,9 @@ class RateLimitedRequestsSession(Session):
             ``requests.PreparedRequest``.
         weight: how many units a request takes, or a function of the ``requests.PreparedRequest``.
         timeout: seconds to wait for the limiter at the most; -1 waits for ever.
+        feedback: whether a server's 429 and 503 with a Retry-After, and quotas of which nothing is
+            left, hold the limiter. True reads the standard fields; or a `Profile` or `Feedback` of
+            `pyrate_limiter.http`.
         **_: values for attributes of the session, such as ``headers``, ``auth`` or ``verify``.
             Headers and cookies are added to those there are.
 
@@ -60,12 +65,13 @@ class RateLimitedRequestsSession(Session):
         key: Literal["host"] | Callable[[PreparedRequest], str] | None = None,
         weight: int | Callable[[PreparedRequest], int] = 1,
         timeout: float = -1,
+        feedback: Feedback | Profile | bool | None = None,
         **_: Any,
     ) -> None:
-        check_sync(limiter)
         self._limiter = limiter
         self._name = name
-        self._pace: Pace[PreparedRequest] = Pace(key, weight, timeout)
+        self._pace: Pace[PreparedRequest] = Pace(key, weight, timeout, feedback)
+        self._pace.check(limiter, sync=True)
         super().__init__()
         for attribute, value in _.items():
             if attribute not in _SETTABLE:
@@ -93,8 +99,17 @@ class RateLimitedRequestsSession(Session):
         return call() if _sending.get() is self else self._admitted(request, call)
 
     def _admitted(self, request: PreparedRequest | None, call: Callable[[], Response]) -> Response:
-        self._pace.admit(self._limiter, self._name, request)
-        return self._as(self, call)
+        name = self._pace.admit(self._limiter, self._name, request)
+        response: Response | None = None
+        try:
+            response = self._as(self, call)
+        except RequestException as error:  # of a hook that raises for a status
+            response = error.response
+            raise
+        finally:
+            if response is not None:
+                self._pace.learn(self._limiter, name, response)
+        return response
 
     @staticmethod
     def _as(session: Session | None, call: Callable[[], Response]) -> Response:

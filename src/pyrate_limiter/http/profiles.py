@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from pyrate_limiter.errors import WrongType
@@ -196,25 +197,35 @@ _SHOPIFY_DRAIN_SECONDS = 20
 
 
 def _x_rate_limit(
-    reset: Callable[[str | None, float], float | None],
-) -> Callable[[Fields, float], list[Quota]]:
-    def read(fields: Fields, now: float) -> list[Quota]:
-        remaining = seconds(fields.get("x-ratelimit-remaining"))  # Reddit's has a fraction
-        if remaining is None:
-            return []
-        after = reset(fields.get("x-ratelimit-reset"), now)
-        limit = whole(fields.get("x-ratelimit-limit"))
-        name = fields.get("x-ratelimit-resource") or fields.get("x-ratelimit-bucket") or "default"
-        return [Quota(name, int(remaining), more_after=after, limit=limit)]
+    reset: Callable[[str | None, float], float | None], fields: Fields, now: float
+) -> list[Quota]:
+    remaining = seconds(fields.get("x-ratelimit-remaining"))  # Reddit's has a fraction
+    if remaining is None:
+        return []
+    after = reset(fields.get("x-ratelimit-reset"), now)
+    limit = whole(fields.get("x-ratelimit-limit"))
+    name = fields.get("x-ratelimit-resource") or fields.get("x-ratelimit-bucket") or "default"
+    return [Quota(name, int(remaining), more_after=after, limit=limit)]
 
-    return read
+
+def _at_epoch(text: str | None, now: float) -> float | None:
+    return _until(seconds(text), now)
+
+
+def _from_now(text: str | None, now: float) -> float | None:
+    del now
+    return seconds(text)
+
+
+def _at_date(text: str | None, now: float) -> float | None:
+    return _until(iso_date(text), now)
 
 
 def _until(moment: float | None, now: float) -> float | None:
     return None if moment is None else max(0.0, moment - now)
 
 
-_epoch = _x_rate_limit(lambda text, now: _until(seconds(text), now))
+_epoch = partial(_x_rate_limit, _at_epoch)
 
 STANDARD = Profile("standard", _standard)
 """Retry-After, and the fields of the IETF's draft in all of its revisions."""
@@ -232,10 +243,8 @@ SHOPIFY = Profile("shopify", _shopify)
 X_RATELIMIT_EPOCH = Profile("x-ratelimit-epoch", _epoch)
 """``X-RateLimit-Reset`` is a moment in seconds of the epoch, as Discord's."""
 
-X_RATELIMIT_SECONDS = Profile("x-ratelimit-seconds", _x_rate_limit(lambda text, _: seconds(text)))
+X_RATELIMIT_SECONDS = Profile("x-ratelimit-seconds", partial(_x_rate_limit, _from_now))
 """``X-RateLimit-Reset`` is seconds from now, as Reddit's."""
 
-X_RATELIMIT_DATE = Profile(
-    "x-ratelimit-date", _x_rate_limit(lambda text, now: _until(iso_date(text), now))
-)
+X_RATELIMIT_DATE = Profile("x-ratelimit-date", partial(_x_rate_limit, _at_date))
 """``X-RateLimit-Reset`` is an ISO 8601 date, as Atlassian's."""
