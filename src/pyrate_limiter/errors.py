@@ -296,3 +296,15 @@ class InvalidField(PyrateError, ValueError):
     def __init__(self, value: object, reason: str) -> None:
         super().__init__(f"{value!r} cannot be in a field of HTTP: {reason}")
         self.value: object = value
+
+
+class InvalidNetwork(PyrateError, ValueError):
+    """A text names no network of addresses.
+
+    Attributes:
+        network: the text.
+    """
+
+    def __init__(self, network: object) -> None:
+        super().__init__(f"{network!r} is no network, such as '10.0.0.0/8' or 'fd00::/8'")
+        self.network: object = network

@@ -1,6 +1,6 @@
-"""Helpers for HTTP libraries, one library per module. Nothing else imports them.
+"""Helpers for HTTP clients and web frameworks, one library per module. Nothing else imports them.
 
-Each module needs its library, and says which extra brings it where that is missing.
+A module that needs a library says which extra brings it where that is missing.
 """
 
 from typing import TYPE_CHECKING
@@ -9,7 +9,15 @@ from pyrate_limiter._lazy import resolver
 
 _PLACES = {
     module: f"{__name__}.{module}"
-    for module in ("aiohttp_limiter", "httpx2_limiter", "httpx_limiter", "requests_limiter")
+    for module in (
+        "aiohttp_limiter",
+        "asgi",
+        "fastapi",
+        "httpx2_limiter",
+        "httpx_limiter",
+        "requests_limiter",
+        "wsgi",
+    )
 }
 
 if not TYPE_CHECKING:  # a checker would take every name for known

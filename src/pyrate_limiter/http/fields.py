@@ -6,13 +6,14 @@ What is malformed reads as absent: a client must not fail over a field that it d
 from __future__ import annotations
 
 import json
+import math
 import re
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyrate_limiter.errors import InvalidField
-from pyrate_limiter.http.structured import format_list, parse_list
+from pyrate_limiter.http.structured import format_bytes, format_list, format_text, parse_list
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -185,16 +186,11 @@ def format_rate_limit(quotas: Iterable[Quota]) -> str:
     Raises:
         InvalidField: a name is not printable ASCII.
     """
-    return format_list(
-        (
-            quota.name,
-            [
-                ("r", max(0, quota.remaining)),
-                ("t", None if quota.more_after is None else max(0, -int(-quota.more_after // 1))),
-                ("pk", quota.partition),
-            ],
-        )
-        for quota in quotas
+    return ", ".join(
+        f"{format_text(name)};r={max(0, remaining)}"
+        + ("" if after is None else f";t={max(0, math.ceil(after))}")
+        + ("" if partition is None else f";pk={format_bytes(partition)}")
+        for name, remaining, after, _, _, partition in quotas
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from pyrate_limiter.errors import InvalidField
@@ -106,17 +107,32 @@ def _past_spaces(text: str, position: int) -> int:
     return position if found is None else found.end()
 
 
+@lru_cache(maxsize=256)  # a program has few names, and writes them into each answer
+def format_text(text: str) -> str:
+    """Write a text as a String.
+
+    Raises:
+        InvalidField: it is not printable ASCII.
+    """
+    if not (text.isascii() and text.isprintable()):
+        raise InvalidField(text, "texts in fields are printable ASCII")
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def format_bytes(value: bytes) -> str:
+    """Write bytes as a Byte Sequence."""
+    return f":{base64.b64encode(value).decode()}:"
+
+
 def _format(value: int | str | bytes) -> str:
     if isinstance(value, bytes):
-        return f":{base64.b64encode(value).decode()}:"
-    if isinstance(value, int):
-        if not -_LARGEST <= value <= _LARGEST:
-            raise InvalidField(value, "numbers in fields have up to 15 digits")
-        return str(int(value))
-    if not (value.isascii() and value.isprintable()):
-        raise InvalidField(value, "texts in fields are printable ASCII")
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+        return format_bytes(value)
+    if isinstance(value, str):
+        return format_text(value)
+    if not -_LARGEST <= value <= _LARGEST:
+        raise InvalidField(value, "numbers in fields have up to 15 digits")
+    return str(int(value))
 
 
 def _malformed(text: str, position: int) -> InvalidField:

@@ -1,0 +1,270 @@
+"""What the limits of a web application say of a request, and what the answer tells the client."""
+
+from __future__ import annotations
+
+import sys
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+
+from pyrate_limiter.abstracts.awaiting import discard, is_awaitable
+from pyrate_limiter.errors import AsyncBucketInSyncCode, TooManyKeys
+from pyrate_limiter.extras._limit import Limit, Paths
+from pyrate_limiter.http.fields import (
+    RATE_LIMIT,
+    RATE_LIMIT_POLICY,
+    RETRY_AFTER,
+    Quota,
+    format_rate_limit,
+    format_retry_after,
+    legacy_fields,
+    problem,
+)
+from pyrate_limiter.limiter import Limiter
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator, Iterable
+
+    from pyrate_limiter.algorithms.decision import Decision
+    from pyrate_limiter.extras._limit import WebRequest
+
+    Fields = list[tuple[str, str]]
+    Judgement = Generator[Any, Any, "Answer | None"]
+
+AppT = TypeVar("AppT")
+
+TOO_MANY_REQUESTS = 429
+UNAVAILABLE = 503
+_problem = lru_cache(maxsize=256)(problem)  # the names of limits are few
+_RESCAN_MS = 1000  # a keyed limiter that is full of live keys looks again so soon
+
+
+class Ask(NamedTuple):
+    """What a driver asks a limiter for; the answer is a Decision."""
+
+    limit: Limit
+    name: str
+    weight: int
+    look: bool = False
+    """Whether nothing is taken: when will it fit?"""
+
+    def now(self) -> Decision:
+        """Ask, in this thread."""
+        limiter = self.limit.limiter
+        if self.look:
+            return limiter.check(self.name, self.weight)
+        return limiter.acquire(self.name, self.weight, timeout=self.limit.wait)
+
+    async def soon(self, wait: float) -> Decision:
+        """Ask, in the running event loop, for an admission within so many seconds."""
+        limiter = self.limit.limiter
+        if self.look:
+            return await limiter.check_async(self.name, self.weight)
+        return await limiter.acquire_async(self.name, self.weight, timeout=wait)
+
+
+class _Asked(NamedTuple):
+    """What a limit said of a request, and what it will say next where all is used up."""
+
+    limit: Limit
+    decision: Decision
+    following: Decision
+
+    def quota(self) -> Quota | None:
+        following = self.following
+        remaining = self.decision.remaining
+        if remaining is None:
+            if self.decision:
+                return None
+            remaining = 0
+        after = following.retry_after_ms
+        return Quota(
+            self.limit.policy_name(following.failing_rate),
+            remaining,
+            more_after=None if after is None else int(format_retry_after(after)),
+            limit=self.limit.most(following.failing_rate),
+        )
+
+
+class Answer(NamedTuple):
+    """What a client is told.
+
+    Attributes:
+        status: of a refusal; 0 is "go on".
+        fields: for the headers.
+        body: of a refusal.
+        content_type: of the body.
+    """
+
+    status: int
+    fields: Fields
+    body: bytes = b""
+    content_type: str = ""
+
+    @property
+    def headers(self) -> Fields:
+        """All headers of a refusal."""
+        content = [("Content-Type", self.content_type), ("Content-Length", str(len(self.body)))]
+        return content + self.fields
+
+
+class Limits:
+    """All limits of an application, and how their answers look.
+
+    Args:
+        limits: limits, or limiters of which each is a limit by address. They are asked in order;
+            what one took is not given back when a later one refuses.
+        exempt: patterns of paths that none of them limits.
+        plain: whether refusals are a plain text, not an ``application/problem+json``.
+        legacy: whether answers have the older ``X-RateLimit`` fields as well.
+
+    Raises:
+        WrongType: an argument is nothing of the above.
+    """
+
+    def __init__(
+        self,
+        limits: Limit | Limiter | Iterable[Limit | Limiter],
+        *,
+        exempt: Iterable[str] = (),
+        plain: bool = False,
+        legacy: bool = False,
+    ) -> None:
+        listed = [limits] if isinstance(limits, (Limit, Limiter)) else list(limits)
+        self._limits = [each if isinstance(each, Limit) else Limit(each) for each in listed]
+        self._exempt = Paths(exempt)
+        self.plain: bool = plain
+        self._legacy = legacy
+
+    def judge(self, request: WebRequest) -> Judgement:
+        """Ask the limits in turn, up to the first that refuses. None is "nothing limits this".
+
+        It yields what may have to be awaited, and `Ask` for a driver.
+        """
+        path = request.path
+        if self._exempt and path in self._exempt:
+            return None
+        asked: list[_Asked] = []
+        for limit in self._limits:
+            if not limit.applies_to(path):
+                continue
+            key = yield limit.key(request)
+            if key is None:
+                continue
+            cost = yield limit.cost(request)
+            try:
+                decision = following = yield Ask(limit, key, cost)
+                if decision and decision.remaining == 0:
+                    following = yield Ask(limit, key, 1, look=True)
+            except TooManyKeys:
+                return self._refusal(UNAVAILABLE, [(RETRY_AFTER, format_retry_after(_RESCAN_MS))])
+            asked.append(_Asked(limit, decision, following))
+            if not decision:
+                return self._exceeded(asked)
+        return Answer(0, self._fields(asked)) if asked else None
+
+    def _exceeded(self, asked: list[_Asked]) -> Answer:
+        limit, decision, _ = asked[-1]
+        fields = self._fields(asked)
+        if decision.retry_after_ms is not None:
+            fields.insert(0, (RETRY_AFTER, format_retry_after(decision.retry_after_ms)))
+        violated = limit.policy_name(decision.failing_rate)
+        return self._refusal(TOO_MANY_REQUESTS, fields, violated)
+
+    def _refusal(self, status: int, fields: Fields, *violated: str) -> Answer:
+        if self.plain:
+            after = dict(fields).get(RETRY_AFTER)
+            hope = f", try again in {after} s" if after else ""
+            reason = "Too many requests" if status == TOO_MANY_REQUESTS else "Too many clients"
+            body, kind = f"{reason}{hope}\n".encode(), "text/plain; charset=utf-8"
+        else:
+            body, kind = _problem(status, violated), "application/problem+json"
+        return Answer(status, fields, body, kind)
+
+    def _fields(self, asked: list[_Asked]) -> Fields:
+        fields: Fields = []
+        policies = [each.limit.policy for each in asked if each.limit.policy]
+        quotas = [quota for each in asked if (quota := each.quota()) is not None]
+        if policies:
+            fields.append((RATE_LIMIT_POLICY, ", ".join(policies)))
+        if quotas:
+            fields.append((RATE_LIMIT, format_rate_limit(quotas)))
+        if self._legacy:
+            fields += _legacy(asked[-1] if not asked[-1].decision else min(asked, key=_left))
+        return fields
+
+
+class Middleware(Generic[AppT]):
+    """What the middleware of ASGI and of WSGI share."""
+
+    def __init__(
+        self,
+        app: AppT,
+        limits: Limit | Limiter | Iterable[Limit | Limiter],
+        *,
+        exempt: Iterable[str] = (),
+        plain: bool = False,
+        legacy: bool = False,
+    ) -> None:
+        self.app: AppT = app
+        self._limits = Limits(limits, exempt=exempt, plain=plain, legacy=legacy)
+
+
+def run_now(judgement: Judgement) -> Answer | None:
+    """Drive a judgement in this thread.
+
+    Raises:
+        AsyncBucketInSyncCode: a limiter, a key or a cost has to be awaited.
+    """
+    answer: Any = None
+    full: TooManyKeys | None = None
+    while True:
+        try:
+            step = judgement.send(answer) if full is None else judgement.throw(full)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]
+        answer = full = None
+        if isinstance(step, Ask):
+            try:
+                answer = step.now()
+            except TooManyKeys as error:
+                full = error
+        elif is_awaitable(step):
+            discard(step)
+            message = "a WSGI application cannot await its limits: make key and cost sync functions"
+            raise AsyncBucketInSyncCode(message)
+        else:
+            answer = step
+
+
+async def run_soon(
+    judgement: Judgement, ask: Callable[[Ask], Awaitable[Decision]]
+) -> Answer | None:
+    """Drive a judgement in the running event loop, with a function that asks limiters."""
+    answer: Any = None
+    full: TooManyKeys | None = None
+    while True:
+        try:
+            step = judgement.send(answer) if full is None else judgement.throw(full)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]
+        answer = full = None
+        if isinstance(step, Ask):
+            try:
+                answer = await ask(step)
+            except TooManyKeys as error:
+                full = error
+        else:
+            answer = await step if is_awaitable(step) else step
+
+
+def _left(asked: _Asked) -> int:
+    remaining = asked.decision.remaining
+    return sys.maxsize if remaining is None else remaining
+
+
+def _legacy(asked: _Asked) -> Fields:
+    quota = asked.quota()
+    reset = asked.decision.reset_after_ms
+    if quota is None or quota.limit is None or reset is None:
+        return []
+    return legacy_fields(quota.limit, quota.remaining, -(-reset // 1000))
