@@ -45,6 +45,20 @@ class WrongType(PyrateError, TypeError):
         self.value: object = value
 
 
+class OutOfRange(PyrateError, ValueError):
+    """An argument is of the right type, and its value makes no sense there.
+
+    Attributes:
+        field: what the argument is called.
+        value: what was given.
+    """
+
+    def __init__(self, field: str, value: object, expected: str) -> None:
+        super().__init__(f"{field} must be {expected}, got {value!r}")
+        self.field: str = field
+        self.value: object = value
+
+
 class InvalidRate(PyrateError, ValueError, AssertionError):
     """A rate's limit, interval or burst is below 1."""
 

@@ -5,7 +5,7 @@ import hashlib
 
 import pytest
 
-from pyrate_limiter.errors import InvalidNetwork, WrongType
+from pyrate_limiter.errors import InvalidNetwork, OutOfRange, WrongType
 from pyrate_limiter.extras.asgi import AsgiRequest, by_address, by_header
 from pyrate_limiter.extras.wsgi import WsgiRequest
 
@@ -102,9 +102,16 @@ def test_a_network_that_is_none_is_named(network):
     assert caught.value.network == network
 
 
-@pytest.mark.parametrize("arguments", [{"trusted": "10.0.0.0/8"}, {"ipv6_prefix": 0}])
-def test_arguments_that_make_no_sense_are_named(arguments):
-    with pytest.raises(WrongType, match=next(iter(arguments))):
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"trusted": "10.0.0.0/8"}, WrongType),
+        ({"ipv6_prefix": "64"}, WrongType),
+        ({"ipv6_prefix": 0}, OutOfRange),
+    ],
+)
+def test_arguments_that_make_no_sense_are_named(arguments, error):
+    with pytest.raises(error, match=next(iter(arguments))):
         by_address(**arguments)
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyrate_limiter.errors import WrongType
+from pyrate_limiter.errors import OutOfRange, WrongType
 from pyrate_limiter.http import (
     ANTHROPIC,
     GITHUB,
@@ -234,8 +234,14 @@ def test_what_the_feedback_argument_means():
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"profile": "x"}, {"longest": -1}, {"jitter": float("nan")}, {"longest": "60"}]
+    ("arguments", "error"),
+    [
+        ({"profile": "x"}, WrongType),
+        ({"longest": "60"}, WrongType),
+        ({"longest": -1}, OutOfRange),
+        ({"jitter": float("nan")}, OutOfRange),
+    ],
 )
-def test_feedback_that_makes_no_sense_is_refused(arguments):
-    with pytest.raises(WrongType, match=next(iter(arguments))):
+def test_feedback_that_makes_no_sense_is_refused(arguments, error):
+    with pytest.raises(error, match=next(iter(arguments))):
         Feedback(**arguments)

@@ -7,7 +7,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING
 
-from pyrate_limiter.errors import InvalidNetwork, WrongType
+from pyrate_limiter.errors import InvalidNetwork, OutOfRange, WrongType
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pyrate_limiter.extras._limit import Key, WebRequest
 
 _LONGEST_KEY = 64  # characters of a header; longer values are known by their digest
+_IPV6_BITS = 128
 _UNKNOWN = "unknown"
 
 
@@ -37,23 +38,16 @@ def by_address(
 
     Raises:
         InvalidNetwork: one of the networks is none.
-        WrongType: ``trusted`` is one text, or ``ipv6_prefix`` is out of range.
+        WrongType: ``trusted`` is one text, or ``ipv6_prefix`` no whole number.
+        OutOfRange: an address has not so many bits.
     """
     if isinstance(trusted, str):
         raise WrongType("trusted", trusted, "several networks, such as ['10.0.0.0/8']")
-    if not isinstance(ipv6_prefix, int) or not 1 <= ipv6_prefix <= 128:  # noqa: PLR2004 - its bits
-        raise WrongType("ipv6_prefix", ipv6_prefix, "a whole number of bits, 1 to 128")
-    names = list(trusted)
-    networks = [_network(name) for name in names if name != "unix"]
-    unix = "unix" in names
-
-    @lru_cache(maxsize=4096)
-    def look_up(text: str | None) -> tuple[str, bool]:
-        """What an address counts as, and whether it is of a trusted proxy."""
-        address = _address(text or "")
-        if address is None:
-            return _UNKNOWN, text is None and unix
-        return _shared(address, ipv6_prefix), any(address in network for network in networks)
+    if not isinstance(ipv6_prefix, int):
+        raise WrongType("ipv6_prefix", ipv6_prefix, "a whole number of bits")
+    if not 1 <= ipv6_prefix <= _IPV6_BITS:
+        raise OutOfRange("ipv6_prefix", ipv6_prefix, f"1 to {_IPV6_BITS} bits")
+    look_up = _cached_look_up(list(trusted), ipv6_prefix)
 
     def key(request: WebRequest) -> str:
         found, is_proxy = look_up(request.peer or None)
@@ -94,6 +88,22 @@ def by_header(name: str, otherwise: Key | None = None) -> Key:
 def by_path(request: WebRequest) -> str:
     """Limit each path by itself, all clients together."""
     return request.path
+
+
+def _cached_look_up(
+    trusted: list[str], ipv6_prefix: int
+) -> Callable[[str | None], tuple[str, bool]]:
+    networks = [_network(name) for name in trusted if name != "unix"]
+
+    @lru_cache(maxsize=4096)
+    def look_up(text: str | None) -> tuple[str, bool]:
+        """What an address counts as, and whether it is of a trusted proxy."""
+        address = _address(text or "")
+        if address is None:
+            return _UNKNOWN, text is None and "unix" in trusted
+        return _shared(address, ipv6_prefix), any(address in network for network in networks)
+
+    return look_up
 
 
 def _network(name: str) -> IPv4Network | IPv6Network:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
-from pyrate_limiter.abstracts.awaiting import discard, is_awaitable
-from pyrate_limiter.errors import AsyncBucketInSyncCode, TooManyKeys
+from pyrate_limiter._engine.steps import BlockingStep
+from pyrate_limiter.errors import TooManyKeys
 from pyrate_limiter.extras._limit import Limit, Paths
 from pyrate_limiter.http.fields import (
     RATE_LIMIT,
@@ -22,13 +22,14 @@ from pyrate_limiter.http.fields import (
 from pyrate_limiter.limiter import Limiter
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
+    from pyrate_limiter._engine.steps import Program
     from pyrate_limiter.algorithms.decision import Decision
     from pyrate_limiter.extras._limit import WebRequest
 
     Fields = list[tuple[str, str]]
-    Judgement = Generator[Any, Any, "Answer | None"]
+    Patiently = Callable[["Ask"], Awaitable[Decision]]
 
 AppT = TypeVar("AppT")
 
@@ -38,28 +39,55 @@ _problem = lru_cache(maxsize=256)(problem)  # the names of limits are few
 _RESCAN_MS = 1000  # a keyed limiter that is full of live keys looks again so soon
 
 
-class Ask(NamedTuple):
-    """What a driver asks a limiter for; the answer is a Decision."""
+class Ask(BlockingStep):
+    """Ask a limiter for an admission; the answer is a Decision.
 
-    limit: Limit
-    name: str
-    weight: int
-    look: bool = False
-    """Whether nothing is taken: when will it fit?"""
+    Args:
+        limit: whose limiter.
+        name: under which name.
+        weight: units.
+        patiently: asks where there is an event loop, in the place of `soon`: it looks after the
+            client, who may leave.
+    """
 
-    def now(self) -> Decision:
-        """Ask, in this thread."""
-        limiter = self.limit.limiter
-        if self.look:
-            return limiter.check(self.name, self.weight)
-        return limiter.acquire(self.name, self.weight, timeout=self.limit.wait)
+    __slots__ = ("_patiently", "limit", "name", "weight")
 
-    async def soon(self, wait: float) -> Decision:
-        """Ask, in the running event loop, for an admission within so many seconds."""
-        limiter = self.limit.limiter
-        if self.look:
-            return await limiter.check_async(self.name, self.weight)
-        return await limiter.acquire_async(self.name, self.weight, timeout=wait)
+    def __init__(self, limit: Limit, name: str, weight: int, patiently: Patiently | None) -> None:
+        self.limit, self.name, self.weight = limit, name, weight
+        self._patiently = patiently
+
+    def block(self, sleep: object) -> Decision:
+        """See `BlockingStep.block`."""
+        del sleep
+        return self.limit.limiter.acquire(self.name, self.weight, timeout=self.limit.wait)
+
+    async def wait(self) -> Decision:
+        """See `Step.wait`."""
+        return await (
+            self.soon(self.limit.wait) if self._patiently is None else self._patiently(self)
+        )
+
+    async def soon(self, seconds: float) -> Decision:
+        """Ask for an admission within so many seconds."""
+        return await self.limit.limiter.acquire_async(self.name, self.weight, timeout=seconds)
+
+
+class Look(BlockingStep):
+    """Ask a limiter when one more unit will fit; the answer is a Decision."""
+
+    __slots__ = ("_limiter", "_name")
+
+    def __init__(self, limiter: Limiter, name: str) -> None:
+        self._limiter, self._name = limiter, name
+
+    def block(self, sleep: object) -> Decision:
+        """See `BlockingStep.block`."""
+        del sleep
+        return self._limiter.check(self._name)
+
+    async def wait(self) -> Decision:
+        """See `Step.wait`."""
+        return await self._limiter.check_async(self._name)
 
 
 class _Asked(NamedTuple):
@@ -135,10 +163,12 @@ class Limits:
         self.plain: bool = plain
         self._legacy = legacy
 
-    def judge(self, request: WebRequest) -> Judgement:
+    def judge(
+        self, request: WebRequest, patiently: Patiently | None = None
+    ) -> Program[Answer | None]:
         """Ask the limits in turn, up to the first that refuses. None is "nothing limits this".
 
-        It yields what may have to be awaited, and `Ask` for a driver.
+        It is a program for the engine's drivers. See `Ask` for ``patiently``.
         """
         path = request.path
         if self._exempt and path in self._exempt:
@@ -152,9 +182,9 @@ class Limits:
                 continue
             cost = yield limit.cost(request)
             try:
-                decision = following = yield Ask(limit, key, cost)
+                decision = following = yield Ask(limit, key, cost, patiently)
                 if decision and decision.remaining == 0:
-                    following = yield Ask(limit, key, 1, look=True)
+                    following = yield Look(limit.limiter, key)
             except TooManyKeys:
                 return self._refusal(UNAVAILABLE, [(RETRY_AFTER, format_retry_after(_RESCAN_MS))])
             asked.append(_Asked(limit, decision, following))
@@ -207,54 +237,6 @@ class Middleware(Generic[AppT]):
     ) -> None:
         self.app: AppT = app
         self._limits = Limits(limits, exempt=exempt, plain=plain, legacy=legacy)
-
-
-def run_now(judgement: Judgement) -> Answer | None:
-    """Drive a judgement in this thread.
-
-    Raises:
-        AsyncBucketInSyncCode: a limiter, a key or a cost has to be awaited.
-    """
-    answer: Any = None
-    full: TooManyKeys | None = None
-    while True:
-        try:
-            step = judgement.send(answer) if full is None else judgement.throw(full)
-        except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]
-        answer = full = None
-        if isinstance(step, Ask):
-            try:
-                answer = step.now()
-            except TooManyKeys as error:
-                full = error
-        elif is_awaitable(step):
-            discard(step)
-            message = "a WSGI application cannot await its limits: make key and cost sync functions"
-            raise AsyncBucketInSyncCode(message)
-        else:
-            answer = step
-
-
-async def run_soon(
-    judgement: Judgement, ask: Callable[[Ask], Awaitable[Decision]]
-) -> Answer | None:
-    """Drive a judgement in the running event loop, with a function that asks limiters."""
-    answer: Any = None
-    full: TooManyKeys | None = None
-    while True:
-        try:
-            step = judgement.send(answer) if full is None else judgement.throw(full)
-        except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]
-        answer = full = None
-        if isinstance(step, Ask):
-            try:
-                answer = await ask(step)
-            except TooManyKeys as error:
-                full = error
-        else:
-            answer = await step if is_awaitable(step) else step
 
 
 def _left(asked: _Asked) -> int:

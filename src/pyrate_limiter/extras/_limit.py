@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter.errors import WrongType
+from pyrate_limiter.errors import OutOfRange, WrongType
 from pyrate_limiter.extras._address import by_address
 from pyrate_limiter.http.fields import (
     Quota,
@@ -15,7 +15,7 @@ from pyrate_limiter.http.fields import (
     format_rate_limit_policy,
 )
 from pyrate_limiter.limiter import Limiter, SingleBucketFactory
-from pyrate_limiter.utils import one_or_more
+from pyrate_limiter.utils import sorted_rates
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -102,6 +102,7 @@ class Limit:
 
     Raises:
         WrongType: an argument is nothing of the above.
+        OutOfRange: ``wait`` is negative.
         InvalidField: ``name`` is not printable ASCII.
     """
 
@@ -115,12 +116,14 @@ class Limit:
         exempt: Iterable[str] = (),
         wait: float = 0,
         name: str = "default",
-        rates: Rate | Sequence[Rate] | None = None,
+        rates: Sequence[Rate] | None = None,
     ) -> None:
         if not isinstance(limiter, Limiter):
             raise WrongType("limiter", limiter, "a Limiter")
-        if not isinstance(wait, (int, float)) or not wait >= 0:
-            raise WrongType("wait", wait, "a number of seconds, 0 or more")
+        if not isinstance(wait, (int, float)):
+            raise WrongType("wait", wait, "a number of seconds")
+        if not wait >= 0:
+            raise OutOfRange("wait", wait, "0 seconds or more")
         self.limiter: Limiter = limiter
         self.key: Key = by_address() if key is None else key
         self.wait: float = wait
@@ -128,7 +131,7 @@ class Limit:
         self.cost: Callable[[WebRequest], Any] = _cost(cost)
         self._only = None if paths is None else Paths(paths)
         self._exempt = Paths(exempt)
-        self._rates: list[Rate] = _rates_of(limiter) if rates is None else one_or_more(rates)
+        self._rates: Sequence[Rate] = _rates_of(limiter) if rates is None else sorted_rates(rates)
         many = len(self._rates) > 1
         self._names = {
             rate: f"{name}-{rate.interval / 1000:g}s" if many else name for rate in self._rates

@@ -6,8 +6,9 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from pyrate_limiter._engine.steps import run_async
 from pyrate_limiter.extras._address import by_address, by_header, by_path
-from pyrate_limiter.extras._judge import Middleware, run_soon
+from pyrate_limiter.extras._judge import Middleware
 from pyrate_limiter.extras._limit import Limit, WebRequest
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class RateLimitMiddleware(Middleware["App"]):
             await self.app(scope, receive, send)
             return
         arrivals = Arrivals(receive)
-        answer = await run_soon(self._limits.judge(AsgiRequest(scope)), arrivals.ask)
+        answer = await run_async(self._limits.judge(AsgiRequest(scope), arrivals.ask))
         if arrivals.client_left:
             return
         receive = arrivals.replayed
@@ -109,7 +110,7 @@ class Arrivals:
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._kept: list[Message] = []
-        self.client_left = False
+        self.client_left: bool = False
 
     @property
     def replayed(self) -> Receive:
@@ -125,7 +126,7 @@ class Arrivals:
         decision = await ask.soon(0)
         wait = ask.limit.wait
         retry = decision.retry_after_ms
-        if decision or ask.look or not wait or retry is None or retry > wait * 1000:
+        if decision or not wait or retry is None or retry > wait * 1000:
             return decision
         waiting = asyncio.ensure_future(ask.soon(wait))
         leaving = asyncio.ensure_future(self._until_client_leaves())
@@ -141,11 +142,6 @@ class Arrivals:
             return waiting.result()
         leaving.result()  # what receiving raised
         return decision
-
-    @staticmethod
-    async def unwatched(ask: Ask) -> Decision:
-        """Ask a limiter where nobody can say that the client has left."""
-        return await ask.soon(ask.limit.wait)
 
     async def _until_client_leaves(self) -> None:
         kept = 0

@@ -4,9 +4,10 @@
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from pyrate_limiter._engine.steps import run_async
 from pyrate_limiter.errors import MissingDriver
 from pyrate_limiter.extras._address import by_address, by_header, by_path
-from pyrate_limiter.extras._judge import Answer, Limits, run_soon
+from pyrate_limiter.extras._judge import Answer, Limits
 from pyrate_limiter.extras._limit import Limit, WebRequest
 from pyrate_limiter.extras.asgi import Arrivals, AsgiRequest, stating
 from pyrate_limiter.http.fields import RATE_LIMIT, RATE_LIMIT_POLICY, RETRY_AFTER
@@ -79,8 +80,8 @@ class RateLimit:
         """
         scope = connection.scope
         state = scope.get(_STATE)
-        ask = Arrivals.unwatched if state is None else state.arrivals.ask
-        answer = await run_soon(self._limits.judge(AsgiRequest(scope)), ask)
+        ask = None if state is None else state.arrivals.ask
+        answer = await run_async(self._limits.judge(AsgiRequest(scope), ask))
         if answer is None:
             return
         if answer.status:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from time import sleep
 from typing import TYPE_CHECKING, Any
 
+from pyrate_limiter._engine.steps import abandon, run_blocking
+from pyrate_limiter.abstracts.awaiting import is_awaitable
+from pyrate_limiter.errors import AsyncBucketInSyncCode
 from pyrate_limiter.extras._address import by_address, by_header, by_path
-from pyrate_limiter.extras._judge import Middleware, run_now
+from pyrate_limiter.extras._judge import Middleware
 from pyrate_limiter.extras._limit import Limit, WebRequest
 
 if TYPE_CHECKING:
@@ -48,7 +52,11 @@ class RateLimitMiddleware(Middleware["App"]):
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
-        answer = run_now(self._limits.judge(WsgiRequest(environ)))
+        answer: Any = run_blocking(self._limits.judge(WsgiRequest(environ)), sleep)
+        if is_awaitable(answer):
+            abandon(answer)
+            message = "a WSGI application cannot await its limits: make key and cost sync functions"
+            raise AsyncBucketInSyncCode(message)
         if answer is None:
             return self.app(environ, start_response)
         if answer.status:

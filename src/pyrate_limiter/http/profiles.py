@@ -7,7 +7,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from pyrate_limiter.errors import WrongType
+from pyrate_limiter.errors import OutOfRange, WrongType
 from pyrate_limiter.http.fields import (
     Quota,
     fields_of,
@@ -87,6 +87,7 @@ class Feedback:
 
     Raises:
         WrongType: an argument is nothing of that kind.
+        OutOfRange: a number is negative or not finite.
     """
 
     __slots__ = ("jitter", "longest", "profile")
@@ -98,8 +99,10 @@ class Feedback:
         if not isinstance(profile, Profile):
             raise WrongType("profile", profile, "a Profile of pyrate_limiter.http")
         for field, value in (("longest", longest), ("jitter", jitter)):
-            if not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
-                raise WrongType(field, value, "a number, 0 or more")
+            if not isinstance(value, (int, float)):
+                raise WrongType(field, value, "a number")
+            if not 0 <= value < float("inf"):
+                raise OutOfRange(field, value, "0 or more, and finite")
         self.profile: Profile = profile
         self.longest: float = longest
         self.jitter: float = jitter
