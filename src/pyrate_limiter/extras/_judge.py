@@ -53,7 +53,9 @@ class Ask(BlockingStep):
     __slots__ = ("_patiently", "limit", "name", "weight")
 
     def __init__(self, limit: Limit, name: str, weight: int, patiently: Patiently | None) -> None:
-        self.limit, self.name, self.weight = limit, name, weight
+        self.limit: Limit = limit
+        self.name: str = name
+        self.weight: int = weight
         self._patiently = patiently
 
     def block(self, sleep: object) -> Decision:
