@@ -13,10 +13,12 @@ from websockets.exceptions import InvalidStatus
 
 from pyrate_limiter import (
     BucketAsyncWrapper,
+    BucketFactory,
     Decision,
     InMemoryBucket,
     Limiter,
     Rate,
+    RateItem,
     RedisBucket,
     SQLiteBucket,
 )
@@ -24,7 +26,7 @@ from pyrate_limiter.errors import OutOfRange, WrongType
 from pyrate_limiter.extras.asgi import Limit, RateLimitMiddleware
 from tests.doubles import World
 from tests.extras import web_servers
-from tests.extras.limiters import HOUR_MS, Broken
+from tests.extras.limiters import HOUR_MS, Broken, NeverFits
 
 
 async def ok(scope, receive, send):
@@ -126,6 +128,70 @@ def test_the_fields_join_those_of_the_application():
         "ratelimit-policy": '"default";q=5;w=3600',
         "ratelimit": '"default";r=4',
     }
+
+
+def test_a_message_that_the_application_sends_twice_is_left_as_it_is():
+    start = {"type": "http.response.start", "status": 200, "headers": []}
+
+    async def app(scope, receive, send):
+        await send(start)
+
+    async def run():
+        app_with_limit = RateLimitMiddleware(app, per_key(5))
+        return [await Connection().to(app_with_limit) for _ in range(2)]
+
+    assert asyncio.run(run()) == [200, 200]
+    assert start["headers"] == []
+
+
+class OwnFactory(BucketFactory):
+    """A user's own, whose private names are its own affair."""
+
+    def __init__(self):
+        self._rates = {"gold": 10}
+        self.bucket = NeverFits()
+
+    def wrap_item(self, name, weight=1):
+        return RateItem(name, 0, weight)
+
+    def get(self, item):
+        return self.bucket
+
+
+@pytest.mark.parametrize(
+    ("make", "policy"),
+    [
+        (lambda: InMemoryBucket([Rate(3, 1500)]), '"default";q=3;w=2'),
+        (lambda: BucketAsyncWrapper(InMemoryBucket([Rate(3, 1000)])), '"default";q=3;w=1'),
+        (
+            lambda: [Rate(1, 1500), Rate(2, 30 * 24 * HOUR_MS)],
+            '"default-1500ms";q=1;w=2, "default-2592000s";q=2;w=2592000',
+        ),
+        (OwnFactory, None),
+    ],
+)
+def test_the_policy_is_that_of_the_limiter_where_it_is_known(make, policy):
+    async def run():
+        connection = Connection()
+        await connection.to(limited(Limiter(make()), legacy=True))
+        return connection.fields
+
+    assert asyncio.run(run()).get("ratelimit-policy") == policy
+
+
+def test_the_policy_may_be_told_where_it_is_not_known():
+    async def run():
+        connection = Connection()
+        limit = Limit(Limiter(OwnFactory()), rates=[Rate(7, 1000)])
+        await connection.to(limited(limit, legacy=True))
+        return connection.status, connection.fields
+
+    status, fields = asyncio.run(run())
+    assert status == 429
+    assert fields["ratelimit-policy"] == '"default";q=7;w=1'
+    assert fields["ratelimit"] == '"default";r=0'
+    assert "retry-after" not in fields
+    assert "x-ratelimit-limit" not in fields
 
 
 def test_of_several_rates_answers_name_the_one_that_is_short(monkeypatch):

@@ -15,7 +15,7 @@ from pyrate_limiter.http.fields import (
     format_rate_limit_policy,
 )
 from pyrate_limiter.limiter import Limiter, SingleBucketFactory
-from pyrate_limiter.utils import sorted_rates
+from pyrate_limiter.utils import RateList, sorted_rates
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -134,7 +134,7 @@ class Limit:
         self._rates: Sequence[Rate] = _rates_of(limiter) if rates is None else sorted_rates(rates)
         many = len(self._rates) > 1
         self._names = {
-            rate: f"{name}-{rate.interval / 1000:g}s" if many else name for rate in self._rates
+            rate: _policy_name(name, rate.interval) if many else name for rate in self._rates
         }
         self.policy: str = format_rate_limit_policy(
             QuotaPolicy(self._names[rate], rate.limit, -(-rate.interval // 1000))
@@ -183,8 +183,16 @@ def _specific(route: tuple[str, int]) -> tuple[bool, int]:
     return route[0].endswith("*"), -len(route[0])
 
 
-def _rates_of(limiter: Limiter) -> list[Rate]:
+def _rates_of(limiter: Limiter) -> Sequence[Rate]:
     """The rates of all names, where the factory has the same for all; else none."""
     factory = limiter.bucket_factory
-    place = factory.bucket if isinstance(factory, SingleBucketFactory) else factory
-    return list(getattr(place, "_rates", ()))
+    if isinstance(factory, SingleBucketFactory):
+        rates = getattr(factory.bucket, "rates", None)
+    else:
+        rates = getattr(factory, "_rates", None)
+    return rates if isinstance(rates, RateList) else ()
+
+
+def _policy_name(name: str, interval_ms: int) -> str:
+    seconds, rest = divmod(interval_ms, 1000)
+    return f"{name}-{interval_ms}ms" if rest else f"{name}-{seconds}s"

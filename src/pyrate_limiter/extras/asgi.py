@@ -163,7 +163,8 @@ def stating(send: Send, fields: Fields) -> Send:
 
     async def send_with_fields(message: Message) -> None:
         if message["type"] in {"http.response.start", "websocket.accept"}:
-            message["headers"] = [*message.get("headers", ()), *_encoded(fields)]
+            # The application may send the same message again for another client.
+            message = {**message, "headers": [*message.get("headers", ()), *_encoded(fields)]}
         await send(message)
 
     return send_with_fields
