@@ -105,10 +105,10 @@ def test_the_limiter_outlives_its_client(kind, server):
 
 @every_kind
 def test_what_a_request_waits_for_the_limiter_does_not_count_for_its_own_timeout(kind, server):
-    limiter = Limiter(Rate(1, 1200))
+    limiter = Limiter(Rate(1, 1700))
 
     def patient(client):
-        seconds = aiohttp.ClientTimeout(1) if kind.open is aiohttp_async else 1
+        seconds = aiohttp.ClientTimeout(1.5) if kind.open is aiohttp_async else 1.5
         return client.get(server.url, timeout=seconds)
 
     assert status(kind.each(limiter, get(server.url), get(server.url))) == 200
