@@ -242,6 +242,19 @@ def test_a_limit_by_an_async_function_of_the_scope():
     assert asyncio.run(run()) == [200, 429, 200, 200]
 
 
+def test_a_limit_may_look_at_the_method():
+    def writing(request):
+        return None if request.method == "GET" else "writers"
+
+    app = limited(Limit(per_key(1), key=writing))
+
+    async def run():
+        methods = ("GET", "PUT", "GET", "POST")
+        return [await Connection(method=method).to(app) for method in methods]
+
+    assert asyncio.run(run()) == [200, 200, 200, 429]
+
+
 def test_other_connections_pass_untouched():
     seen = []
 
@@ -420,7 +433,7 @@ class Test_a_request_that_waits:  # noqa: N801
 
         class Noting(Limiter):
             async def acquire_async(self, name="pyrate", weight=1, blocking=True, timeout=-1):
-                if timeout == 0:
+                if not blocking:
                     return await super().acquire_async(name, weight, blocking, timeout)
                 told.set()
                 try:

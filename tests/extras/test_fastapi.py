@@ -87,6 +87,12 @@ def test_plain_text_older_fields_and_a_full_house():
     assert (other.status_code, other.text) == (503, "Too many clients, try again in 1 s\n")
 
 
+def test_a_request_that_nothing_limits_says_nothing_of_limits():
+    (answer,) = answers(application(per_key(key=lambda request: None)), "/route")
+    assert answer.status_code == 200
+    assert "RateLimit" not in answer.headers
+
+
 def test_several_dependencies_all_tell_where_the_client_stands():
     app = FastAPI(dependencies=[Depends(RateLimit(per_key(9, name="all")))])
     install(app)

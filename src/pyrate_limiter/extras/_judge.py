@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from functools import lru_cache
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from pyrate_limiter._engine.steps import BlockingStep
 from pyrate_limiter.errors import TooManyKeys
@@ -13,8 +13,7 @@ from pyrate_limiter.http.fields import (
     RATE_LIMIT,
     RATE_LIMIT_POLICY,
     RETRY_AFTER,
-    Quota,
-    format_rate_limit,
+    format_quota,
     format_retry_after,
     legacy_fields,
     problem,
@@ -61,7 +60,8 @@ class Ask(BlockingStep):
     def block(self, sleep: object) -> Decision:
         """See `BlockingStep.block`."""
         del sleep
-        return self.limit.limiter.acquire(self.name, self.weight, timeout=self.limit.wait)
+        wait = self.limit.wait
+        return self.limit.limiter.acquire(self.name, self.weight, wait > 0, wait or -1)
 
     async def wait(self) -> Decision:
         """See `Step.wait`."""
@@ -70,8 +70,9 @@ class Ask(BlockingStep):
         )
 
     async def soon(self, seconds: float) -> Decision:
-        """Ask for an admission within so many seconds."""
-        return await self.limit.limiter.acquire_async(self.name, self.weight, timeout=seconds)
+        """Ask for an admission within so many seconds; 0 is at once."""
+        limiter = self.limit.limiter
+        return await limiter.acquire_async(self.name, self.weight, seconds > 0, seconds or -1)
 
 
 class Look(BlockingStep):
@@ -99,20 +100,28 @@ class _Asked(NamedTuple):
     decision: Decision
     following: Decision
 
-    def quota(self) -> Quota | None:
-        following = self.following
+    def remaining(self) -> int | None:
+        """Units that are left; None if that is unknown."""
         remaining = self.decision.remaining
+        return 0 if remaining is None and not self.decision else remaining
+
+    def stated(self) -> str | None:
+        """The item of the RateLimit field; None if nothing is known."""
+        remaining = self.remaining()
         if remaining is None:
-            if self.decision:
-                return None
-            remaining = 0
+            return None
+        following = self.following
         after = following.retry_after_ms
-        return Quota(
-            self.limit.policy_name(following.failing_rate),
-            remaining,
-            more_after=None if after is None else int(format_retry_after(after)),
-            limit=self.limit.most(following.failing_rate),
-        )
+        seconds = None if after is None else int(format_retry_after(after))
+        return format_quota(self.limit.policy_name(following.failing_rate), remaining, seconds)
+
+    def legacy(self) -> Fields:
+        """The older triple; nothing if part of it is unknown."""
+        most = self.limit.most(self.following.failing_rate)
+        remaining, reset = self.remaining(), self.decision.reset_after_ms
+        if most is None or remaining is None or reset is None:
+            return []
+        return legacy_fields(most, remaining, -(-reset // 1000))
 
 
 class Answer(NamedTuple):
@@ -179,10 +188,14 @@ class Limits:
         for limit in self._limits:
             if not limit.applies_to(path):
                 continue
-            key = yield limit.key(request)
-            if key is None:
-                continue
-            cost = yield limit.cost(request)
+            key: Any = limit.key(request)
+            if key.__class__ is not str:  # what is at hand need not go to the driver and back
+                key = yield key
+                if key is None:
+                    continue
+            cost: Any = limit.cost(request)
+            if cost.__class__ is not int:
+                cost = yield cost
             try:
                 decision = following = yield Ask(limit, key, cost, patiently)
                 if decision and decision.remaining == 0:
@@ -215,13 +228,14 @@ class Limits:
     def _fields(self, asked: list[_Asked]) -> Fields:
         fields: Fields = []
         policies = [each.limit.policy for each in asked if each.limit.policy]
-        quotas = [quota for each in asked if (quota := each.quota()) is not None]
+        quotas = [item for each in asked if (item := each.stated()) is not None]
         if policies:
             fields.append((RATE_LIMIT_POLICY, ", ".join(policies)))
         if quotas:
-            fields.append((RATE_LIMIT, format_rate_limit(quotas)))
+            fields.append((RATE_LIMIT, ", ".join(quotas)))
         if self._legacy:
-            fields += _legacy(asked[-1] if not asked[-1].decision else min(asked, key=_left))
+            refused = not asked[-1].decision
+            fields += (asked[-1] if refused else min(asked, key=_left)).legacy()
         return fields
 
 
@@ -242,13 +256,5 @@ class Middleware(Generic[AppT]):
 
 
 def _left(asked: _Asked) -> int:
-    remaining = asked.decision.remaining
+    remaining = asked.remaining()
     return sys.maxsize if remaining is None else remaining
-
-
-def _legacy(asked: _Asked) -> Fields:
-    quota = asked.quota()
-    reset = asked.decision.reset_after_ms
-    if quota is None or quota.limit is None or reset is None:
-        return []
-    return legacy_fields(quota.limit, quota.remaining, -(-reset // 1000))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter._engine.steps import run_async
@@ -155,7 +156,12 @@ class Arrivals:
 
 
 def _encoded(fields: Fields) -> list[tuple[bytes, bytes]]:
-    return [(name.lower().encode(), value.encode()) for name, value in fields]
+    return [(_field_name(name), value.encode()) for name, value in fields]
+
+
+@lru_cache(maxsize=64)  # of the few that there are
+def _field_name(name: str) -> bytes:
+    return name.lower().encode()
 
 
 def stating(send: Send, fields: Fields) -> Send:

@@ -187,11 +187,18 @@ def format_rate_limit(quotas: Iterable[Quota]) -> str:
         InvalidField: a name is not printable ASCII.
     """
     return ", ".join(
-        f"{format_text(name)};r={max(0, remaining)}"
-        + ("" if after is None else f";t={max(0, math.ceil(after))}")
-        + ("" if partition is None else f";pk={format_bytes(partition)}")
+        format_quota(name, remaining, after, partition)
         for name, remaining, after, _, _, partition in quotas
     )
+
+
+def format_quota(
+    name: str, remaining: int, more_after: float | None = None, partition: bytes | None = None
+) -> str:
+    """One item of a ``RateLimit`` field. See `format_rate_limit`."""
+    after = "" if more_after is None else f";t={max(0, math.ceil(more_after))}"
+    key = "" if partition is None else f";pk={format_bytes(partition)}"
+    return f"{format_text(name)};r={max(0, remaining)}{after}{key}"
 
 
 def format_rate_limit_policy(policies: Iterable[QuotaPolicy]) -> str:
