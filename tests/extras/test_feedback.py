@@ -5,6 +5,8 @@ import copy
 import logging
 
 import aiohttp
+import httpx
+import httpx2
 import pytest
 import requests
 
@@ -12,7 +14,7 @@ from pyrate_limiter.errors import WrongType
 from pyrate_limiter.extras.aiohttp_limiter import RateLimitedSession
 from pyrate_limiter.extras.requests_limiter import RateLimitedRequestsSession
 from pyrate_limiter.http import GITHUB, STANDARD, Feedback
-from tests.extras.clients import every_kind, get
+from tests.extras.clients import async_kinds, every_kind, get
 from tests.extras.limiters import Held
 
 PLAIN = Feedback(jitter=0)
@@ -134,3 +136,45 @@ def test_a_copied_session_keeps_its_feedback(server, limiter):
         session.get(server.url + "/busy")
     assert len(limiter.held) == 1
     assert Feedback().profile is STANDARD
+
+
+@async_kinds
+def test_a_call_that_is_cancelled_while_it_holds_closes_its_response(kind, server, monkeypatch):
+    limiter = Held()
+    server.answers["/busy"] = (429, {"Retry-After": "7"})
+    closed = []
+
+    def noting(kind_of_response, method):
+        close = getattr(kind_of_response, method)
+
+        def noted(response):
+            closed.append(response)
+            return close(response)
+
+        monkeypatch.setattr(kind_of_response, method, noted)
+
+    for kind_of_response, method in (
+        (httpx.Response, "aclose"),
+        (httpx2.Response, "aclose"),
+        (aiohttp.ClientResponse, "close"),
+    ):
+        noting(kind_of_response, method)
+
+    async def run():
+        holding = asyncio.Event()
+
+        async def hold_async(name, seconds):
+            holding.set()
+            await asyncio.Event().wait()
+
+        limiter.hold_async = hold_async
+        async with kind.open(limiter, feedback=PLAIN) as client:
+            call = asyncio.ensure_future(client.get(server.url + "/busy"))
+            await holding.wait()
+            assert closed == []
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+
+    asyncio.run(run())
+    assert len(closed) == 1

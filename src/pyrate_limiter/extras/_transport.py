@@ -93,9 +93,13 @@ class LimitedAsyncTransport(_Limited[RequestT], Generic[RequestT, ResponseT]):
         """See `LimitedTransport.handle_request`."""
         name = await self._pace.admit_async(self.limiter, self.name, request)
         self._logger.debug("Acquired lock")
-        response: ResponseT = await self._inner().handle_async_request(request, **kwargs)
-        await self._pace.learn_async(self.limiter, name, response)
-        return response
+        response: Any = await self._inner().handle_async_request(request, **kwargs)
+        try:
+            await self._pace.learn_async(self.limiter, name, response)
+        except BaseException:  # cancelled: nobody else has the response
+            await response.aclose()
+            raise
+        return response  # type: ignore[no-any-return] # as the parent class types it
 
     async def aclose(self) -> None:
         """Close the connections, or the transport that is wrapped; not the limiter."""

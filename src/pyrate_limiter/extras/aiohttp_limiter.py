@@ -246,7 +246,11 @@ class RateLimitedSession:
             await self._pace.learn_async(self._limiter, name, error)
             raise
         if verb != "ws_connect":
-            await self._pace.learn_async(self._limiter, name, response)
+            try:
+                await self._pace.learn_async(self._limiter, name, response)
+            except BaseException:  # cancelled: nobody else has the response
+                response.close()
+                raise
         return response
 
     def _described(
