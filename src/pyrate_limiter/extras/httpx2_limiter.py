@@ -22,26 +22,7 @@ logger: logging.Logger = logging.getLogger(__name__)
 class RateLimiterTransport(LimitedTransport[httpx2.Request, httpx2.Response], HTTPTransport):
     """Waits for its limiter before each request of a ``httpx2.Client``.
 
-    Each hop of a redirect is a request. The wait does not count for the client's timeouts.
-
-    Args:
-        limiter: what is asked. It is not closed with the transport.
-        name: under which name; left out, it is the name of this module.
-        key: a name for each request: ``"host"`` is the host of its URL; or a function of the
-            request.
-        weight: how many units a request takes, or a function of the request.
-        timeout: seconds to wait for the limiter at the most; -1 waits for ever.
-        feedback: whether a server's 429 and 503 with a Retry-After, and quotas of which nothing is
-            left, hold the limiter. True reads the standard fields; or a `Profile` or `Feedback` of
-            `pyrate_limiter.http`.
-        transport: sends what was admitted, and is closed with this transport. Left out, the
-            parent class does.
-        **kwargs: as for ``httpx2.HTTPTransport``.
-
-    Raises:
-        AsyncBucketInSyncCode: the limiter has to be awaited.
-        WrongType: an argument is nothing of the above, or ``transport`` is given together with
-            arguments of the parent class.
+    The arguments are those of `pyrate_limiter.extras.httpx_limiter.RateLimiterTransport`.
     """
 
     _logger = logger
