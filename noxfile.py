@@ -49,6 +49,15 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def dependents(session: nox.Session) -> None:
+    """Run published packages that stand on this one beside it."""
+    session.install("-r", "tests/dependents/requirements.txt", ".")
+    # What they leave open is not ours to close.
+    options = ("-o", "filterwarnings=default")
+    session.run("python", "-m", "pytest", *options, "tests/dependents/check_dependents.py")
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Measure against 4.5.1; the benchmarks make their own environments."""
     session.run("python", "-m", "benchmarks", *session.posargs)

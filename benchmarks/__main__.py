@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.environments import OTHER, ROOT, build, environment
 from benchmarks.library import median
 from benchmarks.registry import Target, load_rows
-from benchmarks.servers import extras, running
+from benchmarks.servers import beside, extras, running
 
 if TYPE_CHECKING:
     from benchmarks.registry import Row
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{row.name:<28} {row.title} [{row.unit}] {row.target or ''}")
         return 0
     _say("building the two environments")
-    pythons = build(extras(chosen))
+    pythons = build(extras(chosen), beside(chosen))
     with running(chosen):
         results = _run(chosen, pythons, options.repeats)
     lines = [_line(row, results[row.name]) for row in chosen]

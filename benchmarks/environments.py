@@ -8,24 +8,29 @@ import subprocess
 import sys
 import venv
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".bench"
 OTHER = "4.5.1"
 
 
-def build(extras: str = "") -> dict[str, Path]:
+def build(extras: str = "", beside: Iterable[str] = ()) -> dict[str, Path]:
     """Install this tree as it is now, and the published library; return their interpreters.
 
     Args:
         extras: of both, such as ``"redis,filelock"``.
+        beside: what is installed beside the published library, to be measured with it.
     """
     suffix = f"[{extras}]" if extras else ""
     ours, theirs = _interpreter("ours"), _interpreter(f"published-{OTHER}")
     _install(ours, "--force-reinstall", "--no-deps", str(ROOT))
     if suffix:
         _install(ours, f"{ROOT}{suffix}")
-    _install(theirs, f"pyrate-limiter{suffix}=={OTHER}")
+    _install(theirs, f"pyrate-limiter{suffix}=={OTHER}", *beside)
     return {"ours": ours, OTHER: theirs}
 
 

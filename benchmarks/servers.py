@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 _EXTRAS = {"sqlite": "filelock", "postgres": "postgres", "redis": "redis"}
 
+_BESIDE = {"asgi": ("fastapi-limiter>=0.2", "slowapi>=0.1.9")}
+
 POSTGRES_DSN = "PYRATE_TEST_POSTGRES_DSN"
 REDIS_URL = "PYRATE_TEST_REDIS_URL"
 
@@ -21,6 +23,12 @@ def extras(rows: Iterable[Row]) -> str:
     """The extras of both libraries that the rows need."""
     kinds = {row.name.partition("-")[0] for row in rows}
     return ",".join(extra for kind, extra in _EXTRAS.items() if kind in kinds)
+
+
+def beside(rows: Iterable[Row]) -> list[str]:
+    """The packages that the rows measure beside the published library."""
+    kinds = {row.name.partition("-")[0] for row in rows}
+    return [package for kind in sorted(kinds) for package in _BESIDE.get(kind, ())]
 
 
 @contextmanager

@@ -17,6 +17,7 @@ autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # the attributes of a NamedTuple would be described twice
 # Docstrings write `name` for code.
 default_role = "code"
 

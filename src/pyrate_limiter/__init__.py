@@ -187,6 +187,7 @@ _PLACES = {
     }.items()
     for name in names.split()
 }
+_PLACES |= {"extras": "pyrate_limiter.extras", "http": "pyrate_limiter.http"}
 
 if not TYPE_CHECKING:  # a checker would take every name for known
     __getattr__ = resolver(__name__, {**places(__name__), **_PLACES})

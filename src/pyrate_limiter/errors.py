@@ -45,6 +45,20 @@ class WrongType(PyrateError, TypeError):
         self.value: object = value
 
 
+class OutOfRange(PyrateError, ValueError):
+    """An argument is of the right type, and its value makes no sense there.
+
+    Attributes:
+        field: what the argument is called.
+        value: what was given.
+    """
+
+    def __init__(self, field: str, value: object, expected: str) -> None:
+        super().__init__(f"{field} must be {expected}, got {value!r}")
+        self.field: str = field
+        self.value: object = value
+
+
 class InvalidRate(PyrateError, ValueError, AssertionError):
     """A rate's limit, interval or burst is below 1."""
 
@@ -241,8 +255,8 @@ class TooManyKeys(PyrateError, RuntimeError):
         self.max_keys: int = max_keys
 
 
-class MissingDriver(PyrateError, ImportError):
-    """A backend needs a package that is not installed.
+class MissingDriver(PyrateError, ModuleNotFoundError):
+    """A backend or a helper needs a package that is not installed.
 
     Attributes:
         package: what is missing.
@@ -253,6 +267,7 @@ class MissingDriver(PyrateError, ImportError):
         super().__init__(
             f'{package} is not installed; it comes with: pip install "pyrate-limiter[{extra}]"'
         )
+        self.name: str | None = package
         self.package: str = package
         self.extra: str = extra
 
@@ -293,3 +308,27 @@ class NoRedisImplementation(PyrateError, TypeError):
             "or give it a redis_script() that does what its step() does"
         )
         self.algorithm: object = algorithm
+
+
+class InvalidField(PyrateError, ValueError):
+    """A value cannot be read from, or written into, a field of HTTP.
+
+    Attributes:
+        value: the value.
+    """
+
+    def __init__(self, value: object, reason: str) -> None:
+        super().__init__(f"{value!r} cannot be in a field of HTTP: {reason}")
+        self.value: object = value
+
+
+class InvalidNetwork(PyrateError, ValueError):
+    """A text names no network of addresses.
+
+    Attributes:
+        network: the text.
+    """
+
+    def __init__(self, network: object) -> None:
+        super().__init__(f"{network!r} is no network, such as '10.0.0.0/8' or 'fd00::/8'")
+        self.network: object = network

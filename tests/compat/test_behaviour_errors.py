@@ -33,8 +33,11 @@ SAMPLES = [
     (errors.InvalidDatabase("a file lock needs a path"), [ValueError]),
     (errors.NotShared("items", []), [ValueError]),
     (errors.SharedStorageLost("a place"), [ConnectionError, OSError, EOFError]),
-    (errors.MissingDriver("psycopg", "postgres"), [ImportError]),
+    (errors.MissingDriver("psycopg", "postgres"), [ImportError, ModuleNotFoundError]),
     (errors.NoRedisImplementation("a policy"), [TypeError]),
+    (errors.OutOfRange("wait", -1, "0 or more"), [ValueError]),
+    (errors.InvalidField("a\n", "it is no field"), [ValueError]),
+    (errors.InvalidNetwork("10.0.0.0/99"), [ValueError]),
 ]
 IDS = [type(error).__name__ for error, _ in SAMPLES]
 

@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "clocks": LEAVES,
     "utils": LEAVES,
     "algorithms": LEAVES,
+    "http": LEAVES,
     "abstracts": LEAVES | {"clocks", "utils", "algorithms"},
     "buckets": LEAVES | {"clocks", "utils", "algorithms", "abstracts"},
     "_engine": LEAVES | {"clocks", "utils", "algorithms", "abstracts"},

@@ -1,0 +1,196 @@
+"""How the client helpers ask their limiter before a request goes out; no HTTP library is needed."""
+
+from __future__ import annotations
+
+import logging
+from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
+from urllib.parse import urlsplit
+
+from pyrate_limiter._engine.steps import abandon
+from pyrate_limiter.abstracts.awaiting import is_awaitable
+from pyrate_limiter.algorithms.decision import Decision
+from pyrate_limiter.errors import AsyncBucketInSyncCode, RateLimitExceeded, WrongType
+from pyrate_limiter.http.profiles import Feedback, Profile
+from pyrate_limiter.limiter import Limiter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyrate_limiter.abstracts.bucket import BucketFactory
+
+RequestT = TypeVar("RequestT")
+
+_log = logging.getLogger("pyrate_limiter")
+
+
+class Holding(Protocol):
+    """A limiter that can be told to admit nothing under a name for some time."""
+
+    def hold(self, name: str, seconds: float) -> object:
+        """Admit nothing under the name for so many seconds."""
+
+    async def hold_async(self, name: str, seconds: float) -> object:
+        """`hold` for asyncio."""
+
+
+class Pace(Generic[RequestT]):
+    """What a helper asks its limiter for, request by request.
+
+    Args:
+        key: under which name. None is the helper's own name for all requests, ``"host"`` the host
+            of each URL; or a function of the request.
+        weight: how many units a request takes, or a function of the request.
+        timeout: seconds to wait at the most; -1 waits for ever.
+        feedback: whether, and how, a server's refusals and quotas hold the limiter.
+
+    Raises:
+        WrongType: one of them is nothing of the above.
+    """
+
+    __slots__ = ("_feedback", "_key", "_timeout", "_weight", "by_request")
+
+    def __init__(
+        self,
+        key: Literal["host"] | Callable[[RequestT], str] | None = None,
+        weight: int | Callable[[RequestT], int] = 1,
+        timeout: float = -1,
+        feedback: Feedback | Profile | bool | None = None,
+    ) -> None:
+        if key is not None and key != "host" and not callable(key):
+            raise WrongType("key", key, "None, 'host' or a function of the request")
+        if not isinstance(weight, int) and not callable(weight):
+            raise WrongType("weight", weight, "a whole number or a function of the request")
+        self._key: Callable[[RequestT], str] | None = host_of if key == "host" else key
+        self._weight = weight
+        self._timeout = timeout
+        self._feedback = Feedback.of(feedback)
+        self.by_request: bool = key is not None or callable(weight)
+        """Whether the request has to be known when the limiter is asked."""
+
+    def __reduce__(self) -> tuple[type[Pace[RequestT]], tuple[Any, ...]]:
+        return type(self), (self._key, self._weight, self._timeout, self._feedback)
+
+    def check(self, limiter: Limiter, *, sync: bool) -> None:
+        """Refuse a limiter that is known to be of no use to the helper.
+
+        Raises:
+            AsyncBucketInSyncCode: it has to be awaited, and the helper cannot.
+            WrongType: there is feedback, and it has no ``hold``.
+        """
+        if self._feedback is not None and not hasattr(limiter, "hold"):
+            raise WrongType("limiter", limiter, "one that has hold(), for feedback")
+        if sync and isinstance(limiter, Limiter) and _is_async(limiter.bucket_factory):
+            raise _not_awaited()
+
+    def admit(self, limiter: Limiter, name: str, request: RequestT | None) -> str:
+        """Wait until the request may be sent, and return the name under which it was admitted.
+
+        Raises:
+            RateLimitExceeded: it was refused; it must not be sent.
+            AsyncBucketInSyncCode: the limiter has to be awaited.
+        """
+        name, weight = self._asked(name, request)
+        answer: Any
+        if self._timeout == -1:
+            answer = limiter.try_acquire(name, **_unless_one(weight))
+        else:
+            answer = limiter.acquire(name, weight, timeout=self._timeout)
+        if is_awaitable(answer):
+            abandon(answer)
+            raise _not_awaited()
+        if not answer:
+            if not isinstance(answer, Decision):
+                answer = limiter.check(name, weight) if isinstance(limiter, Limiter) else Decision()
+            raise _not_sent(name, weight, answer)
+        return name
+
+    async def admit_async(self, limiter: Limiter, name: str, request: RequestT | None) -> str:
+        """`admit` for asyncio, over sync and async buckets."""
+        name, weight = self._asked(name, request)
+        answer: Any
+        if self._timeout == -1:
+            answer = await limiter.try_acquire_async(name, **_unless_one(weight))
+        else:
+            answer = await limiter.acquire_async(name, weight, timeout=self._timeout)
+        if not answer:
+            if not isinstance(answer, Decision):
+                known = isinstance(limiter, Limiter)
+                answer = await limiter.check_async(name, weight) if known else Decision()
+            raise _not_sent(name, weight, answer)
+        return name
+
+    def learn(self, limiter: Any, name: str, response: Any) -> None:
+        """Hold the limiter if a response says so. An error of the limiter is logged.
+
+        Args:
+            limiter: what admitted the request.
+            name: under which name.
+            response: of any library, or its error that has a status and headers.
+        """
+        if seconds := self._held_for(response):
+            held: Holding = limiter
+            try:
+                held.hold(name, seconds)
+            except Exception as error:  # noqa: BLE001 - the response must reach the caller
+                _not_held(name, seconds, error)
+
+    async def learn_async(self, limiter: Any, name: str, response: Any) -> None:
+        """`learn` for asyncio."""
+        if seconds := self._held_for(response):
+            held: Holding = limiter
+            try:
+                await held.hold_async(name, seconds)
+            except Exception as error:  # noqa: BLE001 - the response must reach the caller
+                _not_held(name, seconds, error)
+
+    def _held_for(self, response: Any) -> float:
+        if self._feedback is None:
+            return 0
+        status = response.status if hasattr(response, "status") else response.status_code
+        return self._feedback.seconds(status, response.headers or {})
+
+    def _asked(self, name: str, request: Any) -> tuple[str, int]:
+        weight = self._weight
+        return (
+            name if self._key is None else self._key(request),
+            weight if isinstance(weight, int) else weight(request),
+        )
+
+
+def host_of(request: Any) -> str:
+    """The host that a request's URL names, in lower case; empty where it names none."""
+    return urlsplit(str(request.url)).hostname or ""
+
+
+def _is_async(factory: BucketFactory) -> bool:
+    """Whether a factory or one of its buckets is known to need awaiting."""
+    return (
+        any(bucket.is_async for bucket in factory.owned_buckets())
+        or iscoroutinefunction(factory.wrap_item)
+        or iscoroutinefunction(factory.get)
+    )
+
+
+def _unless_one(weight: int) -> dict[str, Any]:
+    """The keyword for a weight; a limiter in the place of ours may know only the name."""
+    return {} if weight == 1 else {"weight": weight}
+
+
+def _not_awaited() -> AsyncBucketInSyncCode:
+    return AsyncBucketInSyncCode(
+        "a sync HTTP client cannot await its limiter, whose bucket, clock or factory is async: "
+        "use the async client, or a sync bucket"
+    )
+
+
+def _not_sent(name: str, weight: int, decision: Decision) -> RateLimitExceeded:
+    message = f"The request was not sent: the limiter refused {name!r} with weight={weight}"
+    if decision.retry_after_ms is not None:
+        message += f"; it fits in {decision.retry_after_ms} ms"
+    return RateLimitExceeded(name, weight, decision, message)
+
+
+def _not_held(name: str, seconds: float, error: Exception) -> None:
+    message = "a server asked for %.1f s without calls, and %r could not be held"
+    _log.warning(message, seconds, name, exc_info=error)

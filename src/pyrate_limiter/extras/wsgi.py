@@ -1,0 +1,107 @@
+"""Limits for any WSGI application: Flask, Django. No package is needed."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from time import sleep
+from typing import TYPE_CHECKING, Any
+
+from pyrate_limiter._engine.steps import abandon, run_blocking
+from pyrate_limiter.abstracts.awaiting import is_awaitable
+from pyrate_limiter.errors import AsyncBucketInSyncCode
+from pyrate_limiter.extras._address import by_address, by_header, by_path
+from pyrate_limiter.extras._judge import Middleware
+from pyrate_limiter.extras._limit import Limit, WebRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from pyrate_limiter.extras._judge import Answer
+
+    Environ = dict[str, Any]
+    StartResponse = Callable[..., Callable[[bytes], object]]
+    App = Callable[[Environ, StartResponse], Iterable[bytes]]
+
+__all__ = [
+    "Limit",
+    "RateLimitMiddleware",
+    "WebRequest",
+    "by_address",
+    "by_header",
+    "by_path",
+]
+
+
+class RateLimitMiddleware(Middleware["App"]):
+    """Answers requests beyond the limits with 429, and tells all clients where they stand.
+
+    WSGI does not say whether a client has left: a request waits its time out.
+
+    Args:
+        app: the application.
+        limits: a `Limit`, a `Limiter` for a limit by address, or several of them.
+        exempt: patterns of paths that are not limited: a path, or the beginning of paths followed
+            by ``*``.
+        plain: whether refusals are a plain text, not an ``application/problem+json``.
+        legacy: whether answers have the older ``X-RateLimit`` fields as well.
+
+    Raises:
+        WrongType: an argument is nothing of the above.
+        AsyncBucketInSyncCode: at a request, when a limiter, a key or a cost has to be awaited.
+    """
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request."""
+        answer: Any = run_blocking(self._limits.judge(WsgiRequest(environ)), sleep)
+        if is_awaitable(answer):
+            abandon(answer)
+            message = "a WSGI application cannot await its limits: make key and cost sync functions"
+            raise AsyncBucketInSyncCode(message)
+        if answer is None:
+            return self.app(environ, start_response)
+        if answer.status:
+            status = HTTPStatus(answer.status)
+            start_response(f"{status.value} {status.phrase}", answer.headers)
+            return [] if environ["REQUEST_METHOD"] == "HEAD" else [answer.body]
+        return self.app(environ, _stating(start_response, answer))
+
+
+class WsgiRequest(WebRequest):
+    """A request by its WSGI environ."""
+
+    __slots__ = ()
+
+    @property
+    def method(self) -> str:
+        """See `WebRequest.method`."""
+        method: str = self.raw["REQUEST_METHOD"]
+        return method
+
+    @property
+    def path(self) -> str:
+        """See `WebRequest.path`."""
+        raw = self.raw.get("SCRIPT_NAME", "") + self.raw.get("PATH_INFO", "")
+        # WSGI hands bytes over as characters of Latin-1.
+        path: str = raw.encode("latin-1").decode("utf-8", "replace")
+        return path or "/"
+
+    @property
+    def peer(self) -> str | None:
+        """See `WebRequest.peer`."""
+        return self.raw.get("REMOTE_ADDR") or None
+
+    def header(self, name: str) -> str | None:
+        """See `WebRequest.header`."""
+        key = name.upper().replace("-", "_")
+        content = {"CONTENT_TYPE", "CONTENT_LENGTH"}
+        value: str | None = self.raw.get(key if key in content else f"HTTP_{key}")
+        return value
+
+
+def _stating(start_response: StartResponse, answer: Answer) -> StartResponse:
+    """``start_response`` that adds the fields to the headers of the application's answer."""
+
+    def stating(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
+        return start_response(status, [*headers, *answer.fields], *exc_info)
+
+    return stating

@@ -1,0 +1,51 @@
+"""What servers say about their limits in HTTP, read and written; no other package is needed."""
+
+from pyrate_limiter.http.fields import (
+    Quota,
+    QuotaPolicy,
+    fields_of,
+    format_rate_limit,
+    format_rate_limit_policy,
+    format_retry_after,
+    legacy_fields,
+    parse_rate_limit,
+    parse_rate_limit_policy,
+    parse_retry_after,
+    problem,
+)
+from pyrate_limiter.http.profiles import (
+    ANTHROPIC,
+    GITHUB,
+    OPENAI,
+    SHOPIFY,
+    STANDARD,
+    X_RATELIMIT_DATE,
+    X_RATELIMIT_EPOCH,
+    X_RATELIMIT_SECONDS,
+    Feedback,
+    Profile,
+)
+
+__all__ = [
+    "ANTHROPIC",
+    "GITHUB",
+    "OPENAI",
+    "SHOPIFY",
+    "STANDARD",
+    "X_RATELIMIT_DATE",
+    "X_RATELIMIT_EPOCH",
+    "X_RATELIMIT_SECONDS",
+    "Feedback",
+    "Profile",
+    "Quota",
+    "QuotaPolicy",
+    "fields_of",
+    "format_rate_limit",
+    "format_rate_limit_policy",
+    "format_retry_after",
+    "legacy_fields",
+    "parse_rate_limit",
+    "parse_rate_limit_policy",
+    "parse_retry_after",
+    "problem",
+]
