@@ -207,6 +207,20 @@ class BucketClosed(PyrateError, RuntimeError, AttributeError):
         super().__init__("this bucket is closed: make a new one")
 
 
+class ReentrantCall(PyrateError, RuntimeError):
+    """A signal handler or a ``__del__`` called what it had interrupted in the middle of a step.
+
+    Nothing was changed. The interrupted step goes on.
+    """
+
+    def __init__(self, place: object) -> None:
+        super().__init__(
+            f"{type(place).__name__} was called out of the middle of another call of the same "
+            "thread, by a signal handler or a __del__: let that note what has happened, and use "
+            "the limiter later"
+        )
+
+
 class BucketRetired(PyrateError, RuntimeError):
     """A keyed factory has dropped this bucket because it was idle."""
 

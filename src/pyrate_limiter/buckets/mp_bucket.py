@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from multiprocessing.managers import ListProxy
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from pyrate_limiter.errors import NotShared
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
     from typing_extensions import Self
 
@@ -111,6 +113,12 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
     def limiter_lock(self) -> Any:
         """The lock that all processes share."""
         return self.mp_lock
+
+    def _whole(self) -> AbstractContextManager[None]:
+        return nullcontext()  # what was not pushed has not happened
+
+    def _end_whole(self) -> None:
+        return
 
     def straight(self) -> Callable[[str, int], bool | None] | None:
         """See `InMemoryBucket.straight`; there is none over a manager's list."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyrate_limiter.abstracts.checks import BEGINNING
 from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from types import TracebackType
 
     from pyrate_limiter.abstracts.algorithm import LogAlgorithm
@@ -120,6 +122,12 @@ class RowTable(InMemoryBucket):
         self._clock = clock
         self._lock = Turn(self)
         self._forget()
+
+    def _whole(self) -> AbstractContextManager[None]:
+        return nullcontext()  # the transaction is
+
+    def _end_whole(self) -> None:
+        return
 
     def _forget(self) -> None:
         self._fences = []
