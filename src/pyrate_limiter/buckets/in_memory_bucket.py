@@ -280,9 +280,17 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
                 return None
             return RateItem(self._name_of(number), self._stamp(number))
 
+    @property
+    def retired(self) -> bool:
+        """Whether it refuses all use; see `retire`."""
+        return self._newest == FOREVER
+
     def retire(self, now: int) -> bool:
         """Refuse all use from now on, unless a unit is still live at ``now`` or yet to come."""
         with self._lock:
+            if self._newest == FOREVER:
+                return True
+            now = self._observe(now)
             total, bound = self._total, self._algorithm.leak_bound(self._rates, now)
             if self._total != total or (total > self._base and self._newest >= bound):
                 return False

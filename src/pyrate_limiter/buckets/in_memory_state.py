@@ -86,8 +86,9 @@ class InMemoryStateStore(StateRecord, StateStore):
             if full is not None and now < full[0] and weight >= full[1] and rates is full[2]:
                 return full[3]
             state = self._state
-            if self._queue is None and state is not None:
-                after, decision = algorithm.step(rates, state, now, weight)
+            if self._queue is None:
+                before = algorithm.initial(rates) if state is None else state
+                after, decision = algorithm.step(rates, before, now, weight)
                 if self._state is not state:  # a signal handler was here
                     return self.take_now(algorithm, rates, clock, weight)
                 self._state = after
@@ -153,9 +154,17 @@ class InMemoryStateStore(StateRecord, StateStore):
             self._full = None
             self._clear()
 
+    @property
+    def retired(self) -> bool:
+        """Whether it refuses all use; see `retire`."""
+        return self._latest == FOREVER
+
     def retire(self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int) -> bool:
         """Refuse all use from now on, unless something is still owed at ``now``."""
         with self._lock, self._whole():
+            if self._latest == FOREVER:
+                return True
+            self._plan(algorithm, rates, self._observe(now, rates), 0)  # forgets who has gone
             if not self._is_idle(algorithm, rates, now):
                 return False
             self._latest = FOREVER
