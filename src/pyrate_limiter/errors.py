@@ -288,6 +288,23 @@ class SharedStorageLost(PyrateError, ConnectionError, EOFError):
         self.place: object = place
 
 
+class SharedStorageBusy(PyrateError, TimeoutError):
+    """Another process has kept the data that processes share for longer than the caller waits.
+
+    Attributes:
+        place: where the data is.
+        seconds: how long it was waited for.
+    """
+
+    def __init__(self, place: object, seconds: float) -> None:
+        super().__init__(
+            f"the lock of {place} could not be had in {seconds:.1f} s: look for a process that was "
+            "suspended while it held it"
+        )
+        self.place: object = place
+        self.seconds: float = seconds
+
+
 class NoRedisImplementation(PyrateError, TypeError):
     """An algorithm cannot run inside Redis."""
 

@@ -6,18 +6,19 @@ from contextlib import nullcontext
 from multiprocessing.managers import ListProxy
 from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter.abstracts.algorithm import LogAlgorithm, SlidingWindowLog
+from pyrate_limiter.abstracts.algorithm import Decision, LogAlgorithm, SlidingWindowLog
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.buckets import shared_lock
 from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
 from pyrate_limiter.buckets.manager_list import LogList
+from pyrate_limiter.buckets.process_lock import LAST_SECONDS, has_end, lock_seconds
 from pyrate_limiter.buckets.shared_file import SharedFile
 from pyrate_limiter.buckets.shared_items import SharedItems
 from pyrate_limiter.buckets.shared_log import LogFile, RecordingLog
 from pyrate_limiter.buckets.shared_session import Session
 from pyrate_limiter.buckets.unit_log import UnitsView
 from pyrate_limiter.clocks import MonotonicClock
-from pyrate_limiter.errors import NotShared
+from pyrate_limiter.errors import NotShared, SharedStorageBusy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -117,8 +118,8 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
     def _whole(self) -> AbstractContextManager[None]:
         return nullcontext()  # what was not pushed has not happened
 
-    def _end_whole(self) -> None:
-        return
+    def _join(self) -> None:
+        self._lock.join()
 
     def straight(self) -> Callable[[str, int], bool | None] | None:
         """See `InMemoryBucket.straight`; there is none over a manager's list."""
@@ -139,6 +140,48 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
             raise
         session.__exit__(None, None, None)
         return verdict
+
+    def claim(self, item: RateItem, patience_ms: int = 0, buffer_ms: int | None = None) -> Decision:
+        """See `AbstractBucket.claim`."""
+        return self._claim_within(item, patience_ms, buffer_ms)
+
+    @property
+    def claim_within(self) -> Any:
+        """See `AbstractBucket.claim_within`."""
+        return self._claim_within if type(self).claim is MultiprocessBucket.claim else None
+
+    def _claim_within(
+        self,
+        item: RateItem,
+        patience_ms: int,
+        buffer_ms: int | None,
+        limit_ms: int | None = None,
+        brief: bool = False,
+    ) -> Decision:
+        del brief
+        self._lock.allow(lock_seconds(patience_ms, limit_ms))
+        try:
+            return super().claim(item, patience_ms, buffer_ms)
+        except SharedStorageBusy:
+            if not has_end(patience_ms, limit_ms):
+                raise
+            return Decision(self._rates[0], 0)
+
+    def settle(self, item: RateItem, now: int, patience_ms: int = 0) -> Decision:
+        """See `AbstractBucket.settle`. The claim stays where the lock cannot be had in time."""
+        self._lock.allow(lock_seconds(patience_ms, busy_seconds=LAST_SECONDS))
+        try:
+            return super().settle(item, now, patience_ms)
+        except SharedStorageBusy:
+            return Decision(self._rates[0], 0)
+
+    def release(self, item: RateItem) -> bool:
+        """See `AbstractBucket.release`. The claim stays where the lock cannot be had in time."""
+        self._lock.allow(LAST_SECONDS)
+        try:
+            return super().release(item)
+        except SharedStorageBusy:
+            return False
 
     def count(self) -> int:
         """See `AbstractBucket.count`."""
