@@ -88,12 +88,16 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
     def init(cls, rates: Sequence[Rate], algorithm: LogAlgorithm | None = None) -> Self:
         """A bucket in memory of its own, without a helper process.
 
+        It holds three file descriptors. Where the system allows 1024, that is enough for some 300
+        of them: a limit for each of many names belongs into one table, see `SQLiteBucket.per_key`.
+
         Where the system has no record locks (Windows) it is a manager's list, served by a helper
         process, and a lock that a dying process can take with it.
 
         Raises:
             InvalidRateList: some rate of the list can never matter.
             AlgorithmMismatch: the algorithm does not work on a log.
+            OSError: the memory is full, or too many files are open. Then nothing is left behind.
         """
         InMemoryBucket(rates, algorithm)  # raises before anything is made
         if not shared_lock.is_supported():
@@ -194,7 +198,13 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
         return False
 
     def close(self) -> None:
-        """Give up the shared memory, in the process that made it; others may go on with theirs."""
+        """Give up the shared memory, in the process that made it; others may go on with theirs.
+
+        A helper process that `init` has started is ended.
+        """
+        manager = getattr(self, "_manager", None)
+        if manager is not None:
+            manager.shutdown()
         if isinstance(self._items, SharedItems):
             self._items.file.remove()
 

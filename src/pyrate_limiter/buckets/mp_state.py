@@ -66,6 +66,9 @@ class MultiprocessStateStore(InMemoryStateStore):
     def init(cls) -> Self:
         """A store in memory of its own, without a helper process.
 
+        It holds three file descriptors. Where the system allows 1024, that is enough for some 300
+        of them: a limit for each of many names belongs into one table, see `SQLiteBucket.per_key`.
+
         Where the system has no record locks (Windows) it is a manager's list, served by a helper
         process, and a lock that a dying process can take with it.
         """
@@ -147,7 +150,13 @@ class MultiprocessStateStore(InMemoryStateStore):
         return False
 
     def close(self) -> None:
-        """Give up the shared memory, in the process that made it; others may go on with theirs."""
+        """Give up the shared memory, in the process that made it; others may go on with theirs.
+
+        A helper process that `init` has started is ended.
+        """
+        manager = getattr(self, "_manager", None)
+        if manager is not None:
+            manager.shutdown()
         if isinstance(self._values, SharedItems):
             self._values.file.remove()
 
