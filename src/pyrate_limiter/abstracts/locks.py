@@ -83,19 +83,29 @@ class Busy:
         self._step = step
         self.lock = step.lock
 
-    def __enter__(self) -> None:
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Take the lock when the step is over."""
         lock, step = self.lock, self._step
         if lock._is_owned():
             raise ReentrantCall(step.owner)
+        taken = False
         try:
-            lock.acquire()
-            if step.owner._lock is self:
+            taken = bool(lock.acquire(blocking, timeout))
+            if taken and step.owner._lock is self:
                 # The thread was interrupted before it could undo its step, or is not here.
                 step.__exit__(None, ReentrantCall(step.owner), None)
         except BaseException:
             if lock._is_owned():
                 lock.release()
             raise
+        return taken
+
+    def release(self) -> None:
+        """Let it go."""
+        self.lock.release()
+
+    def __enter__(self) -> None:
+        self.acquire()
 
     def __exit__(self, *_: object) -> None:
         self.lock.release()

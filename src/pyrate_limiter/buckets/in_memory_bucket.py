@@ -14,7 +14,7 @@ from pyrate_limiter.abstracts.algorithm import (
 from pyrate_limiter.abstracts.awaiting import discard, then
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.checks import FOREVER, Unread, check_item
-from pyrate_limiter.abstracts.locks import Busy, Whole, shared_lock
+from pyrate_limiter.abstracts.locks import Whole, shared_lock
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.buckets.judged_log import ROUNDS, JudgedLog
 from pyrate_limiter.buckets.unit_log import UnitLog, UnitsView
@@ -94,10 +94,9 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
             setattr(self, name, value)
         self._pending = pending
 
-    def _join(self) -> None:
-        """Let the next operation be a part of the one that is under way."""
-        if self._lock.__class__ is Busy:
-            self._lock = self._lock.lock
+    def _end_whole(self) -> None:
+        """End it before its time: another step follows in the same turn."""
+        self._lock = self._lock.lock
 
     @property
     def rates(self) -> RateList:
@@ -159,10 +158,8 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
     def put_decision(self, item: RateItem) -> Decision:
         """See `AbstractBucket.put_decision`."""
         with self._lock:
-            self._join()
             if self.put(item):
                 return ADMITTED
-            self._join()
             wait = self.waiting(item)
             return Decision(self.failing_rate, None if wait < 0 else wait)
 
@@ -210,8 +207,8 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
                 # Flushed, or so late that it has expired and was dropped.
                 self._expect(stamp, -weight, now)
                 item.timestamp = now
-                self._join()
-                return self.claim(item, patience_ms, 0)
+                self._end_whole()
+                return InMemoryBucket.claim(self, item, patience_ms, 0)
             moment, failing = max(now, stamp), None
             for _ in range(ROUNDS):
                 fits, short = self._next_departure(moment, weight)

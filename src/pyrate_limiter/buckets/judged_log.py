@@ -107,10 +107,10 @@ class JudgedLog(UnitLog):
         return True
 
     def _put_slowly(self, name: str, weight: int, now: int) -> bool:
-        total = self._total
+        total, now = self._total, max(now, self._latest)
         moment, failing = self._earliest(now, weight)
-        if self._total != total:
-            return self._put_slowly(name, weight, max(now, self._latest))
+        if self._total != total:  # a signal handler was here
+            return self._put_slowly(name, weight, now)
         if failing is not None:
             self._refuse(weight, moment, failing)
             return False

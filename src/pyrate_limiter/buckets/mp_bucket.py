@@ -7,6 +7,7 @@ from multiprocessing.managers import ListProxy
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.abstracts.algorithm import Decision, LogAlgorithm, SlidingWindowLog
+from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.buckets import shared_lock
 from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
@@ -122,8 +123,12 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
     def _whole(self) -> AbstractContextManager[None]:
         return nullcontext()  # what was not pushed has not happened
 
-    def _join(self) -> None:
-        self._lock.join()
+    def _end_whole(self) -> None:
+        return
+
+    def put_decision(self, item: RateItem) -> Decision:
+        """See `AbstractBucket.put_decision`."""
+        return AbstractBucket.put_decision(self, item)  # type: ignore[return-value] # it is sync
 
     def straight(self) -> Callable[[str, int], bool | None] | None:
         """See `InMemoryBucket.straight`; there is none over a manager's list."""

@@ -50,7 +50,6 @@ class Session:
 
     def _reset(self) -> None:
         self._depth = 0
-        self._joins = False
         self._frame: FrameType | None = None  # of the operation that is under way
         self._owner = 0  # its thread
 
@@ -58,19 +57,12 @@ class Session:
         """How long the next operation of this thread waits for the lock; None is for ever."""
         self._allowed[threading.get_ident()] = seconds
 
-    def join(self) -> None:
-        """Let the next operation of this thread be a part of the one that it is in."""
-        self._joins = True
-
     def enter_at_once(self) -> bool:
-        """Enter, and let the next operation be a part of it; False where that takes long."""
+        """Enter; False where that takes long."""
         frame = sys._getframe(1)
-        if not self._enter(frame, 0.0) and (
-            in_event_loop() or not self._enter(frame, _AT_ONCE_SECONDS)
-        ):
-            return False
-        self._joins = True
-        return True
+        return self._enter(frame, 0.0) or (
+            not in_event_loop() and self._enter(frame, _AT_ONCE_SECONDS)
+        )
 
     def __enter__(self) -> None:
         allowed = self._allowed
@@ -81,10 +73,10 @@ class Session:
     def _enter(self, frame: FrameType, seconds: float | None) -> bool:
         me, process = threading.get_ident(), os.getpid()
         if self._owner == me and self._process == process and not has_ended(self._frame):
-            if not self._joins:
+            if frame.f_back is not self._frame:  # the operation itself calls another one
                 raise ReentrantCall(self._replica)
-            self._joins = False
             self._depth += 1
+            self._frame = frame
             return True
         if not self._take(seconds, frame, process):
             return False
@@ -93,7 +85,7 @@ class Session:
             stale = self._stale or process != self._process
             self._process = process
             self._stale = True
-            self._depth, self._joins = 1, False
+            self._depth = 1
             self._frame, self._owner = frame, me
             self._medium.pull(self._replica, stale)
         except BaseException:
@@ -133,7 +125,9 @@ class Session:
                 self._stale = False
         finally:
             self._depth -= 1
-            if not self._depth:
+            if self._depth and self._frame is not None:
+                self._frame = self._frame.f_back
+            else:
                 self._end()
 
     def _end(self) -> None:

@@ -56,16 +56,12 @@ class Database(Link):
         self.depth: int = 0
         self._schema = schema
         self._turn = TurnLock()
-        self._joins = False
+        self._calls: list[FrameType] = []  # those that are in it, each by the one before
         self._has_lock = False
         self._deadline = 0.0  # of the transaction
         self._look_at = 0.0
         self._inside = ""
         super().__init__(path, conn, temporary=temporary)
-
-    def join(self) -> None:
-        """Let the next `begin` of this thread be a part of the transaction that it is in."""
-        self._joins = True
 
     def begin(self, seconds: float | None = None, frame: FrameType | None = None) -> bool:
         """Enter a transaction; True if it is a new one.
@@ -81,18 +77,21 @@ class Database(Link):
             ReentrantCall: it comes from a signal handler that has interrupted a transaction.
         """
         turn = self._turn
+        if frame is None:
+            frame = sys._getframe(1)
         if turn.is_mine():
-            if not self._joins:
+            if frame.f_back is not self._calls[-1]:
                 raise ReentrantCall(self)
-            self._joins = False
+            self._calls.append(frame)
             self.depth += 1
             return False
         patience = min(FOREVER_SECONDS, self.busy_seconds if seconds is None else seconds)
         deadline = time.monotonic() + patience
-        if not turn.acquire(patience, frame or sys._getframe(1)):
+        if not turn.acquire(patience, frame):
             raise DatabaseLocked(self.path or "it", patience)
         try:
             self._clear_away()
+            self._calls = [frame]
             if self.lock is not None:
                 self._take_shared(deadline, patience)
             self._begin(deadline, patience)
@@ -111,6 +110,7 @@ class Database(Link):
             return False
         try:
             self._clear_away()
+            self._calls = [frame]
             ready = self._prepared and self._cursor is not None and self._handed is None
             if ready and self._has_shared_at_once() and self._is_there():
                 self._enter()
@@ -128,6 +128,7 @@ class Database(Link):
         """Leave the transaction; the outermost one is committed, or undone after an error."""
         if self.depth > 1:
             self.depth -= 1
+            self._calls.pop()
             return
         try:
             if self.depth and error is None:
@@ -141,7 +142,7 @@ class Database(Link):
         try:
             self._withdraw()
         finally:
-            self.depth, self._joins = 0, False
+            self.depth = 0
             try:
                 self._release_shared()
             finally:
@@ -153,7 +154,7 @@ class Database(Link):
             self._withdraw()
         except sqlite3.Error:
             self._drop()
-        self.depth, self._joins = 0, False
+        self.depth = 0
         if self._has_lock and not isinstance(self.lock, ProcessLock):
             with suppress(AssertionError, RuntimeError, ValueError):  # it had come to that
                 self.lock.release()
@@ -208,7 +209,7 @@ class Database(Link):
     def after_fork(self) -> None:
         """See `Link.after_fork`."""
         self._turn.renew()
-        self.depth, self._joins, self._has_lock = 0, False, False
+        self.depth, self._has_lock = 0, False
         self._inside = ""
         if hasattr(self.lock, "after_fork"):
             self.lock.after_fork()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.abstracts.algorithm import Decision, SlidingWindowLog
 from pyrate_limiter.abstracts.awaiting import discard, in_event_loop
+from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.checks import BEGINNING, FOREVER, Unread, check_item
 from pyrate_limiter.abstracts.rate import RateItem
 from pyrate_limiter.buckets.judged_log import _ABANDONED_MS, _SAME_CLOCK_MS
@@ -53,7 +54,6 @@ class RowLog(RowTable):
         try:
             with self._turn(patience_ms, limit_ms):
                 item.timestamp = self._time_of(item.timestamp)
-                self._join()
                 return super().claim(item, patience_ms, buffer_ms)
         except DatabaseLocked:
             if not has_end(patience_ms, limit_ms):
@@ -69,7 +69,6 @@ class RowLog(RowTable):
         try:
             with self._turn(patience_ms) if patience_ms else Turn(self, LAST_SECONDS):
                 self._load()
-                self._join()
                 decision = super().settle(item, self._time_of(now), patience_ms)
                 self._note_clock_at_last_claim()
                 return decision
@@ -81,7 +80,6 @@ class RowLog(RowTable):
         try:
             with Turn(self, LAST_SECONDS):
                 self._load()
-                self._join()
                 if not super().release(item):
                     return False
                 self._note_clock_at_last_claim()
@@ -92,6 +90,10 @@ class RowLog(RowTable):
     def _note_clock_at_last_claim(self) -> None:
         last = self._run(self._sql.last_claim)[0]
         self._note_clock(self._latest, BEGINNING if last is None else last)
+
+    def put_decision(self, item: RateItem) -> Decision:
+        """See `AbstractBucket.put_decision`."""
+        return AbstractBucket.put_decision(self, item)  # type: ignore[return-value] # it is sync
 
     def waiting(self, item: RateItem) -> int:
         """See `AbstractBucket.waiting`."""

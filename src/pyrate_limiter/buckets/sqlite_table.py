@@ -127,8 +127,8 @@ class RowTable(InMemoryBucket):
     def _whole(self) -> AbstractContextManager[None]:
         return nullcontext()  # the transaction is
 
-    def _join(self) -> None:
-        self._db.join()
+    def _end_whole(self) -> None:
+        return
 
     def _forget(self) -> None:
         self._fences = []
