@@ -128,6 +128,11 @@ class StateStore(ABC):
         """When an item's claim is due, on the bucket's clock."""
         return item.timestamp
 
+    @property
+    def retired(self) -> bool:
+        """Whether `retire` has succeeded, and the store refuses all use."""
+        return False
+
     def retire(self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int) -> bool:
         """See `StateBucket.retire`."""
         del algorithm, rates, now

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.abstracts.algorithm import (
@@ -13,17 +14,18 @@ from pyrate_limiter.abstracts.algorithm import (
 from pyrate_limiter.abstracts.awaiting import discard, then
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.checks import FOREVER, Unread, check_item
-from pyrate_limiter.abstracts.locks import shared_lock
+from pyrate_limiter.abstracts.locks import Whole, shared_lock
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.abstracts.waited_for import waited_for
 from pyrate_limiter.buckets.judged_log import ROUNDS, JudgedLog
-from pyrate_limiter.buckets.unit_log import UnitsView
+from pyrate_limiter.buckets.unit_log import UnitLog, UnitsView
 from pyrate_limiter.clocks import MonotonicClock
 from pyrate_limiter.errors import AlgorithmMismatch
 from pyrate_limiter.utils import RateList, sorted_rates
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+    from contextlib import AbstractContextManager
 
 __all__ = [
     "ADMITTED",
@@ -37,6 +39,8 @@ __all__ = [
 
 _CLOCK = MonotonicClock()
 _STOCK = SlidingWindowLog()
+_STORED = (*UnitLog.__slots__, "_full", "_latest", "_pending", "_stepped", "failing_rate")
+_stored = attrgetter(*_STORED)
 
 
 class InMemoryBucket(JudgedLog, AbstractBucket):
@@ -71,6 +75,29 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
             raise AlgorithmMismatch(algorithm, type(self).__name__, "a LogAlgorithm")
         super().__init__(sorted_rates(rates), algorithm, _CLOCK)
         self._lock: Any = shared_lock()
+
+    @classmethod
+    def member(cls, rates: RateList, lock: Any) -> InMemoryBucket:
+        """A bucket with the stock policy whose lock belongs to the factory that keeps it."""
+        bucket = cls.__new__(cls)
+        JudgedLog.__init__(bucket, rates, _STOCK, _CLOCK)
+        bucket._lock = lock
+        return bucket
+
+    def _whole(self) -> AbstractContextManager[None]:
+        """Around a change that takes several steps. Its user holds the lock."""
+        pending = self._pending
+        return Whole(self, (_stored(self), pending if pending is None else pending.copy()))
+
+    def _restore(self, before: tuple[tuple[Any, ...], dict[int, int] | None]) -> None:
+        stored, pending = before
+        for name, value in zip(_STORED, stored):
+            setattr(self, name, value)
+        self._pending = pending
+
+    def _end_whole(self) -> None:
+        """End it before its time: another step follows in the same turn."""
+        self._lock = self._lock.lock
 
     @property
     def rates(self) -> RateList:
@@ -155,7 +182,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
         """See `AbstractBucket.claim`."""
         check_item(item)
         weight = item.weight
-        with self._lock:
+        with self._lock, self._whole():
             now = self._observe(self._fresh(item.timestamp))
             if weight == 0:
                 self.failing_rate = None
@@ -175,7 +202,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
     def settle(self, item: RateItem, now: int, patience_ms: int = 0) -> Decision:
         """See `AbstractBucket.settle`."""
         name, weight = item.name, item.weight
-        with self._lock:
+        with self._lock, self._whole():
             now = self._latest = self._observe(self._fresh(now))
             stamp = item.timestamp - self._stepped
             own = self._before(stamp + 1)
@@ -183,7 +210,8 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
                 # Flushed, or so late that it has expired and was dropped.
                 self._expect(stamp, -weight, now)
                 item.timestamp = now
-                return self.claim(item, patience_ms, 0)
+                self._end_whole()
+                return InMemoryBucket.claim(self, item, patience_ms, 0)
             moment, failing = max(now, stamp), None
             for _ in range(ROUNDS):
                 fits, short = self._next_departure(moment, weight)
@@ -208,7 +236,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
 
     def release(self, item: RateItem) -> bool:
         """See `AbstractBucket.release`."""
-        with self._lock:
+        with self._lock, self._whole():
             stamp = item.timestamp - self._stepped
             self._full = None
             self._expect(stamp, -item.weight, stamp)
@@ -239,7 +267,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
 
     def flush(self) -> None:
         """See `AbstractBucket.flush`."""
-        with self._lock:
+        with self._lock, self._whole():
             self._clear()
             self.failing_rate = None
 
@@ -255,14 +283,21 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
                 return None
             return RateItem(self._name_of(number), self._stamp(number))
 
+    @property
+    def retired(self) -> bool:
+        """Whether it refuses all use; see `retire`."""
+        return self._newest == FOREVER
+
     def retire(self, now: int) -> bool:
         """Refuse all use from now on, unless a unit is still live at ``now`` or yet to come."""
         with self._lock:
             if id(self) in waited_for:
                 return False
-            if self._total > self._base and self._newest >= self._algorithm.leak_bound(
-                self._rates, now
-            ):
+            if self._newest == FOREVER:
+                return True
+            now = self._observe(now)
+            total, bound = self._total, self._algorithm.leak_bound(self._rates, now)
+            if self._total != total or (total > self._base and self._newest >= bound):
                 return False
             self._newest = FOREVER
             return True

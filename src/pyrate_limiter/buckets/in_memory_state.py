@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 from pyrate_limiter.abstracts.algorithm import GCRA, Decision, TokenBucket
 from pyrate_limiter.abstracts.awaiting import discard
 from pyrate_limiter.abstracts.checks import FOREVER
-from pyrate_limiter.abstracts.locks import shared_lock
+from pyrate_limiter.abstracts.locks import Whole, shared_lock
 from pyrate_limiter.abstracts.store import StateStore
 from pyrate_limiter.buckets.state_record import StateRecord
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
 
     from pyrate_limiter.abstracts.algorithm import State, StateAlgorithm
     from pyrate_limiter.abstracts.rate import Rate, RateItem
@@ -37,11 +38,27 @@ class InMemoryStateStore(StateRecord, StateStore):
         self._lock: Any = shared_lock()
         self._full = None
 
+    @classmethod
+    def member(cls, lock: Any) -> InMemoryStateStore:
+        """A store whose lock belongs to the factory that keeps it."""
+        store = cls.__new__(cls)
+        StateRecord.__init__(store)
+        store._lock, store._full = lock, None
+        return store
+
+    def _whole(self) -> AbstractContextManager[None]:
+        """Around a change that takes several steps. Its user holds the lock."""
+        return Whole(self, self.dump())
+
+    def _restore(self, before: tuple[Any, ...]) -> None:
+        self._full = None
+        self.load(before)
+
     def check(
         self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int, weight: int
     ) -> Decision:
         """See `StateStore.check`."""
-        with self._lock:
+        with self._lock, self._whole():
             return self._step(algorithm, rates, self._observe(now, rates), weight)
 
     def take_now(
@@ -61,16 +78,23 @@ class InMemoryStateStore(StateRecord, StateStore):
             if now < self._latest or self._skew:
                 if self._latest == FOREVER:
                     return False
-                now = self._observe(now, rates)
+                with self._whole():
+                    now = self._observe(now, rates)
             else:
                 self._latest = now
             full = self._full
             if full is not None and now < full[0] and weight >= full[1] and rates is full[2]:
                 return full[3]
-            if self._queue is None and self._state is not None:
-                self._state, decision = algorithm.step(rates, self._state, now, weight)
+            state = self._state
+            if self._queue is None:
+                before = algorithm.initial(rates) if state is None else state
+                after, decision = algorithm.step(rates, before, now, weight)
+                if self._state is not state:  # a signal handler was here
+                    return self.take_now(algorithm, rates, clock, weight)
+                self._state = after
             else:
-                decision = self._step(algorithm, rates, now, weight)
+                with self._whole():
+                    decision = self._step(algorithm, rates, now, weight)
             retry = decision.retry_after_ms
             # Under several rates, another one may be what refuses a moment later.
             if retry is not None and len(rates) == 1 and algorithm.__class__ in _MONOTONE:
@@ -86,7 +110,7 @@ class InMemoryStateStore(StateRecord, StateStore):
         buffer_ms: int,
     ) -> Decision:
         """See `StateStore.claim`."""
-        with self._lock:
+        with self._lock, self._whole():
             return self._claim(algorithm, rates, item, patience_ms, buffer_ms)
 
     def settle(
@@ -98,13 +122,13 @@ class InMemoryStateStore(StateRecord, StateStore):
         patience_ms: int,
     ) -> Decision:
         """See `StateStore.settle`."""
-        with self._lock:
+        with self._lock, self._whole():
             self._full = None
             return self._settle(algorithm, rates, item, now, patience_ms)
 
     def release(self, algorithm: StateAlgorithm, rates: Sequence[Rate], item: RateItem) -> bool:
         """See `StateStore.release`."""
-        with self._lock:
+        with self._lock, self._whole():
             self._full = None
             return self._release(algorithm, rates, item)
 
@@ -112,7 +136,7 @@ class InMemoryStateStore(StateRecord, StateStore):
         self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int, weight: int
     ) -> Decision:
         """See `StateStore.forecast`."""
-        with self._lock:
+        with self._lock, self._whole():
             return self._forecast(algorithm, rates, now, weight)
 
     def moment(self, item: RateItem) -> int:
@@ -126,13 +150,21 @@ class InMemoryStateStore(StateRecord, StateStore):
 
     def reset(self) -> None:
         """See `StateStore.reset`."""
-        with self._lock:
+        with self._lock, self._whole():
             self._full = None
             self._clear()
 
+    @property
+    def retired(self) -> bool:
+        """Whether it refuses all use; see `retire`."""
+        return self._latest == FOREVER
+
     def retire(self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int) -> bool:
         """Refuse all use from now on, unless something is still owed at ``now``."""
-        with self._lock:
+        with self._lock, self._whole():
+            if self._latest == FOREVER:
+                return True
+            self._plan(algorithm, rates, self._observe(now, rates), 0)  # forgets who has gone
             if not self._is_idle(algorithm, rates, now):
                 return False
             self._latest = FOREVER

@@ -13,6 +13,7 @@ from pyrate_limiter.errors import BucketRetired
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
 
     from pyrate_limiter.abstracts.algorithm import LogAlgorithm
     from pyrate_limiter.abstracts.rate import Rate
@@ -71,6 +72,10 @@ class JudgedLog(UnitLog):
         self._pending = None
         self._latest = BEGINNING
 
+    def _whole(self) -> AbstractContextManager[None]:
+        """Around a change that takes several steps."""
+        raise NotImplementedError
+
     def _put_now(self, name: str, weight: int, now: int) -> bool:
         full = self._full
         if full is not None and now < full[0] and weight >= full[1]:
@@ -78,33 +83,39 @@ class JudgedLog(UnitLog):
             return False
         if self._newest > now or self._algorithm.__class__ is not SlidingWindowLog:
             return self._put_slowly(name, weight, now)
-        newest_then, base = self._total + weight, self._base
+        total, base = self._total, self._base
+        newest_then = total + weight
         for limit, interval, _ in self._rates.bounds:
             place = newest_then - limit
             # The unit at this place has to leave first; if it was dropped, it has left.
             if place > base and (weight > limit or self._stamp(place) + interval >= now):
                 return self._put_slowly(name, weight, now)
         # This is `_store`, spelled out: it is the path of nearly every call.
-        if now != self._newest:
-            if self._total > base:
-                self._seal()
-                if len(self._stamps) >= self._sweep_at:
-                    self._sweep(now)
-            self._newest = now
+        if now != self._newest and total > base:
+            self._seal()
+            if len(self._stamps) >= self._sweep_at:
+                self._sweep(now)
         if name is not self._name and name != self._name:
             self._seal_name()
-            self._name = name
+        if self._total != total:  # a signal handler was here; from now on nothing is called
+            return JudgedLog._put_now(self, name, weight, max(now, self._latest))
+        self._newest = now
+        self._name = name
         self._latest = now
         self._total = newest_then
         self.failing_rate = None
         return True
 
     def _put_slowly(self, name: str, weight: int, now: int) -> bool:
+        total, now = self._total, max(now, self._latest)
         moment, failing = self._earliest(now, weight)
+        if self._total != total:  # a signal handler was here
+            return self._put_slowly(name, weight, now)
         if failing is not None:
             self._refuse(weight, moment, failing)
             return False
-        self._store(name, weight, now, now)
+        with self._whole():
+            self._store(name, weight, now, now)
         return True
 
     def _store(self, name: str, weight: int, moment: int, now: int) -> None:
@@ -297,7 +308,8 @@ class JudgedLog(UnitLog):
             return stamp
         if behind <= self._rates.shortest_ms or self._is_late():
             return self._latest
-        self._step_back(behind)
+        with self._whole():
+            self._step_back(behind)
         return stamp
 
     def _is_late(self) -> bool:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import sys
 from typing import TYPE_CHECKING
 
+from pyrate_limiter.abstracts.algorithm import Decision
 from pyrate_limiter.abstracts.checks import FOREVER
 from pyrate_limiter.abstracts.store import StateStore
+from pyrate_limiter.buckets.process_lock import LAST_SECONDS, has_end, lock_seconds
 from pyrate_limiter.buckets.sqlite_connections import file_name
-from pyrate_limiter.buckets.sqlite_file import Database
+from pyrate_limiter.buckets.sqlite_errors import DatabaseLocked
+from pyrate_limiter.buckets.sqlite_file import FOREVER_SECONDS, Database
 from pyrate_limiter.buckets.sqlite_statements import quoted
 from pyrate_limiter.buckets.state_record import StateRecord
 from pyrate_limiter.clocks import AbstractClock, WallClock
@@ -20,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
-    from pyrate_limiter.abstracts.algorithm import Decision, State, StateAlgorithm
+    from pyrate_limiter.abstracts.algorithm import State, StateAlgorithm
     from pyrate_limiter.abstracts.rate import Rate, RateItem
 
 _SWEEP_EVERY = 256  # writes of this process between two looks for keys with nothing owed
@@ -49,6 +53,7 @@ class SQLiteStateStore(StateRecord, StateStore):
     default_clock: AbstractClock = WallClock()
     keeps_claims = True
     blocks = True
+    bounds_claims = True
 
     def __init__(
         self,
@@ -86,8 +91,8 @@ class SQLiteStateStore(StateRecord, StateStore):
             raise WrongType("source", source, "a path or a sqlite3.Connection")
         self._kept: str | None = None
 
-    def _within(self, patience_ms: int = 0) -> _Step:
-        return _Step(self, patience_ms / 1000)
+    def _within(self) -> _Step:
+        return _Step(self, None)
 
     def _fetch(self) -> None:
         row = self._db.run(self._read, (self.key,)).fetchone()
@@ -131,15 +136,22 @@ class SQLiteStateStore(StateRecord, StateStore):
         item: RateItem,
         patience_ms: int,
         buffer_ms: int,
+        limit_ms: int | None = None,
     ) -> Decision:
-        """See `StateStore.claim`."""
+        """See `StateStore.claim`, and `AbstractBucket.claim_within`."""
         now = item.timestamp
-        with self._within(patience_ms):
-            skew = self._skew
-            decision = self._claim(algorithm, rates, item, patience_ms, buffer_ms)
-            if decision.allowed or skew != self._skew:
-                self._keep(algorithm, rates, now)
-            return decision
+        seconds = lock_seconds(patience_ms, limit_ms, self._db.busy_seconds)
+        try:
+            with _Step(self, FOREVER_SECONDS if seconds is None else seconds):
+                skew = self._skew
+                decision = self._claim(algorithm, rates, item, patience_ms, buffer_ms)
+                if decision.allowed or skew != self._skew:
+                    self._keep(algorithm, rates, now)
+                return decision
+        except DatabaseLocked:
+            if not has_end(patience_ms, limit_ms):
+                raise
+            return Decision(rates[0], 0)
 
     def settle(
         self,
@@ -149,18 +161,25 @@ class SQLiteStateStore(StateRecord, StateStore):
         now: int,
         patience_ms: int,
     ) -> Decision:
-        """See `StateStore.settle`."""
-        with self._within(patience_ms):
-            decision = self._settle(algorithm, rates, item, now, patience_ms)
-            self._keep(algorithm, rates, now)
-            return decision
+        """See `StateStore.settle`. The claim stays where the file stays locked."""
+        seconds = lock_seconds(patience_ms, busy_seconds=LAST_SECONDS)
+        try:
+            with _Step(self, FOREVER_SECONDS if seconds is None else seconds):
+                decision = self._settle(algorithm, rates, item, now, patience_ms)
+                self._keep(algorithm, rates, now)
+                return decision
+        except DatabaseLocked:
+            return Decision(rates[0], 0)
 
     def release(self, algorithm: StateAlgorithm, rates: Sequence[Rate], item: RateItem) -> bool:
-        """See `StateStore.release`."""
-        with self._within():
-            released = self._release(algorithm, rates, item)
-            self._keep(algorithm, rates, self._latest - self._skew)
-            return released
+        """See `StateStore.release`. The claim stays where the file stays locked."""
+        try:
+            with _Step(self, LAST_SECONDS):
+                released = self._release(algorithm, rates, item)
+                self._keep(algorithm, rates, self._latest - self._skew)
+                return released
+        except DatabaseLocked:
+            return False
 
     def forecast(
         self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int, weight: int
@@ -198,11 +217,11 @@ class _Step:
 
     __slots__ = ("_seconds", "_store")
 
-    def __init__(self, store: SQLiteStateStore, seconds: float) -> None:
+    def __init__(self, store: SQLiteStateStore, seconds: float | None) -> None:
         self._store, self._seconds = store, seconds
 
     def __enter__(self) -> None:
-        self._store._db.begin(self._seconds)
+        self._store._db.begin(self._seconds, sys._getframe(1))
         try:
             self._store._fetch()
         except BaseException as error:

@@ -94,6 +94,11 @@ class StateBucket(AbstractBucket):
         self.failing_rate = None
         self._learnt = None
 
+    @classmethod
+    def member(cls, rates: RateList, lock: Any) -> StateBucket:
+        """A stock bucket in memory whose lock belongs to the factory that keeps it."""
+        return cls(rates, store=InMemoryStateStore.member(lock))
+
     @property
     def algorithm(self) -> StateAlgorithm:
         """The policy in use."""
@@ -270,6 +275,11 @@ class StateBucket(AbstractBucket):
         """None: a state knows no units."""
         del index
         return None
+
+    @property
+    def retired(self) -> bool:
+        """Whether it refuses all use; see `retire`."""
+        return self.store.retired
 
     def retire(self, now: int) -> bool:
         """Refuse all use from now on, unless something is still owed at ``now``."""

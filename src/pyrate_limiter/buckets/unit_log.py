@@ -5,6 +5,10 @@ units have been dropped at the front, ``_total`` were ever stored. A *run* is th
 timestamp; run ``k`` ends with unit number ``_ends[k]`` and has timestamp ``_stamps[k]``. The
 newest run is still open and lies outside the arrays: it has timestamp ``_newest`` and ends with
 ``_total``. Names are kept the same way, in runs of their own: most logs have one.
+
+A signal handler, a ``__del__`` or a fork may come between any two calls. So an array is only ever
+appended to, or replaced as a whole; ``_ends`` says how many runs there are, and ``_stamps`` may be
+longer by an entry that does not count. Whoever reads takes both arrays at once.
 """
 
 from __future__ import annotations
@@ -27,7 +31,11 @@ Run = tuple[int, str, int]  # timestamp, name, units
 
 
 class UnitLog:
-    """The storage of a log; it knows nothing of rates. Its user holds the lock."""
+    """The storage of a log; it knows nothing of rates. Its user holds the lock.
+
+    What appends or drops is whole wherever it is interrupted. What moves, removes or shifts units
+    is undone by its user then.
+    """
 
     __slots__ = (
         "_base",
@@ -72,21 +80,38 @@ class UnitLog:
         self._total += weight
 
     def _seal(self) -> None:
-        if not self._stamps:
+        """Close the open run: the next unit begins another, even at the same time."""
+        if self._ends.__class__ is tuple:
             self._stamps, self._ends = array("q"), array("q")
-        self._stamps.append(self._newest)
-        self._ends.append(self._total)
+        stamps, ends, total = self._stamps, self._ends, self._total
+        runs = len(ends)
+        if len(stamps) == runs:
+            stamps.append(0)
+        if self._ends is not ends or self._total != total:  # a call that came in between
+            if total > self._base:
+                self._seal()
+        elif not runs or ends[-1] != total:
+            stamps[runs] = self._newest
+            ends.append(total)
 
     def _seal_name(self) -> None:
-        if self._total > (self._name_ends[-1] if self._name_ends else self._base):
-            if not self._name_ends:
-                self._names, self._name_ends = [], array("q")
-            self._names.append(self._name)  # type: ignore[arg-type] # there are units, so a name
-            self._name_ends.append(self._total)
+        names, name_ends, total = self._names, self._name_ends, self._total
+        if total <= (name_ends[-1] if name_ends else self._base):
+            return
+        if name_ends.__class__ is tuple:
+            self._names, self._name_ends = names, name_ends = [], array("q")
+        runs = len(name_ends)
+        if len(names) == runs:
+            names.append("")
+        if self._name_ends is not name_ends or self._total != total:
+            self._seal_name()
+        else:
+            names[runs] = self._name  # type: ignore[assignment] # there are units, so a name
+            name_ends.append(total)
 
     def _stamp(self, number: int) -> int:
         """The timestamp of a unit that is in the log."""
-        ends = self._ends
+        stamps, ends, newest = self._stamps, self._ends, self._newest
         k, last = self._hint, len(ends)
         high = min(k + _STRIDE, last)
         if k < high and ends[high - 1] >= number and (k == 0 or ends[k - 1] < number):
@@ -94,42 +119,43 @@ class UnitLog:
         else:
             k = bisect_left(ends, number)
         self._hint = k
-        return self._stamps[k] if k < last else self._newest
+        return stamps[k] if k < last else newest
 
     def _before(self, stamp: int) -> int:
         """The number of the last unit that is older than ``stamp``."""
         if self._newest < stamp:
             return self._total
-        k = bisect_left(self._stamps, stamp)
-        return self._ends[k - 1] if k else self._base
+        stamps, ends, base = self._stamps, self._ends, self._base
+        k = bisect_left(stamps, stamp, 0, len(ends))
+        return ends[k - 1] if k else base
 
     def _name_of(self, number: int) -> str:
         j = bisect_left(self._name_ends, number)
-        return self._names[j] if j < len(self._names) else self._name  # type: ignore[return-value]
+        return self._names[j] if j < len(self._name_ends) else self._name  # type: ignore[return-value]
 
     def _drop_before(self, stamp: int) -> int:
         """Drop the runs that are older, and say how many units that were."""
-        base = self._base
-        keep = self._before(stamp)
-        if keep == base:
-            return 0
+        while True:
+            total, base, ends, name_ends = self._total, self._base, self._ends, self._name_ends
+            keep = self._before(stamp)
+            if keep == base:
+                return 0
+            k = len(ends) if keep == total else bisect_right(ends, keep)
+            j = len(name_ends) if keep == total else bisect_right(name_ends, keep)
+            rest = (self._stamps[k:], ends[k:], self._names[j:], name_ends[j:])
+            if self._total == total and self._ends is ends and self._name_ends is name_ends:
+                break  # no call came in between
         self._base = keep
-        if keep == self._total:
-            self._drop_arrays()
-        else:
-            k = bisect_right(self._ends, keep)
-            del self._stamps[:k], self._ends[:k]
-            self._hint = max(0, self._hint - k)
-            if self._name_ends:
-                j = bisect_right(self._name_ends, keep)
-                del self._names[:j], self._name_ends[:j]
+        self._stamps, self._ends = rest[0] or (), rest[1] or ()
+        self._names, self._name_ends = rest[2] or (), rest[3] or ()  # type: ignore[assignment] # see `_drop_arrays`
+        self._hint = 0
         return keep - base
 
     def _shift(self, milliseconds: int) -> None:
         """Move every timestamp back."""
-        self._newest -= milliseconds
         if self._stamps:
             self._stamps = array("q", [stamp - milliseconds for stamp in self._stamps])
+        self._newest -= milliseconds
 
     def _remove(self, stamp: int, name: str, weight: int) -> bool:
         """Take ``weight`` units of that time and name out again; False if they are not there."""
@@ -139,6 +165,7 @@ class UnitLog:
         """Give units another timestamp, behind all that have one as old; False as in `_remove`."""
         if self._name_ends or name != self._name or stamp >= later or self._total == self._base:
             return self._edit(stamp, later, name, weight, 1)
+        self._copy_arrays()
         self._seal()
         found = self._move_under_one_name(stamp, weight, later)
         self._newest = self._stamps.pop()
@@ -169,6 +196,7 @@ class UnitLog:
     def _edit(self, stamp: int, later: int, name: str, weight: int, sign: int) -> bool:
         if self._total == self._base:
             return False
+        self._copy_arrays()
         self._seal()
         self._seal_name()
         low = bisect_left(self._stamps, stamp)
@@ -189,6 +217,11 @@ class UnitLog:
             self._newest = BEGINNING
             self._drop_arrays()
         return found
+
+    def _copy_arrays(self) -> None:
+        """Leave the arrays as they are to whoever may want to go back to them."""
+        self._stamps, self._ends = self._stamps[: len(self._ends)], self._ends[:]
+        self._names, self._name_ends = self._names[: len(self._name_ends)], self._name_ends[:]
 
     def _drop_arrays(self) -> None:
         self._stamps = self._ends = self._name_ends = ()
