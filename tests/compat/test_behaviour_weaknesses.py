@@ -137,7 +137,7 @@ def test_3_a_light_call_does_not_jump_the_queue_of_claims(world, kind):
     async def scenario():
         await limiter.try_acquire_async("first", 5)
         heavy = asyncio.ensure_future(limiter.try_acquire_async("heavy", 10))
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.06)  # with less, the heavy one would not miss what it takes
         light = await limiter.acquire_async("light", blocking=False)
         await heavy
         return light

@@ -204,7 +204,7 @@ def test_a_heavy_waiter_is_not_passed_by_light_ones():
 
     async def main():
         heavy = asyncio.ensure_future(limiter.try_acquire_async("heavy", 4))
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.01)  # with less, the heavy one would not miss what it takes
         assert not limiter.try_acquire("light", blocking=False)
         light = [asyncio.ensure_future(arrivals.task(limiter, number)) for number in range(4)]
         assert await heavy

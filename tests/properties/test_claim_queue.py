@@ -1,5 +1,6 @@
 """`ClaimQueue` against the plain idea: all claims, played in the order of their moments."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,57 +30,93 @@ def filled(weights):
             moment += decision.retry_after_ms
             after, decision = POLICY.step(RATES, state, moment, weight)
         state = after
-        queue.add(moment, weight, gone=False)
+        queue.add(moment, weight)
         moments.append(moment)
     return queue, moments
 
 
 @given(WEIGHTS)
-def test_claims_that_leave_on_time_keep_their_moments(weights):
+def test_the_claims_are_played_in_order(weights):
     queue, moments = filled(weights)
-    for moment, weight in zip(moments, weights, strict=True):
-        claim = queue.find(moment, weight)
-        assert queue.go(claim, moment, POLICY, RATES) is None
-        assert claim.gone
-        assert claim.at == moment
-    assert not queue.fold(moments[-1], POLICY, RATES)
+    assert queue.newest == moments[-1]
+    assert queue.played(0, POLICY, RATES) == played(zip(moments, weights, strict=True))
 
 
 @given(WEIGHTS, st.data())
-def test_a_dropped_claim_leaves_the_state_of_the_others(weights, data):
+def test_what_is_taken_out_leaves_the_state_of_the_others(weights, data):
     queue, moments = filled(weights)
     place = data.draw(st.integers(0, len(weights) - 1))
-    state = queue.drop(queue.find(moments[place], weights[place]), POLICY, RATES)
+    assert queue.has(moments[place], weights[place])
+    queue.take_out(moments[place], weights[place])
     left = list(zip(moments, weights, strict=True))
     del left[place]
-    assert state == played(left)
+    assert queue.played(0, POLICY, RATES) == played(left)
 
 
 @given(WEIGHTS, st.data())
-def test_late_waiters_push_the_others_back_until_all_conform(weights, data):
-    queue, moments = filled(weights)
-    waiting = list(zip(moments, weights, strict=True))
-    now, left = 0, []
-    while waiting:
-        moment, weight = waiting.pop(data.draw(st.integers(0, len(waiting) - 1)))
-        now = max(now, moment) + data.draw(st.integers(0, 9))
-        claim = queue.find(moment, weight)
-        queue.go(claim, now, POLICY, RATES)
-        if claim.gone:
-            left.append((now, weight))
-        else:
-            assert claim.at > now
-            claim.key = claim.at
-            waiting.append((claim.key, weight))
-    played(left)
-    queue.fold(now, POLICY, RATES)
-    assert queue.newest < now + 1
+def test_what_is_given_back_in_front_of_others_is_there_to_be_claimed(weights, data):
+    queue, moments = filled([*weights, 1])
+    place = data.draw(st.integers(0, len(weights) - 1))
+    queue.give_back(moments[place], weights[place])
+    wanted = data.draw(st.integers(1, weights[place]))
+    if moments[place] == moments[-1]:
+        return  # nobody waits behind it
+    moment, free = queue.room(0, wanted, POLICY, RATES)
+    assert moment == moments[place]
+    queue.use(free, wanted)
+    queue.add(moment, wanted)
+    claims = list(zip(moments, [*weights, 1], strict=True))
+    claims[place] = (moment, wanted)
+    if wanted < weights[place]:
+        claims.append((moment, weights[place] - wanted))
+    assert queue.played(0, POLICY, RATES) == played(claims)
+
+
+@given(WEIGHTS, st.data())
+def test_what_was_given_back_and_has_passed_serves_only_where_nobody_is_pushed_back(weights, data):
+    queue, moments = filled([*weights, 1])
+    place = data.draw(st.integers(0, len(weights) - 1))
+    queue.give_back(moments[place], weights[place])
+    now = data.draw(st.integers(moments[place], moments[-1]))
+    room = queue.room(now, 1, POLICY, RATES)
+    claims = list(zip(moments, [*weights, 1], strict=True))
+    del claims[place]
+    if moments[place] == moments[-1]:
+        assert room is None
+    elif room is not None:
+        assert room[0] == now
+        played([*claims, (now, 1)])
+    else:
+        with pytest.raises(AssertionError, match="do not fit"):
+            played([*claims, (now, 1)])
 
 
 @given(WEIGHTS)
-def test_a_queue_survives_being_written_down(weights):
+def test_claims_of_one_moment_share_their_units(weights):
+    queue = ClaimQueue(POLICY.initial(RATES))
+    for weight in weights:
+        queue.add(7, weight)
+    assert not queue.has(7, sum(weights) + 1)
+    assert not queue.has(8, 1)
+    for _ in range(sum(weights)):
+        assert queue.has(7, 1)
+        queue.take_out(7, 1)
+    assert not queue.has(7, 1)
+    assert queue.played(0, POLICY, RATES) == queue.gone
+
+
+def test_a_claim_that_nobody_settles_is_forgotten_after_a_minute():
+    queue, moments = filled([1, 1, 1])
+    assert queue.fold(moments[0] + 59_999)
+    assert not queue.fold(moments[-1] + 60_000)
+    assert queue.played(moments[-1] + 60_000, POLICY, RATES) == queue.gone
+
+
+@given(WEIGHTS, st.data())
+def test_a_queue_survives_being_written_down(weights, data):
     queue, moments = filled(weights)
-    queue.go(queue.find(moments[0], weights[0]), moments[0] + 3, POLICY, RATES)
+    place = data.draw(st.integers(0, len(weights) - 1))
+    queue.give_back(moments[place], weights[place])
     copy = ClaimQueue.restored(queue.dump())
     assert copy.dump() == queue.dump()
     assert copy.newest == queue.newest

@@ -2,7 +2,14 @@
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    multiple,
+    rule,
+)
 
 from pyrate_limiter import GCRA, Rate, RateItem, StateBucket
 from pyrate_limiter.testing import ManualClock
@@ -169,6 +176,44 @@ class GCRAMachine(RuleBasedStateMachine):
             self.model.go(self.now, item.weight)
         else:
             assert decision.retry_after_ms > patience
+
+    @rule(
+        target=claims,
+        weights=st.lists(st.integers(1, 7), min_size=1, max_size=4),
+        patience=st.sampled_from([0, 3, 20, 100, FOR_EVER]),
+        pad=st.integers(0, 4),
+        bound=st.none() | st.integers(-3, 12),
+    )
+    def a_line_claims_for_its_first(self, weights, patience, pad, bound):
+        items = [RateItem("a", self.now, weight) for weight in weights]
+        not_before = self.now if bound is None else self.now + bound
+        moment = not_before
+        decisions = self.bucket.claim_several(items, patience, pad, not_before)
+        assert len(decisions) == len(items) or not decisions[-1].allowed
+        waiting = []
+        for item, decision in zip(items, decisions, strict=False):
+            if not decision.allowed:
+                assert decision is decisions[-1]
+                assert decision.retry_after_ms is None or decision.retry_after_ms > patience
+            elif not decision.wait_ms:
+                assert moment <= self.now
+                self.model.go(self.now, item.weight)
+            else:
+                assert moment <= item.timestamp <= self.now + patience
+                moment = item.timestamp
+                waiting.append(item)
+        self.waiting += len(waiting)
+        return multiple(*waiting)
+
+    @rule(target=claims, item=consumes(claims), part=st.integers(1, 6))
+    def release_a_part(self, item, part):
+        if (
+            item is not None
+            and part < item.weight
+            and self.bucket.release(RateItem("a", item.timestamp, part))
+        ):
+            item.weight -= part
+        return item
 
     @rule(item=consumes(claims))
     def release(self, item):

@@ -10,6 +10,7 @@ from hypothesis.stateful import (
     consumes,
     initialize,
     invariant,
+    multiple,
     precondition,
     rule,
 )
@@ -39,8 +40,9 @@ class Unit:
 class Model:
     """A list of units, oldest first. Nothing is clever here."""
 
-    def __init__(self, rates, starts):
-        self.rates, self.starts, self.units = rates, starts, []
+    def __init__(self, rates, policy):
+        self.rates, self.starts, self.units = rates, policy.window_start, []
+        self.looks_ahead = isinstance(policy, SlidingWindowLog)
 
     def short(self, units, weight, moment):
         """The rates under which the weight does not fit beside these units."""
@@ -56,6 +58,10 @@ class Model:
             return None, self.rates[0]
         if weight == 0:
             return moment, None
+        if counted is None and self.looks_ahead:
+            for m in range(moment, max([moment, *(u.stamp for u in self.units)])):
+                if self.harms_nobody(weight, m):
+                    return m, None if m == moment else self.rates[0]
         behind = max([moment, *(u.stamp for u in self.units)]) if counted is None else moment
         first = None if behind == moment else self.rates[0]
         units = self.units if counted is None else counted
@@ -65,13 +71,50 @@ class Model:
             behind += 1
         return behind, first
 
+    def harms_nobody(self, weight, moment):
+        """Whether no window has more than its limit if the weight is added at that moment."""
+        if not all(u.open for u in self.units if u.stamp > moment):
+            return False
+        for rate in self.rates:
+            for end in {moment, *(u.stamp for u in self.units)}:
+                start = self.starts(rate, end)
+                if start <= moment <= end:
+                    inside = sum(start <= u.stamp <= end for u in self.units)
+                    if inside + weight > rate.limit:
+                        return False
+        return True
+
+    def claimed(self, weight, now, patience, pad, not_before=None):
+        """Where a claim goes, and what is in the way; in a tuple with what it was asked."""
+        start = now if not_before is None else max(now, not_before)
+        moment, failing = self.earliest(weight, start)
+        if moment is None or moment - now > patience:
+            return None, moment, failing
+        newest = max([now, *(u.stamp for u in self.units)])
+        padded = max(moment, min(moment + pad, now + patience))
+        if now < moment and (
+            moment > newest or (moment < newest and self.earliest(weight, padded)[0] == padded)
+        ):
+            moment = padded
+        return moment, moment, failing
+
     def add(self, units):
         """Behind all that are as old."""
         place = sum(u.stamp <= units[0].stamp for u in self.units) if units else 0
         self.units[place:place] = units
 
     def take_out(self, units):
-        self.units = [u for u in self.units if u not in units]
+        """The newest of that time and name: units that are alike cannot be told apart."""
+        for unit in units:
+            if unit in self.units:
+                here = self.units.index(unit)
+                alike = [
+                    place
+                    for place, other in enumerate(self.units)
+                    if (other.stamp, other.name) == (unit.stamp, unit.name)
+                ]
+                self.units[here] = self.units[alike[-1]]
+                del self.units[alike[-1]]
 
 
 class LogMachine(RuleBasedStateMachine):
@@ -83,7 +126,7 @@ class LogMachine(RuleBasedStateMachine):
         self.clock = ManualClock(start)
         self.bucket = InMemoryBucket(rates, self.policy())
         self.bucket._clock = self.clock
-        self.model = Model(rates, self.policy().window_start)
+        self.model = Model(rates, self.policy())
         self.departed = []  # the true times
 
     @property
@@ -158,31 +201,65 @@ class LogMachine(RuleBasedStateMachine):
         pad=st.integers(0, 4),
     )
     def claim(self, name, weight, patience, pad):
-        moment, failing = self.model.earliest(weight, self.now)
+        placed, moment, failing = self.model.claimed(weight, self.now, patience, pad)
         item = RateItem(name, self.now, weight)
         decision = self.bucket.claim(item, patience, pad)
-        if moment is None or moment - self.now > patience:
-            assert decision.failing_rate == self.bucket.failing_rate == failing
+        return self.told(item, decision, placed, moment, failing)
+
+    def told(self, item, decision, placed, moment, failing):
+        """Check a claim's answer, and store in the model what was claimed."""
+        if placed is None:
+            assert decision.failing_rate == self.bucket.failing_rate
+            assert self.bucket.failing_rate == failing or moment != self.now
             assert decision.retry_after_ms == (None if moment is None else moment - self.now)
             return None
-        newest = max([self.now, *(u.stamp for u in self.model.units)])
-        if moment > newest:
-            moment = max(moment, min(moment + pad, self.now + patience))
         assert decision.allowed
-        assert decision.wait_ms == moment - self.now
-        assert item.timestamp == moment
-        units = [Unit(moment, name, open=moment > self.now) for _ in range(weight)]
+        assert decision.wait_ms == placed - self.now
+        assert item.timestamp == placed
+        units = [Unit(placed, item.name, open=placed > self.now) for _ in range(item.weight)]
         self.model.add(units)
-        if moment > self.now:
+        if placed > self.now:
             return item, units
-        self.go(weight)
+        self.go(item.weight)
         return None
+
+    @rule(
+        target=claims,
+        names=st.lists(NAMES, min_size=1, max_size=4),
+        weights=st.lists(st.integers(0, 4), min_size=4, max_size=4),
+        patience=st.sampled_from([0, 3, 20, 100, FOR_EVER]),
+        pad=st.integers(0, 4),
+        bound=st.none() | st.integers(-3, 12),
+    )
+    def a_line_claims_for_its_first(self, names, weights, patience, pad, bound):
+        items = [RateItem(n, self.now, w) for n, w in zip(names, weights, strict=False)]
+        weights = [item.weight for item in items]
+        not_before = None if bound is None else self.now + bound
+        decisions = self.bucket.claim_several(items, patience, pad, not_before)
+        claims = []
+        for item, decision in zip(items, decisions, strict=False):
+            placed, moment, failing = self.model.claimed(
+                item.weight, self.now, patience, pad, not_before if item.weight else None
+            )
+            if not_before is not None and item.weight and placed is not None:
+                assert placed >= not_before
+            claims.append(self.told(item, decision, placed, moment, failing))
+            if placed is None:
+                assert decision is decisions[-1]
+            elif placed > self.now:
+                not_before = placed
+        assert len(decisions) == len(items) or not decisions[-1].allowed
+        return multiple(*claims)
 
     @rule(claim=consumes(claims), late=st.sampled_from([0, 0, 1, 2, 5, 40, 200]), data=st.data())
     def settle(self, claim, late, data):
         if claim is None:
             return
         item, units = claim
+        if not all(u in self.model.units for u in units) and any(
+            u.stamp == item.timestamp and u.open for u in self.model.units
+        ):
+            return  # flushed, and others are there now: it cannot be told from theirs
         if self.now < item.timestamp + late:
             self.clock.set(item.timestamp + late)
         patience = data.draw(st.sampled_from([0, 2, 15, FOR_EVER]))
@@ -223,6 +300,18 @@ class LogMachine(RuleBasedStateMachine):
                 return  # flushed, and others are there now: it cannot be told from theirs
             assert self.bucket.release(item) is stored
             self.model.take_out(units)
+
+    @rule(target=claims, claim=consumes(claims), part=st.integers(1, 7))
+    def release_a_part(self, claim, part):
+        if claim is None or part >= claim[0].weight:
+            return claim
+        item, units = claim
+        if all(u in self.model.units for u in units):
+            assert self.bucket.release(RateItem(item.name, item.timestamp, part))
+            item.weight -= part
+            self.model.take_out(units[:part])
+            del units[:part]
+        return claim
 
     @rule()
     def leak(self):

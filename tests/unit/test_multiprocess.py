@@ -193,8 +193,7 @@ def test_two_replicas_together_answer_as_one_bucket(  # noqa: PLR0912 - each bra
         bucket = chance.choice(replicas)
         action = chance.randrange(12)
         name = chance.choice(["a", "b", "ü" * 50])
-        pair = [RateItem(name, clock.ms, chance.randint(1, 4))] * 2
-        pair = [RateItem(item.name, item.timestamp, item.weight) for item in pair]
+        pair = [RateItem(name, clock.ms, weight) for weight in [chance.randint(1, 4)] * 2]
         if action < 4:
             answers = [at.put(item) for at, item in zip((bucket, model), pair)]
         elif action < 7:
@@ -212,6 +211,7 @@ def test_two_replicas_together_answer_as_one_bucket(  # noqa: PLR0912 - each bra
                 del claims[0]
         elif action == 10 and chance.random() < 0.1:
             clock.set(clock.ms - 5000)
+            pair = [RateItem(name, clock.ms, item.weight) for item in pair]
             answers = [at.check(item) for at, item in zip((bucket, model), pair)]
         elif chance.random() < 0.1:
             answers = [at.leak(clock.ms) >= 0 for at in (bucket, model)]

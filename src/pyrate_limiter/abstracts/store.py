@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from pyrate_limiter.abstracts.algorithm import Decision, StateAlgorithm
+from pyrate_limiter.abstracts.awaiting import then
 from pyrate_limiter.abstracts.rate import Rate
 from pyrate_limiter.clocks import AbstractClock, MonotonicClock
 
@@ -76,6 +77,22 @@ class StateStore(ABC):
         """See `AbstractBucket.claim`."""
         raise NotImplementedError
 
+    def claim_several(
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        items: Sequence[RateItem],
+        patience_ms: int,
+        buffer_ms: int,
+        not_before: int | None,
+        *,
+        limit_ms: int | None = None,
+    ) -> list[Decision] | Awaitable[list[Decision]]:
+        """See `AbstractBucket.claim_several`. This default claims for the first alone."""
+        del not_before, limit_ms
+        decision = self.claim(algorithm, rates, items[0], patience_ms, buffer_ms)
+        return then(decision, lambda first: [first])
+
     def settle(
         self,
         algorithm: StateAlgorithm,
@@ -124,9 +141,13 @@ class StateStore(ABC):
         """How long the holder of a claim by the store's clock has yet to sleep."""
         raise NotImplementedError
 
-    def moment(self, item: RateItem) -> int:
-        """When an item's claim is due, on the bucket's clock."""
-        return item.timestamp
+    asks_clock: bool = False
+    """Whether `check`, `claim`, `claim_several`, `settle` and `forecast` take one more argument,
+    the bucket's clock: to be asked, in the same step, where stamps are not in order."""
+
+    def ahead_ms(self) -> int:
+        """How much the time of the store, by which claims are stamped, is ahead of the clock."""
+        return 0
 
     @property
     def retired(self) -> bool:

@@ -1,11 +1,13 @@
 """Claims on a state: who may go when, kept until their waiters have gone.
 
-A state is a few numbers, from which nothing can be taken out again. So the queue keeps the state
-from before the first open claim, and plays the claims again where one of them changes.
+A state is a few numbers, from which nothing can be taken out again. So the queue keeps the state of
+those who have gone, by which everybody is judged who goes, and beside it the claims. They are
+played on top of it to find out where the next one fits.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.abstracts.checks import BEGINNING
@@ -16,116 +18,158 @@ if TYPE_CHECKING:
     from pyrate_limiter.abstracts.algorithm import State, StateAlgorithm
     from pyrate_limiter.abstracts.rate import Rate
 
-_ABANDONED_MS = 60_000  # a claim this much overdue counts as used
+_ABANDONED_MS = 60_000  # so long after its moment a claim is forgotten that nobody has settled
 
 
 class Claim:
-    """``weight`` units claimed for ``key`` ms; ``at`` is where they count by now."""
+    """``weight`` units claimed for ``at`` ms; ``free`` once they were given back."""
 
-    __slots__ = ("at", "gone", "key", "weight")
+    __slots__ = ("at", "free", "weight")
 
-    def __init__(self, key: int, weight: int, *, gone: bool) -> None:
-        self.key: int = key
-        self.at: int = key
+    def __init__(self, at: int, weight: int, *, free: bool = False) -> None:
+        self.at: int = at
         self.weight: int = weight
-        self.gone: bool = gone
+        self.free: bool = free
+
+
+def _moment(claim: Claim) -> int:
+    return claim.at
 
 
 class ClaimQueue:
-    """The open claims in the order of their moments. Its user holds the lock."""
+    """The claims in the order of their moments. Its user holds the lock.
 
-    __slots__ = ("_before", "_claims", "_disturbed")
+    What is given back in front of others stays in the queue, for whoever claims next: the others
+    were told their moments.
 
-    def __init__(self, before: State) -> None:
-        self._before = before
+    Args:
+        gone: the state of those who have gone.
+    """
+
+    __slots__ = ("_claims", "gone", "is_played")
+
+    def __init__(self, gone: State) -> None:
+        self.gone: State = gone
+        self.is_played: bool = True
+        """Whether the user of the queue has the state after all claims."""
         self._claims: list[Claim] = []
-        self._disturbed = False
 
     @property
     def newest(self) -> int:
         """The moment of the last claim, long ago if there is none."""
         return self._claims[-1].at if self._claims else BEGINNING
 
-    def add(self, moment: int, weight: int, *, gone: bool) -> None:
-        """Append a claim, or units that go at once."""
-        self._claims.append(Claim(moment, weight, gone=gone))
+    def add(self, moment: int, weight: int) -> None:
+        """Claim units for a moment, behind all who claim the same one."""
+        place = bisect_right(self._claims, moment, key=_moment)
+        if place < len(self._claims):
+            self.is_played = False
+        self._claims.insert(place, Claim(moment, weight))
 
-    def find(self, key: int, weight: int) -> Claim | None:
-        """The oldest open claim of that moment and weight."""
-        for claim in self._claims:
-            if claim.key == key and claim.weight == weight and not claim.gone:
-                return claim
+    def has(self, moment: int, weight: int) -> bool:
+        """Whether so many units are claimed for that moment."""
+        return sum(claim.weight for claim in self._of(moment)) >= weight
+
+    def _of(self, moment: int) -> list[Claim]:
+        first = bisect_left(self._claims, moment, key=_moment)
+        last = bisect_right(self._claims, moment, lo=first, key=_moment)
+        return [claim for claim in self._claims[first:last] if not claim.free]
+
+    def take_out(self, moment: int, weight: int) -> None:
+        """Take units of a moment out. Claims of one moment share their units."""
+        for claim in sorted(self._of(moment), key=lambda claim: claim.weight != weight):
+            taken = min(weight, claim.weight)
+            claim.weight -= taken
+            weight -= taken
+            if not claim.weight:
+                self._claims.remove(claim)
+        self._trim()
+        self.is_played = False
+
+    def _trim(self) -> None:
+        """Nobody is behind what was given back last: it need not be kept."""
+        while self._claims and self._claims[-1].free:
+            self._claims.pop()
+
+    def give_back(self, moment: int, weight: int) -> None:
+        """Free units of a moment, for others to claim."""
+        self.take_out(moment, weight)
+        place = bisect_right(self._claims, moment, key=_moment)
+        self._claims.insert(place, Claim(moment, weight, free=True))
+        self._trim()
+
+    def room(
+        self, start: int, weight: int, algorithm: StateAlgorithm, rates: Sequence[Rate]
+    ) -> tuple[int, Claim] | None:
+        """The first moment from ``start`` on that was given back, and what was given back there.
+
+        One that has passed may still serve ``start``, where nobody behind it lacks room for that.
+        """
+        for claim in [it for it in self._claims if it.free and it.weight >= weight]:
+            if claim.at >= start:
+                return claim.at, claim
+            if self._suits(start, weight, algorithm, rates):
+                return start, claim
+            self._claims.remove(claim)
         return None
 
-    def go(
-        self, claim: Claim, now: int, algorithm: StateAlgorithm, rates: Sequence[Rate]
-    ) -> State | None:
-        """Its waiter wants to go at ``now``: mark the claim as gone, or move it to a later moment.
+    def _suits(
+        self, start: int, weight: int, algorithm: StateAlgorithm, rates: Sequence[Rate]
+    ) -> bool:
+        wanted = Claim(start, weight)
+        state = self.gone
+        for claim in sorted([*self._claims, wanted], key=_moment):
+            if claim.free and claim.at <= start:
+                continue
+            state, decision = algorithm.step(rates, state, claim.at, claim.weight)
+            if decision.failing_rate is not None:
+                return False
+        return True
 
-        Returns:
-            The new state of the whole queue where that has changed.
-        """
-        state = None
-        if now > claim.at or self._disturbed:
-            claim.at = max(claim.at, now)
-            self._disturbed = True
-            state = self._replay(algorithm, rates)
-        # A waiter that wakes early is taken at its word; one that was pushed back is not.
-        claim.gone = claim.at <= max(now, claim.key)
-        return state
+    def use(self, free: Claim, weight: int) -> None:
+        """So much of what was given back is claimed again."""
+        free.weight -= weight
+        if not free.weight:
+            self._claims.remove(free)
+        self.is_played = False
 
-    def drop(self, claim: Claim, algorithm: StateAlgorithm, rates: Sequence[Rate]) -> State:
-        """Take a claim out; returns the state without it."""
-        self._claims.remove(claim)
-        return self._replay(algorithm, rates)
-
-    def fold(self, now: int, algorithm: StateAlgorithm, rates: Sequence[Rate]) -> bool:
-        """Forget the claims at the front that are done; returns whether any is left."""
+    def fold(self, now: int) -> bool:
+        """Forget the claims at the front that nobody settles; returns whether any is left."""
         done = 0
         for claim in self._claims:
-            if not claim.gone and claim.at + _ABANDONED_MS > now:
+            if claim.at + _ABANDONED_MS > now:
                 break
-            self._before = _charged(claim, self._before, algorithm, rates)[0]
             done += 1
-        del self._claims[:done]
+        if done:
+            del self._claims[:done]
+            self.is_played = False
         return bool(self._claims)
 
-    def _replay(self, algorithm: StateAlgorithm, rates: Sequence[Rate]) -> State:
-        """The state after all claims, each moved to where it fits behind those before it."""
-        # Of one moment, those who have gone come first: nobody can push them back any more.
-        self._claims.sort(key=lambda claim: (claim.at, not claim.gone))
-        state = self._before
+    def played(self, now: int, algorithm: StateAlgorithm, rates: Sequence[Rate]) -> State:
+        """The state after all claims, each at its moment, or where it fits after that."""
+        state = self.gone
         for claim in self._claims:
-            state, at = _charged(claim, state, algorithm, rates)
-            if not claim.gone:
-                claim.at = at
+            if claim.free and claim.at < now:
+                continue
+            at = claim.at
+            while True:
+                state, decision = algorithm.step(rates, state, at, claim.weight)
+                if decision.retry_after_ms is None:
+                    break
+                at += max(1, decision.retry_after_ms)
+        self.is_played = True
         return state
 
     def dump(self) -> list[Any]:
         """The queue as plain numbers."""
-        claims = [(claim.key, claim.at, claim.weight, claim.gone) for claim in self._claims]
-        return [self._before, self._disturbed, claims]
+        claims = [(claim.at, claim.weight, claim.free) for claim in self._claims]
+        return [self.gone, self.is_played, claims]
 
     @classmethod
     def restored(cls, numbers: Sequence[Any]) -> ClaimQueue:
         """The queue that `dump` gave."""
-        before, disturbed, claims = numbers
-        queue = cls(tuple(before))
-        queue._disturbed = disturbed
-        for key, at, weight, gone in claims:
-            claim = Claim(key, weight, gone=gone)
-            claim.at = at
-            queue._claims.append(claim)
+        gone, is_played, claims = numbers
+        queue = cls(tuple(gone))
+        queue.is_played = is_played
+        queue._claims = [Claim(at, weight, free=free) for at, weight, free in claims]
         return queue
-
-
-def _charged(
-    claim: Claim, state: State, algorithm: StateAlgorithm, rates: Sequence[Rate]
-) -> tuple[State, int]:
-    """The state with the claim in it, and the moment from ``claim.at`` on at which it fits."""
-    at = claim.at
-    while True:
-        after, decision = algorithm.step(rates, state, at, claim.weight)
-        if decision.retry_after_ms is None:
-            return after, at
-        at += max(1, decision.retry_after_ms)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,13 @@ from pyrate_limiter.abstracts.algorithm import (
 )
 from pyrate_limiter.abstracts.awaiting import discard, then
 from pyrate_limiter.abstracts.bucket import AbstractBucket
-from pyrate_limiter.abstracts.checks import FOREVER, Unread, check_item
+from pyrate_limiter.abstracts.checks import BEGINNING, FOREVER, Unread, check_item
 from pyrate_limiter.abstracts.locks import Whole, shared_lock
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.abstracts.waited_for import waited_for
 from pyrate_limiter.buckets.judged_log import ROUNDS, JudgedLog
+from pyrate_limiter.buckets.log_moments import LogMoments
+from pyrate_limiter.buckets.process_claims import note_claims
 from pyrate_limiter.buckets.unit_log import UnitLog, UnitsView
 from pyrate_limiter.clocks import MonotonicClock
 from pyrate_limiter.errors import AlgorithmMismatch
@@ -38,8 +41,9 @@ __all__ = [
 ]
 
 _CLOCK = MonotonicClock()
+_OWN = ("_stamps", "_ends", "_names", "_name_ends", "_pending")  # what a copy must not share
 _STOCK = SlidingWindowLog()
-_STORED = (*UnitLog.__slots__, "_full", "_latest", "_pending", "_stepped", "failing_rate")
+_STORED = (*UnitLog.__slots__, *LogMoments.__slots__, *JudgedLog.__slots__)
 _stored = attrgetter(*_STORED)
 
 
@@ -95,10 +99,6 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
             setattr(self, name, value)
         self._pending = pending
 
-    def _end_whole(self) -> None:
-        """End it before its time: another step follows in the same turn."""
-        self._lock = self._lock.lock
-
     @property
     def rates(self) -> RateList:
         """See `AbstractBucket.rates`."""
@@ -141,7 +141,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
             if now < self._newest:
                 if self._newest == FOREVER:
                     return None
-                now = self._observe(now)
+                now = self._judged_now(now, self._rates.shortest_ms)
             return self._put_now(name, weight, now)
 
     def stamp(self) -> int | Awaitable[int]:
@@ -150,13 +150,22 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
 
     def put(self, item: RateItem) -> bool:
         """See `AbstractBucket.put`."""
-        check_item(item)
+        now, weight = item.timestamp, item.weight
         with self._lock:
-            now = self._observe(self._fresh(item.timestamp))
-            if item.weight == 0:
+            # Most stamps are in order: nothing has to be looked at but that.
+            if (
+                now.__class__ is int
+                and self._latest <= now <= self._trusted
+                and weight.__class__ is int
+                and weight > 0
+            ):
+                return self._put_now(item.name, weight, now)
+            check_item(item)
+            now = self._observe(now)
+            if weight == 0:
                 self.failing_rate = None
                 return True
-            return self._put_now(item.name, item.weight, now)
+            return self._put_now(item.name, weight, now)
 
     def put_decision(self, item: RateItem) -> Decision:
         """See `AbstractBucket.put_decision`."""
@@ -181,37 +190,68 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
     def claim(self, item: RateItem, patience_ms: int = 0, buffer_ms: int | None = None) -> Decision:
         """See `AbstractBucket.claim`."""
         check_item(item)
-        weight = item.weight
         with self._lock, self._whole():
-            now = self._observe(self._fresh(item.timestamp))
-            if weight == 0:
-                self.failing_rate = None
-                return self._outlook(now, None, now)
-            moment, failing = self._earliest(now, weight)
-            if moment - now > patience_ms or self._is_estimate(moment, weight):
-                self._refuse(weight, moment, failing)
-                return self._outlook(now, self.failing_rate, moment)
-            if moment > now:
-                moment = self._behind_queue(moment, now + patience_ms, failing, buffer_ms)
-                self._expect(moment, weight, now)
-                self._full = None
-            item.timestamp = moment + self._stepped
-            self._store(item.name, weight, moment, now)
-            return self._outlook(now, None, moment)
+            return self._claim(item, patience_ms, buffer_ms)
+
+    def claim_several(
+        self,
+        items: Sequence[RateItem],
+        patience_ms: int = 0,
+        buffer_ms: int | None = None,
+        not_before: int | None = None,
+        limit_ms: int | None = None,
+    ) -> list[Decision]:
+        """See `AbstractBucket.claim_several`."""
+        del limit_ms
+        for item in items:
+            check_item(item)
+        decisions = []
+        with self._lock, self._whole():
+            for item in items:
+                decision = self._claim(item, patience_ms, buffer_ms, not_before)
+                decisions.append(decision)
+                if decision.failing_rate is not None:
+                    break
+                if decision.wait_ms:
+                    not_before = item.timestamp
+        return decisions
+
+    def _claim(
+        self, item: RateItem, patience_ms: int, buffer_ms: int | None, not_before: int | None = None
+    ) -> Decision:
+        weight = item.weight
+        now = self._observe(item.timestamp)
+        if weight == 0:
+            self.failing_rate = None
+            return self._outlook(now, None, now)
+        start = now if not_before is None else max(now, not_before - self._stepped)
+        moment, failing = self._earliest(start, weight)
+        if moment - now > patience_ms or self._is_estimate(moment, weight):
+            self._refuse(weight, moment, failing, now)
+            if start > now:
+                self._full = None  # somebody else may fit earlier
+            return self._outlook(now, self.failing_rate, moment)
+        if moment > now:
+            moment = self._padded(moment, weight, now + patience_ms, failing, buffer_ms)
+            self._expect(moment, weight, now)
+            self._note_claims()
+            self._full = None
+        item.timestamp = moment + self._stepped
+        self._store(item.name, weight, moment, now)
+        return self._outlook(now, None, moment)
 
     def settle(self, item: RateItem, now: int, patience_ms: int = 0) -> Decision:
         """See `AbstractBucket.settle`."""
         name, weight = item.name, item.weight
         with self._lock, self._whole():
-            now = self._latest = self._observe(self._fresh(now))
+            now = self._latest = self._observe(now)
             stamp = item.timestamp - self._stepped
             own = self._before(stamp + 1)
             if self._awaited(stamp) < weight or own == self._base or self._stamp(own) != stamp:
                 # Flushed, or so late that it has expired and was dropped.
                 self._expect(stamp, -weight, now)
                 item.timestamp = now
-                self._end_whole()
-                return InMemoryBucket.claim(self, item, patience_ms, 0)
+                return self._claim(item, patience_ms, 0)
             moment, failing = max(now, stamp), None
             for _ in range(ROUNDS):
                 fits, short = self._next_departure(moment, weight)
@@ -224,7 +264,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
             self._full = None
             if moment == FOREVER or moment - now > patience_ms:
                 self._remove(stamp, name, weight)
-                self._refuse(weight, moment, failing)
+                self._refuse(weight, moment, failing, now)
                 return self._outlook(now, self.failing_rate, moment)
             if not self._move(stamp, name, weight, moment):
                 return ADMITTED
@@ -238,9 +278,11 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
         """See `AbstractBucket.release`."""
         with self._lock, self._whole():
             stamp = item.timestamp - self._stepped
+            if not self._remove(stamp, item.name, item.weight):
+                return False
             self._full = None
             self._expect(stamp, -item.weight, stamp)
-            return self._remove(stamp, item.name, item.weight)
+            return True
 
     def check(self, item: RateItem) -> Decision:
         """See `AbstractBucket.check`."""
@@ -252,16 +294,20 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
 
     def pause(self, item: RateItem, decision: Decision) -> float:
         """See `AbstractBucket.pause`."""
-        return self._clock.pause(item.timestamp - self._stepped, decision.wait_ms)
+        moment = item.timestamp - self._stepped - self._ahead
+        return self._clock.pause(moment, decision.wait_ms)
 
     def leak(self, current_timestamp: int | None = None) -> int:
         """See `AbstractBucket.leak`."""
         if current_timestamp is None:
-            return then(self.now(), self._leak_at)  # type: ignore[return-value] # as the clock is
+            now = self.now()
+            return then(now, lambda now: self._leak_at(Unread(now)))  # type: ignore[return-value] # as the clock is
         return self._leak_at(current_timestamp)
 
     def _leak_at(self, now: int) -> int:
         with self._lock:
+            if now.__class__ is Unread:
+                now = self._observe(now)
             self._full = None
             return self._drop_before(self._algorithm.leak_bound(self._rates, now))
 
@@ -289,27 +335,43 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
         return self._newest == FOREVER
 
     def retire(self, now: int) -> bool:
-        """Refuse all use from now on, unless a unit is still live at ``now`` or yet to come."""
+        """Refuse all use from now on, unless a unit is still live or yet to come.
+
+        ``now`` is what the bucket's clock says.
+        """
         with self._lock:
             if id(self) in waited_for:
                 return False
             if self._newest == FOREVER:
                 return True
-            now = self._observe(now)
+            now = self._observe(Unread(now))
             total, bound = self._total, self._algorithm.leak_bound(self._rates, now)
             if self._total != total or (total > self._base and self._newest >= bound):
                 return False
-            self._newest = FOREVER
+            self._newest, self._trusted = FOREVER, BEGINNING
             return True
+
+    def _note_claims(self) -> None:
+        note_claims(self)
+
+    def forget_claims(self) -> None:
+        """Take out what is claimed and not used yet: of a copy, for whom nobody waits."""
+        with self._lock, self._whole():
+            pending, self._pending = self._pending, None
+            if pending:
+                self._full = None
+                self._take_out_newest(pending)
 
     def __getstate__(self) -> dict[str, Any]:
         with self._lock:
             slots = (name for cls in type(self).__mro__ for name in getattr(cls, "__slots__", ()))
             skipped = ("__dict__", "__weakref__", "_lock")
             state = {name: getattr(self, name) for name in slots if name not in skipped}
-            return {**state, **self.__dict__}
+            own = {name: copy(state[name]) for name in _OWN}
+            return {**state, **own, **self.__dict__}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._lock = shared_lock()
         for name, value in state.items():
             setattr(self, name, value)
+        self.forget_claims()

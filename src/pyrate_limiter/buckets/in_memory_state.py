@@ -9,7 +9,9 @@ from pyrate_limiter.abstracts.awaiting import discard
 from pyrate_limiter.abstracts.checks import FOREVER
 from pyrate_limiter.abstracts.locks import Whole, shared_lock
 from pyrate_limiter.abstracts.store import StateStore
+from pyrate_limiter.buckets.process_claims import note_claims
 from pyrate_limiter.buckets.state_record import StateRecord
+from pyrate_limiter.buckets.timeline import NO_CLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +31,7 @@ class InMemoryStateStore(StateRecord, StateStore):
     __slots__ = ("__weakref__", "_full", "_lock")
 
     keeps_claims = True
+    asks_clock = True
 
     # Until when, from which weight on, for which rates everything is refused, and by which of them.
     _full: tuple[int, int, Sequence[Rate], Rate | None] | None
@@ -55,11 +58,16 @@ class InMemoryStateStore(StateRecord, StateStore):
         self.load(before)
 
     def check(
-        self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int, weight: int
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        now: int,
+        weight: int,
+        clock: AbstractClock = NO_CLOCK,
     ) -> Decision:
         """See `StateStore.check`."""
         with self._lock, self._whole():
-            return self._step(algorithm, rates, self._observe(now, rates), weight)
+            return self._step(algorithm, rates, self._observe(now, rates, clock), weight)
 
     def take_now(
         self, algorithm: StateAlgorithm, rates: Sequence[Rate], clock: AbstractClock, weight: int
@@ -75,11 +83,11 @@ class InMemoryStateStore(StateRecord, StateStore):
             if now.__class__ is not int:
                 discard(now)
                 return False
-            if now < self._latest or self._skew:
+            if now < self._latest or self._ahead:
                 if self._latest == FOREVER:
                     return False
                 with self._whole():
-                    now = self._observe(now, rates)
+                    now = self._judged_now(now, rates[0].interval)
             else:
                 self._latest = now
             full = self._full
@@ -108,10 +116,46 @@ class InMemoryStateStore(StateRecord, StateStore):
         item: RateItem,
         patience_ms: int,
         buffer_ms: int,
+        clock: AbstractClock = NO_CLOCK,
+        limit_ms: int | None = None,
     ) -> Decision:
         """See `StateStore.claim`."""
+        del limit_ms
         with self._lock, self._whole():
-            return self._claim(algorithm, rates, item, patience_ms, buffer_ms)
+            decision = self._claim(algorithm, rates, item, patience_ms, buffer_ms, None, clock)
+            self._note_claims()
+            return decision
+
+    def claim_several(
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        items: Sequence[RateItem],
+        patience_ms: int,
+        buffer_ms: int,
+        not_before: int | None,
+        clock: AbstractClock = NO_CLOCK,
+        limit_ms: int | None = None,
+    ) -> list[Decision]:
+        """See `StateStore.claim_several`."""
+        del limit_ms
+        with self._lock, self._whole():
+            decisions = self._claim_several(
+                algorithm, rates, items, patience_ms, buffer_ms, not_before, clock
+            )
+            self._note_claims()
+            return decisions
+
+    def _note_claims(self) -> None:
+        if self._queue is not None:
+            note_claims(self)
+
+    def forget_claims(self) -> None:
+        """Take out what is claimed and not used yet: of a copy, for whom nobody waits."""
+        with self._lock, self._whole():
+            if self._queue is not None:
+                self._state, self._queue = self._queue.gone, None
+                self._full = None
 
     def settle(
         self,
@@ -120,11 +164,12 @@ class InMemoryStateStore(StateRecord, StateStore):
         item: RateItem,
         now: int,
         patience_ms: int,
+        clock: AbstractClock = NO_CLOCK,
     ) -> Decision:
         """See `StateStore.settle`."""
         with self._lock, self._whole():
             self._full = None
-            return self._settle(algorithm, rates, item, now, patience_ms)
+            return self._settle(algorithm, rates, item, now, patience_ms, clock)
 
     def release(self, algorithm: StateAlgorithm, rates: Sequence[Rate], item: RateItem) -> bool:
         """See `StateStore.release`."""
@@ -133,15 +178,20 @@ class InMemoryStateStore(StateRecord, StateStore):
             return self._release(algorithm, rates, item)
 
     def forecast(
-        self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int, weight: int
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        now: int,
+        weight: int,
+        clock: AbstractClock = NO_CLOCK,
     ) -> Decision:
         """See `StateStore.forecast`."""
         with self._lock, self._whole():
-            return self._forecast(algorithm, rates, now, weight)
+            return self._forecast(algorithm, rates, now, weight, clock)
 
-    def moment(self, item: RateItem) -> int:
-        """See `StateStore.moment`."""
-        return item.timestamp - self._skew
+    def ahead_ms(self) -> int:
+        """See `StateStore.ahead_ms`."""
+        return self._ahead
 
     def read(self, algorithm: StateAlgorithm, rates: Sequence[Rate]) -> State:
         """See `StateStore.read`."""
@@ -164,7 +214,6 @@ class InMemoryStateStore(StateRecord, StateStore):
         with self._lock, self._whole():
             if self._latest == FOREVER:
                 return True
-            self._plan(algorithm, rates, self._observe(now, rates), 0)  # forgets who has gone
             if not self._is_idle(algorithm, rates, now):
                 return False
             self._latest = FOREVER
@@ -177,4 +226,6 @@ class InMemoryStateStore(StateRecord, StateStore):
     def __setstate__(self, numbers: tuple[Any, ...]) -> None:
         self._lock = shared_lock()
         self._full = None
+        self._clear()
         self.load(numbers)
+        self.forget_claims()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.abstracts.rate import RateItem
 from pyrate_limiter.buckets.judged_log import JudgedLog
-from pyrate_limiter.buckets.shared_log import APPEND, CLEAR, DROP, EXPECT, LATEST, note_latest
+from pyrate_limiter.buckets.shared_log import APPEND, CLEAR, DROP, EXPECT, TIME, note_time
 from pyrate_limiter.buckets.unit_log import UnitLog
 from pyrate_limiter.errors import SharedStorageLost
 
@@ -29,7 +29,8 @@ class StoredUnit(RateItem):
     Attributes:
         end: the number that the item's last unit has in the log.
         edition: changes when the list was written anew.
-        rest: of the last item: the latest time, the steps back and the open claims.
+        rest: of the last item: the latest time, the steps back, the open claims, and how
+            much the time is ahead of the clock.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class LogList:
         self._edition = ""
         self._length = 0  # of the list, when the replica was last up to date
         self._last: Any = None
-        self._latest = 0
+        self._time = (0, 0)
 
     def pull(self, replica: RecordingLog, fresh: bool) -> None:
         """See `Medium`."""
@@ -84,13 +85,13 @@ class LogList:
         if units and _is_whole(units):
             self._last = last = units[-1]
             self._edition = last.edition
-            replica._latest, replica._stepped, pending = last.rest
+            replica._latest, replica._stepped, pending, replica._ahead = last.rest
             if pending != replica._pending:
                 replica._pending, replica._full = pending, None
         elif units:  # filled by somebody else
             replica._latest = replica._newest
             replica._records.append((CLEAR,))
-        self._latest = replica._latest
+        self._time = replica._latest, replica._ahead
 
     def _goes_on(self, replica: RecordingLog, units: list[Any]) -> bool:
         """Whether the first of these is the last that the replica has."""
@@ -104,16 +105,16 @@ class LogList:
 
     def push(self, replica: RecordingLog) -> None:
         """See `Medium`."""
-        note_latest(replica, self._latest)
+        note_time(replica, self._time)
         records = replica._records
         if not records:
             return
         items = self._items
         stored = replica._total - replica._base
-        rest = (replica._latest, replica._stepped, replica._pending)
+        rest = (replica._latest, replica._stepped, replica._pending, replica._ahead)
         new: list[StoredUnit] = []
         with reaching(items):
-            if not {record[0] for record in records} <= {APPEND, DROP, EXPECT, LATEST}:
+            if not {record[0] for record in records} <= {APPEND, DROP, EXPECT, TIME}:
                 self._edition = token_hex(8)
                 self._write(slice(None), _units(replica, self._edition), rest)
             else:
@@ -135,7 +136,7 @@ class LogList:
                         unit.edition = self._edition
                     self._write(slice(None), new, rest)
         records.clear()
-        self._latest = replica._latest
+        self._time = replica._latest, replica._ahead
         self._length = stored
 
     def _write(self, where: slice, units: list[StoredUnit], rest: tuple[Any, ...]) -> None:

@@ -123,9 +123,6 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
     def _whole(self) -> AbstractContextManager[None]:
         return nullcontext()  # what was not pushed has not happened
 
-    def _end_whole(self) -> None:
-        return
-
     def put_decision(self, item: RateItem) -> Decision:
         """See `AbstractBucket.put_decision`."""
         return AbstractBucket.put_decision(self, item)  # type: ignore[return-value] # it is sync
@@ -168,13 +165,24 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
         brief: bool = False,
     ) -> Decision:
         del brief
+        return self.claim_several([item], patience_ms, buffer_ms, None, limit_ms)[0]
+
+    def claim_several(
+        self,
+        items: Sequence[RateItem],
+        patience_ms: int = 0,
+        buffer_ms: int | None = None,
+        not_before: int | None = None,
+        limit_ms: int | None = None,
+    ) -> list[Decision]:
+        """See `AbstractBucket.claim_several`."""
         self._lock.allow(lock_seconds(patience_ms, limit_ms))
         try:
-            return super().claim(item, patience_ms, buffer_ms)
+            return super().claim_several(items, patience_ms, buffer_ms, not_before)
         except SharedStorageBusy:
             if not has_end(patience_ms, limit_ms):
                 raise
-            return Decision(self._rates[0], 0)
+            return [Decision(self._rates[0], 0)]
 
     def settle(self, item: RateItem, now: int, patience_ms: int = 0) -> Decision:
         """See `AbstractBucket.settle`. The claim stays where the lock cannot be had in time."""
@@ -196,6 +204,9 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
         """See `AbstractBucket.count`."""
         with self._lock:
             return super().count()
+
+    def _note_claims(self) -> None:
+        """Nothing: those of other processes count as well."""
 
     def retire(self, now: int) -> bool:
         """False: other processes may be about to use it."""

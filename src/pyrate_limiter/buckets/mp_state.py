@@ -14,6 +14,7 @@ from pyrate_limiter.buckets.process_lock import LAST_SECONDS, has_end, lock_seco
 from pyrate_limiter.buckets.shared_file import DATA, SharedFile, pack, unpack
 from pyrate_limiter.buckets.shared_items import SharedItems
 from pyrate_limiter.buckets.shared_session import Session
+from pyrate_limiter.buckets.timeline import NO_CLOCK
 from pyrate_limiter.errors import NotShared, SharedStorageBusy
 
 if TYPE_CHECKING:
@@ -110,16 +111,34 @@ class MultiprocessStateStore(InMemoryStateStore):
         item: RateItem,
         patience_ms: int,
         buffer_ms: int,
+        clock: AbstractClock = NO_CLOCK,
         limit_ms: int | None = None,
     ) -> Decision:
         """See `StateStore.claim`, and `AbstractBucket.claim_within`."""
+        terms = (patience_ms, buffer_ms, None, clock, limit_ms)
+        return self.claim_several(algorithm, rates, [item], *terms)[0]
+
+    def claim_several(
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        items: Sequence[RateItem],
+        patience_ms: int,
+        buffer_ms: int,
+        not_before: int | None,
+        clock: AbstractClock = NO_CLOCK,
+        limit_ms: int | None = None,
+    ) -> list[Decision]:
+        """See `StateStore.claim_several`."""
         self._lock.allow(lock_seconds(patience_ms, limit_ms))
         try:
-            return super().claim(algorithm, rates, item, patience_ms, buffer_ms)
+            return super().claim_several(
+                algorithm, rates, items, patience_ms, buffer_ms, not_before, clock
+            )
         except SharedStorageBusy:
             if not has_end(patience_ms, limit_ms):
                 raise
-            return Decision(rates[0], 0)
+            return [Decision(rates[0], 0)]
 
     def settle(
         self,
@@ -128,11 +147,12 @@ class MultiprocessStateStore(InMemoryStateStore):
         item: RateItem,
         now: int,
         patience_ms: int,
+        clock: AbstractClock = NO_CLOCK,
     ) -> Decision:
         """See `StateStore.settle`. The claim stays where the lock cannot be had in time."""
         self._lock.allow(lock_seconds(patience_ms, busy_seconds=LAST_SECONDS))
         try:
-            return super().settle(algorithm, rates, item, now, patience_ms)
+            return super().settle(algorithm, rates, item, now, patience_ms, clock)
         except SharedStorageBusy:
             return Decision(rates[0], 0)
 
@@ -143,6 +163,9 @@ class MultiprocessStateStore(InMemoryStateStore):
             return super().release(algorithm, rates, item)
         except SharedStorageBusy:
             return False
+
+    def _note_claims(self) -> None:
+        """Nothing: those of other processes count as well."""
 
     def retire(self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int) -> bool:
         """False: other processes may be about to use it."""
@@ -214,18 +237,18 @@ class _StateList:
     def push(self, replica: MultiprocessStateStore) -> None:
         """See `Medium`."""
         if _is_changed(replica):
-            latest, skew, state, queue = replica.before = replica.dump()
-            plain = queue is None and not skew
+            latest, ahead, state, queue = replica.before = replica.dump()
+            plain = queue is None and not ahead
             with reaching(self._values):
-                self._values[:] = [*(state or ()), *(() if plain else ((latest, skew, queue),))]
+                self._values[:] = [*(state or ()), *(() if plain else ((latest, ahead, queue),))]
 
 
 def _is_changed(replica: MultiprocessStateStore) -> bool:
     """Whether there is something to store: that the time has gone on need not be known."""
-    latest, skew, state, queue = replica.before
+    _, ahead, state, queue = replica.before
     if queue is None and replica._queue is None:
-        return bool(replica._state != state or replica._skew != skew)
-    return replica.dump() != (latest, skew, state, queue)
+        return bool(replica._state != state or replica._ahead != ahead)
+    return replica.dump() != replica.before  # type: ignore[no-any-return] # tuples
 
 
 def _load(replica: MultiprocessStateStore, numbers: tuple[Any, ...] | None) -> None:
@@ -252,7 +275,7 @@ def stored_numbers(file: SharedFile) -> Callable[[], Sequence[Any]]:
             numbers = _numbers(file, file.header())
         if numbers is None:
             return []
-        latest, skew, state, queue = numbers
-        return [*(state or ()), *(() if queue is None else ((latest, skew, queue),))]
+        latest, ahead, state, queue = numbers
+        return [*(state or ()), *(() if queue is None else ((latest, ahead, queue),))]
 
     return look

@@ -22,7 +22,7 @@ ROOM = 1 << 16  # bytes of records at the least between two snapshots
 _LENGTH = 4  # bytes before each frame of records
 
 # The kinds of record, by what each does to a replica.
-APPEND, DROP, CLEAR, REMOVE, MOVE, EXPECT, STEP_BACK, LATEST = range(8)
+APPEND, DROP, CLEAR, REMOVE, MOVE, EXPECT, STEP_BACK, TIME, ADD = range(9)
 _PLAY: tuple[Any, ...] = (
     None,  # see `play`
     UnitLog._drop_before,
@@ -30,10 +30,11 @@ _PLAY: tuple[Any, ...] = (
     UnitLog._remove,
     UnitLog._move,
     JudgedLog._expect,
-    JudgedLog._step_back,
-    lambda log, now: setattr(log, "_latest", now),
+    JudgedLog._move_back,
+    None,
+    UnitLog._add,
 )
-_FIELDS = ("_base", "_total", "_newest", "_name", "_sweep_at", "_latest", "_stepped")
+_FIELDS = ("_base", "_total", "_newest", "_name", "_sweep_at", "_latest", "_stepped", "_ahead")
 
 
 class RecordingLog(JudgedLog):
@@ -54,8 +55,15 @@ class RecordingLog(JudgedLog):
 
     def _store(self, name: str, weight: int, moment: int, now: int) -> None:
         self._noted = True
-        self._records.append((APPEND, name, weight, moment))
         super()._store(name, weight, moment, now)
+
+    def _append(self, name: str, weight: int, stamp: int) -> None:
+        self._records.append((APPEND, name, weight, stamp))
+        super()._append(name, weight, stamp)
+
+    def _add(self, name: str, weight: int, stamp: int) -> None:
+        self._records.append((ADD, name, weight, stamp))
+        super()._add(name, weight, stamp)
 
     def _drop_before(self, stamp: int) -> int:
         dropped = super()._drop_before(stamp)
@@ -79,9 +87,9 @@ class RecordingLog(JudgedLog):
         self._records.append((EXPECT, moment, units, now))
         super()._expect(moment, units, now)
 
-    def _step_back(self, milliseconds: int) -> None:
+    def _move_back(self, milliseconds: int) -> None:
         self._records.append((STEP_BACK, milliseconds))
-        super()._step_back(milliseconds)
+        super()._move_back(milliseconds)
 
 
 def play(log: JudgedLog, records: list[tuple[Any, ...]]) -> None:
@@ -92,19 +100,26 @@ def play(log: JudgedLog, records: list[tuple[Any, ...]]) -> None:
             UnitLog._append(log, name, weight, moment)
             if moment > log._latest and len(records) == 1:
                 log._latest = moment
+        elif kind == TIME:
+            log._latest, log._ahead = args
         else:
             _PLAY[kind](log, *args)
             log._full = None
 
 
-def note_latest(log: RecordingLog, known: int) -> None:
-    """Record the time of the last operation, unless it is the stamp of the only unit."""
-    latest, records = log._latest, log._records
-    if latest == known or (
-        len(records) == 1 and records[0][0] == APPEND and records[0][3] == latest
-    ):
+def note_time(log: RecordingLog, known: tuple[int, int]) -> None:
+    """Record the time of an operation that changed something; the stamp of a single unit tells it.
+
+    Args:
+        log: it holds the lock.
+        known: the latest time, and how much it was ahead of the clock, before the operation.
+    """
+    time, records = (log._latest, log._ahead), log._records
+    if not records or time == known:
         return
-    records.append((LATEST, latest))
+    only = records[0] if len(records) == 1 else None
+    if only is None or only[0] != APPEND or (only[3], known[1]) != time:
+        records.append((TIME, *time))
 
 
 def dump(log: JudgedLog) -> tuple[Any, ...]:
@@ -135,7 +150,7 @@ class LogFile:
         self._file = file
         self._commits = -1
         self._header: list[int] = []
-        self._latest = 0
+        self._time = (0, 0)
         self._generation = -1
         self._read = 0  # bytes of the records that the replica has seen
 
@@ -161,11 +176,11 @@ class LogFile:
             place = first + int.from_bytes(data[place:first], "little")
             play(replica, unpack(data[first:place]))
         self._generation, self._read, self._commits = generation, end - begin, commits
-        self._latest = replica._latest
+        self._time = replica._latest, replica._ahead
 
     def push(self, replica: RecordingLog) -> None:
         """See `Medium`."""
-        note_latest(replica, self._latest)
+        note_time(replica, self._time)
         records = replica._records
         if not records:
             return
@@ -184,6 +199,6 @@ class LogFile:
             begin = place + len(whole)
             header = [generation + 1, place, begin, begin, place + size, 0]
         records.clear()
-        self._latest = replica._latest
+        self._time = replica._latest, replica._ahead
         self._commits, self._header = file.commit(header), header
         self._generation, self._read = header[0], header[3] - header[2]

@@ -286,6 +286,17 @@ class SQLiteBucket(AbstractBucket):
         del brief
         return self._log.claim(item, patience_ms, buffer_ms, limit_ms)
 
+    def claim_several(
+        self,
+        items: Sequence[RateItem],
+        patience_ms: int = 0,
+        buffer_ms: int | None = None,
+        not_before: int | None = None,
+        limit_ms: int | None = None,
+    ) -> list[Decision]:
+        """See `AbstractBucket.claim_several`. The items are stamped as in `claim`."""
+        return self._log.claim_several(items, patience_ms, buffer_ms, not_before, limit_ms)
+
     def settle(self, item: RateItem, now: int, patience_ms: int = 0) -> Decision:
         """See `AbstractBucket.settle`."""
         return self._log.settle(item, now, patience_ms)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pyrate_limiter.abstracts.algorithm import Decision, SlidingWindowLog
-from pyrate_limiter.abstracts.awaiting import discard, in_event_loop
+from pyrate_limiter.abstracts.awaiting import in_event_loop
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.checks import BEGINNING, FOREVER, Unread, check_item
 from pyrate_limiter.abstracts.rate import RateItem
-from pyrate_limiter.buckets.judged_log import _ABANDONED_MS, _SAME_CLOCK_MS
+from pyrate_limiter.buckets.judged_log import _ABANDONED_MS
 from pyrate_limiter.buckets.process_lock import LAST_SECONDS, has_end, lock_seconds
 from pyrate_limiter.buckets.sqlite_errors import DatabaseLocked
 from pyrate_limiter.buckets.sqlite_file import FOREVER_SECONDS
 from pyrate_limiter.buckets.sqlite_table import SWEEP_EVERY, Refusal, RowTable, Turn
+from pyrate_limiter.buckets.timeline import LATEST_MS, read
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pyrate_limiter.abstracts.rate import Rate
 
 
@@ -51,14 +54,28 @@ class RowLog(RowTable):
         if known is not None and item.weight == 1 and known.moment - stamp > patience_ms:
             self.failing_rate = known.rate
             return self._refusal(stamp, known)
+        return self.claim_several([item], patience_ms, buffer_ms, None, limit_ms)[0]
+
+    def claim_several(
+        self,
+        items: Sequence[RateItem],
+        patience_ms: int = 0,
+        buffer_ms: int | None = None,
+        not_before: int | None = None,
+        limit_ms: int | None = None,
+    ) -> list[Decision]:
+        """See `AbstractBucket.claim_several`. The items are stamped as in `claim`."""
         try:
             with self._turn(patience_ms, limit_ms):
-                item.timestamp = self._time_of(item.timestamp)
-                return super().claim(item, patience_ms, buffer_ms)
+                self._load()
+                for item in items:
+                    check_item(item)
+                    item.timestamp = self._time_of(item.timestamp)
+                return super().claim_several(items, patience_ms, buffer_ms, not_before)
         except DatabaseLocked:
             if not has_end(patience_ms, limit_ms):
                 raise
-            return Decision(self._rates[0], 0)
+            return [Decision(self._rates[0], 0)]
 
     def _turn(self, patience_ms: int, limit_ms: int | None = None) -> Turn:
         seconds = lock_seconds(patience_ms, limit_ms, self._db.busy_seconds)
@@ -127,13 +144,12 @@ class RowLog(RowTable):
 
     def _time_of(self, stamp: int) -> int:
         """The stamp, or the clock's reading where it has gone on while the caller waited."""
-        if stamp.__class__ is Unread:
-            return self._fresh(stamp)
-        now: Any = self._clock.now()
-        if now.__class__ is not int:
-            discard(now)
+        now = read(self._clock)
+        if now is None:
             return stamp
-        return now if 0 < now - stamp <= _SAME_CLOCK_MS else stamp
+        if stamp.__class__ is Unread:
+            return Unread(now)
+        return now if 0 < now - stamp <= LATEST_MS else stamp
 
     def _still_known(self, stamp: int, weight: int) -> Refusal | None:
         """The last refusal, where it still stands: it is too early, and nothing has changed."""
@@ -149,9 +165,8 @@ class RowLog(RowTable):
 
     def take(self, name: str, weight: int) -> bool | None:
         """See `SQLiteBucket.take`."""
-        now: Any = self._clock.now()
-        if now.__class__ is not int:
-            discard(now)
+        now = read(self._clock)
+        if now is None:
             return None
         known = self._still_known(now, weight)
         if known is not None:
@@ -161,7 +176,7 @@ class RowLog(RowTable):
             return None
         try:
             # Another process may have stored a unit since the clock was read.
-            verdict = self._put_slowly(name, weight, self._observe(self._fresh(Unread(now))))
+            verdict = self._put_slowly(name, weight, self._observe(Unread(now)))
         except BaseException as error:
             self._lock.__exit__(None, error, None)
             raise
@@ -180,33 +195,33 @@ class RowLog(RowTable):
         return self._put_slowly(name, weight, now)
 
     def _store(self, name: str, weight: int, moment: int, now: int) -> None:
-        if moment > now:
-            self._note_clock(now, moment)
-        self._append(name, weight, moment)
+        if moment > now or self._newest > now:
+            self._note_clock(now, max(moment, self._newest))
+        self._place(name, weight, moment)
         self._latest = now
         self.failing_rate = None
         if not self._sweep_at - SWEEP_EVERY <= self._total < self._sweep_at:
             self._sweep(now)
 
-    def _refuse(self, weight: int, moment: int, failing: Rate | None) -> None:
+    def _refuse(self, weight: int, moment: int, failing: Rate | None, now: int) -> None:
         failing = failing or self._rates[0]
         self.failing_rate = failing
         until = moment
-        if self._algorithm.__class__ is not SlidingWindowLog or self._newest > self._judged:
+        if self._algorithm.__class__ is not SlidingWindowLog or self._newest > now:
             until = BEGINNING
         elif weight <= failing.limit and len(self._rates) > 1:
             # From then on it is another rate that refuses.
             until = self._stamp(self._total + weight - failing.limit) + failing.interval + 1
         version = self._db.version() if until > BEGINNING else None
-        self._known = Refusal(self._judged, until, moment, weight, failing, version)
+        self._known = Refusal(now, until, moment, weight, failing, version)
 
     def _observe(self, stamp: int) -> int:
-        if stamp < self._newest:
+        moment = stamp + self._ahead if stamp.__class__ is Unread else stamp
+        if moment < self._newest:
             self._load()
         elif not self._loaded:
             self._latest = self._newest
-        self._judged = super()._observe(stamp)
-        return self._judged
+        return super()._observe(stamp)
 
     def _next_departure(self, moment: int, weight: int) -> tuple[int, Rate | None]:
         self._pending = dict(self._rows(self._sql.claims))
@@ -215,6 +230,9 @@ class RowLog(RowTable):
     def _awaited(self, moment: int) -> int:
         row = self._run(self._sql.claim, moment)
         return 0 if row is None else int(row[0])
+
+    def _awaited_after(self, moment: int) -> int:
+        return int(self._run(self._sql.claimed_after, moment)[0])
 
     def _expect(self, moment: int, units: int, now: int) -> None:
         self._load()
@@ -231,7 +249,7 @@ class RowLog(RowTable):
             else:
                 self._write(self._sql.drop_claim, moment)
 
-    def _step_back(self, milliseconds: int) -> None:
+    def _move_back(self, milliseconds: int) -> None:
         self._load()
         self._db.run(self._sql.shift, (milliseconds, *self._scope))
         claims = self._rows(self._sql.claims)

@@ -17,6 +17,7 @@ from pyrate_limiter.buckets.sqlite_errors import DatabaseLocked
 from pyrate_limiter.buckets.sqlite_file import FOREVER_SECONDS, Database
 from pyrate_limiter.buckets.sqlite_statements import quoted
 from pyrate_limiter.buckets.state_record import StateRecord
+from pyrate_limiter.buckets.timeline import NO_CLOCK
 from pyrate_limiter.clocks import AbstractClock, WallClock
 from pyrate_limiter.errors import WrongType
 
@@ -52,6 +53,7 @@ class SQLiteStateStore(StateRecord, StateStore):
 
     default_clock: AbstractClock = WallClock()
     keeps_claims = True
+    asks_clock = True
     blocks = True
     bounds_claims = True
 
@@ -102,8 +104,9 @@ class SQLiteStateStore(StateRecord, StateStore):
         else:
             self.load(json.loads(row[0]))
 
-    def _keep(self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int) -> None:
+    def _keep(self, algorithm: StateAlgorithm, rates: Sequence[Rate]) -> None:
         """Write the record down, and when it may be removed."""
+        now = self._latest - self._ahead
         dumped = json.dumps(self.dump(), separators=(",", ":"))
         if dumped == self._kept:
             return
@@ -119,14 +122,19 @@ class SQLiteStateStore(StateRecord, StateStore):
             self._db.run(self._sweep, (now,))
 
     def check(
-        self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int, weight: int
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        now: int,
+        weight: int,
+        clock: AbstractClock = NO_CLOCK,
     ) -> Decision:
         """See `StateStore.check`."""
         with self._within():
-            before, skew = self._state, self._skew
-            decision = self._step(algorithm, rates, self._observe(now, rates), weight)
-            if decision.allowed or before is not self._state or skew != self._skew:
-                self._keep(algorithm, rates, now)
+            before, ahead = self._state, self._ahead
+            decision = self._step(algorithm, rates, self._observe(now, rates, clock), weight)
+            if decision.allowed or before is not self._state or ahead != self._ahead:
+                self._keep(algorithm, rates)
             return decision
 
     def claim(
@@ -136,22 +144,39 @@ class SQLiteStateStore(StateRecord, StateStore):
         item: RateItem,
         patience_ms: int,
         buffer_ms: int,
+        clock: AbstractClock = NO_CLOCK,
         limit_ms: int | None = None,
     ) -> Decision:
         """See `StateStore.claim`, and `AbstractBucket.claim_within`."""
-        now = item.timestamp
+        terms = (patience_ms, buffer_ms, None, clock, limit_ms)
+        return self.claim_several(algorithm, rates, [item], *terms)[0]
+
+    def claim_several(
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        items: Sequence[RateItem],
+        patience_ms: int,
+        buffer_ms: int,
+        not_before: int | None,
+        clock: AbstractClock = NO_CLOCK,
+        limit_ms: int | None = None,
+    ) -> list[Decision]:
+        """See `StateStore.claim_several`."""
         seconds = lock_seconds(patience_ms, limit_ms, self._db.busy_seconds)
         try:
             with _Step(self, FOREVER_SECONDS if seconds is None else seconds):
-                skew = self._skew
-                decision = self._claim(algorithm, rates, item, patience_ms, buffer_ms)
-                if decision.allowed or skew != self._skew:
-                    self._keep(algorithm, rates, now)
-                return decision
+                ahead = self._ahead
+                decisions = self._claim_several(
+                    algorithm, rates, items, patience_ms, buffer_ms, not_before, clock
+                )
+                if decisions[0].allowed or ahead != self._ahead:
+                    self._keep(algorithm, rates)
+                return decisions
         except DatabaseLocked:
             if not has_end(patience_ms, limit_ms):
                 raise
-            return Decision(rates[0], 0)
+            return [Decision(rates[0], 0)]
 
     def settle(
         self,
@@ -160,13 +185,14 @@ class SQLiteStateStore(StateRecord, StateStore):
         item: RateItem,
         now: int,
         patience_ms: int,
+        clock: AbstractClock = NO_CLOCK,
     ) -> Decision:
         """See `StateStore.settle`. The claim stays where the file stays locked."""
         seconds = lock_seconds(patience_ms, busy_seconds=LAST_SECONDS)
         try:
             with _Step(self, FOREVER_SECONDS if seconds is None else seconds):
-                decision = self._settle(algorithm, rates, item, now, patience_ms)
-                self._keep(algorithm, rates, now)
+                decision = self._settle(algorithm, rates, item, now, patience_ms, clock)
+                self._keep(algorithm, rates)
                 return decision
         except DatabaseLocked:
             return Decision(rates[0], 0)
@@ -176,25 +202,30 @@ class SQLiteStateStore(StateRecord, StateStore):
         try:
             with _Step(self, LAST_SECONDS):
                 released = self._release(algorithm, rates, item)
-                self._keep(algorithm, rates, self._latest - self._skew)
+                self._keep(algorithm, rates)
                 return released
         except DatabaseLocked:
             return False
 
     def forecast(
-        self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int, weight: int
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        now: int,
+        weight: int,
+        clock: AbstractClock = NO_CLOCK,
     ) -> Decision:
         """See `StateStore.forecast`."""
         with self._within():
-            skew = self._skew
-            decision = self._forecast(algorithm, rates, now, weight)
-            if skew != self._skew:
-                self._keep(algorithm, rates, now)
+            ahead = self._ahead
+            decision = self._forecast(algorithm, rates, now, weight, clock)
+            if ahead != self._ahead:
+                self._keep(algorithm, rates)
             return decision
 
-    def moment(self, item: RateItem) -> int:
-        """See `StateStore.moment`."""
-        return item.timestamp - self._skew
+    def ahead_ms(self) -> int:
+        """See `StateStore.ahead_ms`."""
+        return self._ahead
 
     def read(self, algorithm: StateAlgorithm, rates: Sequence[Rate]) -> State:
         """See `StateStore.read`."""

@@ -118,6 +118,9 @@ class Statements:
         claims = "pyrate_limiter_claims"
         self.claims: str = f"SELECT moment, units FROM {claims} WHERE {mine} ORDER BY moment"
         self.claim: str = f"SELECT units FROM {claims} WHERE {mine} AND moment = ?"
+        self.claimed_after: str = (
+            f"SELECT COALESCE(SUM(units), 0) FROM {claims} WHERE {mine} AND moment > ?"
+        )
         self.last_claim: str = f"SELECT MAX(moment) FROM {claims} WHERE {mine}"
         self.add_claim: str = (
             f"INSERT INTO {claims} VALUES ({key}, ?, ?) "

@@ -94,7 +94,6 @@ class RowTable(InMemoryBucket):
     __slots__ = (
         "_db",
         "_fences",
-        "_judged",
         "_known",
         "_loaded",
         "_marks",
@@ -127,14 +126,11 @@ class RowTable(InMemoryBucket):
     def _whole(self) -> AbstractContextManager[None]:
         return nullcontext()  # the transaction is
 
-    def _end_whole(self) -> None:
-        return
-
     def _forget(self) -> None:
         self._fences = []
         self._marks = []
         self._total = self._base = 0
-        self._newest = self._judged = BEGINNING
+        self._newest = BEGINNING
         self._latest = BEGINNING
         self._full = self._pending = self._known = None
         self._sweep_at = 0
@@ -147,6 +143,9 @@ class RowTable(InMemoryBucket):
         latest, moment, self._stepped = self._run(self._sql.clock) or (BEGINNING, BEGINNING, 0)
         self._latest = latest if self._newest <= moment else self._newest
         self._loaded = True
+
+    def _note_claims(self) -> None:
+        """Nothing: those of other processes count as well."""
 
     def _note_clock(self, latest: int, moment: int) -> None:
         self._load()
@@ -216,6 +215,10 @@ class RowTable(InMemoryBucket):
             : good - keep
         ] + units
         units.sort(key=lambda unit: unit[1])
+        self._rewrite(keep, units)
+
+    def _rewrite(self, keep: int, units: list[tuple[str, int]]) -> None:
+        """Replace all rows after ``keep``."""
         self._write(self._sql.drop_after, keep)
         self._total = keep
         for name, stamp in units:
@@ -252,6 +255,11 @@ class RowTable(InMemoryBucket):
             self._newest = stamp
             self._known = None
             self._set_fence()
+
+    def _add(self, name: str, weight: int, stamp: int) -> None:
+        older = self._before(stamp + 1)
+        newer = [(who, when) for _, who, when in self._rows(self._sql.units, older)]
+        self._rewrite(older, [(name, stamp)] * weight + newer)
 
     def _stamp(self, number: int) -> int:
         if number == self._total:

@@ -8,7 +8,7 @@ from pyrate_limiter._lazy import resolver
 from pyrate_limiter.abstracts.algorithm import ADMITTED, GCRA, Decision, StateAlgorithm
 from pyrate_limiter.abstracts.awaiting import then
 from pyrate_limiter.abstracts.bucket import AbstractBucket
-from pyrate_limiter.abstracts.checks import check_item, pad_ms
+from pyrate_limiter.abstracts.checks import Unread, check_item, pad_ms
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.abstracts.store import StateStore
 from pyrate_limiter.abstracts.waited_for import waited_for
@@ -144,6 +144,11 @@ class StateBucket(AbstractBucket):
         self.failing_rate = failing
         return failing is None
 
+    def stamp(self) -> int | Awaitable[int]:
+        """See `AbstractBucket.stamp`."""
+        again = self.store.asks_clock and type(self).now is AbstractBucket.now
+        return then(self.now(), Unread) if again else self.now()
+
     def put(self, item: RateItem) -> bool | Awaitable[bool]:
         """See `AbstractBucket.put`."""
         return then(self.put_decision(item), _allowed)
@@ -154,7 +159,10 @@ class StateBucket(AbstractBucket):
         if item.weight == 0:
             self.failing_rate = None
             return ADMITTED
-        verdict = self.store.check(self._algorithm, self._rates, item.timestamp, item.weight)
+        store: Any = self.store
+        verdict = store.check(
+            self._algorithm, self._rates, item.timestamp, item.weight, *self._clocks()
+        )
         return then(verdict, lambda decision: self._learn(item.timestamp, item.weight, decision))
 
     def _learn(self, now: int, weight: int, decision: Decision) -> Decision:
@@ -176,9 +184,10 @@ class StateBucket(AbstractBucket):
     def check(self, item: RateItem) -> Decision | Awaitable[Decision]:
         """See `AbstractBucket.check`."""
         check_item(item)
-        store, algorithm, rates, now = self.store, self._algorithm, self._rates, item.timestamp
+        algorithm, rates, now = self._algorithm, self._rates, item.timestamp
+        store: Any = self.store
         if store.keeps_claims:
-            return store.forecast(algorithm, rates, now, item.weight)
+            return store.forecast(algorithm, rates, now, item.weight, *self._clocks())  # type: ignore[no-any-return] # as it says
 
         def judge(state: Any) -> Decision:
             decision = ADMITTED
@@ -218,12 +227,53 @@ class StateBucket(AbstractBucket):
         self, item: RateItem, patience_ms: int, buffer_ms: int | None, *limit_ms: int | None
     ) -> Decision | Awaitable[Decision]:
         check_item(item)
-        if buffer_ms is None:
-            buffer_ms = pad_ms(min(rate.interval // rate.limit for rate in self._rates))
+        buffer_ms = self._pad(buffer_ms)
         now, weight = item.timestamp, item.weight
         claim: Any = self.store.claim_at if self._by_store_time() else self.store.claim
-        verdict = claim(self._algorithm, self._rates, item, patience_ms, buffer_ms, *limit_ms)
+        limit = {"limit_ms": limit_ms[0]} if limit_ms else {}
+        clocks = self._clocks()
+        verdict = claim(
+            self._algorithm, self._rates, item, patience_ms, buffer_ms, *clocks, **limit
+        )
         return then(verdict, lambda decision: self._learn(now, weight, decision))
+
+    def _pad(self, buffer_ms: int | None) -> int:
+        if buffer_ms is not None:
+            return buffer_ms
+        return pad_ms(min(rate.interval // rate.limit for rate in self._rates))
+
+    def claim_several(
+        self,
+        items: Sequence[RateItem],
+        patience_ms: int = 0,
+        buffer_ms: int | None = None,
+        not_before: int | None = None,
+        limit_ms: int | None = None,
+    ) -> list[Decision] | Awaitable[list[Decision]]:
+        """See `AbstractBucket.claim_several`."""
+        if not self.store.keeps_claims or self._by_store_time():
+            return super().claim_several(items, patience_ms, buffer_ms, not_before, limit_ms)
+        for item in items:
+            check_item(item)
+
+        def learn(decisions: list[Decision]) -> list[Decision]:
+            self.failing_rate = decisions[-1].failing_rate
+            self._learnt = None  # without those before it, the last one might fit earlier
+            return decisions
+
+        pad = self._pad(buffer_ms)
+        store: Any = self.store
+        verdict = store.claim_several(
+            self._algorithm,
+            self._rates,
+            items,
+            patience_ms,
+            pad,
+            not_before,
+            *self._clocks(),
+            limit_ms=limit_ms,
+        )
+        return then(verdict, learn)
 
     def settle(
         self, item: RateItem, now: int, patience_ms: int = 0
@@ -233,7 +283,10 @@ class StateBucket(AbstractBucket):
             return ADMITTED
         if self._by_store_time():
             return self.store.settle_at(self._algorithm, self._rates, item, patience_ms)
-        return self.store.settle(self._algorithm, self._rates, item, now, patience_ms)
+        store: Any = self.store
+        return store.settle(  # type: ignore[no-any-return] # as it says
+            self._algorithm, self._rates, item, now, patience_ms, *self._clocks()
+        )
 
     def release(self, item: RateItem) -> bool | Awaitable[bool]:
         """See `AbstractBucket.release`."""
@@ -245,7 +298,10 @@ class StateBucket(AbstractBucket):
         """See `AbstractBucket.pause`."""
         if self._by_store_time():
             return self.store.seconds_left(item)
-        return self._clock.pause(self.store.moment(item), decision.wait_ms)
+        return self._clock.pause(item.timestamp - self.store.ahead_ms(), decision.wait_ms)
+
+    def _clocks(self) -> tuple[AbstractClock, ...]:
+        return (self._clock,) if self.store.asks_clock else ()
 
     def _by_store_time(self) -> bool:
         return self.store.keeps_time and self._clock is self.store.default_clock
@@ -267,7 +323,10 @@ class StateBucket(AbstractBucket):
         """Units owed now, rounded up."""
 
         def owed(state: Any) -> Any:
-            return then(self.now(), lambda now: self._algorithm.consumed(self._rates, state, now))
+            ahead = self.store.ahead_ms()
+            return then(
+                self.now(), lambda now: self._algorithm.consumed(self._rates, state, now + ahead)
+            )
 
         return then(self.store.read(self._algorithm, self._rates), owed)
 

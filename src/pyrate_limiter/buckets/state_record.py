@@ -6,11 +6,12 @@ keeps the record, or what `dump` makes of it, wherever it likes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
-from pyrate_limiter.abstracts.checks import BEGINNING, FOREVER
+from pyrate_limiter.abstracts.checks import FOREVER
 from pyrate_limiter.buckets.claim_queue import ClaimQueue
+from pyrate_limiter.buckets.timeline import Timeline
 from pyrate_limiter.errors import BucketRetired
 
 if TYPE_CHECKING:
@@ -18,19 +19,30 @@ if TYPE_CHECKING:
 
     from pyrate_limiter.abstracts.algorithm import State, StateAlgorithm
     from pyrate_limiter.abstracts.rate import Rate, RateItem
+    from pyrate_limiter.buckets.claim_queue import Claim
+    from pyrate_limiter.clocks import AbstractClock
 
 _ROUNDS = 64  # how often a policy may name a moment and then refuse it
 
 
-class StateRecord:
-    """One state with its claims. Times are those of the caller's clock, ``now`` included."""
+class _Plan(NamedTuple):
+    """Where something fits."""
 
-    __slots__ = ("_latest", "_queue", "_skew", "_state")
+    moment: int
+    failing: Rate | None  # what is in the way now
+    after: State | None  # None: it fits nowhere
+    free: Claim | None = None  # what was given back, and is used
 
-    # The largest time seen. Time here never goes back: where the caller's does, by more than one
-    # interval, `_skew` makes up for it.
-    _latest: int
-    _skew: int
+
+class StateRecord(Timeline):
+    """One state with its claims.
+
+    Stamps come with their ``clock``, to be asked where they are not in order. Without one they are
+    taken for what a clock has said in this very step.
+    """
+
+    __slots__ = ("_ahead", "_latest", "_queue", "_state", "_trusted")
+
     _state: State | None
     _queue: ClaimQueue | None
 
@@ -40,23 +52,22 @@ class StateRecord:
     def _clear(self) -> None:
         self._state = None
         self._queue = None
-        self._latest = BEGINNING
-        self._skew = 0
+        self._begin_time()
 
-    def _observe(self, now: int, rates: Sequence[Rate]) -> int:
-        """The time that a caller of ``now`` is judged at."""
-        now += self._skew
-        behind = self._latest - now
-        if behind <= 0:
-            self._latest = now
-            return now
+    def _observe(
+        self, stamp: int, rates: Sequence[Rate], clock: AbstractClock | None = None
+    ) -> int:
+        """The time by which an item stamped ``stamp`` is judged."""
         if self._latest == FOREVER:
             raise BucketRetired
-        if behind > rates[0].interval:
-            self._skew += behind
-        return self._latest
+        if clock is None:
+            return self._judged_now(stamp, rates[0].interval)
+        return self._judged(stamp, clock, rates[0].interval)
 
     def _current(self, algorithm: StateAlgorithm, rates: Sequence[Rate]) -> State:
+        queue = self._queue
+        if queue is not None and not queue.is_played:
+            self._state = queue.played(self._latest, algorithm, rates)
         state = self._state
         return algorithm.initial(rates) if state is None else state
 
@@ -65,23 +76,19 @@ class StateRecord:
     ) -> Decision:
         """Take ``weight`` now or not at all; ``now`` is an observed time."""
         if self._queue is not None:
-            return self._step_behind_queue(algorithm, rates, now, weight)
+            plan = self._plan(algorithm, rates, now, weight)
+            if plan.failing is not None:
+                wait = None if plan.moment == FOREVER else plan.moment - now
+                return Decision(plan.failing, wait)
+            self._take(algorithm, rates, plan, now, weight)
+            return ADMITTED
         state = self._state
         if state is None:
             state = algorithm.initial(rates)
         self._state, decision = algorithm.step(rates, state, now, weight)
+        if decision.failing_rate is None:
+            self._latest = now
         return decision
-
-    def _step_behind_queue(
-        self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int, weight: int
-    ) -> Decision:
-        moment, failing, state = self._plan(algorithm, rates, now, weight)
-        if failing is not None:
-            return Decision(failing, None if moment == FOREVER else moment - now)
-        if self._queue is not None:
-            self._queue.add(now, weight, gone=True)
-        self._state = state
-        return ADMITTED
 
     def _claim(
         self,
@@ -90,25 +97,85 @@ class StateRecord:
         item: RateItem,
         patience_ms: int,
         buffer_ms: int,
+        not_before: int | None = None,
+        clock: AbstractClock | None = None,
     ) -> Decision:
-        """See `AbstractBucket.claim`."""
+        """See `AbstractBucket.claim`, and of ``not_before`` `AbstractBucket.claim_several`."""
+        now = self._observe(item.timestamp, rates, clock)
+        return self._claim_at(algorithm, rates, item, now, patience_ms, buffer_ms, not_before)
+
+    def _claim_at(
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        item: RateItem,
+        now: int,
+        patience_ms: int,
+        buffer_ms: int = 0,
+        not_before: int | None = None,
+    ) -> Decision:
         weight = item.weight
-        now = self._observe(item.timestamp, rates)
-        moment, failing, state = self._plan(algorithm, rates, now, weight)
-        if state is None or moment - now > patience_ms:
-            return self._outlook(algorithm, rates, now, failing, moment)
+        start = now if not_before is None else max(now, not_before)
+        plan = self._plan(algorithm, rates, now, weight, start)
+        moment = plan.moment
+        if plan.after is None or moment - now > patience_ms:
+            return self._outlook(algorithm, rates, now, plan.failing, moment)
         if moment > now:
             before = self._current(algorithm, rates)
-            if self._queue is None:
-                self._queue = ClaimQueue(before)
-            if moment > max(now, self._queue.newest):
-                moment = max(moment, min(moment + buffer_ms, now + patience_ms))
-                state, _ = algorithm.step(rates, before, moment, weight)
-            item.timestamp = moment
-        if self._queue is not None:
-            self._queue.add(moment, weight, gone=moment <= now)
-        self._state = state
-        return self._outlook(algorithm, rates, now, None, moment)
+            queue = self._queue
+            if queue is None:
+                queue = self._queue = ClaimQueue(before)
+            if moment > max(start, queue.newest):
+                padded = max(moment, min(moment + buffer_ms, now + patience_ms))
+                after, _ = algorithm.step(rates, before, padded, weight)
+                plan = plan._replace(moment=padded, after=after)
+            item.timestamp = plan.moment
+        self._take(algorithm, rates, plan, now, weight)
+        return self._outlook(algorithm, rates, now, None, plan.moment)
+
+    def _claim_several(
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        items: Sequence[RateItem],
+        patience_ms: int,
+        buffer_ms: int,
+        not_before: int | None,
+        clock: AbstractClock | None = None,
+    ) -> list[Decision]:
+        """See `AbstractBucket.claim_several`."""
+        decisions = []
+        for item in items:
+            decision = self._claim(
+                algorithm, rates, item, patience_ms, buffer_ms, not_before, clock
+            )
+            decisions.append(decision)
+            if decision.failing_rate is not None:
+                break
+            if decision.wait_ms:
+                not_before = item.timestamp
+        return decisions
+
+    def _take(
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        plan: _Plan,
+        now: int,
+        weight: int,
+    ) -> None:
+        """Store what was planned: a claim, or units that go at once."""
+        self._latest = now
+        queue = self._queue
+        self._state = plan.after
+        if queue is None or not weight:
+            return
+        if plan.free is not None:
+            queue.use(plan.free, weight)
+        if plan.moment > now:
+            queue.add(plan.moment, weight)
+        else:
+            queue.gone, _ = algorithm.step(rates, queue.gone, now, weight)
 
     def _settle(
         self,
@@ -117,73 +184,91 @@ class StateRecord:
         item: RateItem,
         now: int,
         patience_ms: int,
+        clock: AbstractClock | None = None,
     ) -> Decision:
-        """See `AbstractBucket.settle`."""
-        now = self._observe(now, rates)
-        queue = self._queue
-        claim = None if queue is None else queue.find(item.timestamp, item.weight)
-        if queue is None or claim is None:
+        """See `AbstractBucket.settle`. Judged by those who have gone by then."""
+        now = self._latest = self._observe(now, rates, clock)
+        queue, weight, claimed = self._queue, item.weight, item.timestamp
+        if queue is None or not queue.has(claimed, weight):
             # Forgotten, because the state was reset or the waiter is so very late.
-            item.timestamp = now - self._skew
-            return self._claim(algorithm, rates, item, patience_ms, 0)
-        state = queue.go(claim, now, algorithm, rates)
-        if state is not None:
-            self._state = state
-        if claim.gone:
+            return self._claim_at(algorithm, rates, item, now, patience_ms)
+        # A waiter that wakes early is taken at its word.
+        start = max(now, claimed)
+        moment, failing, after = _first_fit(algorithm, rates, (queue.gone,), start, weight)
+        if after is not None and moment == start:
+            queue.take_out(claimed, weight)
+            queue.gone = after
             return ADMITTED
-        if claim.at - now > patience_ms:
-            self._state = queue.drop(claim, algorithm, rates)
-            return self._outlook(algorithm, rates, now, rates[0], claim.at)
-        item.timestamp = claim.key = claim.at
-        return Decision(wait_ms=claim.at - now)
+        if after is None or moment - now > patience_ms:
+            queue.give_back(claimed, weight)
+            return self._outlook(algorithm, rates, now, failing, moment)
+        queue.take_out(claimed, weight)
+        queue.add(moment, weight)
+        item.timestamp = moment
+        return Decision(wait_ms=moment - now)
 
     def _release(self, algorithm: StateAlgorithm, rates: Sequence[Rate], item: RateItem) -> bool:
         """See `AbstractBucket.release`."""
+        del algorithm, rates
         queue = self._queue
-        claim = None if queue is None else queue.find(item.timestamp, item.weight)
-        if queue is None or claim is None:
+        if queue is None or not queue.has(item.timestamp, item.weight):
             return False
-        self._state = queue.drop(claim, algorithm, rates)
+        queue.give_back(item.timestamp, item.weight)
         return True
 
     def _forecast(
-        self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int, weight: int
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        now: int,
+        weight: int,
+        clock: AbstractClock | None = None,
     ) -> Decision:
         """See `AbstractBucket.check`."""
-        now = self._observe(now, rates)
-        moment, failing, _ = self._plan(algorithm, rates, now, weight)
-        return self._outlook(algorithm, rates, now, failing, moment)
+        now = self._observe(now, rates, clock)
+        plan = self._plan(algorithm, rates, now, weight)
+        return self._outlook(algorithm, rates, now, plan.failing, plan.moment)
 
     def _is_idle(self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int) -> bool:
-        """Whether nothing is owed and nobody waits."""
-        now = self._observe(now, rates)
+        """Whether nothing is owed and nobody waits; the clock has said ``now`` just before."""
+        now = self._judged_now(now, rates[0].interval, awaited=True)
+        self._fold(algorithm, rates, now)
         return self._queue is None and not algorithm.consumed(
             rates, self._current(algorithm, rates), now
         )
 
-    def _plan(
-        self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int, weight: int
-    ) -> tuple[int, Rate | None, State | None]:
-        """When the weight fits behind all claims, what is in the way now, and the state after it.
-
-        No state: it never fits, or a user's policy refuses at the moments that it has named.
-        """
-        if self._queue is not None and not self._queue.fold(now, algorithm, rates):
+    def _fold(self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int) -> None:
+        queue = self._queue
+        if queue is not None and not queue.fold(now):
+            self._current(algorithm, rates)
             self._queue = None
-        state = self._current(algorithm, rates)
+
+    def _plan(
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        now: int,
+        weight: int,
+        start: int | None = None,
+    ) -> _Plan:
+        """When the weight fits, from ``start`` on: where claims were given back, or behind all."""
+        self._fold(algorithm, rates, now)
+        queue, state = self._queue, self._current(algorithm, rates)
         if weight == 0:
-            return now, None, state
-        moment = now if self._queue is None else max(now, self._queue.newest)
-        failing = None if moment == now else rates[0]
-        for _ in range(_ROUNDS):
-            after, decision = algorithm.step(rates, state, moment, weight)
-            if decision.failing_rate is None:
-                return moment, failing, after
-            failing = decision.failing_rate if failing is None else failing
-            if decision.retry_after_ms is None:
-                return FOREVER, decision.failing_rate, None
-            moment += max(1, decision.retry_after_ms)
-        return moment, failing, None
+            return _Plan(now, None, state)
+        start = now if start is None else start
+        states: tuple[State, ...] = (state,)
+        if queue is not None:
+            room = queue.room(start, weight, algorithm, rates)
+            if room is not None:
+                moment, free = room
+                _, decision = algorithm.step(rates, queue.gone, moment, weight)
+                if decision.failing_rate is None:
+                    return _Plan(moment, None if moment == now else rates[0], state, free)
+            start = max(start, queue.newest)
+            states = (state, queue.gone)
+        moment, failing, after = _first_fit(algorithm, rates, states, start, weight)
+        return _Plan(moment, failing if moment == FOREVER or start == now else rates[0], after)
 
     def _outlook(
         self,
@@ -201,10 +286,37 @@ class StateRecord:
     def dump(self) -> tuple[Any, ...]:
         """The record as plain numbers in tuples and lists."""
         queue = None if self._queue is None else self._queue.dump()
-        return self._latest, self._skew, self._state, queue
+        return self._latest, self._ahead, self._state, queue
 
     def load(self, numbers: Sequence[Any]) -> None:
         """Make this the record that `dump` gave."""
-        self._latest, self._skew, state, queue = numbers
+        self._latest, self._ahead, state, queue = numbers
         self._state = None if state is None else tuple(state)
         self._queue = None if queue is None else ClaimQueue.restored(queue)
+
+
+def _first_fit(
+    algorithm: StateAlgorithm,
+    rates: Sequence[Rate],
+    states: tuple[State, ...],
+    moment: int,
+    weight: int,
+) -> tuple[int, Rate | None, State | None]:
+    """The first moment from ``moment`` on at which each of the states admits the weight.
+
+    Returns:
+        The moment; what is in the way at first; and the first of the states after it. None for
+        that: it never fits, or a user's policy refuses at the moments that it has named.
+    """
+    failing: Rate | None = None
+    for _ in range(_ROUNDS):
+        steps = [algorithm.step(rates, state, moment, weight) for state in states]
+        refusals = [decision for _, decision in steps if decision.failing_rate is not None]
+        if not refusals:
+            return moment, failing, steps[0][0]
+        failing = failing or refusals[0].failing_rate
+        waits = [decision.retry_after_ms for decision in refusals]
+        if None in waits:
+            return FOREVER, refusals[0].failing_rate, None
+        moment += max(1, *(wait for wait in waits if wait is not None))
+    return moment, failing, None

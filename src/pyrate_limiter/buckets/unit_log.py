@@ -193,6 +193,15 @@ class UnitLog:
         self._hint = 0
         return True
 
+    def _add(self, name: str, weight: int, stamp: int) -> None:
+        """Store units in front of newer ones, behind all that are as old."""
+        self._copy_arrays()
+        self._seal()
+        self._seal_name()
+        low, high = bisect_left(self._stamps, stamp), bisect_right(self._stamps, stamp)
+        self._encode(low, high, [*self._decode(low, high), (stamp, name, weight)], weight)
+        self._unseal()
+
     def _edit(self, stamp: int, later: int, name: str, weight: int, sign: int) -> bool:
         if self._total == self._base:
             return False
@@ -207,7 +216,30 @@ class UnitLog:
             if sign > 0:
                 runs.append((later, name, weight))
             self._encode(low, high, runs, 0 if sign > 0 else -weight)
-            self._hint = 0
+        self._unseal()
+        return found
+
+    def _take_out_newest(self, units: dict[int, int]) -> None:
+        """Take out so many units of each of these times, the newest ones, whatever their names."""
+        self._copy_arrays()
+        self._seal()
+        self._seal_name()
+        runs = self._decode(0, len(self._stamps))
+        self._drop_arrays()
+        self._name, self._newest, self._total = None, BEGINNING, self._base
+        left = dict(units)
+        kept = []
+        for stamp, name, count in reversed(runs):
+            taken = min(count, left.get(stamp, 0))
+            if taken:
+                left[stamp] -= taken
+            if count > taken:
+                kept.append((stamp, name, count - taken))
+        for stamp, name, count in reversed(kept):
+            self._append(name, count, stamp)
+
+    def _unseal(self) -> None:
+        self._hint = 0
         if self._stamps:
             self._newest = self._stamps.pop()
             self._ends.pop()
@@ -216,7 +248,6 @@ class UnitLog:
         else:
             self._newest = BEGINNING
             self._drop_arrays()
-        return found
 
     def _copy_arrays(self) -> None:
         """Leave the arrays as they are to whoever may want to go back to them."""
@@ -244,7 +275,7 @@ class UnitLog:
     def _encode(self, low: int, high: int, runs: list[Run], shift: int) -> None:
         """Replace runs ``low`` to ``high`` by ``runs``; later numbers move by ``shift``."""
         start = self._ends[low - 1] if low else self._base
-        finish = self._ends[high - 1]
+        finish = self._ends[high - 1] if high else start
         self._encode_names(start, finish, runs, shift)
         stamps, ends = array("q"), array("q")
         number = start

@@ -468,10 +468,10 @@ class BucketConformance:
         bucket, t = await self._new(self._rate(4))
         assert await _get(bucket.put(RateItem("a", t, 3)))
         assert (await _get(bucket.claim(RateItem("heavy", t, 4), 1 << 40, 0))).wait_ms > 0
-        light = RateItem("light", t, 1)
+        light = RateItem("light", t + 1, 1)  # the heavy one would lack its room
         assert not await _get(bucket.put(light))
         wait = await _get(bucket.waiting(light))
-        assert wait >= self._frees_at(bucket, 3, t) - t
+        assert wait >= self._frees_at(bucket, 3, t) - t - 1
         assert not (await _get(bucket.check(light))).allowed
 
     @_needs(claims=True)
@@ -481,12 +481,12 @@ class BucketConformance:
         assert await _get(bucket.put(RateItem("a", t, 3)))
         before = await _get(bucket.count())
         item = RateItem("b", t, 4)
-        assert await _get(bucket.claim(item, 1 << 40))
-        assert not await _get(bucket.put(RateItem("c", t, 1)))
+        assert await _get(bucket.claim(item, 1 << 40, 0))
+        assert not await _get(bucket.put(RateItem("c", t + 1, 1)))
         assert await _get(bucket.release(item)) is True
         assert await _get(bucket.release(item)) is False
         assert await _get(bucket.count()) == before
-        assert await _get(bucket.put(RateItem("c", t, 1)))
+        assert await _get(bucket.put(RateItem("c", t + 1, 1)))
 
     @_needs(claims=True)
     @_scenario
@@ -529,6 +529,96 @@ class BucketConformance:
         due = item.timestamp
         assert (await _get(bucket.settle(item, due))).allowed
         assert not await _get(bucket.put(RateItem("c", due)))
+
+    @_needs(claims=True)
+    @_scenario
+    async def test_a_line_claims_for_several_as_if_one_by_one(self) -> None:
+        weights = (2, 1, 1, 2)
+        bucket, t = await self._new(self._rate(2))
+        other, _ = await self._new(self._rate(2))
+        for each in (bucket, other):
+            assert await _get(each.put(RateItem("a", t, 2)))
+        items = [RateItem("b", t, weight) for weight in weights]
+        decisions = await _get(bucket.claim_several(items, 1 << 40, 0))
+        assert len(decisions) == len(items)
+        singly = [RateItem("b", t, weight) for weight in weights]
+        for item, single, decision in zip(items, singly, decisions):
+            alone = await _get(other.claim(single, 1 << 40, 0))
+            assert decision.allowed
+            if self.manual_clock:
+                assert (item.timestamp, decision.wait_ms) == (single.timestamp, alone.wait_ms)
+        moments = [int(item.timestamp) for item in items]
+        assert moments == sorted(moments)
+        for item in items:
+            assert (await _get(bucket.settle(item, item.timestamp))).wait_ms == 0
+
+    @_needs(claims=True)
+    @_scenario
+    async def test_claims_for_several_end_with_the_first_refusal(self) -> None:
+        bucket, t = await self._new(self._rate(2))
+        assert await _get(bucket.put(RateItem("a", t, 2)))
+        patience = self._frees_at(bucket, 2, t) - t
+        items = [RateItem("b", t, weight) for weight in (1, 1, 2, 1)]
+        decisions = await _get(bucket.claim_several(items, patience, 0))
+        assert [decision.allowed for decision in decisions] == [True, True, False]
+        assert decisions[-1].failing_rate == bucket.rates[0]
+        assert decisions[-1].retry_after_ms > patience
+        never = [RateItem("b", t, 3), RateItem("b", t)]
+        refused = await _get(bucket.claim_several(never, 1 << 40, 0))
+        assert len(refused) == 1
+        assert refused[0].retry_after_ms is None
+        assert await _get(bucket.count()) == 4
+
+    @_needs(claims=True)
+    @_scenario
+    async def test_no_claim_for_a_line_goes_before_what_the_line_holds(self) -> None:
+        bucket, t = await self._new(self._rate(2))
+        assert await _get(bucket.put(RateItem("a", t, 1)))
+        held, behind = RateItem("b", t, 2), [RateItem("b", t), RateItem("b", t)]
+        assert (await _get(bucket.claim(held, 1 << 40, 0))).wait_ms > 0
+        moment = int(held.timestamp)
+        assert await _get(bucket.release(held))
+        decisions = await _get(bucket.claim_several(behind, 1 << 40, 0, moment))
+        assert all(decision.allowed for decision in decisions)
+        assert moment <= behind[0].timestamp <= behind[1].timestamp
+
+    @_needs(claims=True)
+    @_scenario
+    async def test_a_part_of_a_claim_can_be_given_back(self) -> None:
+        bucket, t = await self._new(self._rate(4))
+        assert await _get(bucket.put(RateItem("a", t, 4)))
+        item = RateItem("b", t, 4)
+        assert (await _get(bucket.claim(item, 1 << 40, 0))).wait_ms > 0
+        assert await _get(bucket.count()) == 8
+        part, rest = (RateItem("b", item.timestamp, weight) for weight in (3, 1))
+        assert await _get(bucket.release(part)) is True
+        assert await _get(bucket.count()) == 5
+        assert await _get(bucket.release(part)) is False
+        moment = int(item.timestamp)
+        assert (await _get(bucket.settle(rest, moment))).wait_ms == 0
+        assert await _get(bucket.put(RateItem("c", moment + 1, 3)))
+        assert not await _get(bucket.put(RateItem("c", moment + 1)))
+
+    @_needs(claims=True)
+    @_scenario
+    async def test_room_that_was_given_back_between_claims_is_used(self) -> None:
+        bucket, t = await self._new(self._rate(2))
+        assert await _get(bucket.put(RateItem("a", t, 2)))
+        first, second, third = items = [RateItem("b", t, 2) for _ in range(3)]
+        for item in items:
+            assert (await _get(bucket.claim(item, 1 << 40, 0))).wait_ms > 0
+        freed, last = int(second.timestamp), int(third.timestamp)
+        assert await _get(bucket.release(second)) is True
+        light, heavy = RateItem("c", t, 1), RateItem("d", t, 2)
+        assert (await _get(bucket.claim(light, 1 << 40, 0))).wait_ms > 0
+        assert (await _get(bucket.claim(heavy, 1 << 40, 0))).wait_ms > 0
+        if type(bucket._algorithm) is FixedWindow:
+            assert last <= light.timestamp <= heavy.timestamp
+            return
+        assert light.timestamp == freed
+        assert heavy.timestamp > last
+        for item in (first, light, third, heavy):
+            assert (await _get(bucket.settle(item, item.timestamp))).wait_ms == 0
 
     @_needs(claims=False)
     @_scenario

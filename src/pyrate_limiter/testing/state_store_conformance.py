@@ -160,3 +160,25 @@ class StateStoreConformance:
         settled = await _get(store.settle(policy, rates, items[1], _NOW + 500, 60_000))
         assert settled.wait_ms == 0
         assert settled.allowed
+
+    @_scenario
+    async def test_a_line_claims_for_several_and_gives_parts_back(self) -> None:
+        """Several claims are one step, and what is given back between others is used again."""
+        store, policy, rates = await self._new(), GCRA(), [Rate(2, 1000)]
+        if not (store.keeps_claims and self.manual_time):
+            pytest.skip("the store keeps no claims, or asks a server for the time")
+        items = [RateItem("name", _NOW, weight) for weight in (2, 1, 2, 1, 2)]
+        decisions = await _get(store.claim_several(policy, rates, items, 2000, 0, None))
+        assert [decision.wait_ms for decision in decisions[:-1]] == [0, 500, 1500, 2000]
+        assert decisions[-1].retry_after_ms == 3000
+        due = items[2].timestamp
+        assert await _get(store.release(policy, rates, RateItem("name", due))) is True
+        assert await _get(store.release(policy, rates, RateItem("name", due, 2))) is False
+        other = RateItem("other", _NOW)
+        bound = items[1].timestamp
+        (decision,) = await _get(store.claim_several(policy, rates, [other], 2000, 0, bound))
+        assert (decision.wait_ms, other.timestamp) == (1500, due)
+        for item in (items[1], RateItem("name", due), other, items[3]):
+            settled = await _get(store.settle(policy, rates, item, item.timestamp, 0))
+            assert settled.allowed
+            assert settled.wait_ms == 0

@@ -1,0 +1,111 @@
+"""The time by which items are judged: one rule, whatever the clocks do.
+
+- An item is judged by its own stamp. What comes late counts as the newest.
+- A bucket's time never goes back. It is the clock's own, as long as items are stamped by that, and
+  goes on with it where they are stamped by another one: stamps of two clocks never meet.
+- A clock has stepped back only if it is read again and is behind what it has said itself. What is
+  stored then moves with it, or the time goes on from where it was; nobody waits until the clock
+  has caught up, and time that was gained so is given back when it has.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pyrate_limiter.abstracts.awaiting import discard
+from pyrate_limiter.abstracts.checks import BEGINNING, Unread
+from pyrate_limiter.clocks import AbstractClock
+
+LATEST_MS = 60_000  # no stamp and no awaited reading takes that long to arrive
+
+
+def read(clock: AbstractClock) -> int | None:
+    """What the clock says; None where it has to be awaited."""
+    now: Any = clock.now()
+    if now.__class__ is int:
+        return now
+    discard(now)
+    return None
+
+
+class _NoClock(AbstractClock):
+    def now(self) -> Any:
+        """None: nothing is known about the clock of the stamps."""
+        return
+
+
+NO_CLOCK = _NoClock()
+
+
+class Timeline:
+    """The time of a bucket. Its user holds the lock.
+
+    Two stamps of one clock may be out of order by ``slack`` ms, one interval at the most: how much
+    they are is not looked at.
+    """
+
+    if not TYPE_CHECKING:
+        __slots__ = ()  # whoever has a time names them beside its own
+
+    # The time of the last unit that was stored, or waiter that went.
+    _latest: int
+    # Up to here stamps are in order and need no look at the clock, which has said nearly as much.
+    # So the clock has stepped if it is behind `_latest` by more than the slack.
+    _trusted: int
+    # By how much this time is ahead of the clock: where items are stamped by another one, and in a
+    # state, which cannot be moved, after a step back.
+    _ahead: int
+
+    def _begin_time(self) -> None:
+        self._latest = self._trusted = BEGINNING
+        self._ahead = 0
+
+    def _judged(self, stamp: int, clock: AbstractClock, slack: int) -> int:
+        """The time by which an item stamped ``stamp`` is judged."""
+        if stamp.__class__ is not Unread and self._latest <= stamp <= self._trusted:
+            return stamp
+        now = read(clock)
+        if stamp.__class__ is Unread:
+            return self._judged_now(int(stamp) if now is None else now, slack, awaited=now is None)
+        if now is not None:
+            if self._has_stepped(now, slack):
+                return self._latest  # whether it was read before the step or after it
+            stamp = self._translated(stamp, now, slack)
+            self._trusted = now + self._ahead + slack
+        return max(self._latest, stamp)
+
+    def _judged_now(self, now: int, slack: int, *, awaited: bool = False) -> int:
+        """`_judged` for what the clock says; ``awaited``: what it said when it was asked."""
+        self._give_back(now)
+        self._has_stepped(now, max(slack, LATEST_MS) if awaited else slack)
+        return max(self._latest, now + self._ahead)
+
+    def _give_back(self, now: int) -> None:
+        if self._ahead > 0 and self._latest <= now:
+            self._ahead = 0
+
+    def _has_stepped(self, now: int, slack: int) -> bool:
+        behind = self._latest - now - self._ahead
+        if behind > slack:
+            self._step_back(behind)
+        return behind > slack
+
+    def _translated(self, stamp: int, now: int, slack: int) -> int:
+        """A stamp of whatever clock, in this time. ``now`` is what the bucket's clock says."""
+        if self._ahead:
+            if -slack <= now - stamp <= LATEST_MS:  # it was read off the bucket's clock
+                self._give_back(stamp)
+                return stamp + self._ahead
+            is_other = stamp > self._latest
+        else:
+            is_other = stamp > now + slack or (
+                self._latest == BEGINNING and stamp < now - LATEST_MS
+            )
+        if is_other:
+            self._ahead = stamp - now
+        return stamp
+
+    def _step_back(self, milliseconds: int) -> None:
+        """The clock is so much behind what it said; the time goes on from where it was."""
+        self._ahead += milliseconds
+        self._trusted = BEGINNING
