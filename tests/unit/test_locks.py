@@ -334,3 +334,19 @@ def test_a_lock_stays_with_a_call_that_goes_on():
     with pytest.raises(RuntimeError, match="does not hold"):
         lock.release()
     assert in_thread(lock.acquire, 30) is True
+
+
+def test_a_step_that_an_interrupted_call_has_left_is_undone_by_the_next():
+    bucket = InMemoryBucket([Rate(5, HOUR)])
+    assert bucket.put(RateItem("a", 1000, 2))
+
+    def interrupted_in_a_step_of_a_step():
+        bucket._whole().__enter__()
+        bucket._whole().__enter__()
+        bucket._total += 3
+        raise Interruption  # before anything can leave
+
+    with pytest.raises(Interruption):
+        interrupted_in_a_step_of_a_step()
+    assert in_thread(bucket.put, RateItem("a", 1000, 3)) is True
+    assert bucket.count() == 5

@@ -55,10 +55,12 @@ class Whole:
         before: what ``owner._restore`` takes to undo the step.
     """
 
-    __slots__ = ("before", "lock", "owner")
+    __slots__ = ("_around", "before", "lock", "owner")
 
     def __init__(self, owner: Any, before: Any) -> None:
-        self.owner, self.lock, self.before = owner, owner._lock, before
+        self.owner, self.before = owner, before
+        self._around: Any = owner._lock  # a step may be made of others
+        self.lock: Any = self._around.lock if type(self._around) is Busy else self._around
 
     def __enter__(self) -> None:
         self.owner._lock = Busy(self)
@@ -71,7 +73,7 @@ class Whole:
     ) -> None:
         if error is not None:
             self.owner._restore(self.before)
-        self.owner._lock = self.lock
+        self.owner._lock = self._around
 
 
 class Busy:
@@ -91,9 +93,9 @@ class Busy:
         taken = False
         try:
             taken = bool(lock.acquire(blocking, timeout))
-            if taken and step.owner._lock is self:
-                # The thread was interrupted before it could undo its step, or is not here.
-                step.__exit__(None, ReentrantCall(step.owner), None)
+            while taken and type(step.owner._lock) is Busy:
+                # A thread was interrupted before it could undo its step, or is not here.
+                step.owner._lock._step.__exit__(None, ReentrantCall(step.owner), None)
         except BaseException:
             if lock._is_owned():
                 lock.release()
