@@ -28,11 +28,13 @@ SAMPLES = [
     (errors.RateLimitExceeded("n", 2, Decision(RATE), "never"), [RuntimeError]),
     (errors.AsyncBucketInSyncCode("await it"), [RuntimeError]),
     (errors.BucketRetired(), [RuntimeError]),
+    (errors.ReentrantCall("a bucket"), [RuntimeError]),
     (errors.TooManyKeys("n", 5), [RuntimeError]),
     (errors.BucketClosed(), [RuntimeError, AttributeError]),
     (errors.InvalidDatabase("a file lock needs a path"), [ValueError]),
     (errors.NotShared("items", []), [ValueError]),
     (errors.SharedStorageLost("a place"), [ConnectionError, OSError, EOFError]),
+    (errors.SharedStorageBusy("a place", 2.0), [TimeoutError, OSError]),
     (errors.MissingDriver("psycopg", "postgres"), [ImportError]),
     (errors.NoRedisImplementation("a policy"), [TypeError]),
 ]

@@ -68,7 +68,8 @@ class Session:
         allowed = self._allowed
         seconds = allowed.pop(threading.get_ident(), _BUSY_SECONDS) if allowed else _BUSY_SECONDS
         if not self._enter(sys._getframe(1), seconds):
-            raise SharedStorageBusy(getattr(self.lock, "path", self.lock), seconds or 0.0)
+            place = getattr(self.lock, "path", type(self.lock).__name__)
+            raise SharedStorageBusy(place, seconds or 0.0)
 
     def _enter(self, frame: FrameType, seconds: float | None) -> bool:
         me, process = threading.get_ident(), os.getpid()
