@@ -138,7 +138,7 @@ class InvalidTimeout(PyrateError, ValueError):
 
 
 class InvalidReserveAhead(PyrateError, ValueError):
-    """A limiter was told to reserve for no finite number of seconds ahead, or for a negative one."""
+    """A limiter was told to reserve for a negative or endless time ahead."""
 
     def __init__(self, reserve_ahead: object) -> None:
         super().__init__(

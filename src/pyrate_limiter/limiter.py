@@ -58,8 +58,8 @@ class Limiter:
             bucket; or a factory that finds a bucket for each item.
         buffer_ms: added to each wait, to keep clear of a server's own window edge. Left out, it is
             50 ms, or 5 % of the failing interval where that is less.
-        reserve_ahead: how many seconds ahead the first waiters of this process reserve their moments
-            in a bucket that other processes use too. True is 1.0. So long the others may have to
+        reserve_ahead: how many seconds ahead the first waiters of this process reserve moments in a
+            bucket that other processes use too. True is 1.0. So long the others may have to
             wait for a process that was killed. False or 0 makes the first waiter try again after
             each wait, for a fleet in which some processes still run 4.5.1: they do not see the
             future.

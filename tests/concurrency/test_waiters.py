@@ -23,7 +23,7 @@ from pyrate_limiter import (
     SingleBucketFactory,
     StateBucket,
 )
-from pyrate_limiter._engine.wait_queue import queue_at
+from pyrate_limiter._engine.queues import queue_at
 from pyrate_limiter.abstracts.waited_for import waited_for
 from tests.doubles import ListBucket
 

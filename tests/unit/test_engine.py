@@ -20,7 +20,6 @@ from pyrate_limiter._engine.steps import (
 )
 from tests.doubles import ListBucket, ManualClock, in_async_form, one
 
-
 BUCKET = ListBucket(one())
 
 

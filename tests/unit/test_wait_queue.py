@@ -1,4 +1,4 @@
-"""The line of waiters: who leaves when."""
+"""The wait queue: who is at the front, who is woken, and what becomes of reservations."""
 
 import asyncio
 import gc
@@ -7,21 +7,42 @@ import subprocess
 import sys
 import threading
 import weakref
+from itertools import count
 
-from pyrate_limiter import BucketAsyncWrapper, InMemoryBucket, Rate
-from pyrate_limiter._engine import line as line_module
-from pyrate_limiter._engine.line import Line, line_of
+import pytest
+
+from pyrate_limiter import BucketAsyncWrapper, Decision, InMemoryBucket, Rate, RateItem
+from pyrate_limiter._engine import wait_queue as module
+from pyrate_limiter._engine.queues import join, queue_at, unwrapped
+from pyrate_limiter._engine.reservation import Reservation
+from pyrate_limiter._engine.terms import Terms, monotonic
+from pyrate_limiter._engine.waiter import Waiter
+from pyrate_limiter.abstracts.waited_for import waited_for
+
+arrivals = count()
 
 
-def in_thread(place, left):
-    def go():
-        place.reach_front()
-        left.append(place)
-        place.leave()
+def waiter(weight=1, ticket=None, *, blocking=True):
+    terms = Terms(blocking=blocking, seconds=-1, buffer_ms=None, known=False)
+    ticket = next(arrivals) if ticket is None else ticket
+    return Waiter("a", weight, terms, ticket, stamped_by_bucket=True)
 
-    thread = threading.Thread(target=go)
-    thread.start()
-    return thread
+
+def queued(*waiters, bucket=None):
+    bucket = bucket or InMemoryBucket([Rate(1, 1000)])
+    return [join(bucket, each) for each in waiters][-1]
+
+
+def in_order(queue):
+    found, each = [], queue.first
+    while each is not None:
+        found.append(each)
+        each = each.next
+    return found
+
+
+def reservation(weight=1, due=0.0):
+    return Reservation(RateItem("r", 0, weight), Decision(wait_ms=1), due, 0.0)
 
 
 def until(condition):
@@ -29,197 +50,323 @@ def until(condition):
         os.sched_yield()
 
 
-def test_places_are_ordered_by_moment_and_then_by_ticket():
-    line = Line()
-    late, second, first = line.join(20, 0), line.join(10, 7), line.join(10, 3)
-    assert line._places == [first, second, late]
+def asleep(each):
+    return each._asleep is not None
 
 
-def test_waiters_of_one_moment_wake_a_little_apart_and_others_do_not():
-    line = Line()
-    delays = [line.join(10, ticket).delay for ticket in range(3)]
-    assert delays == sorted(set(delays))
-    assert delays[0] == 0.0
-    assert line.join(11, 9).delay == 0.0
+def in_thread(each, left, seconds=None):
+    def stand():
+        while not each.is_first:
+            each.sleep(seconds)
+        left.append(each)
+        each.queue.leave(each)
+
+    thread = threading.Thread(target=stand)
+    thread.start()
+    until(lambda: asleep(each))
+    return thread
 
 
-def test_the_first_does_not_wait():
-    line = Line()
-    first = line.join(10, 0)
-    first.reach_front()
-    asyncio.run(first.reach_front_async())
+async def as_task(each, left):
+    while not each.is_first:
+        await each.sleep_async(None)
+    left.append(each)
+    each.queue.leave(each)
 
 
-def test_one_who_has_left_does_not_wait():
-    line = Line()
-    line.join(10, 0)
-    gone = line.join(10, 1)
-    gone.leave()
-    gone.leave()
-    gone.reach_front()
+def test_the_order_is_that_of_arrival_whoever_joins_first():
+    late, first, second = waiter(ticket=9), waiter(ticket=3), waiter(ticket=7)
+    queue = queued(late, first, second)
+    assert in_order(queue) == [first, second, late]
+    assert (queue.first, queue.last, queue.size) == (first, late, 3)
 
 
-def test_threads_leave_in_order_whoever_wakes_first(monkeypatch):
-    monkeypatch.setattr(line_module, "GRACE_SECONDS", 30)
-    line, left = Line(), []
-    places = [line.join(10, ticket) for ticket in range(4)]
-    threads = []
-    for place in reversed(places):
-        threads.append(in_thread(place, left))
-        if place is not places[0]:
-            until(lambda place=place: place.call is not None)
+@pytest.mark.parametrize("place", range(3))
+def test_whoever_leaves_leaves_nothing_behind(place):
+    waiters = [waiter(1), waiter(2), waiter(4)]
+    queue = queued(*waiters)
+    gone = waiters.pop(place)
+    queue.leave(gone)
+    queue.leave(gone)
+    assert in_order(queue) == waiters
+    assert queue.units == sum(each.weight for each in waiters)
+    assert queue.units_before(waiters[-1]) == waiters[0].weight
+    assert queue.units_before(gone) == queue.units
+
+
+def test_the_last_to_leave_dissolves_the_queue():
+    bucket, one = InMemoryBucket([Rate(1, 1000)]), waiter()
+    queue = queued(one, bucket=bucket)
+    assert queue_at(bucket) is queue
+    queue.leave(one)
+    assert queue_at(bucket) is None
+    assert not queue.join(waiter())
+    assert id(bucket) not in waited_for
+
+
+def test_threads_reach_the_front_in_order():
+    first, left = waiter(), []
+    waiters = [first, *(waiter() for _ in range(5))]
+    queue = queued(*waiters)
+    threads = [in_thread(each, left) for each in reversed(waiters[1:])]
+    queue.leave(first)
     for thread in threads:
         thread.join()
-    assert left == places
+    assert left == waiters[1:]
 
 
-def test_tasks_leave_in_order_whoever_wakes_first(monkeypatch):
-    monkeypatch.setattr(line_module, "GRACE_SECONDS", 30)
-    line, left = Line(), []
-    places = [line.join(10, ticket) for ticket in range(5)]
-
-    async def go(place):
-        await place.reach_front_async()
-        left.append(place)
-        place.leave()
+def test_the_word_passes_between_threads_and_tasks():
+    first, second, third, fourth = waiters = [waiter() for _ in range(4)]
+    left, queue = [], queued(*waiters)
 
     async def main():
-        await asyncio.gather(*(go(place) for place in reversed(places)))
-
-    asyncio.run(main())
-    assert left == places
-
-
-def test_a_thread_passes_the_word_to_a_task_and_a_task_to_a_thread(monkeypatch):
-    monkeypatch.setattr(line_module, "GRACE_SECONDS", 30)
-    line, left = Line(), []
-    places = [line.join(10, ticket) for ticket in range(3)]
-
-    async def main():
-        async def go():
-            await places[1].reach_front_async()
-            left.append(places[1])
-            places[1].leave()
-
-        last = in_thread(places[2], left)
-        task = asyncio.ensure_future(go())
-        while places[1].call is None or places[2].call is None:  # noqa: ASYNC110 - no event tells
+        task = asyncio.ensure_future(as_task(third, left))
+        while not asleep(third):  # noqa: ASYNC110 - no event tells
             await asyncio.sleep(0)
-        first = in_thread(places[0], left)
+        threads = [in_thread(second, left), in_thread(fourth, left)]
+        queue.leave(first)
         await task
-        await asyncio.get_running_loop().run_in_executor(None, last.join)
-        first.join()
+        await asyncio.get_running_loop().run_in_executor(None, threads[1].join)
+        threads[0].join()
 
     asyncio.run(main())
-    assert left == places
+    assert left == [second, third, fourth]
 
 
-def test_a_stalled_waiter_is_overtaken_by_threads(monkeypatch):
-    monkeypatch.setattr(line_module, "GRACE_SECONDS", 0.01)
-    line, left = Line(), []
-    stalled, place = line.join(10, 0), line.join(10, 1)
-    in_thread(place, left).join()
-    assert left == [place]
-    stalled.leave()
-
-
-def test_a_stalled_waiter_is_overtaken_by_tasks(monkeypatch):
-    monkeypatch.setattr(line_module, "GRACE_SECONDS", 0.01)
-    line = Line()
-    stalled, place = line.join(10, 0), line.join(10, 1)
-    asyncio.run(place.reach_front_async())
-    assert line._places == [place]
-    stalled.leave()
-
-
-def test_nobody_is_overtaken_while_the_line_moves():
-    line = Line()
-    line.join(10, 0).leave()
-    ahead, place = line.join(10, 1), line.join(10, 2)
-    line.overtake(place, 0)
-    assert line._places == [ahead, place]
-
-
-def test_one_who_left_overtakes_nobody():
-    line = Line()
-    ahead, place = line.join(10, 0), line.join(10, 1)
-    place.leave()
-    line.overtake(place, line._departures)
-    assert line._places == [ahead]
-
-
-def test_a_waiter_whose_event_loop_was_closed_is_passed_over():
-    line, called = Line(), []
-
-    def closed():
-        raise RuntimeError("Event loop is closed")
-
-    first, dead, third = (line.join(10, ticket) for ticket in range(3))
-    loop = object()
-    assert line.stands_behind(dead, closed, loop) is not None
-    assert line.stands_behind(third, lambda: called.append(third), loop) is not None
-    first.leave()
-    assert called == [third]
-    assert line._places == [third]
-
-
-def test_tasks_of_another_loop_are_not_called_with_the_first():
-    line, called = Line(), []
-    first, second, third = (line.join(10, ticket) for ticket in range(3))
-    line.stands_behind(second, lambda: called.append(second), "one loop")
-    line.stands_behind(third, lambda: called.append(third), "another")
-    first.leave()
-    assert called == [second]
-    assert third.call is not None
-
-
-def test_a_second_call_does_not_disturb_a_waiter_that_was_called():
-    line = Line()
-    places = [line.join(10, ticket) for ticket in range(2)]
+def test_tasks_that_fit_are_woken_with_the_front_and_no_others():
+    first, *others = waiters = [waiter(weight) for weight in (1, 2, 1, 3, 1)]
+    queue = queued(*waiters)
 
     async def main():
-        task = asyncio.ensure_future(places[1].reach_front_async())
+        tasks = [asyncio.ensure_future(each.sleep_async(None)) for each in others]
         await asyncio.sleep(0)
-        call = places[1].call
-        places[0].leave()
-        call()
-        await task
+        queue.leave(first, room=4)
+        await asyncio.sleep(0)
+        woken = [each for each in others if not asleep(each) or each._woken]
+        for task in tasks:
+            task.cancel()
+        return woken
 
-    asyncio.run(main())
+    # The last of them is the new front when the others have gone, and has to look for itself.
+    assert asyncio.run(main()) == others[:3]
 
 
-def test_a_bucket_and_its_wrapper_share_a_line():
+def test_a_wake_up_before_the_sleep_is_not_lost():
+    one = waiter()
+    queued(one)
+    one.wake()
+    assert one.sleep(60) is True
+    assert one.sleep(0) is False
+
+
+def test_a_wake_up_from_another_thread_reaches_a_task():
+    one = waiter()
+    queued(one)
+
+    async def main():
+        thread = threading.Thread(target=one.wake)
+        asyncio.get_running_loop().call_soon(thread.start)
+        woken = await one.sleep_async(60)
+        thread.join()
+        return woken
+
+    assert asyncio.run(main()) is True
+
+
+@pytest.mark.parametrize("how", ["thread", "task"])
+def test_tasks_of_a_stalled_event_loop_are_overtaken_and_come_back(monkeypatch, how):
+    monkeypatch.setattr(module, "GRACE_SECONDS", 0.01)
+    stalled, follower, other = waiters = [waiter() for _ in range(3)]
+    bucket, left = InMemoryBucket([Rate(1, 1000)]), []
+    queue = queued(*waiters, bucket=bucket)
+    resume, asleep_there = threading.Event(), threading.Event()
+
+    async def stall():
+        sleeps = [asyncio.ensure_future(each.sleep_async(60)) for each in (stalled, follower)]
+        await asyncio.sleep(0)
+        asleep_there.set()
+        resume.wait()  # it blocks the loop, which is the point
+        for sleep in sleeps:
+            sleep.cancel()
+
+    runner = threading.Thread(target=asyncio.run, args=(stall(),))
+    runner.start()
+    asleep_there.wait()
+    if how == "thread":
+        in_thread(other, left).join()
+    else:
+        asyncio.run(as_task(other, left))
+    assert left == [other]
+    assert stalled.queue is follower.queue is None
+    queue = queued(follower, stalled, bucket=bucket)
+    assert in_order(queue) == [stalled, follower]
+    resume.set()
+    runner.join()
+
+
+def test_nobody_is_overtaken_who_has_moved_or_is_asking():
+    stalled, watcher = waiter(), waiter()
+    queue = queued(stalled, watcher)
+    stalled.loop = asyncio.new_event_loop()
+    queue.park(stalled, stalled.loop)
+    queue.park(watcher, None)
+    _, front, due = queue.overdue_in(watcher)
+    assert front is stalled
+    queue.due = due + 1
+    queue.overtake(watcher, front, due)
+    assert in_order(queue) == [stalled, watcher]
+    queue.due, queue.asking = due, True
+    queue.overtake(watcher, front, due)
+    assert in_order(queue) == [stalled, watcher]
+    queue.asking = False
+    queue.overtake(stalled, front, due)
+    assert in_order(queue) == [stalled, watcher]
+    queue.overtake(watcher, front, due)
+    assert in_order(queue) == [watcher]
+    stalled.loop.close()
+
+
+def test_waiters_of_a_closed_event_loop_are_passed_over():
+    first, dead, third = waiters = [waiter() for _ in range(3)]
     bucket = InMemoryBucket([Rate(1, 1000)])
-    assert line_of(BucketAsyncWrapper(bucket)) is line_of(bucket)
-    assert line_of(bucket) is not line_of(InMemoryBucket([Rate(1, 1000)]))
+    queue = queued(*waiters, bucket=bucket)
+    dead.loop = asyncio.new_event_loop()
+    dead.loop.close()
+    queue.leave(first)
+    assert in_order(queue) == [third]
+    third.loop = dead.loop
+    assert queue_at(bucket) is None
 
 
-def test_a_line_goes_with_its_bucket():
+def test_whoever_does_not_want_to_wait_is_told_that_others_do():
+    first, hasty = waiter(), waiter(blocking=False)
+    queue = queued(first, hasty)
+    queue.block()
+    assert hasty.sleep(60) is True
+    assert first.sleep(0) is False
+
+
+def test_the_front_takes_the_first_reservation_that_is_enough():
+    front = waiter(2)
+    queue = queued(front, waiter(1))
+    held = [reservation(weight, due) for due, weight in enumerate([1, 3, 1])]
+    for each in reversed(held):
+        queue.add(each)
+    assert queue.take(queue.last) is None
+    assert queue.take(front) is None
+    assert queue.trim()
+    too_small, cut = queue.surplus()
+    assert too_small is held[0].item
+    assert (cut.weight, held[1].item.weight) == (1, 2)
+    assert not queue.trim()
+    assert queue.take(front) is held[1]
+    assert queue.reservations == [held[2]]
+    assert queue.take(front) is None
+
+
+def test_reservations_of_those_who_left_are_kept_for_those_who_wait():
+    waiters = [waiter() for _ in range(3)]
+    queue = queued(*waiters)
+    held = [reservation(due=due) for due in range(3)]
+    for each in held:
+        queue.add(each)
+    queue.leave(waiters[0])
+    assert queue.surplus() == [held[2].item]
+    assert queue.reservations == held[:2]
+    for each in waiters[1:]:
+        queue.leave(each)
+    assert queue.surplus() == [each.item for each in held[:2]]
+
+
+def test_a_reservation_that_is_too_small_for_whoever_moves_up_is_surplus():
+    waiters = [waiter(3), waiter(1), waiter(3)]
+    queue = queued(*waiters)
+    held = [reservation(each.weight, due) for due, each in enumerate(waiters)]
+    for each in held:
+        queue.add(each)
+    queue.leave(waiters[0])
+    # The light one moves up to a part of the heavy one's; its own is not enough for the next.
+    assert [item.weight for item in queue.surplus()] == [2, 1]
+    assert queue.reservations == [held[0], held[2]]
+    assert [each.item.weight for each in queue.reservations] == [1, 3]
+
+
+def test_reservations_are_wanted_for_those_who_have_none():
+    waiters = [waiter() for _ in range(5)]
+    queue = queued(*waiters)
+    queue.add(reservation())
+    assert queue.lacking == 4
+    assert queue.front(3, skip=1) == waiters[1:4]
+    assert queue.front(9) == waiters
+
+
+def test_reservations_that_are_due_are_confirmed_together():
+    queue, now = queued(*(waiter() for _ in range(3))), monotonic()
+    held = [reservation(due=now + due) for due in (-2, -1, 60)]
+    for each in held:
+        queue.add(each)
+    assert queue.take_due(now, 1) == held[:1]
+    assert queue.take_due(now, 9) == held[1:2]
+    assert queue.take_due(now, 9) == []
+    assert queue.reservations == held[2:]
+
+
+def test_no_more_are_confirmed_than_there_are_waiters():
+    queue = queued(waiter())
+    held = [reservation(due=due) for due in range(2)]
+    for each in held:
+        queue.add(each)
+    assert queue.take_due(9.0, 9) == held[:1]
+
+
+def test_what_is_confirmed_can_be_used_at_once():
+    queue = queued(waiter())
+    for weight, due in [(2, 1.0), (3, 2.0)]:
+        queue.add(Reservation(RateItem("r", 0, weight), Decision(), due, due))
+    queue.add(reservation(4, 3.0))
+    assert queue.units_at_once() == 5
+
+
+def test_a_bucket_and_its_wrapper_share_a_queue():
     bucket = InMemoryBucket([Rate(1, 1000)])
-    reference = weakref.ref(line_of(bucket))
-    del bucket
-    gc.collect()
-    assert reference() is None
+    wrapped = BucketAsyncWrapper(BucketAsyncWrapper(bucket))
+    one = waiter()
+    assert unwrapped(wrapped) is bucket
+    assert join(unwrapped(wrapped), one) is queue_at(bucket)
 
 
-def test_a_bucket_that_cannot_be_referred_to_weakly_has_a_line_for_each_call():
-    class Unhashable(InMemoryBucket):
+def test_a_bucket_without_hash_or_weak_references_has_a_queue():
+    class Bare(InMemoryBucket):
         __hash__ = None
 
-    bucket = Unhashable([Rate(1, 1000)])
-    assert line_of(bucket) is not line_of(bucket)
+    bucket = Bare([Rate(1, 1000)])
+    one = waiter()
+    assert join(bucket, one) is queue_at(bucket)
 
 
-def test_nobody_stands_in_line_in_a_forked_child():
+def test_a_queue_goes_with_those_who_stand_in_it():
+    bucket, waiters = InMemoryBucket([Rate(1, 1000)]), [waiter(), waiter()]
+    gone = weakref.ref(queued(*waiters, bucket=bucket))
+    waiters.clear()
+    gc.collect()
+    assert gone() is None
+    assert id(bucket) not in waited_for
+
+
+def test_nobody_stands_in_the_queue_in_a_forked_child():
     program = """
 import os
 from pyrate_limiter import InMemoryBucket, Rate
-from pyrate_limiter._engine.line import line_of
+from pyrate_limiter._engine.terms import Terms
+from pyrate_limiter._engine.queues import join, queue_at
+from pyrate_limiter._engine.waiter import Waiter
 bucket = InMemoryBucket([Rate(1, 1000)])
-line_of(bucket).join(10, 0)
+terms = Terms(blocking=True, seconds=-1, buffer_ms=None, known=False)
+waiter = Waiter("a", 1, terms, 0, stamped_by_bucket=True)
+queue = join(bucket, waiter)
 child = os.fork()
 if child == 0:
-    os._exit(len(line_of(bucket)._places))
-raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    os._exit(queue_at(bucket) is not None)
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) or queue_at(bucket) is None)
 """
     subprocess.run([sys.executable, "-c", program], check=True)

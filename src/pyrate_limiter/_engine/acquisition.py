@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from pyrate_limiter._engine.native import asks_in_turn, keeps_claims, put_and_wait
 from pyrate_limiter._engine.outlook import outlook_behind
+from pyrate_limiter._engine.queues import queue_at, unwrapped
 from pyrate_limiter._engine.reserving import Reserving
 from pyrate_limiter._engine.steps import ON_LOOP, Acquire, Cleanup, Pause, Within, Work
-from pyrate_limiter._engine.wait_queue import queue_at, tickets, unwrapped
+from pyrate_limiter._engine.waiter import tickets
 from pyrate_limiter._engine.waiting import Waiting
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
 from pyrate_limiter.abstracts.awaiting import discard, is_awaitable
@@ -19,10 +20,11 @@ from pyrate_limiter.abstracts.waited_for import waited_for
 from pyrate_limiter.errors import BucketRetired, InvalidBucket
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pyrate_limiter._engine.steps import Program
     from pyrate_limiter._engine.terms import Terms
+    from pyrate_limiter._engine.waiter import Waiter
 
 _UNANSWERED = Decision(Rate(1, 1), 0)  # the factory had not named a bucket within the time
 
@@ -153,11 +155,11 @@ class Acquisition:
             blocked = queue is not None and queue.blocked and not terms.replaced
             if queue is not None and blocked and item.weight and terms.patience_ms() == 0:
                 return (yield from self.behind(bucket, queue.units, item, terms))
-            if _asks_in_turn(bucket, item.weight, terms, blocked=blocked, on_loop=on_loop):
+            if asks_in_turn(bucket, item.weight, terms, blocked=blocked, on_loop=on_loop):
                 return (yield from self._wait(bucket, item, terms, ticket, None))
             first = yield from self._first(bucket, item, terms)
         if first.allowed and first.wait_ms and terms.replaced:
-            return (yield from self.confirm(bucket, item, first, terms, slept=False))
+            return (yield from self.confirm(bucket, item, first, terms))
         if first.allowed and not first.wait_ms:
             return first
         retry, patience = first.retry_after_ms, terms.patience_ms()
@@ -213,6 +215,14 @@ class Acquisition:
             return RateItem(name, now, weight)
         return (yield self._bounded(self.factory.wrap_item(name, weight), terms))  # type: ignore[no-any-return]
 
+    def items(self, bucket: AbstractBucket, waiters: Sequence[Waiter]) -> Program[list[RateItem]]:
+        """An item for each waiter."""
+        items: list[RateItem] = []
+        for waiter in waiters:
+            item = yield from self.item(bucket, waiter.name, waiter.weight)
+            items.append(item)
+        return items
+
     def time(self, bucket: AbstractBucket, item: RateItem) -> Program[int]:
         """What that clock says now."""
         return (yield from self.item(bucket, item.name, item.weight)).timestamp
@@ -232,38 +242,23 @@ class Acquisition:
         item: RateItem,
         decision: Decision,
         terms: Terms,
-        *,
-        slept: bool,
-        pass_on: Callable[[RateItem, Decision], bool] | None = None,
     ) -> Program[Decision]:
-        """Sleep until a claim is due, unless that is over, and go at the true time.
-
-        A claim that its holder does not use any more is offered to ``pass_on``, with what the
-        bucket has last said of it, and given back where that does not take it.
-        """
+        """Sleep until a claim is due, and go at the true time: where sleeping is replaced."""
         waited, step, now = 0, None, item.timestamp
         try:
             while decision.wait_ms:
                 waited += decision.wait_ms
-                if not slept:
-                    yield Pause(bucket.pause(item, decision))
-                slept, step = False, None
+                step = None
+                yield Pause(bucket.pause(item, decision))
                 now = yield from self.time(bucket, item)
                 step = self.work(bucket, None, bucket.settle, item, now, terms.patience_ms())
                 decision = yield step
-        except BaseException as error:
-
-            def unused(settled: Decision | None) -> bool:
-                last = decision if settled is None else settled
-                return bool(last) and (pass_on is None or not pass_on(item, last))
-
-            if _left_to_thread(step, lambda settled: unused(settled) and bucket.release(item)):
-                raise
-            if unused(step.result if isinstance(step, Work) else None):
-                if isinstance(error, GeneratorExit):
-                    discard(bucket.release(item))
-                else:
-                    yield Cleanup(self.work(bucket, None, bucket.release, item))
+        except GeneratorExit:
+            discard(bucket.release(item))
+            raise
+        except BaseException:
+            if not _left_to_thread(step, lambda settled: settled and bucket.release(item)):
+                yield Cleanup(self.work(bucket, None, bucket.release, item))
             raise
         if terms.known and decision.allowed:
             look = RateItem(item.name, now, 0)
@@ -280,7 +275,7 @@ class Acquisition:
             if not (yield Acquire(self._lock, terms.lock_seconds())):
                 return Decision(bucket.rates[0], 0)
             try:
-                answer = None if bucket.blocks else _put(bucket, item)
+                answer = None if bucket.blocks else put_and_wait(bucket, item)
             finally:
                 self._lock.release()
             if answer is None:
@@ -301,7 +296,7 @@ class Acquisition:
 
     def _put_locked(self, bucket: AbstractBucket, item: RateItem) -> tuple[Any, Any]:
         with self._lock:
-            return _put(bucket, item)
+            return put_and_wait(bucket, item)
 
     def _first(self, bucket: AbstractBucket, item: RateItem, terms: Terms) -> Program[Decision]:
         """The first claim at a bucket that has one of its own, at which nobody waits."""
@@ -339,46 +334,6 @@ class Acquisition:
             return value
         seconds = terms.seconds_left() if terms.patience_ms() else None
         return value if seconds is None else Within(value, seconds)
-
-
-def keeps_claims(bucket: AbstractBucket) -> bool:
-    """Whether `claim` is the bucket's own, and does not bypass what a subclass overrides."""
-    return _claims_by_itself(type(unwrapped(bucket)))
-
-
-@lru_cache(maxsize=256)
-def _claims_by_itself(kind: type[AbstractBucket]) -> bool:
-    lineage = kind.__mro__
-
-    def definer(name: str) -> int:
-        return next(depth for depth, base in enumerate(lineage) if name in vars(base))
-
-    claim = definer("claim")
-    return lineage[claim] is not AbstractBucket and all(
-        claim <= definer(name) for name in ("put", "put_decision", "waiting")
-    )
-
-
-def _asks_in_turn(
-    bucket: AbstractBucket, weight: int, terms: Terms, *, blocked: bool, on_loop: bool
-) -> bool:
-    """Whether even the first try is made in the order of arrival, from the front of the queue."""
-    if not keeps_claims(bucket):
-        return True
-    if any(weight > bucket._algorithm.max_weight(rate) for rate in bucket.rates) or not weight:
-        return False  # it is told at once that it never fits, or always
-    if blocked:
-        return True
-    if terms.replaced or bucket.answers_in_order or terms.patience_ms() == 0:
-        return False
-    return bucket.is_async is True or (bucket.blocks and on_loop)
-
-
-def _put(bucket: AbstractBucket, item: RateItem) -> tuple[Any, Any]:
-    """What `put` says, and `waiting` if that is a refusal. What is async runs when awaited."""
-    admitted: Any = bucket.put(item)
-    refused = not is_awaitable(admitted) and not admitted
-    return admitted, bucket.waiting(item) if refused else 0
 
 
 def _stamped(bucket: AbstractBucket, name: str, weight: int) -> RateItem | None:

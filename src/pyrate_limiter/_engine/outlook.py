@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pyrate_limiter.abstracts.algorithm import Decision, SlidingWindowLog, StateAlgorithm
-from pyrate_limiter.abstracts.rate import RateItem
 
 if TYPE_CHECKING:
     from pyrate_limiter._engine.acquisition import Acquisition
     from pyrate_limiter._engine.steps import Program
     from pyrate_limiter.abstracts.bucket import AbstractBucket
-    from pyrate_limiter.abstracts.rate import Rate
+    from pyrate_limiter.abstracts.rate import Rate, RateItem
 
 
 def outlook_behind(

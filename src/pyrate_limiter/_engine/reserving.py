@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter._engine.steps import Park
+from pyrate_limiter._engine.reservation import Reservation
+from pyrate_limiter._engine.steps import Park, Work
 from pyrate_limiter._engine.terms import monotonic
-from pyrate_limiter._engine.wait_queue import Reservation
 from pyrate_limiter._engine.waiting import Waiting
-from pyrate_limiter.abstracts.rate import RateItem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pyrate_limiter._engine.steps import Program
-    from pyrate_limiter._engine.wait_queue import Waiter
+    from pyrate_limiter._engine.waiter import Waiter
     from pyrate_limiter.abstracts.algorithm import Decision
+    from pyrate_limiter.abstracts.rate import RateItem
 
 MOST_ITEMS = 100
 """Reservations that are asked for in one call."""
@@ -36,9 +37,9 @@ class Reserving(Waiting):
     __slots__ = ("_sent", "_used")
 
     def _begin(self, first: Decision | None) -> None:
-        # When it asked last; and the reservation that it is about to use.
+        # When it asked last; and the reservations that it is about to use.
         self._sent = 0.0
-        self._used: RateItem | None = None
+        self._used: list[Reservation] = []
         super()._begin(first)
         if first is not None and first.allowed:
             self._hold([self._item], [first], monotonic())
@@ -46,51 +47,68 @@ class Reserving(Waiting):
             self._ask_later(first)
 
     def _stand(self, decision: Decision | None) -> Program[Decision]:
-        waiter, terms = self._waiter, self._terms
+        del decision  # it is in the queue by now
         slept_for: object = None
         while True:
-            if not waiter.is_first:
+            if not self._waiter.is_first:
                 refused = yield from self._reach_front()
                 if refused is not None:
                     return refused
                 slept_for = None
-            queue, now = self._queue, monotonic()
-            held = queue.reservations[0] if queue.reservations else None
-            if held is not None and (held.due <= now or held is slept_for):
-                outcome = yield from self._use()
-                if outcome is not None:
-                    return outcome
+            if self._queue.trim():
+                yield from self._give_back()
                 continue
-            wanted = self._wanted()
-            if wanted and (queue.ask_at <= now or slept_for is queue):
+            step = self._next_step(slept_for)
+            if step is not None:
                 slept_for = None
-                outcome = yield from self._ask(wanted)
+                outcome = yield from step
                 if outcome is not None:
                     return outcome
                 continue
-            left = terms.seconds_left()
-            if left is not None and left <= 0:
+            slept_for = yield from self._sleep_for_more()
+            if slept_for is self._terms:
                 return (yield from self._last_look())
-            asks_next = bool(wanted) and (held is None or queue.ask_at < held.due)
-            queue.block()
-            queue.due = queue.ask_at if asks_next else held.due  # type: ignore[union-attr] # one of both
-            seconds = queue.due - now
-            if left is not None and left < seconds:
-                woken = yield Park(waiter, left)
-                if not woken:
-                    return (yield from self._last_look())
-                slept_for = None
-            else:
-                woken = yield Park(waiter, seconds)
-                # Whoever has slept in full is taken at its word, for time stands still in tests.
-                slept_for = None if woken else queue if asks_next else held
+
+    def _next_step(self, slept_for: object) -> Program[Decision | None] | None:
+        """What the front does now, if there is anything; answered by what the caller gets.
+
+        ``slept_for`` is what it has slept for in full. It is taken at its word, for in tests time
+        may stand still.
+        """
+        queue, now = self._queue, monotonic()
+        held = queue.reservations[0] if queue.reservations else None
+        if held is not None and (held.due <= now or held is slept_for):
+            return self._use()
+        wanted = self._wanted()
+        if wanted and (queue.ask_at <= now or slept_for is queue):
+            return self._ask(wanted)
+        return None
+
+    def _sleep_for_more(self) -> Program[object]:
+        """Sleep until there is something to do; answered by what was slept for, if in full.
+
+        That is a reservation that is due; the queue, which needs more of them; or the terms, if the
+        caller's time is up.
+        """
+        queue, now, left = self._queue, monotonic(), self._terms.seconds_left()
+        goal: object = queue
+        due = queue.ask_at if self._wanted() else math.inf
+        if queue.reservations and queue.reservations[0].due <= due:
+            goal = queue.reservations[0]
+            due = queue.reservations[0].due
+        if left is not None and now + left < due:
+            goal, due = self._terms, now + left
+        queue.block()
+        queue.due = due
+        woken = yield Park(self._waiter, max(0.0, due - now))
+        return None if woken else goal
 
     def _wanted(self) -> list[Waiter]:
         """Whom to ask for, from the front on: those that no reservation is there for."""
         queue = self._queue
         if queue.lacking <= 0:
             return []
-        wanting = queue.wanting(MOST_ITEMS)
+        wanting = queue.front(MOST_ITEMS, skip=len(queue.reservations))
         wanted = list(takewhile(lambda waiter: waiter.stamped_by_bucket, wanting))
         return wanted or ([] if queue.reservations else [self._waiter])
 
@@ -98,19 +116,15 @@ class Reserving(Waiting):
         """Ask for reservations; answered by what this call gets, if that is known by now."""
         acquisition, bucket, queue = self._acquisition, self._bucket, self._queue
         mine = wanted[0] is self._waiter
-        items = []
-        for waiter in wanted:
-            items.append((yield from acquisition.item(bucket, waiter.name, waiter.weight)))
+        items = yield from acquisition.items(bucket, wanted)
         patience_ms = max(waiter.terms.patience_ms() for waiter in wanted)
         patience_ms = min(patience_ms, acquisition.ahead_ms)
         self._sent = sent = monotonic()
         queue.asking = True
         try:
             if len(items) == 1:
-                ask = acquisition.ask
-                answer = yield from self._call(
-                    items, ask, bucket, items[0], self._terms, patience_ms
-                )
+                terms = (self._terms, patience_ms)
+                answer = yield from self._call(items, acquisition.ask, bucket, items[0], *terms)
                 decisions = [answer]
             else:
                 last = queue.reservations[-1].item.timestamp if queue.reservations else None
@@ -129,7 +143,7 @@ class Reserving(Waiting):
         if mine and first.allowed and not first.wait_ms:
             self._hold(items[1:], decisions[1:], sent)
             self._plan(last_said)
-            self._leave(queue.units_due(monotonic()))
+            self._leave(queue.units_at_once())
             return first  # type: ignore[no-any-return]
         self._hold(items, decisions, sent)
         self._plan(last_said)
@@ -145,7 +159,7 @@ class Reserving(Waiting):
         now = monotonic()
         for item, decision in zip(items, decisions):
             if decision.allowed:
-                wait = self._bucket.pause(item, decision) if decision.wait_ms else 0.0
+                wait = self._bucket.pause(item, decision) if decision.wait_ms else -math.inf
                 self._queue.add(Reservation(item, decision, now + wait, sent))
 
     def _plan(self, last: Decision) -> None:
@@ -162,44 +176,48 @@ class Reserving(Waiting):
         self._queue.ask_at = monotonic() + max(_LEAST_PAUSE_SECONDS, seconds)
 
     def _use(self) -> Program[Decision | None]:
-        """Go, with the first reservation; None where that was of no use."""
-        bucket, queue, weight = self._bucket, self._queue, self._waiter.weight
+        """Go, with a reservation that is due; None where that has to be tried again.
+
+        Reservations are confirmed at the true time before anybody goes. One that has to wait on,
+        because others before it came late, stays with the queue, as do those that become free.
+        """
+        queue, now = self._queue, monotonic()
+        soonest = queue.reservations[0]
+        if soonest.decision.wait_ms:
+            yield from self._confirm(queue.take_due(max(now, soonest.due), MOST_ITEMS))
+            return None
         reservation = queue.take(self._waiter)
         if reservation is None:
+            return None
+        self._used = [reservation]
+        if now - reservation.made > _FRESH_SECONDS:
             yield from self._give_back()
             return None
-        item = self._used = reservation.item
-        at_once = not reservation.decision.wait_ms
-        if at_once and monotonic() - reservation.made > _FRESH_SECONDS:
-            yield from self._give_back()
-            return None
-        if item.weight > weight:
-            rest = RateItem(item.name, item.timestamp, item.weight - weight)
-            item.weight = weight
-            yield self._acquisition.work(bucket, None, bucket.release, rest)
-        self._leave(queue.units_due(monotonic()))
-        self._used = None
-        if at_once:
-            return reservation.decision
-        return (
-            yield from self._acquisition.confirm(
-                bucket,
-                item,
-                reservation.decision,
-                self._terms,
-                slept=True,
-                pass_on=self._pass_on,
-            )
-        )
+        self._used = []
+        self._leave(queue.units_at_once())
+        return reservation.decision
 
-    def _pass_on(self, item: RateItem, decision: Decision) -> bool:
-        """Leave a reservation to those who wait; False if nobody does."""
-        queue = self._queue
-        if queue.first is None:
-            return False
-        self._hold([item], [decision], monotonic())
-        queue.wake_front()
-        return True
+    def _confirm(self, due: list[Reservation]) -> Program[None]:
+        bucket, queue = self._bucket, self._queue
+        items = [reservation.item for reservation in due]
+        patience_ms = max(waiter.terms.patience_ms() for waiter in queue.front(len(due)))
+        self._used, queue.asking = due, True
+        try:
+            now = yield from self._acquisition.time(bucket, items[0])
+            self._sent = monotonic()
+            if len(items) == 1:
+                said = yield from self._call(items, bucket.settle, items[0], now, patience_ms)
+                decisions = [said]
+            else:
+                decisions = yield from self._call(
+                    items, bucket.settle_several, items, now, patience_ms
+                )
+        finally:
+            queue.asking = False
+        self._used = []
+        for reservation in due[len(decisions) :]:
+            queue.add(reservation)
+        self._hold(items, decisions, self._sent)
 
     def _last_look(self) -> Program[Decision]:
         """At the end of the caller's time: take what is free now, and is nobody's."""
@@ -207,20 +225,39 @@ class Reserving(Waiting):
         self._terms.blocking = False
         item = yield from self._acquisition.item(bucket, before.name, before.weight)
         ask = self._acquisition.ask
-        return (yield from self._call([item], ask, bucket, item, self._terms, 0))
+        decision: Decision = yield from self._call([item], ask, bucket, item, self._terms, 0)
+        return decision
 
     def _keeps_something(self) -> bool:
         return True
 
     def _left_over(self) -> Iterator[RateItem]:
-        yield from super()._left_over()
-        if self._used is not None:
-            used, self._used = self._used, None
-            yield used
-        yield from self._queue.surplus()
+        used, self._used = self._used, []
+        items, self._asked = self._asked, ()
+        step = self._step if items else None
+        late = isinstance(step, Work) and step.afterwards(
+            lambda result: self._undo_late(items, result, used)
+        )
+        if not late:
+            yield from self._undo(items, step.result if isinstance(step, Work) else None, used)
 
-    def _unused(self, items: Sequence[RateItem], result: Any) -> Iterator[RateItem]:
-        if result:  # it stays with those who wait
+    def _undo_late(
+        self, items: Sequence[RateItem], result: Any, used: Sequence[Reservation]
+    ) -> None:
+        for item in self._undo(items, result, used):
+            self._bucket.release(item)
+
+    def _undo(
+        self, items: Sequence[RateItem], result: Any, used: Sequence[Reservation]
+    ) -> Iterator[RateItem]:
+        """Leave to those who wait what the bucket has stored; what they do not need is yielded."""
+        queue = self._queue
+        if result:
             self._hold(items, result if isinstance(result, list) else [result], self._sent)
-            self._queue.wake_front()
-        yield from self._queue.surplus()
+        elif used and not used[0].decision.wait_ms:
+            yield used[0].item
+        else:
+            for reservation in used:
+                queue.add(reservation)
+        yield from queue.surplus()
+        queue.wake_front()

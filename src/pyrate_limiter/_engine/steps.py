@@ -16,7 +16,7 @@ from pyrate_limiter.abstracts.errand import Errand, OutOfTime
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Generator
 
-    from pyrate_limiter._engine.wait_queue import Waiter
+    from pyrate_limiter._engine.waiter import Waiter
     from pyrate_limiter.abstracts.bucket import AbstractBucket
 
     T = TypeVar("T")

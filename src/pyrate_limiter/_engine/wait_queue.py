@@ -11,188 +11,23 @@ takes it. So those behind a waiter that leaves move up by themselves.
 
 from __future__ import annotations
 
-import itertools
 import threading
-import weakref
 from bisect import insort
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter._engine.terms import monotonic
 from pyrate_limiter.abstracts.waited_for import waited_for
-from pyrate_limiter.abstracts.wrappers import BucketAsyncWrapper
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterator
 
-    from pyrate_limiter._engine.terms import Terms
-    from pyrate_limiter.abstracts.algorithm import Decision
+    from pyrate_limiter._engine.reservation import Reservation
+    from pyrate_limiter._engine.waiter import Waiter
     from pyrate_limiter.abstracts.bucket import AbstractBucket
     from pyrate_limiter.abstracts.rate import RateItem
 
 GRACE_SECONDS = 0.05
 """How long the queue stands still for tasks whose event loop is stalled, before it goes on."""
-
-tickets = itertools.count()
-"""Who came first: a ticket is drawn before the first attempt."""
-
-
-class Waiter:
-    """One call that waits.
-
-    Args:
-        name: what it asks for.
-        weight: how many units.
-        terms: how long it waits.
-        ticket: its place in the order of arrival.
-        stamped_by_bucket: whether its items are stamped with the bucket's own time, so that others
-            can make them too.
-    """
-
-    __slots__ = (
-        "_asleep",
-        "_thread",
-        "_woken",
-        "loop",
-        "name",
-        "next",
-        "parked",
-        "previous",
-        "queue",
-        "stamped_by_bucket",
-        "terms",
-        "ticket",
-        "weight",
-    )
-
-    def __init__(
-        self, name: str, weight: int, terms: Terms, ticket: int, *, stamped_by_bucket: bool
-    ) -> None:
-        self.name = name
-        self.weight = weight
-        self.terms = terms
-        self.ticket = ticket
-        self.stamped_by_bucket = stamped_by_bucket
-        self.queue: WaitQueue | None = None
-        self.next: Waiter | None = None
-        self.previous: Waiter | None = None
-        self.loop: asyncio.AbstractEventLoop | None = None
-        self.parked = False
-        # What it sleeps on: a lock that is held, or a future of its event loop, in this thread.
-        self._asleep: Any = None
-        self._thread = 0
-        self._woken = False
-
-    @property
-    def is_first(self) -> bool:
-        """Whether it is at the front of its queue."""
-        queue = self.queue
-        return queue is not None and queue.first is self
-
-    def wake(self) -> bool:
-        """End its sleep, or the next one where it is awake; False if its event loop is closed."""
-        self._woken = True
-        asleep, loop = self._asleep, self.loop
-        if asleep is None:
-            return loop is None or not loop.is_closed()
-        if loop is None:
-            _release(asleep)
-        elif threading.get_ident() == self._thread:
-            _finish(asleep)
-        else:
-            try:
-                loop.call_soon_threadsafe(_finish, asleep)
-            except RuntimeError:
-                return False
-        return True
-
-    def sleep(self, seconds: float | None) -> bool:
-        """Block this thread until it is woken, or for so many seconds; whether it was woken."""
-        queue, seconds, stalled = self._before_sleep(None, seconds)
-        asleep = threading.Lock()
-        asleep.acquire()
-        self._asleep = asleep
-        try:
-            if not self._woken:
-                longest = threading.TIMEOUT_MAX
-                asleep.acquire(timeout=-1 if seconds is None else min(seconds, longest))
-        finally:
-            self._asleep = None
-        return self._after_sleep(queue, stalled)
-
-    async def sleep_async(self, seconds: float | None) -> bool:
-        """`sleep` in the running event loop."""
-        import asyncio
-
-        loop = asyncio.get_running_loop()
-        queue, seconds, stalled = self._before_sleep(loop, seconds)
-        self._thread = threading.get_ident()
-        self._asleep = asleep = loop.create_future()
-        timer = None
-        try:
-            if not self._woken:
-                if seconds is not None:
-                    timer = loop.call_later(seconds, _finish, asleep)
-                await asleep
-        finally:
-            self._asleep = None
-            if timer is not None:
-                timer.cancel()
-        return self._after_sleep(queue, stalled)
-
-    def _before_sleep(
-        self, loop: asyncio.AbstractEventLoop | None, seconds: float | None
-    ) -> tuple[WaitQueue | None, float | None, tuple[Waiter, float] | None]:
-        """Note where it sleeps; whoever watches over the front sleeps until it is overdue."""
-        queue = self.queue
-        if queue is None:
-            return None, seconds, None
-        if not self.parked:
-            queue.park(self, loop)
-        overdue = queue.overdue_in(self)
-        if overdue is None or (seconds is not None and seconds <= overdue[0]):
-            return queue, seconds, None
-        return queue, overdue[0], overdue[1:]
-
-    def _after_sleep(self, queue: WaitQueue | None, stalled: tuple[Waiter, float] | None) -> bool:
-        woken, self._woken = self._woken, False
-        if woken or queue is None or stalled is None:
-            return woken
-        queue.overtake(self, *stalled)
-        return True
-
-
-def _release(asleep: threading.Lock) -> None:
-    with suppress(RuntimeError):  # it was woken already
-        asleep.release()
-
-
-def _finish(asleep: asyncio.Future[None]) -> None:
-    if not asleep.done():
-        asleep.set_result(None)
-
-
-class Reservation:
-    """Units that the bucket holds for the queue, and for nobody in particular.
-
-    Args:
-        item: as the bucket has stored it.
-        decision: the bucket's.
-        due: when they may be used, on the clock of ``time.monotonic``.
-        made: when they were stored, on that clock.
-    """
-
-    __slots__ = ("decision", "due", "item", "made")
-
-    def __init__(self, item: RateItem, decision: Decision, due: float, made: float) -> None:
-        self.item = item
-        self.decision = decision
-        self.due = due
-        self.made = made
-
-    def __lt__(self, other: Reservation) -> bool:
-        return self.due < other.due
 
 
 class WaitQueue:
@@ -200,8 +35,8 @@ class WaitQueue:
 
     __slots__ = (
         "__weakref__",
+        "_bucket",
         "_closed",
-        "_key",
         "_lock",
         "_loops",
         "_unneeded",
@@ -218,8 +53,8 @@ class WaitQueue:
         "units",
     )
 
-    def __init__(self, key: int) -> None:
-        self._key = key
+    def __init__(self, bucket: AbstractBucket) -> None:
+        self._bucket = bucket  # as long as somebody waits at it, no other has its id
         self._lock = threading.RLock()
         self._closed = False
         # Parked waiters by event loop, None for threads.
@@ -241,7 +76,7 @@ class WaitQueue:
         self.ask_at = 0.0
         """Until when asking for reservations is of no use, on that clock."""
         self.reservations: list[Reservation] = []
-        self._unneeded: list[Reservation] = []
+        self._unneeded: list[RateItem] = []
 
     def join(self, waiter: Waiter) -> bool:
         """Take a place in the order of arrival; False if the queue has been dissolved."""
@@ -357,18 +192,18 @@ class WaitQueue:
                 self._remove(self.first)
             self._watch()
 
-    def wanting(self, most: int) -> Iterator[Waiter]:
-        """The waiters that no reservation is there for, from the front on; not more than that."""
+    def front(self, most: int, skip: int = 0) -> list[Waiter]:
+        """The waiters from the front on, without the first few of them; not more than that."""
+        found: list[Waiter] = []
         with self._lock:
-            found: list[Waiter] = []
-            waiter, skip = self.first, len(self.reservations)
+            waiter = self.first
             while waiter is not None and len(found) < most:
                 if skip > 0:
                     skip -= 1
                 else:
                     found.append(waiter)
                 waiter = waiter.next
-        return iter(found)
+        return found
 
     @property
     def lacking(self) -> int:
@@ -386,43 +221,61 @@ class WaitQueue:
             insort(self.reservations, reservation)
 
     def take(self, waiter: Waiter) -> Reservation | None:
-        """The first reservation that is enough for a waiter at the front; None if there is none.
+        """The first reservation, for a waiter at the front; None where it is not enough."""
+        with self._lock:
+            held = self.reservations
+            if self.first is not waiter or not held or held[0].item.weight < waiter.weight:
+                return None
+            return held.pop(0)
 
-        Those before it are of no use any more: nobody may pass the front.
+    def trim(self) -> bool:
+        """Set apart what is held and nobody in the queue can use; whether there is any.
+
+        Reservations are given out in the order of arrival, and nobody may pass the front: one that
+        is not enough for whoever is next is of no use to those behind; one that is more than enough
+        is cut.
         """
         with self._lock:
-            if self.first is not waiter:
-                return None
-            held, place = self.reservations, 0
-            while place < len(held) and held[place].item.weight < waiter.weight:
-                place += 1
-            taken = held[place : place + 1]
-            self._unneeded += held[:place]
-            del held[: place + 1]
-            return taken[0] if taken else None
+            held, waiter = self.reservations, self.first
+            fits = waiter is None or not held or held[0].item.weight == waiter.weight
+            if self.is_mixed or len(held) > self.size or not fits:
+                self.reservations = kept = []
+                for reservation in held:
+                    item = reservation.item
+                    if waiter is None or item.weight < waiter.weight:
+                        self._unneeded.append(item)
+                        continue
+                    if item.weight > waiter.weight:
+                        self._unneeded.append(item.part(item.weight - waiter.weight))
+                        item.weight = waiter.weight
+                    kept.append(reservation)
+                    waiter = waiter.next
+            return bool(self._unneeded)
 
     def surplus(self) -> list[RateItem]:
         """Hand over what is held and nobody in the queue can use, to be given back."""
         with self._lock:
-            held = self.reservations
-            if self.is_mixed or len(held) > self.size:
-                kept, waiter = [], self.first
-                for reservation in held:
-                    if waiter is not None and reservation.item.weight >= waiter.weight:
-                        kept.append(reservation)
-                        waiter = waiter.next
-                    else:
-                        self._unneeded.append(reservation)
-                self.reservations = kept
+            self.trim()
             unneeded, self._unneeded = self._unneeded, []
-        return [reservation.item for reservation in unneeded]
+        return unneeded
 
-    def units_due(self, now: float) -> int:
-        """How many units of the reservations may be used now."""
+    def take_due(self, now: float, most: int) -> list[Reservation]:
+        """The reservations that are due and still to be confirmed; not more than can be used."""
+        with self._lock:
+            due = []
+            for reservation in self.reservations[: min(most, self.size)]:
+                if reservation.due > now or not reservation.decision.wait_ms:
+                    break
+                due.append(reservation)
+            del self.reservations[: len(due)]
+        return due
+
+    def units_at_once(self) -> int:
+        """How many units may be used without anything more."""
         units = 0
         with self._lock:
             for reservation in self.reservations:
-                if reservation.due > now:
+                if reservation.decision.wait_ms:
                     break
                 units += reservation.item.weight
         return units
@@ -470,7 +323,7 @@ class WaitQueue:
     def _watch(self) -> None:
         """Have somebody watch over the front who does not live in its event loop."""
         front, watcher = self.first, self._watcher
-        if front is None or front.loop is None or len(self._loops) < 2:
+        if front is None or front.loop is None or len(self._loops) == 1:
             self._watcher = None
             return
         if watcher is not None and watcher.queue is self and watcher.loop is not front.loop:
@@ -484,52 +337,7 @@ class WaitQueue:
 
     def _close(self) -> None:
         self._closed = True
-        reference = waited_for.get(self._key)
+        key = id(self._bucket)
+        reference = waited_for.get(key)
         if reference is not None and reference() is self:
-            del waited_for[self._key]
-
-
-def unwrapped(bucket: AbstractBucket) -> AbstractBucket:
-    """The bucket inside its `BucketAsyncWrapper`, if it has one."""
-    while type(bucket) is BucketAsyncWrapper:
-        bucket = bucket.bucket
-    return bucket
-
-
-def queue_at(bucket: AbstractBucket) -> WaitQueue | None:
-    """The queue of a bucket (without its wrapper), if anybody stands in it."""
-    reference = waited_for.get(id(bucket))
-    queue: WaitQueue | None = None if reference is None else reference()
-    if queue is not None:
-        front = queue.first
-        while front is not None and front.loop is not None and front.loop.is_closed():
-            queue.leave(front)
-            front = queue.first
-        if front is None:
-            return None
-    return queue
-
-
-def join(bucket: AbstractBucket, waiter: Waiter) -> WaitQueue:
-    """Stand in the queue of a bucket (without its wrapper)."""
-    key = id(bucket)
-    while True:
-        queue = queue_at(bucket)
-        if queue is None:
-            queue = WaitQueue(key)
-            reference = weakref.ref(queue, _forget(key))
-            there = waited_for.setdefault(key, reference)
-            if there is not reference:
-                if there() is None:
-                    waited_for.pop(key, None)
-                continue
-        if queue.join(waiter):
-            return queue
-
-
-def _forget(key: int) -> Callable[[object], None]:
-    def forget(reference: object) -> None:
-        if waited_for.get(key) is reference:
             del waited_for[key]
-
-    return forget

@@ -5,9 +5,10 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from pyrate_limiter._engine.queues import join
 from pyrate_limiter._engine.steps import Cleanup, Park, Pause, Work
 from pyrate_limiter._engine.terms import monotonic
-from pyrate_limiter._engine.wait_queue import Waiter, join
+from pyrate_limiter._engine.waiter import Waiter
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision, StateAlgorithm
 from pyrate_limiter.abstracts.awaiting import discard
 from pyrate_limiter.abstracts.checks import pad_ms
@@ -99,10 +100,13 @@ class Waiting:
         self._leave()
         if self._keeps_something():
             yield from self._give_back()
-        if self._terms.known and decision.allowed:
-            waited = round((monotonic() - self._began) * 1000)
-            return Decision(None, None, waited, decision.remaining, decision.reset_after_ms)
-        return decision
+        if not self._terms.known or not decision.allowed:
+            return decision
+        if decision.remaining is None:
+            look = yield from self._acquisition.item(self._bucket, self._item.name, 0)
+            decision = yield self._acquisition.work(self._bucket, None, self._bucket.check, look)
+        waited = round((monotonic() - self._began) * 1000)
+        return Decision(None, None, waited, decision.remaining, decision.reset_after_ms)
 
     @property
     def _is_plain(self) -> bool:
@@ -235,20 +239,8 @@ class Waiting:
         items, self._asked = self._asked, ()
         step = self._step
         if items and isinstance(step, Work):
-            if not step.afterwards(lambda result: self._undo(items, result)):
-                yield from self._unused(items, step.result)
-
-    def _undo(self, items: Sequence[RateItem], result: Any) -> None:
-        """In the thread that was still at it: give back what it has stored."""
-        for item in self._unused(items, result):
-            self._bucket.release(item)
-
-    def _unused(self, items: Sequence[RateItem], result: Any) -> Iterator[RateItem]:
-        """What is to be given back of these items, for which the bucket has said ``result``."""
-        decisions = result if isinstance(result, list) else [result]
-        for item, decision in zip(items, decisions):
-            if decision:
-                yield item
+            late = step.afterwards(lambda decision: decision and self._bucket.release(items[0]))
+            yield from items if step.result and not late else ()
 
     def _give_back(self) -> Program[None]:
         for item in self._left_over():

@@ -216,6 +216,15 @@ class AbstractBucket(ABC):
         del item, now, patience_ms
         return ADMITTED
 
+    def settle_several(
+        self, items: Sequence[RateItem], now: int, patience_ms: int = 0
+    ) -> list[Decision] | Awaitable[list[Decision]]:
+        """`settle` for claims of one line that are due together, in their order.
+
+        It may answer for fewer than it was given; this default does so for the first alone.
+        """
+        return then(self.settle(items[0], now, patience_ms), lambda decision: [decision])
+
     def release(self, item: RateItem) -> bool | Awaitable[bool]:
         """Give a claim back that nobody waits for any more; False if it is not stored.
 

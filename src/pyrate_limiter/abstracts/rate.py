@@ -228,5 +228,11 @@ class RateItem:
         self.weight: int = weight
         self._note: Any = None  # of the bucket that has stored it
 
+    def part(self, weight: int) -> RateItem:
+        """So many units of a stored item, by which a bucket finds them again."""
+        part = RateItem(self.name, self.timestamp, weight)
+        part._note = self._note
+        return part
+
     def __str__(self) -> str:
         return f"RateItem(name={self.name}, weight={self.weight}, timestamp={self.timestamp})"

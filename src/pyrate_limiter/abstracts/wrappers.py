@@ -121,6 +121,13 @@ class BucketAsyncWrapper(AbstractBucket):
         # Who is cancelled releases the claim next, which must not come before this has ended.
         return await self._call(self.bucket.settle, item, now, patience_ms, grace_seconds=None)  # type: ignore[no-any-return]
 
+    async def settle_several(
+        self, items: Sequence[RateItem], now: int, patience_ms: int = 0
+    ) -> list[Decision]:
+        """See `AbstractBucket.settle_several`."""
+        settle = self.bucket.settle_several
+        return await self._call(settle, items, now, patience_ms, grace_seconds=None)  # type: ignore[no-any-return]
+
     async def release(self, item: RateItem) -> bool:
         """See `AbstractBucket.release`."""
         return bool(await self._call(self.bucket.release, item))

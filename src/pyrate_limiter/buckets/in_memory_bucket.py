@@ -41,6 +41,7 @@ __all__ = [
 ]
 
 _CLOCK = MonotonicClock()
+_USED = "used"  # noted on an item that is admitted; others may still be to come at its moment
 _OWN = ("_stamps", "_ends", "_names", "_name_ends", "_pending")  # what a copy must not share
 _STOCK = SlidingWindowLog()
 _STORED = (*UnitLog.__slots__, *LogMoments.__slots__, *JudgedLog.__slots__)
@@ -237,6 +238,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
             self._note_claims()
             self._full = None
         item.timestamp = moment + self._stepped
+        item._note = None if moment > now else _USED
         self._store(item.name, weight, moment, now)
         return self._outlook(now, None, moment)
 
@@ -246,6 +248,8 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
         with self._lock, self._whole():
             now = self._latest = self._observe(now)
             stamp = item.timestamp - self._stepped
+            if item._note is _USED:  # by somebody who was not told of it
+                return ADMITTED
             own = self._before(stamp + 1)
             if self._awaited(stamp) < weight or own == self._base or self._stamp(own) != stamp:
                 # Flushed, or so late that it has expired and was dropped.
@@ -259,6 +263,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
                     break
                 moment, failing = fits, short
             self._expect(stamp, -weight, now)
+            item._note = _USED
             if moment == stamp:
                 return ADMITTED
             self._full = None
@@ -266,12 +271,13 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
                 self._remove(stamp, name, weight)
                 self._refuse(weight, moment, failing, now)
                 return self._outlook(now, self.failing_rate, moment)
-            if not self._move(stamp, name, weight, moment):
-                return ADMITTED
-            item.timestamp = moment + self._stepped
-            if moment <= now:
+            moved = self._move(stamp, name, weight, moment)
+            if moved:
+                item.timestamp = moment + self._stepped
+            if not moved or moment <= now:
                 return ADMITTED
             self._expect(moment, weight, now)
+            item._note = None
             return Decision(wait_ms=moment - now)
 
     def release(self, item: RateItem) -> bool:
@@ -281,7 +287,8 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
             if not self._remove(stamp, item.name, item.weight):
                 return False
             self._full = None
-            self._expect(stamp, -item.weight, stamp)
+            if item._note is not _USED:
+                self._expect(stamp, -item.weight, stamp)
             return True
 
     def check(self, item: RateItem) -> Decision:

@@ -218,7 +218,7 @@ class StateBucket(AbstractBucket):
         patience_ms: int,
         buffer_ms: int | None,
         limit_ms: int,
-        brief: bool,  # noqa: FBT001 - by position, as in `AbstractBucket.claim_within`
+        brief: bool,
     ) -> Decision | Awaitable[Decision]:
         del brief
         return self._claim(item, patience_ms, buffer_ms, limit_ms)

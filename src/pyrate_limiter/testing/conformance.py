@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pyrate_limiter import limiter as limiter_module
-from pyrate_limiter._engine.acquisition import keeps_claims
+from pyrate_limiter._engine.native import keeps_claims
 from pyrate_limiter.abstracts.algorithm import FixedWindow, SlidingWindowLog, StateAlgorithm
 from pyrate_limiter.abstracts.awaiting import discard, is_awaitable
 from pyrate_limiter.abstracts.rate import Rate, RateItem

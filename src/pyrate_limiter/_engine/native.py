@@ -1,0 +1,54 @@
+"""What a bucket can do by itself, and how one is asked that can do little."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from pyrate_limiter._engine.queues import unwrapped
+from pyrate_limiter.abstracts.awaiting import is_awaitable
+from pyrate_limiter.abstracts.bucket import AbstractBucket
+
+if TYPE_CHECKING:
+    from pyrate_limiter._engine.terms import Terms
+    from pyrate_limiter.abstracts.rate import RateItem
+
+
+def keeps_claims(bucket: AbstractBucket) -> bool:
+    """Whether `claim` is the bucket's own, and does not bypass what a subclass overrides."""
+    return _claims_by_itself(type(unwrapped(bucket)))
+
+
+@lru_cache(maxsize=256)
+def _claims_by_itself(kind: type[AbstractBucket]) -> bool:
+    lineage = kind.__mro__
+
+    def definer(name: str) -> int:
+        return next(depth for depth, base in enumerate(lineage) if name in vars(base))
+
+    claim = definer("claim")
+    return lineage[claim] is not AbstractBucket and all(
+        claim <= definer(name) for name in ("put", "put_decision", "waiting")
+    )
+
+
+def asks_in_turn(
+    bucket: AbstractBucket, weight: int, terms: Terms, *, blocked: bool, on_loop: bool
+) -> bool:
+    """Whether even the first try is made in the order of arrival, from the front of the queue."""
+    if not keeps_claims(bucket):
+        return True
+    if any(weight > bucket._algorithm.max_weight(rate) for rate in bucket.rates) or not weight:
+        return False  # it is told at once that it never fits, or always
+    if blocked:
+        return True
+    if terms.replaced or bucket.answers_in_order or terms.patience_ms() == 0:
+        return False
+    return bucket.is_async is True or (bucket.blocks and on_loop)
+
+
+def put_and_wait(bucket: AbstractBucket, item: RateItem) -> tuple[Any, Any]:
+    """What `put` says, and `waiting` if that is a refusal. What is async runs when awaited."""
+    admitted: Any = bucket.put(item)
+    refused = not is_awaitable(admitted) and not admitted
+    return admitted, bucket.waiting(item) if refused else 0

@@ -1,0 +1,62 @@
+"""Where the wait queue of a bucket is found."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING
+
+from pyrate_limiter._engine.wait_queue import WaitQueue
+from pyrate_limiter.abstracts.waited_for import waited_for
+from pyrate_limiter.abstracts.wrappers import BucketAsyncWrapper
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyrate_limiter._engine.waiter import Waiter
+    from pyrate_limiter.abstracts.bucket import AbstractBucket
+
+
+def unwrapped(bucket: AbstractBucket) -> AbstractBucket:
+    """The bucket inside its `BucketAsyncWrapper`, if it has one."""
+    while type(bucket) is BucketAsyncWrapper:
+        bucket = bucket.bucket
+    return bucket
+
+
+def queue_at(bucket: AbstractBucket) -> WaitQueue | None:
+    """The queue of a bucket (without its wrapper), if anybody stands in it."""
+    reference = waited_for.get(id(bucket))
+    queue: WaitQueue | None = None if reference is None else reference()
+    if queue is not None:
+        front = queue.first
+        while front is not None and front.loop is not None and front.loop.is_closed():
+            queue.leave(front)
+            front = queue.first
+        if front is None:
+            return None
+    return queue
+
+
+def join(bucket: AbstractBucket, waiter: Waiter) -> WaitQueue:
+    """Stand in the queue of a bucket (without its wrapper)."""
+    key = id(bucket)
+    while True:
+        queue = queue_at(bucket)
+        if queue is None:
+            queue = WaitQueue(bucket)
+            reference = weakref.ref(queue, _forget(key))
+            there = waited_for.setdefault(key, reference)
+            if there is not reference:
+                if there() is None:
+                    waited_for.pop(key, None)
+                continue
+        if queue.join(waiter):
+            return queue
+
+
+def _forget(key: int) -> Callable[[object], None]:
+    def forget(reference: object) -> None:
+        if waited_for.get(key) is reference:
+            del waited_for[key]
+
+    return forget
