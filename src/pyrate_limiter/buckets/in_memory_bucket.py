@@ -17,7 +17,8 @@ from pyrate_limiter.abstracts.checks import FOREVER, Unread, check_item
 from pyrate_limiter.abstracts.locks import Whole, shared_lock
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.buckets.judged_log import ROUNDS, JudgedLog
-from pyrate_limiter.buckets.unit_log import UnitLog, UnitsView
+from pyrate_limiter.buckets.unit_log import UnitLog
+from pyrate_limiter.buckets.units_view import UnitsView
 from pyrate_limiter.clocks import MonotonicClock
 from pyrate_limiter.errors import AlgorithmMismatch
 from pyrate_limiter.utils import RateList, sorted_rates
