@@ -21,7 +21,8 @@ from pyrate_limiter.abstracts.waited_for import waited_for
 from pyrate_limiter.buckets.judged_log import ROUNDS, JudgedLog
 from pyrate_limiter.buckets.log_moments import LogMoments
 from pyrate_limiter.buckets.process_claims import note_claims
-from pyrate_limiter.buckets.unit_log import UnitLog, UnitsView
+from pyrate_limiter.buckets.unit_log import UnitLog
+from pyrate_limiter.buckets.units_view import UnitsView
 from pyrate_limiter.clocks import MonotonicClock
 from pyrate_limiter.errors import AlgorithmMismatch
 from pyrate_limiter.utils import RateList, sorted_rates

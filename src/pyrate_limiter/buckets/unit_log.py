@@ -1,7 +1,7 @@
 """A log of units in flat arrays: run lengths instead of an object per unit.
 
-Units are numbered from 1 in the order of the log, and the numbers never change meaning: ``_base``
-units have been dropped at the front, ``_total`` were ever stored. A *run* is the units of one
+Units are numbered from 1 in the order of the log: ``_base`` have been dropped at the front,
+``_total`` were ever stored. Only before a number would leave 64 bits are all counted anew. A *run* is the units of one
 timestamp; run ``k`` ends with unit number ``_ends[k]`` and has timestamp ``_stamps[k]``. The
 newest run is still open and lies outside the arrays: it has timestamp ``_newest`` and ends with
 ``_total``. Names are kept the same way, in runs of their own: most logs have one.
@@ -15,14 +15,9 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any
 
 from pyrate_limiter.abstracts.checks import BEGINNING
-from pyrate_limiter.abstracts.rate import RateItem
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 SLACK = 1024  # runs that may lie expired before the log drops them by itself
 _MANY = 1 << 62  # the number of a unit from which on they are counted anew
@@ -338,38 +333,3 @@ def _take_out(runs: list[Run], stamp: int, name: str, weight: int) -> bool:
             runs[k] = (when, who, units - taken)
     runs[:] = [run for run in runs if run[2]]
     return True
-
-
-class UnitsView(Sequence[RateItem]):
-    """The units of a log, oldest first, one `RateItem` each, made as they are read."""
-
-    __slots__ = ("_lock", "_log")
-
-    def __init__(self, log: UnitLog, lock: Any) -> None:
-        self._log = log
-        self._lock = lock
-
-    def __len__(self) -> int:
-        return self._log._total - self._log._base
-
-    @overload
-    def __getitem__(self, index: int) -> RateItem: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[RateItem]: ...
-    def __getitem__(self, index: int | slice) -> RateItem | list[RateItem]:
-        with self._lock:
-            chosen = range(len(self))[index]
-            if isinstance(chosen, range):
-                return [self._unit(place) for place in chosen]
-            return self._unit(chosen)
-
-    def _unit(self, place: int) -> RateItem:
-        log = self._log
-        number = log._base + place + 1
-        return RateItem(log._name_of(number), log._stamp(number))
-
-    def __iter__(self) -> Iterator[RateItem]:
-        return iter(self[:])
-
-    def __repr__(self) -> str:
-        return f"[{', '.join(map(str, self))}]"
