@@ -139,8 +139,8 @@ class JudgedLog(UnitLog):
             the moment is now.
         """
         if self._algorithm.__class__ is SlidingWindowLog:  # `decide` asks any other policy itself
-            for limit, _, rate in self._rates.bounds:
-                if weight > limit:
+            for rate in self._rates:
+                if weight > rate.limit:
                     return FOREVER, rate
         queue = self._newest if self._total > self._base else now
         moment, failing = self._next_fit(max(now, queue), self._total + weight, weight)
