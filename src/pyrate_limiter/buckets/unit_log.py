@@ -1,11 +1,10 @@
 """A log of units in flat arrays: run lengths instead of an object per unit.
 
-Units are numbered from 1 in the order of the log: ``_base`` have been dropped at the front,
-``_total`` were ever stored. Only before a number would leave 64 bits are all counted anew. A *run*
-is the units of one timestamp; run ``k`` ends with unit number ``_ends[k]`` and has timestamp
-``_stamps[k]``. The newest run is still open and lies outside the arrays: it has timestamp
-``_newest`` and ends with ``_total``. Names are kept the same way, in runs of their own: most logs
-have one.
+Units are numbered from 1 in the order of the log, and the numbers never change meaning: ``_base``
+units have been dropped at the front, ``_total`` were ever stored. A *run* is the units of one
+timestamp; run ``k`` ends with unit number ``_ends[k]`` and has timestamp ``_stamps[k]``. The
+newest run is still open and lies outside the arrays: it has timestamp ``_newest`` and ends with
+``_total``. Names are kept the same way, in runs of their own: most logs have one.
 
 A signal handler, a ``__del__`` or a fork may come between any two calls. So an array is only ever
 appended to, or replaced as a whole; ``_ends`` says how many runs there are, and ``_stamps`` may be
