@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 from pyrate_limiter._lazy import resolver
 from pyrate_limiter.errors import InvalidRateList, WrongType
 
-_MOST_UNITS = 1 << 61  # that a log can count in a window
-
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
@@ -73,7 +71,7 @@ class RateList(list["Rate"]):
         super().__init__(sorted(rates, key=lambda rate: rate.interval))
         enforce_rate_list(self)
         self.bounds: tuple[tuple[int, int, Rate], ...] = tuple(
-            (min(rate.limit, _MOST_UNITS), rate.interval, rate) for rate in self
+            (rate.limit, rate.interval, rate) for rate in self
         )
         self.shortest_ms: int = self[0].interval
         self.longest_ms: int = self[-1].interval

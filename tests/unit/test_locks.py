@@ -350,20 +350,3 @@ def test_a_step_that_an_interrupted_call_has_left_is_undone_by_the_next():
         interrupted_in_a_step_of_a_step()
     assert in_thread(bucket.put, RateItem("a", 1000, 3)) is True
     assert bucket.count() == 5
-
-
-def test_what_is_too_much_to_count_is_refused_before_anything_is_changed():
-    bucket = InMemoryBucket([Rate(2**64, 1000)])
-    bucket._clock = clock = ManualClock(1000)
-    limiter = Limiter(bucket)
-    assert limiter.try_acquire("a", 2**63, blocking=False) is False
-    assert bucket.waiting(RateItem("a", 1000, 2**63)) == -1
-    assert bucket.count() == 0
-    for _ in range(20):  # units are numbered on and on, in 64 bits
-        assert limiter.try_acquire("a", 2**61, blocking=False) is True
-        assert limiter.try_acquire("b", blocking=False) is False
-        clock.advance(1001)
-    assert limiter.try_acquire("b", 5, blocking=False) is True
-    bucket.leak(clock.ms)
-    assert bucket.count() == 5
-    assert [unit.name for unit in bucket.items] == ["b"] * 5

@@ -43,8 +43,8 @@ class LogMoments(UnitLog):
         """
         queue = self._newest if self._total > self._base else now
         if self._algorithm.__class__ is SlidingWindowLog:  # `decide` asks any other policy itself
-            for limit, _, rate in self._rates.bounds:
-                if weight > limit:
+            for rate in self._rates:
+                if weight > rate.limit:
                     return FOREVER, rate
             room = self._room_ahead(now, weight) if queue > now else None
             if room is not None:

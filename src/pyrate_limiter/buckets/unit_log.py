@@ -1,11 +1,10 @@
 """A log of units in flat arrays: run lengths instead of an object per unit.
 
-Units are numbered from 1 in the order of the log: ``_base`` have been dropped at the front,
-``_total`` were ever stored. Only before a number would leave 64 bits are all counted anew. A *run*
-is the units of one timestamp; run ``k`` ends with unit number ``_ends[k]`` and has timestamp
-``_stamps[k]``. The newest run is still open and lies outside the arrays: it has timestamp
-``_newest`` and ends with ``_total``. Names are kept the same way, in runs of their own: most logs
-have one.
+Units are numbered from 1 in the order of the log, and the numbers never change meaning: ``_base``
+units have been dropped at the front, ``_total`` were ever stored. A *run* is the units of one
+timestamp; run ``k`` ends with unit number ``_ends[k]`` and has timestamp ``_stamps[k]``. The
+newest run is still open and lies outside the arrays: it has timestamp ``_newest`` and ends with
+``_total``. Names are kept the same way, in runs of their own: most logs have one.
 
 A signal handler, a ``__del__`` or a fork may come between any two calls. So an array is only ever
 appended to, or replaced as a whole; ``_ends`` says how many runs there are, and ``_stamps`` may be
@@ -21,7 +20,6 @@ from typing import Any
 from pyrate_limiter.abstracts.checks import BEGINNING
 
 SLACK = 1024  # runs that may lie expired before the log drops them by itself
-_MANY = 1 << 62  # the number of a unit from which on they are counted anew
 _STRIDE = 8  # how far the run that decides moves between two looks, as a rule
 
 Run = tuple[int, str, int]  # timestamp, name, units
@@ -80,8 +78,6 @@ class UnitLog:
         """Close the open run: the next unit begins another, even at the same time."""
         if self._ends.__class__ is tuple:
             self._stamps, self._ends = array("q"), array("q")
-        if self._total >= _MANY:
-            self._renumber()
         stamps, ends, total = self._stamps, self._ends, self._total
         runs = len(ends)
         if len(stamps) == runs:
@@ -92,15 +88,6 @@ class UnitLog:
         elif not runs or ends[-1] != total:
             stamps[runs] = self._newest
             ends.append(total)
-
-    def _renumber(self) -> None:
-        """Count the units from 1 again, those that are dropped no more; and drop more at once."""
-        total, base, ends, name_ends = self._total, self._base, self._ends, self._name_ends
-        fewer = [array("q", [end - base for end in each]) for each in (ends, name_ends)]
-        if self._total == total and self._ends is ends and self._name_ends is name_ends:
-            self._ends, self._name_ends = fewer[0], fewer[1] or ()
-            self._total -= base
-            self._base = self._sweep_at = 0
 
     def _seal_name(self) -> None:
         names, name_ends, total = self._names, self._name_ends, self._total
