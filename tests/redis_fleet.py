@@ -118,7 +118,9 @@ def limiter_on(bucket, given, records):
 
 def watch(bucket, records):
     """Note the answers to claims, and when their waiters woke."""
-    claim, settle = bucket.claim, bucket.settle
+    claim, several, settle = bucket.claim, bucket.claim_several, bucket.settle
+    if hasattr(bucket, "store"):
+        bucket.store.bounds_claims = False  # it would be claimed on another way
 
     def note(item, decision):
         wait = decision.wait_ms or decision.retry_after_ms or 0
@@ -134,11 +136,21 @@ def watch(bucket, records):
         answer = claim(item, *terms)
         return note_later(item, answer) if inspect.isawaitable(answer) else note(item, answer)
 
+    async def note_all_later(items, answers):
+        return [note(item, answer) for item, answer in zip(items, await answers)]
+
+    def watched_several(items, *terms):
+        answers = several(items, *terms)
+        if inspect.isawaitable(answers):
+            return note_all_later(items, answers)
+        return [note(item, answer) for item, answer in zip(items, answers)]
+
     def watched_settle(item, *terms):
         records[item.name]["woke"] = real()
         return settle(item, *terms)
 
     bucket.claim, bucket.settle = watched_claim, watched_settle
+    bucket.claim_several = watched_several
 
 
 def names(given, worker):

@@ -41,7 +41,7 @@ class Proxy:
         self._open_gates()
 
     def close(self) -> None:
-        _hang_up(self._listener, *self._sockets)
+        hang_up(self._listener, *self._sockets)
         for gate in self._gates:
             gate.set()
         for thread in self._threads:
@@ -68,32 +68,42 @@ class Proxy:
                 try:
                     server = socket.create_connection(("127.0.0.1", self._target))
                 except OSError:
-                    _hang_up(client)
+                    hang_up(client)
                     continue
                 self._sockets.append(server)
                 self._start(self._pass_requests, client, server, self.requests)
                 self._start(self._pass_replies, server, client, self.replies)
 
-    @staticmethod
-    def _pass_requests(client: socket.socket, server: socket.socket, gate) -> None:
+    def pass_request(self, data: bytes, server: socket.socket) -> None:
+        """Hear what is on its way to the server. For subclasses."""
+
+    def may_pass_reply(self, server: socket.socket) -> bool:
+        """Whether to pass on what comes from there, or cut the connection. For subclasses."""
+        del server
+        return True
+
+    def _pass_requests(self, client: socket.socket, server: socket.socket, gate) -> None:
         with contextlib.suppress(OSError):
             while data := client.recv(1 << 16):
                 gate.wait()
+                self.pass_request(data, server)
                 server.sendall(data)
-        _hang_up(client, server)
+        hang_up(client, server)
 
     def _pass_replies(self, server: socket.socket, client: socket.socket, gate) -> None:
         with contextlib.suppress(OSError):
             while data := server.recv(1 << 16):
                 time.sleep(self.delay)
                 gate.wait()
+                if not self.may_pass_reply(server):
+                    break
                 client.sendall(data[: self.cut])
                 if self.cut is not None:
                     break
-        _hang_up(client, server)
+        hang_up(client, server)
 
 
-def _hang_up(*sockets: socket.socket) -> None:
+def hang_up(*sockets: socket.socket) -> None:
     for each in sockets:
         with contextlib.suppress(OSError):
             each.shutdown(socket.SHUT_RDWR)

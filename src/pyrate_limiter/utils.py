@@ -57,6 +57,9 @@ def enforce_rate_list(rates: Sequence[Rate]) -> None:
         raise InvalidRateList(rates)
 
 
+_MOST = 1 << 60  # units that a log can have in a window, as good as any number
+
+
 class RateList(list["Rate"]):
     """Rates that were checked and ordered by interval, to be shared between buckets."""
 
@@ -71,7 +74,7 @@ class RateList(list["Rate"]):
         super().__init__(sorted(rates, key=lambda rate: rate.interval))
         enforce_rate_list(self)
         self.bounds: tuple[tuple[int, int, Rate], ...] = tuple(
-            (rate.limit, rate.interval, rate) for rate in self
+            (min(rate.limit, _MOST), rate.interval, rate) for rate in self
         )
         self.shortest_ms: int = self[0].interval
         self.longest_ms: int = self[-1].interval

@@ -31,7 +31,7 @@ class Statistics:
         """How often each command was called, but for those of the script on its sorted set."""
         stats = self._admin.info("commandstats")
         calls = {name.removeprefix("cmdstat_"): entry["calls"] for name, entry in stats.items()}
-        ours = ("z", "time", "pexpire", "info", "config")
+        ours = ("z", "time", "pexpire", "pttl", "info", "config")
         return {name: number for name, number in calls.items() if not name.startswith(ours)}
 
     def reads(self):

@@ -156,7 +156,7 @@ def test_each_name_has_a_fallback_of_its_own(server):
 
 
 def test_a_state_store_goes_on_without_the_server(server, client):
-    store = RedisStateStore(client, "state", on_error="allow")
+    store = RedisStateStore(client, "state", on_error="allow", denial_memory_ms=0)
     limiter = Limiter(StateBucket([Rate(1, 60_000)], store=store))
     assert limiter.try_acquire("a", blocking=False)
     assert not limiter.try_acquire("a", blocking=False)
@@ -248,8 +248,7 @@ def test_cancelled_waiters_give_their_claims_back(server):
         limiter = Limiter(bucket)
         assert await limiter.try_acquire_async("a")
         tasks = [asyncio.ensure_future(limiter.try_acquire_async("a")) for _ in range(20)]
-        while await bucket.count() < 21:  # noqa: ASYNC110 - Redis tells nobody
-            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -63,10 +63,14 @@ class UnitLogMachine(RuleBasedStateMachine):
         assert self.log._drop_before(bound) == old
         del self.units[:old]
 
-    @rule(ms=st.integers(1, 5))
-    def shift(self, ms):
-        self.log._shift(ms)
-        self.units = [(when - ms, name) for when, name in self.units]
+    @rule(ms=st.integers(1, 5), back=st.integers(-1, 9))
+    def shift(self, ms, back):
+        after = self.newest - back
+        floor = max((when for when, _ in self.units if when <= after), default=-(1 << 62))
+        self.log._shift(ms, after, floor)
+        self.units = [
+            (max(floor, when - ms) if when > after else when, name) for when, name in self.units
+        ]
 
     @rule(data=st.data())
     def look_at_any_unit(self, data):

@@ -330,9 +330,9 @@ class Acquisition:
     @staticmethod
     def _bounded(value: Any, terms: Terms | None) -> Any:
         """The value; or, if it has to be awaited, a step that takes no longer than the caller."""
-        if terms is None or not is_awaitable(value):
+        if terms is None or terms.at_once or not is_awaitable(value):
             return value
-        seconds = terms.seconds_left() if terms.patience_ms() else None
+        seconds = terms.seconds_left()
         return value if seconds is None else Within(value, seconds)
 
 

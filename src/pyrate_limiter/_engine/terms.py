@@ -43,7 +43,7 @@ class Terms:
             one call of that, and its end is the end of the wait.
     """
 
-    __slots__ = ("_deadline", "blocking", "buffer_ms", "known", "on_loop", "replaced")
+    __slots__ = ("_deadline", "at_once", "blocking", "buffer_ms", "known", "on_loop", "replaced")
 
     def __init__(
         self,
@@ -56,6 +56,8 @@ class Terms:
         replaced: bool = False,
     ) -> None:
         self.blocking = blocking
+        self.at_once: bool = not blocking or seconds == 0
+        """Whether the caller takes what is free now, however long it takes to find that out."""
         self.buffer_ms = buffer_ms
         self.known = known
         self.on_loop = on_loop

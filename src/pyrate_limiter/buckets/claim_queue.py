@@ -7,7 +7,7 @@ played on top of it to find out where the next one fits.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left, bisect_right, insort_right
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.abstracts.checks import BEGINNING
@@ -46,13 +46,14 @@ class ClaimQueue:
         gone: the state of those who have gone.
     """
 
-    __slots__ = ("_claims", "gone", "is_played")
+    __slots__ = ("_claims", "_free", "gone", "is_played")
 
     def __init__(self, gone: State) -> None:
         self.gone: State = gone
         self.is_played: bool = True
         """Whether the user of the queue has the state after all claims."""
         self._claims: list[Claim] = []
+        self._free: list[Claim] = []  # those of them that were given back, in order
 
     @property
     def newest(self) -> int:
@@ -89,13 +90,14 @@ class ClaimQueue:
     def _trim(self) -> None:
         """Nobody is behind what was given back last: it need not be kept."""
         while self._claims and self._claims[-1].free:
-            self._claims.pop()
+            self._free.remove(self._claims.pop())
 
     def give_back(self, moment: int, weight: int) -> None:
         """Free units of a moment, for others to claim."""
         self.take_out(moment, weight)
-        place = bisect_right(self._claims, moment, key=_moment)
-        self._claims.insert(place, Claim(moment, weight, free=True))
+        free = Claim(moment, weight, free=True)
+        insort_right(self._claims, free, key=_moment)
+        insort_right(self._free, free, key=_moment)
         self._trim()
 
     def room(
@@ -105,13 +107,17 @@ class ClaimQueue:
 
         One that has passed may still serve ``start``, where nobody behind it lacks room for that.
         """
-        for claim in [it for it in self._claims if it.free and it.weight >= weight]:
+        for claim in [it for it in self._free if it.weight >= weight]:
             if claim.at >= start:
                 return claim.at, claim
             if self._suits(start, weight, algorithm, rates):
                 return start, claim
-            self._claims.remove(claim)
+            self._forget(claim)
         return None
+
+    def _forget(self, free: Claim) -> None:
+        self._claims.remove(free)
+        self._free.remove(free)
 
     def _suits(
         self, start: int, weight: int, algorithm: StateAlgorithm, rates: Sequence[Rate]
@@ -130,7 +136,7 @@ class ClaimQueue:
         """So much of what was given back is claimed again."""
         free.weight -= weight
         if not free.weight:
-            self._claims.remove(free)
+            self._forget(free)
         self.is_played = False
 
     def fold(self, now: int) -> bool:
@@ -142,6 +148,7 @@ class ClaimQueue:
             done += 1
         if done:
             del self._claims[:done]
+            self._free = [claim for claim in self._claims if claim.free]
             self.is_played = False
         return bool(self._claims)
 
@@ -172,4 +179,5 @@ class ClaimQueue:
         queue = cls(tuple(gone))
         queue.is_played = is_played
         queue._claims = [Claim(at, weight, free=free) for at, weight, free in claims]
+        queue._free = [claim for claim in queue._claims if claim.free]
         return queue

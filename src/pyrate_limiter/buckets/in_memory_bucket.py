@@ -111,7 +111,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
         checked = sorted_rates(rates)
         with self._lock:
             self._rates = checked
-            self._full = None
+            self._changed()
 
     @property
     def items(self) -> UnitsView:
@@ -267,7 +267,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
             item._note = _USED
             if moment == stamp:
                 return ADMITTED
-            self._full = None
+            self._changed()
             if moment == FOREVER or moment - now > patience_ms:
                 self._remove(stamp, name, weight)
                 self._refuse(weight, moment, failing, now)
@@ -287,7 +287,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
             stamp = item.timestamp - self._stepped
             if not self._remove(stamp, item.name, item.weight):
                 return False
-            self._full = None
+            self._changed()
             if item._note is not _USED:
                 self._expect(stamp, -item.weight, stamp)
             return True
@@ -316,7 +316,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
         with self._lock:
             if now.__class__ is Unread:
                 now = self._observe(now)
-            self._full = None
+            self._changed()
             return self._drop_before(self._algorithm.leak_bound(self._rates, now))
 
     def flush(self) -> None:
@@ -367,7 +367,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
         with self._lock, self._whole():
             pending, self._pending = self._pending, None
             if pending:
-                self._full = None
+                self._changed()
                 self._take_out_newest(pending)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pyrate_limiter.abstracts.algorithm import Decision, SlidingWindowLog
 from pyrate_limiter.abstracts.checks import BEGINNING, FOREVER
 from pyrate_limiter.buckets.log_moments import ROUNDS, LogMoments
 from pyrate_limiter.buckets.timeline import Timeline
-from pyrate_limiter.buckets.unit_log import SLACK
+from pyrate_limiter.buckets.unit_log import MANY, SLACK
 from pyrate_limiter.errors import BucketRetired
 
 if TYPE_CHECKING:
@@ -31,15 +31,9 @@ class JudgedLog(LogMoments, Timeline):
     What is stored after its time is a claim still to come.
     """
 
-    __slots__ = (
-        "_ahead",
-        "_clock",
-        "_full",
-        "_latest",
-        "_stepped",
-        "_trusted",
-        "failing_rate",
-    )
+    if not TYPE_CHECKING:
+        # What most logs never need has no slot: it is in the `__dict__` of those that do.
+        __slots__ = ("_clock", "_full", "_latest", "_trusted", "failing_rate")
 
     _clock: AbstractClock
     failing_rate: Rate | None
@@ -48,21 +42,29 @@ class JudgedLog(LogMoments, Timeline):
     # log had so many units.
     _full: tuple[int, int, Rate, int, int] | None
     # By how much the clock has stepped back so far: claims carry their moment plus this.
-    _stepped: int
+    _stepped: int = 0
 
     def __init__(self, rates: RateList, algorithm: LogAlgorithm, clock: AbstractClock) -> None:
         self._rates = rates
         self._algorithm = algorithm
         self._clock = clock
         self.failing_rate = None
-        self._stepped = 0
         self._clear()
 
     def _clear(self) -> None:
         super()._clear()
-        self._full = None
         self._pending = None
         self._begin_time()
+        self._changed()
+
+    def _trust(self, until: int) -> None:
+        self._trusted = until
+
+    def _changed(self) -> None:
+        """Something was taken out or moved: what is known of refusals holds no more."""
+        self._full = None
+        if self._crammed is not None:
+            self._crammed = None
 
     def _whole(self) -> AbstractContextManager[None]:
         """Around a change that takes several steps."""
@@ -85,7 +87,7 @@ class JudgedLog(LogMoments, Timeline):
         # This is `_store`, spelled out: it is the path of nearly every call.
         if now != self._newest and total > base:
             self._seal()
-            if len(self._stamps) >= self._sweep_at:
+            if len(self._stamps) >= self._sweep_at or newest_then > MANY:
                 self._sweep(now)
         if name is not self._name and name != self._name:
             self._seal_name()
@@ -115,7 +117,7 @@ class JudgedLog(LogMoments, Timeline):
         self._place(name, weight, moment)
         self._latest = now
         self.failing_rate = None
-        if len(self._stamps) >= self._sweep_at:
+        if len(self._stamps) >= self._sweep_at or self._total > MANY:
             self._sweep(now)
 
     def _place(self, name: str, weight: int, moment: int) -> None:
@@ -128,6 +130,9 @@ class JudgedLog(LogMoments, Timeline):
         """Drop what is expired; the next time is when the log has doubled."""
         self._drop_before(self._algorithm.leak_bound(self._rates, now))
         self._sweep_at = max(SLACK, 2 * len(self._stamps))
+        if self._total > MANY:
+            self._renumber()
+            self._crammed = None
 
     def _awaited(self, moment: int) -> int:
         """How many units are claimed for a moment whose waiters have not gone yet."""
@@ -183,19 +188,27 @@ class JudgedLog(LogMoments, Timeline):
             raise BucketRetired
         return self._judged(stamp, self._clock, self._rates.shortest_ms)
 
-    def _step_back(self, milliseconds: int) -> None:
-        """Take the log back with its clock, unless its items are stamped by another one."""
+    def _step_back(self, milliseconds: int, now: int) -> None:
+        """Take what is ahead of its clock back with it, unless items are stamped by another one."""
         if self._ahead:
-            super()._step_back(milliseconds)
-        else:
-            with self._whole():
-                self._move_back(milliseconds)
+            super()._step_back(milliseconds, now)
+            return
+        floor, place = BEGINNING, self._before(now + 1)
+        if self._base < place < self._total:
+            # It was ahead since then: as much later it may be now as it was stored later.
+            floor = self._stamp(place)
+            milliseconds = max(milliseconds, self._stamp(place + 1) - floor)
+        with self._whole():
+            self._latest = now
+            self._trust(BEGINNING)
+            self._move_back(milliseconds, now, floor)
 
-    def _move_back(self, milliseconds: int) -> None:
-        self._shift(milliseconds)
-        self._latest -= milliseconds
-        self._trusted = BEGINNING
+    def _move_back(self, milliseconds: int, now: int, floor: int) -> None:
+        """Give all that is ahead of ``now`` an earlier time, ``floor`` at the most."""
+        self._shift(milliseconds, now, floor)
         self._stepped += milliseconds
-        if self._pending:
-            self._pending = {at - milliseconds: units for at, units in self._pending.items()}
-        self._full = None
+        self._changed()
+        pending, self._pending = self._pending, None
+        for at, units in (pending or {}).items():
+            moved = max(floor, at - milliseconds) if at > now else at
+            JudgedLog._expect(self, moved, units, now)  # it is one record, where there are records

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from pyrate_limiter.utils import RateList
 
 ROUNDS = 64  # how often a policy may name a moment and then refuse it
-_LOOKS = 128  # at how many moments, and at how many units behind each, room ahead is looked for
 
 
 class LogMoments(UnitLog):
@@ -25,12 +24,17 @@ class LogMoments(UnitLog):
     too, is asked through the methods that `LogAlgorithm` has for it.
     """
 
-    __slots__ = ("_algorithm", "_pending", "_rates")
+    if not TYPE_CHECKING:
+        __slots__ = ("_algorithm", "_pending", "_rates")
 
     _algorithm: Any
     _rates: RateList
     # Units by moment that are claimed, and whose waiters have not gone yet; in order.
     _pending: dict[int, int] | None
+    # A weight, and two units: nothing so heavy fits anywhere behind the one and in front of the
+    # other. That holds until something is taken out or moved.
+    _crammed: tuple[int, int, int] | None = None
+    _looks: int = 128  # at how many moments, and at how many units behind each, to look for room
 
     def _earliest(self, now: int, weight: int) -> tuple[int, Rate | None]:
         """The first moment from ``now`` on at which the weight fits beside all that is stored.
@@ -43,8 +47,8 @@ class LogMoments(UnitLog):
         """
         queue = self._newest if self._total > self._base else now
         if self._algorithm.__class__ is SlidingWindowLog:  # `decide` asks any other policy itself
-            for rate in self._rates:
-                if weight > rate.limit:
+            for limit, _, rate in self._rates.bounds:
+                if weight > limit:
                     return FOREVER, rate
             room = self._room_ahead(now, weight) if queue > now else None
             if room is not None:
@@ -62,7 +66,13 @@ class LogMoments(UnitLog):
         before it. None: there is no such moment, or not among the first ones.
         """
         moment, place = now, self._before(now + 1)
-        for _ in range(_LOOKS):
+        first, crammed = place, self._crammed
+        if crammed is not None and crammed[0] <= weight and crammed[1] <= place < crammed[2]:
+            first, place = crammed[1:]
+            moment = max(now, self._stamp(place))
+        for _ in range(self._looks):
+            if place == self._total:
+                break
             for limit, interval, _ in self._rates.bounds:
                 leaves = place + weight - limit
                 if leaves > self._base:
@@ -76,8 +86,7 @@ class LogMoments(UnitLog):
                 moment = self._stamp(crowded)
                 behind = self._before(moment + 1)
             place = behind
-            if place == self._total:
-                break
+        self._crammed = weight, first, place
         return None
 
     def _crowded(self, moment: int, place: int, weight: int) -> int | None:
@@ -87,7 +96,7 @@ class LogMoments(UnitLog):
             if last < self._total and self._stamp(last + 1) <= moment + interval:
                 return place + 1
             unit = min(last, self._total)
-            for _ in range(_LOOKS):
+            for _ in range(self._looks):
                 if unit <= place:
                     break
                 stamp, first = self._stamp(unit), unit + weight - limit

@@ -49,7 +49,7 @@ class Outage:
             self._pause = min(_LONGEST_PAUSE, 2 * self._pause) or _FIRST_PAUSE
             self._next_probe = time.monotonic() + self._pause
         if begins:
-            _log.warning("%s", self._away, exc_info=error)
+            _log.warning("%s: %r", self._away, error)
 
     def answered(self) -> None:
         """The server is there."""

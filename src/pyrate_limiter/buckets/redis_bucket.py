@@ -13,12 +13,12 @@ from pyrate_limiter.abstracts.algorithm import (
 )
 from pyrate_limiter.abstracts.awaiting import then
 from pyrate_limiter.abstracts.bucket import AbstractBucket
-from pyrate_limiter.abstracts.checks import check_item
 from pyrate_limiter.abstracts.rate import Rate, RateItem
+from pyrate_limiter.buckets.redis_claim import Doubts, at_hand, check_in_reach, claim_of, first_unit
 from pyrate_limiter.buckets.redis_policy import checked, kind_of
-from pyrate_limiter.buckets.redis_server import Command, Server
-from pyrate_limiter.buckets.redis_steps import LOG_SCRIPT, PATIENT_MS, Claim, RedisSteps
-from pyrate_limiter.errors import InvalidTimestamp
+from pyrate_limiter.buckets.redis_request import Command
+from pyrate_limiter.buckets.redis_server import Server
+from pyrate_limiter.buckets.redis_steps import LOG_SCRIPT, RedisSteps
 from pyrate_limiter.utils import RateList, id_generator, sorted_rates
 
 if TYPE_CHECKING:
@@ -80,7 +80,6 @@ class RedisBucket(RedisSteps):
         "__dict__",
         "__weakref__",
         "_algorithm",
-        "_beginning",
         "_clock",
         "_doubts",
         "_fallback",
@@ -131,7 +130,7 @@ class RedisBucket(RedisSteps):
         self.bucket_key = bucket_key
         self.script_hash = script_hash
         self.failing_rate = None
-        self._doubts: Any = ()
+        self._doubts = Doubts()
         self._fallback: AbstractBucket | None = None
         self.rates = rates
 
@@ -170,7 +169,7 @@ class RedisBucket(RedisSteps):
             except Exception as error:
                 if not bucket._server.outage.covers(error):
                     raise
-                bucket._server.outage.failed(error)
+                bucket._server.outage.failed(error, bucket_key)
             return bucket
 
         return bucket._server.run(load())
@@ -179,6 +178,11 @@ class RedisBucket(RedisSteps):
     def redis(self) -> Any:
         """The client."""
         return self._server.client
+
+    @property
+    def store_id(self) -> object:
+        """What the buckets of one client have in common."""
+        return id(self._server.client)
 
     @property
     def is_async(self) -> bool:  # type: ignore[override] # it is the client's affair
@@ -201,8 +205,6 @@ class RedisBucket(RedisSteps):
         numbers = [f"{limit}/{interval}" for limit, interval, _ in self._rates.bounds]
         sliding = int(kind_of(self._algorithm) is SlidingWindowLog)
         self._head = (LOG_SCRIPT, self.bucket_key, f"~ ~ {sliding} {' '.join(numbers)}")
-        wire = self._server.wire
-        self._beginning = None if wire is None else wire.packed(*self._head)
         self._full = self._learnt = None
 
     def straight(self) -> Callable[[str, int], bool | None] | None:
@@ -228,8 +230,8 @@ class RedisBucket(RedisSteps):
 
     def put_decision(self, item: RateItem) -> Decision | Awaitable[Decision]:
         """See `AbstractBucket.put_decision`. The item is judged by its own timestamp."""
-        self._check(item)
-        return self._server.run(self._claim(item, 0, 0, item.timestamp))
+        check_in_reach(item)
+        return self._server.run(self._claim(item, 0, 0, item.timestamp, 0))
 
     def claim(
         self, item: RateItem, patience_ms: int = 0, buffer_ms: int | None = None
@@ -238,18 +240,37 @@ class RedisBucket(RedisSteps):
 
         The server's clock counts, not the item's timestamp, unless ``bucket._clock`` was replaced.
         """
-        self._check(item)
+        return self._claim_within(item, patience_ms, buffer_ms, patience_ms)
+
+    @property
+    def claim_within(self) -> Any:
+        """`claim`, with how many ms the call itself may take; None where that is overridden."""
+        own = type(self).claim is RedisBucket.claim and "claim" not in vars(self)
+        return self._claim_within if own else None
+
+    def claim_several(
+        self,
+        items: Sequence[RateItem],
+        patience_ms: int = 0,
+        buffer_ms: int | None = None,
+        not_before: int | None = None,
+        limit_ms: int | None = None,
+    ) -> list[Decision] | Awaitable[list[Decision]]:
+        """See `AbstractBucket.claim_several`. It is one call of the script for up to 100 items.
+
+        ``limit_ms`` is how long that call may take; as long as the patience, if left out.
+        """
+        for item in items:
+            check_in_reach(item)
         pad = -1 if buffer_ms is None else buffer_ms
-        server = self._server
-        if self._clock is server.clock and not self._doubts and server.is_plain(patience_ms):
-            if server.is_async:
-                return self._claim_soon(item, patience_ms, pad)
-            return self._claim_now(item, patience_ms, pad)  # type: ignore[no-any-return]
-        return server.run(self._claim(item, patience_ms, pad, self._stamp(item.timestamp)))
+        stamp = self._stamp(items[0].timestamp)
+        limit_ms = patience_ms if limit_ms is None else limit_ms
+        program = self._claim_several(items, patience_ms, pad, stamp, not_before, limit_ms)
+        return self._server.run(program)
 
     def check(self, item: RateItem) -> Decision | Awaitable[Decision]:
         """See `AbstractBucket.check`."""
-        self._check(item)
+        check_in_reach(item)
         return self._server.run(self._look(item, self._stamp(item.timestamp)))
 
     def waiting(self, item: RateItem) -> int | Awaitable[int]:
@@ -259,7 +280,7 @@ class RedisBucket(RedisSteps):
         learnt = self._learnt
         if learnt is not None and learnt[0] == item.weight:
             return -1 if learnt[1] is None else max(0, learnt[1] - item.timestamp)
-        self._check(item)
+        check_in_reach(item)
         return then(self._server.run(self._look(item, item.timestamp)), _wait)
 
     def settle(
@@ -275,7 +296,7 @@ class RedisBucket(RedisSteps):
 
     def pause(self, item: RateItem, decision: Decision) -> float:
         """See `AbstractBucket.pause`."""
-        claim: Claim | None = item._note
+        claim = claim_of(item)
         if claim is not None and claim.spare is not None:
             return claim.spare.pause()
         if claim is not None and not self._chosen:
@@ -283,16 +304,11 @@ class RedisBucket(RedisSteps):
         return self._clock.pause(item.timestamp, decision.wait_ms)
 
     def leak(self, current_timestamp: int | None = None) -> int | Awaitable[int]:
-        """See `AbstractBucket.leak`."""
+        """See `AbstractBucket.leak`. Without a time it does nothing, for the key expires itself."""
         if current_timestamp is None:
-            if not self._chosen:
-                return self._server.run(self._leak())
-            return then(self._clock.now(), self._leak_at)
-        return self._leak_at(current_timestamp)  # type: ignore[no-any-return]
-
-    def _leak_at(self, now: int) -> Any:
-        bound = f"({self._algorithm.leak_bound(self._rates, now)}"
-        return self._command("zremrangebyscore", self.bucket_key, "-inf", bound)
+            return at_hand(0) if self.is_async else 0
+        bound = f"({self._algorithm.leak_bound(self._rates, current_timestamp)}"
+        return self._command("zremrangebyscore", self.bucket_key, "-inf", bound)  # type: ignore[no-any-return]
 
     def flush(self) -> Awaitable[None] | None:
         """See `AbstractBucket.flush`."""
@@ -300,7 +316,7 @@ class RedisBucket(RedisSteps):
         def done(_: Any) -> None:
             self.failing_rate = self._full = self._learnt = None
 
-        return then(self._command("delete", self.bucket_key), done)
+        return then(self._command("unlink", self.bucket_key), done)
 
     def count(self) -> int | Awaitable[int]:
         """See `AbstractBucket.count`."""
@@ -310,33 +326,18 @@ class RedisBucket(RedisSteps):
         """See `AbstractBucket.peek`."""
         place = index if index >= 0 else 1 << 52
         units = self._command("zrevrange", self.bucket_key, place, place, withscores=True)
-        return then(units, _first_unit)
+        return then(units, first_unit)
 
     def retire(self, now: int) -> bool:
         """True: all that counts is in Redis, and a new bucket finds it there."""
         retire = getattr(self._fallback, "retire", None)
         return retire is None or bool(retire(now))
 
-    @staticmethod
-    def _check(item: RateItem) -> None:
-        check_item(item)
-        if not -PATIENT_MS < item.timestamp < PATIENT_MS:
-            raise InvalidTimestamp(item.timestamp)
-
     def _command(self, method: str, *args: Any, **options: Any) -> Any:
         def ask() -> Generator[Any, Any, Any]:
             return (yield Command(self._server.limit(), method, *args, **options))
 
         return self._server.run(ask())
-
-
-def _first_unit(units: Sequence[Any]) -> RateItem | None:
-    if not units:
-        return None
-    member, score = units[0]
-    if isinstance(member, bytes):
-        member = member.decode("utf-8", "surrogateescape")
-    return RateItem(member.rsplit(":", 2)[0], int(score))
 
 
 def _allowed(decision: Decision) -> bool:

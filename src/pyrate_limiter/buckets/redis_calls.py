@@ -15,14 +15,30 @@ if TYPE_CHECKING:
 
 _IDLE_HELPERS = 32
 
-_idle: list[SimpleQueue[Any]] = []
+_idle: list[SimpleQueue[Callable[[], object]]] = []
+
+
+def in_helper(work: Callable[[], object]) -> bool:
+    """Have a helper thread do this; False where no thread can be had, as when Python ends."""
+    try:
+        helper = _idle.pop()
+    except IndexError:
+        helper = SimpleQueue()
+        thread = threading.Thread(
+            target=_help, args=(helper,), name="pyrate-limiter redis", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError:
+            return False
+    helper.put(work)
+    return True
 
 
 def run_within(
     seconds: float,
     call: Callable[[], Any],
     too_slow: Callable[[float], Exception],
-    orphaned: Callable[[Any], None],
 ) -> Any:
     """Run a call in a helper thread, and leave it alone there when the time is up.
 
@@ -30,44 +46,38 @@ def run_within(
         seconds: how long to wait.
         call: what to run.
         too_slow: makes the error to raise then.
-        orphaned: is given the result where it comes after all, in that thread.
     """
     job: Future[Any] = Future()
-    try:
-        helper = _idle.pop()
-    except IndexError:
-        helper = SimpleQueue()
-        threading.Thread(
-            target=_help, args=(helper,), name="pyrate-limiter redis", daemon=True
-        ).start()
-    helper.put((job, call))
+
+    def work() -> None:
+        try:
+            result = call()
+        except BaseException as error:  # noqa: BLE001 - it belongs to the caller
+            job.set_exception(error)
+        else:
+            job.set_result(result)
+
+    if not in_helper(work):
+        work()
     try:
         return job.result(seconds)
     except NotYet:
         if job.done():  # it is the call's own error
             raise
-        job.add_done_callback(lambda late: None if late.exception() else orphaned(late.result()))
         raise too_slow(seconds) from None
 
 
-def _help(work: SimpleQueue[Any]) -> None:
+def _help(tasks: SimpleQueue[Callable[[], object]]) -> None:
     while True:
-        job, call = work.get()
-        try:
-            result = call()
-        except BaseException as error:  # noqa: BLE001 - it belongs to the caller
-            _finish(job.set_exception, error)
-        else:
-            _finish(job.set_result, result)
-        del job, call
+        work = tasks.get()
+        with suppress(
+            Exception
+        ):  # what undoes a late answer may fail, if the server has gone again
+            work()
+        del work
         if len(_idle) >= _IDLE_HELPERS:
             return
-        _idle.append(work)
-
-
-def _finish(settle: Callable[[Any], None], outcome: Any) -> None:
-    with suppress(Exception):  # what undoes a late answer may fail, if the server has gone again
-        settle(outcome)
+        _idle.append(tasks)
 
 
 if hasattr(os, "register_at_fork"):

@@ -1,33 +1,34 @@
-"""The threads that call one bucket, who share calls of its script."""
+"""The threads that call one script on one key, who share its calls."""
 
 from __future__ import annotations
 
 import os
 import threading
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.abstracts.locks import shared_lock
+from pyrate_limiter.buckets.redis_calls import in_helper
+from pyrate_limiter.buckets.redis_request import fitting, parts_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from pyrate_limiter.buckets.redis_steps import RedisSteps
+    from pyrate_limiter.buckets.redis_request import Request
+    from pyrate_limiter.buckets.redis_server import Server
 
 _AT_ONCE = 2  # calls under way: with one, two threads would only wait for each other
-MOST_STEPS = 500  # in one call of a script: other clients of the server wait for its end
-NUMBERS = 5  # of the reply to each step
 
 
 class _Caller:
-    """A thread that waits for another to make its call, or for its turn to make that of others."""
+    """A thread that waits for a call that another makes, or for its turn to make that of others."""
 
-    __slots__ = ("answer", "crew", "error", "step", "woken")
+    __slots__ = ("answer", "crew", "error", "gone", "request", "woken")
 
-    def __init__(self, step: str) -> None:
-        self.step = step
+    def __init__(self, request: Request) -> None:
+        self.request = request
         self.answer: list[int] | None = None
         self.error: BaseException | None = None
         self.crew: list[_Caller] | None = None  # whose calls it is to make with its own
+        self.gone = False
         self.woken = threading.Lock()
         self.woken.acquire()
 
@@ -35,93 +36,122 @@ class _Caller:
 class Crews:
     """Threads that ask while others are at it gather for one call, made by the first of them.
 
-    So the steps reach the server in the order in which their callers came. A bucket takes no room
-    here but while it is called.
-
-    Args:
-        interrupted: makes the error for the others when the thread that calls is interrupted.
+    So the steps reach the server in the order in which their callers came. A caller with a time
+    limit leaves its call to a helper thread, and goes when its time is up. A key takes no room here
+    but while it is called.
     """
 
-    def __init__(self, interrupted: Callable[[], Exception]) -> None:
-        self._interrupted = interrupted
+    def __init__(self, server: Server) -> None:
+        self._server = server
         self._lock = shared_lock()
         self._pid = os.getpid()
-        # By the id of the bucket.
-        self._under_way: dict[int, int] = {}
-        self._waiting: dict[int, list[_Caller]] = {}
+        # By what the calls begin with.
+        self._under_way: dict[Any, int] = {}
+        self._waiting: dict[Any, list[_Caller]] = {}
 
-    def ask(self, bucket: RedisSteps, step: str) -> list[int]:
-        """The answer to a step."""
+    def ask(self, request: Request) -> list[int]:
+        """The answer to a request."""
+        head = request.head
         with self._lock:
-            calls = self._under_way.get(id(bucket), 0)
+            calls = self._under_way.get(head, 0)
             if calls >= _AT_ONCE and self._pid != os.getpid():
                 # The threads that were at it are not in this process.
                 self._pid, calls = os.getpid(), 0
                 self._under_way.clear()
                 self._waiting.clear()
+            caller = None
             if calls < _AT_ONCE:
-                self._under_way[id(bucket)] = calls + 1
-                caller = None
+                self._under_way[head] = calls + 1
             else:
-                caller = _Caller(step)
-                self._waiting.setdefault(id(bucket), []).append(caller)
-        if caller is None:
+                caller = _Caller(request)
+                self._waiting.setdefault(head, []).append(caller)
+        if caller is None and request.limit is None:
             try:
-                return bucket.evaluate(step)
+                return self._server.evaluate(head, request.steps)
             finally:
-                self._pass_on(bucket)
+                self._pass_on(head)
+        if caller is None:
+            caller = _Caller(request)
+            caller.crew = []
+        return self._wait(caller)
+
+    def _wait(self, caller: _Caller) -> list[int]:
+        limit = caller.request.limit
+        end = None if limit is None else time.monotonic() + limit
         try:
-            caller.woken.acquire()
+            if caller.crew is None:
+                self._sleep(caller, end)
             if caller.crew is not None:
-                self._call(bucket, caller, caller.crew)
+                everyone, caller.crew = [caller, *caller.crew], None
+                if end is None or not in_helper(lambda: self._call(everyone)):
+                    self._call(everyone)
+                else:
+                    self._sleep(caller, end)
         except BaseException:
-            self._give_up(bucket, caller)
+            self._give_up(caller)
             raise
         if caller.answer is None:
-            raise caller.error or self._interrupted()
+            raise caller.error or self._server.errors.ConnectionError(
+                "The thread that called Redis was interrupted"
+            )
         return caller.answer
 
-    def _call(self, bucket: RedisSteps, leader: _Caller, crew: list[_Caller]) -> None:
-        everyone = [leader, *crew]
+    def _sleep(self, caller: _Caller, end: float | None) -> None:
+        left = -1.0 if end is None else max(0.0, end - time.monotonic())
+        if not caller.woken.acquire(timeout=left):
+            raise self._server.too_slow(caller.request.limit)
+
+    def _call(self, everyone: list[_Caller]) -> None:
+        requests = [caller.request for caller in everyone]
+        late: list[tuple[Request, list[int]]] = []
         try:
-            reply = bucket.evaluate(*[caller.step for caller in everyone])
-            for number, caller in enumerate(everyone):
-                at = 1 + NUMBERS * number
-                caller.answer = [reply[0], *reply[at : at + NUMBERS]]
+            steps = [step for request in requests for step in request.steps]
+            parts = parts_of(self._server.evaluate(requests[0].head, steps), requests)
+            with self._lock:
+                for caller, answer in zip(everyone, parts):
+                    caller.answer = answer
+                    if caller.gone:
+                        late.append((caller.request, answer))
         except Exception as error:  # noqa: BLE001 - it belongs to each of them
             for caller in everyone:
                 caller.error = error
         finally:
-            leader.crew = None
-            self._pass_on(bucket)
-            for caller in crew:
+            self._pass_on(requests[0].head)
+            for caller in everyone:
                 caller.woken.release()
+        for request, answer in late:
+            self._server.undo(request, answer)
 
-    def _pass_on(self, bucket: RedisSteps) -> None:
+    def _pass_on(self, head: Any) -> None:
         """Let the first who waits make the next call."""
         with self._lock:
-            waiting = self._waiting.pop(id(bucket), None)
+            waiting = self._waiting.pop(head, None)
             if waiting is None:
-                calls = self._under_way.pop(id(bucket), 1) - 1
+                calls = self._under_way.pop(head, 1) - 1
                 if calls > 0:
-                    self._under_way[id(bucket)] = calls
+                    self._under_way[head] = calls
                 return
-            leader, leader.crew = waiting[0], waiting[1:MOST_STEPS]
-            if len(waiting) > MOST_STEPS:
-                self._waiting[id(bucket)] = waiting[MOST_STEPS:]
+            most = fitting([caller.request for caller in waiting])
+            leader, leader.crew = waiting[0], waiting[1:most]
+            if len(waiting) > most:
+                self._waiting[head] = waiting[most:]
         leader.woken.release()
 
-    def _give_up(self, bucket: RedisSteps, caller: _Caller) -> None:
-        """The caller was interrupted while it waited."""
+    def _give_up(self, caller: _Caller) -> None:
+        """The caller was interrupted while it waited, or its time was up."""
+        head = caller.request.head
         with self._lock:
-            waiting = self._waiting.get(id(bucket), [])
+            caller.gone = True
+            waiting = self._waiting.get(head, [])
             if caller in waiting:
                 waiting.remove(caller)
                 if not waiting:
-                    del self._waiting[id(bucket)]
+                    del self._waiting[head]
                 return
-            if caller.crew is None:
-                return
-            if caller.crew:
-                self._waiting[id(bucket)] = [*caller.crew, *waiting]
-        self._pass_on(bucket)
+            answer, crew = caller.answer, caller.crew
+            if crew:
+                self._waiting[head] = [*crew, *waiting]
+        if crew is not None:  # it was to make the next call
+            self._pass_on(head)
+        elif answer is not None:
+            self._server.undo(caller.request, answer)

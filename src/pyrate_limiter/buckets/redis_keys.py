@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.buckets.redis_bucket import RedisBucket
+from pyrate_limiter.buckets.redis_claim import safe_name
 from pyrate_limiter.buckets.redis_policy import checked
 from pyrate_limiter.buckets.redis_server import Server
 
@@ -23,7 +24,8 @@ class RedisKeys:
 
     Args:
         redis: a client, as for `RedisBucket`. Its asyncio callers of all names share round trips.
-        prefix: the keys are the prefix followed by the name.
+        prefix: the keys are the prefix followed by the name. A name of more than 512 characters is
+            cut, and followed by a hash; one that is no text stands there as its ``repr``.
         algorithm: as for `RedisBucket`.
         on_error: as for `RedisBucket`. A fallback should be a function that makes a bucket, such as
             ``InMemoryBucket``, so that each name has its own.
@@ -47,7 +49,8 @@ class RedisKeys:
 
     def for_name(self, rates: Sequence[Rate], name: str) -> RedisBucket:
         """The bucket of a name."""
-        return RedisBucket.on_server(self._server, rates, self.prefix + name, self._algorithm)
+        key = self.prefix + safe_name(name)
+        return RedisBucket.on_server(self._server, rates, key, self._algorithm)
 
     def __call__(self, rates: Sequence[Rate]) -> RedisBucket:
         """The bucket of no name, whose key is the prefix itself."""

@@ -7,13 +7,15 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter.buckets.redis_crews import MOST_STEPS, NUMBERS
-from pyrate_limiter.buckets.redis_server import numbers_of
+from pyrate_limiter.buckets.redis_outage import is_no_connection
+from pyrate_limiter.buckets.redis_request import MOST_STEPS, fitting, numbers_of, parts_of, words_of
+from pyrate_limiter.buckets.redis_server import NO_CONNECTION_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
-    from pyrate_limiter.buckets.redis_server import Request, Server
+    from pyrate_limiter.buckets.redis_request import Request
+    from pyrate_limiter.buckets.redis_server import Server
 
     # A request, and who waits for its answer.
     _Entry = tuple[Request, "asyncio.Future[Any] | None"]
@@ -113,17 +115,24 @@ class Lane:
 
     def _run_soon(self) -> None:
         if self._runner is None and self._waiting:
-            self._runner = asyncio.ensure_future(self._run())
+            # Not by the loop's factory: an eager one would begin it before it is known here.
+            self._runner = asyncio.Task(self._run(), loop=asyncio.get_running_loop())
             self._since = time.monotonic()
 
     async def _run(self) -> None:
         this, sent = asyncio.current_task(), self._waiting
         try:
             while self._waiting and self._runner is this:
-                batch, self._waiting = self._waiting[:MOST_STEPS], self._waiting[MOST_STEPS:]
+                most = 1
+                if len(self._waiting) > 1:
+                    most = fitting([request for request, _ in self._waiting[:MOST_STEPS]])
+                batch, self._waiting = self._waiting[:most], self._waiting[most:]
                 sent = [entry for entry in batch if entry[1] is None or not entry[1].done()]
                 self._sent, self._since = sent, time.monotonic()
-                await self._send(sent)
+                if len(sent) == 1:
+                    self._deliver(sent, await self._outcome(self._alone, *self._call(sent)))
+                else:
+                    await self._send(sent)
         except BaseException:
             if self._runner is this:
                 sent, self._waiting = sent + self._waiting, []
@@ -149,7 +158,7 @@ class Lane:
         if len(calls) > 1:
             replies = await self._together(calls)
         else:
-            replies = [await _outcome(self._alone(*call)) for call in calls]
+            replies = [await self._outcome(self._alone, *call) for call in calls]
         for entries, reply in zip(groups.values(), replies):
             if isinstance(reply, asyncio.CancelledError):
                 raise reply
@@ -158,7 +167,7 @@ class Lane:
     @staticmethod
     def _call(entries: list[_Entry]) -> tuple[Any, tuple[Any, ...]]:
         script, key, *header = entries[0][0].head
-        steps = [step for request, _ in entries for step in request.steps]
+        steps = words_of([step for request, _ in entries for step in request.steps])
         return script, (1, key, *header, *steps)
 
     async def _alone(self, script: Any, args: tuple[Any, ...]) -> Any:
@@ -172,20 +181,38 @@ class Lane:
         """Several keys: one pipeline, or in a cluster, where keys lie apart, calls side by side."""
         server = self._server
         if hasattr(server.client, "keyslot"):
-            return await asyncio.gather(*(_outcome(self._alone(*call)) for call in calls))
-        async with server.client.pipeline(transaction=False) as pipe:
-            for script, args in calls:
-                pipe.evalsha(script.sha, *args)
-            try:
-                replies = await pipe.execute(raise_on_error=False)
-            except Exception as error:  # noqa: BLE001 - it belongs to the callers
-                return [error] * len(calls)
+            return await asyncio.gather(*(self._outcome(self._alone, *call) for call in calls))
+
+        async def piped() -> list[Any]:
+            async with server.client.pipeline(transaction=False) as pipe:
+                for script, args in calls:
+                    pipe.evalsha(script.sha, *args)
+                return await pipe.execute(raise_on_error=False)  # type: ignore[no-any-return]
+
+        replies = await self._outcome(piped)
+        if isinstance(replies, Exception):
+            return [replies] * len(calls)
         return [
-            await _outcome(self._alone(*call))
+            await self._outcome(self._alone, *call)
             if isinstance(reply, server.errors.NoScriptError)
             else reply
             for call, reply in zip(calls, replies)
         ]
+
+    @staticmethod
+    async def _outcome(call: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+        """The reply to a call, or its error; it waits while the pool has no connection left."""
+        end, pause = 0.0, 0.001
+        while True:
+            try:
+                return await call(*args)
+            except Exception as error:  # noqa: BLE001 - it belongs to the callers
+                now = time.monotonic()
+                end = end or now + NO_CONNECTION_SECONDS
+                if not is_no_connection(error) or now > end:
+                    return error
+            await asyncio.sleep(pause)
+            pause = min(0.02, 2 * pause)
 
     def _deliver(self, entries: list[_Entry], reply: Any) -> None:
         if isinstance(reply, Exception):
@@ -193,14 +220,10 @@ class Lane:
                 if future is not None and not future.done():
                     future.set_exception(reply)
             return
-        numbers = numbers_of(reply)
-        at = 1
-        for request, future in entries:
-            answer = numbers
-            if request.shared:
-                end = at + NUMBERS * len(request.steps)
-                answer = [numbers[0], *numbers[at:end]]
-                at = end
+        parts = [numbers_of(reply)]
+        if len(entries) > 1:
+            parts = parts_of(parts[0], [request for request, _ in entries])
+        for (request, future), answer in zip(entries, parts):
             if future is None:
                 continue
             if future.done():
@@ -212,10 +235,3 @@ class Lane:
         undo = request.undone(answer)
         if undo is not None:
             self._send_soon((undo, None))
-
-
-async def _outcome(call: Awaitable[Any]) -> Any:
-    try:
-        return await call
-    except Exception as error:  # noqa: BLE001 - it belongs to the callers
-        return error

@@ -2,22 +2,27 @@
 --
 -- The log is a sorted set: one member per unit, scored with its time in ms. A member reads
 -- "name:id:number"; that of a claim "name:id-wait:number", with the ms that it had to wait when
--- it was made. So a unit ahead of the clock is a claim where it is not further ahead than its
--- wait; otherwise it is a leftover of a clock that has stepped back, or of a writer whose clock
--- is fast.
+-- it was made, or "name:id+wait:number" where its waiter goes when it is due without asking again,
+-- or "name:id=wait:number" where he has gone before it was due.
+-- So a unit ahead of the clock is a claim where it is not further ahead than its wait; otherwise
+-- it is a leftover of a clock that has stepped back, or of a writer whose clock is fast.
 --
 -- ARGV: a line of the stamp to judge by, '~' for the server's clock; the caller's clock, '~'
 --   likewise; 1 for sliding windows, 0 for fixed ones; then limit/interval of each rate.
---   Then one for each step: its kind, weight, two numbers of its own, and "name:id":
+--   Then one for each step: its kind, weight, two words of its own, and "name:id":
 --     claim    patience (-1: only look), pad (-1: 5 % of the interval that is short, at most 50)
---     settle   patience, the wait in the claim's members
---     release  the wait in the members
---     forget   drop what is stored under ":id", claimed or not
---     leak
+--     after    the moment before which the steps that follow it must not go: it begins a line
+--     next     as a claim; not before the one before it, and left out where that was refused
+--     part     so many of what is left of an item, if all that fits now; the number of the first
+--     settle   the mark in the claim's members (as above, or "0" for none), patience
+--     release  the mark, the number of the first of the units; it gives back so many from there
+--     forget   as a release, for a claim of which it is not known what became of it
+-- A command that the driver sends again, because the answer was lost, is known by its id.
 -- Reply: a line of numbers: the time, then five for each step:
---   claim, settle: the rate that refused or 0; ms until it fits, -1 for never; ms between the
---     earliest moment and the one given, -1 for "ask again then" (settle: 1 where the claim was
---     gone); units left; ms until all is over
+--   claim, next, part: the rate that refused or 0, -1 where it was left out; ms until it fits, -1 for
+--     never; ms between the earliest moment and the one given, -1 for "ask again then"; units
+--     left; ms until all is over
+--   settle: the rate or 0; ms until it fits; 1 where the mark has become "=wait", -1 as above
 --   others: how many units are gone; four zeros
 local key, call, match, format = KEYS[1], redis.call, string.match, string.format
 
@@ -35,7 +40,7 @@ if string.byte(header) == 126 then
       if not free or left < free then free = left end
       limit, interval = most, length
     end
-    local scored, count = {}, #ARGV
+    local scored, count, taken = {}, #ARGV, 0
     repeat
       local weight, label = match(ARGV[at], '^claim (%d+) %d+ %S+ (.*)$')
       weight = tonumber(weight)
@@ -54,16 +59,21 @@ if string.byte(header) == 126 then
         end
         scored[filled + 1], scored[filled + 2] = score, label .. i
       end
-      free = free - weight
+      free, taken = free - weight, taken + weight
       reply[at], at = format('0 0 0 %d %d', free, interval + 1), at + 1
     until at > count
     if scored[1] then call('ZADD', key, unpack(scored)) end
     if at > 2 then
       reply[1] = score
-      call('PEXPIRE', key, format('%d', interval + math.min(interval, 60000) + 1000))
+      -- Kept a little longer than it counts; and longer still, uncleaned, where others have rates
+      -- of a longer interval.
+      local spare, left = math.min(interval, 60000) + 1000, call('PTTL', key)
+      if left < interval + spare / 2 then call('PEXPIRE', key, format('%d', interval + spare)) end
       -- Ids are random: one call in sixteen looks whether there is much to clean up.
-      if string.byte(ARGV[2], -1) == 48 and call('ZCARD', key) > 2 * limit + 128 then
-        call('ZREMRANGEBYSCORE', key, '-inf', format('(%d', clock - interval))
+      local looks = string.byte(ARGV[2], -1) == 48 or taken > 100
+      if looks and left <= interval + spare and call('ZCARD', key) > 2 * limit + 128 then
+        local old = call('ZCOUNT', key, '-inf', format('(%d', clock - interval))
+        if old > 0 then call('ZREMRANGEBYRANK', key, 0, math.min(old, 2000 + taken) - 1) end
       end
       if at > count then return table.concat(reply, ' ') end
     end
@@ -72,231 +82,19 @@ end
 
 local function text(number) return format('%d', number) end
 
--- The members of an item, some at a time.
-local function each(prefix, weight, use)
-  for last = weight, 1, -100 do
+-- The members of an item from a number on, some at a time.
+local function each(prefix, first, weight, use)
+  for last = first + weight - 1, first, -100 do
     local members = {}
-    for i = last, math.max(1, last - 99), -1 do members[#members + 1] = prefix .. i end
+    for i = last, math.max(first, last - 99), -1 do members[#members + 1] = prefix .. i end
     use(members)
   end
 end
 
-local function insert(prefix, weight, score)
-  each(prefix, weight, function(members)
+local function insert(prefix, first, weight, score)
+  each(prefix, first, weight, function(members)
     local scored = {}
     for i = 1, #members do scored[2 * i - 1], scored[2 * i] = score, members[i] end
     call('ZADD', key, unpack(scored))
   end)
 end
-
-local stamp, given, sliding = match(header, '^(%S+) (%S+) (%d)')
-stamp, clock, sliding = tonumber(stamp), tonumber(given) or clock, sliding == '1'
-if not clock then
-  local time = call('TIME')
-  clock = time[1] * 1000 + math.floor(time[2] / 1000)
-end
-local limits, intervals, rates = {}, {}, 0
-for limit, interval in string.gmatch(header, '(%d+)/(%d+)') do
-  rates = rates + 1
-  limits[rates], intervals[rates] = tonumber(limit), tonumber(interval)
-end
-local now, longest = stamp or clock, intervals[rates]
-
-local dirty = false
-
-local function unit(place) -- so many places from the newest: its time and its member
-  local found = call('ZREVRANGE', key, text(place), text(place), 'WITHSCORES')
-  return tonumber(found[2]), found[1]
-end
-
-local function claimed(member) return member and tonumber(string.match(member, '%-(%d+):%d+$')) end
-
-local newest, top = unit(0)
-
-local function prefix_of(step, wait)
-  return step.label .. (wait > 0 and '-' .. text(wait) or '') .. ':'
-end
-
-local function store(step, wait, moment)
-  local prefix = prefix_of(step, wait)
-  insert(prefix, step.weight, text(moment))
-  if not newest or moment >= newest then newest, top = moment, prefix .. 1 end
-  dirty = true
-end
-
-local function remove(step, wait)
-  local gone = 0
-  each(prefix_of(step, wait), step.weight, function(members)
-    gone = gone + call('ZREM', key, unpack(members))
-  end)
-  newest, top = unit(0)
-  return gone
-end
-
-local function step_back() -- what is ahead of the clock comes back with it
-  local ahead = call('ZRANGEBYSCORE', key, '(' .. text(now), '+inf', 'WITHSCORES')
-  local back = 0
-  for i = 1, #ahead, 2 do
-    local wait = claimed(ahead[i])
-    if wait then back = math.max(back, ahead[i + 1] - wait - now) end
-  end
-  for i = 1, #ahead, 2 do
-    local moment = claimed(ahead[i]) and math.max(now, ahead[i + 1] - back) or now
-    call('ZADD', key, text(moment), ahead[i])
-  end
-  newest, top = unit(0)
-end
-
-if newest and newest > now then
-  local latest = newest - (claimed(top) or 0) -- what the clock read when that was stored
-  local behind = latest - now
-  if behind > 0 then
-    -- Of two callers that stamp by themselves the older stamp may come second.
-    if stamp and (behind <= intervals[1] or (clock >= latest and clock - latest < 60000)) then
-      now = latest
-    else
-      step_back()
-    end
-  end
-end
-
-reply[1] = text(now)
-
-local function too_heavy(weight)
-  for i = 1, rates do
-    if weight > limits[i] then return i end
-  end
-end
-
--- The first moment from `moment` on at which the weight fits, as if the log ended there; the rate
--- in the way; and whether a claim decided, whose waiter may yet turn out to be late.
-local function next_fit(moment, weight)
-  local failing, unsure = nil, false
-  if not sliding then
-    local i = 1
-    while i <= rates do
-      local start = moment - moment % intervals[i]
-      if call('ZCOUNT', key, text(start), text(moment)) + weight > limits[i] then
-        failing, moment, i = failing or i, start + intervals[i], 1
-      else
-        i = i + 1
-      end
-    end
-    return moment, failing, unsure
-  end
-  for _ = 1, 64 do
-    local fits = moment
-    local behind = 0
-    if newest and newest > moment then
-      behind = call('ZCOUNT', key, '(' .. text(moment), '+inf')
-    end
-    for i = 1, rates do
-      local time, member = unit(behind + limits[i] - weight)
-      if time and time + intervals[i] >= moment then
-        failing, fits = failing or i, math.max(fits, time + intervals[i] + 1)
-        unsure = unsure or claimed(member) ~= nil
-      end
-    end
-    if fits == moment then break end
-    moment = fits
-    if behind == 0 then break end
-  end
-  return moment, failing, unsure
-end
-
-local function outlook() -- units still free, and ms until nothing counts any more
-  local free, reset = nil, 0
-  for i = 1, rates do
-    local start = sliding and now - intervals[i] or now - now % intervals[i]
-    local live = newest and newest >= start and call('ZCOUNT', key, text(start), '+inf') or 0
-    free = math.max(0, math.min(free or limits[i], limits[i] - live))
-    if live > 0 then
-      local last = math.max(now, newest)
-      local over = sliding and newest + intervals[i] + 1 or last - last % intervals[i] + intervals[i]
-      reset = math.max(reset, over - now)
-    end
-  end
-  return free, reset
-end
-
-local steps = {}
-
-function steps.claim(step)
-  local weight, patience, pad = step.weight, step.a, step.b
-  local heavy = too_heavy(weight)
-  if heavy then return heavy, -1, 0 end
-  if weight == 0 then return 0, 0, 0 end
-  local queue = newest and newest > now
-  local fits, failing, unsure = next_fit(queue and newest or now, weight)
-  if queue then failing, unsure = failing or 1, true end
-  local wait = fits - now
-  if wait > patience then return patience < 0 and wait == 0 and 0 or failing, wait, 0 end
-  local slack = 0
-  if wait > 0 then
-    if not newest or fits > newest then
-      if pad < 0 then pad = math.min(50, math.floor(intervals[failing] / 20)) end
-      slack = math.min(pad, patience - wait)
-      unsure = unsure or claimed(top) ~= nil
-    end
-    wait = wait + slack
-  end
-  store(step, wait, now + wait)
-  return 0, wait, unsure and -1 or slack
-end
-
-function steps.settle(step)
-  local wait = step.b
-  local stored = tonumber(call('ZSCORE', key, prefix_of(step, wait) .. 1) or nil)
-  if not stored then -- flushed, or dropped as too old: it is claimed anew
-    step.b = 0
-    local verdict, further, slack = steps.claim(step)
-    return verdict, further, further == 0 and 1 or slack
-  end
-  remove(step, wait)
-  local fits, failing = next_fit(math.max(now, stored), step.weight)
-  if fits == stored or fits <= now then
-    store(step, wait, fits)
-    return 0, 0, 0
-  end
-  if fits - now > step.a then return failing or 1, fits - now, 0 end
-  store(step, fits - now, fits)
-  return 0, fits - now, -1
-end
-
-function steps.release(step) return remove(step, step.a), 0, 0 end
-
-function steps.forget(step)
-  local gone = 0
-  for _, member in ipairs(call('ZRANGEBYSCORE', key, text(now - longest), '+inf')) do
-    if string.find(member, step.label, 1, true) then gone = gone + call('ZREM', key, member) end
-  end
-  newest, top = unit(0)
-  return gone, 0, 0
-end
-
-local function leak()
-  local bound = now
-  for i = 1, rates do
-    bound = math.min(bound, now - (sliding and intervals[i] or now % intervals[i]))
-  end
-  return call('ZREMRANGEBYSCORE', key, '-inf', '(' .. text(bound))
-end
-
-function steps.leak() return leak(), 0, 0 end
-
-for place = at, #ARGV do
-  local kind, weight, a, b, label = match(ARGV[place], '^(%a+) (%d+) (%S+) (%S+) (.*)$')
-  local step = {label = label, weight = tonumber(weight), a = tonumber(a), b = tonumber(b)}
-  local verdict, wait, slack = steps[kind](step)
-  local free, reset = 0, 0
-  if kind == 'claim' then free, reset = outlook() end
-  reply[#reply + 1] = format('%d %d %d %d %d', verdict, wait, slack, free, reset)
-end
-
-if dirty then
-  if call('ZCARD', key) > 2 * limits[rates] + 128 then leak() end
-  -- Kept a little longer than it counts. A clock of the caller's own may be slower than ours.
-  local life = newest - now + longest + math.min(longest, 60000) + 1000
-  call('PEXPIRE', key, text(stamp and math.max(life, 3600000) or life))
-end
-return table.concat(reply, ' ')

@@ -11,7 +11,7 @@ from pyrate_limiter.abstracts.algorithm import (
     SlidingWindowLog,
     StateAlgorithm,
 )
-from pyrate_limiter.buckets.redis_server import Script
+from pyrate_limiter.buckets.redis_request import Script
 from pyrate_limiter.errors import AlgorithmMismatch, NoRedisImplementation
 
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import time
-from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyrate_limiter.abstracts.programs import drive, drive_async
 from pyrate_limiter.buckets.redis_calls import run_within
 from pyrate_limiter.buckets.redis_crews import Crews
-from pyrate_limiter.buckets.redis_outage import RedisOutage
-from pyrate_limiter.buckets.redis_wire import Wire
+from pyrate_limiter.buckets.redis_outage import RedisOutage, is_no_connection
+from pyrate_limiter.buckets.redis_request import Command, Request, numbers_of, words_of
 from pyrate_limiter.clocks import AbstractClock
 from pyrate_limiter.errors import MissingDriver, WrongType
 
@@ -25,72 +22,9 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 LAST_MS = 200  # also one whose time is up waits so long to learn what became of its claim
+_ON_ERROR_SECONDS = 1.0  # the `call_timeout` where there is something to go on with
+NO_CONNECTION_SECONDS = 20  # the longest wait for a free one, as in the driver's blocking pool
 _NS = 1_000_000  # nanoseconds in a millisecond
-
-
-class Script:
-    """A Lua script and the name that Redis knows it by."""
-
-    __slots__ = ("sha", "text")
-
-    def __init__(self, text: str) -> None:
-        self.text: str = text
-        self.sha: str = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-
-    @classmethod
-    @lru_cache(maxsize=256)
-    def of(cls, text: str) -> Script:
-        """The script of that text."""
-        return cls(text)
-
-    @classmethod
-    def read(cls, *place: str) -> Script:
-        """The script in a file of this package."""
-        return cls(Path(__file__).parent.parent.joinpath(*place).read_text(encoding="utf-8"))
-
-
-class Request:
-    """One call of a script.
-
-    Args:
-        head: the script, the key, and what all steps of a kind share.
-        steps: what comes after that.
-        limit: seconds that the call may take; None is no limit.
-        orphaned: given the request and an answer that nobody waits for any more: what undoes it.
-        shared: whether steps of others may follow in the same call.
-    """
-
-    __slots__ = ("_orphaned", "head", "limit", "shared", "steps")
-
-    def __init__(
-        self,
-        head: tuple[Any, ...],
-        steps: list[Any],
-        limit: float | None,
-        orphaned: Callable[[Request, list[int]], Request | None] | None = None,
-        shared: bool = True,
-    ) -> None:
-        self.head: tuple[Any, ...] = head
-        self.steps: list[Any] = steps
-        self.limit: float | None = limit
-        self._orphaned = orphaned
-        self.shared: bool = shared
-
-    def undone(self, answer: list[int]) -> Request | None:
-        """What undoes it, if anything, when its answer came and nobody waits for it any more."""
-        return None if self._orphaned is None else self._orphaned(self, answer)
-
-
-class Command:
-    """A call of one of the client's methods."""
-
-    __slots__ = ("args", "limit", "method", "options")
-
-    def __init__(self, limit: float | None, method: str, *args: Any, **options: Any) -> None:
-        self.limit: float | None = limit
-        self.method: str = method
-        self.args: tuple[Any, ...] = args
-        self.options: dict[str, Any] = options
 
 
 class ServerClock(AbstractClock):
@@ -140,14 +74,13 @@ class Server:
         self.client = client
         self.errors: Any = _driver_errors()
         self.is_async: bool = inspect.iscoroutinefunction(execute)
-        self.outage: RedisOutage = RedisOutage(on_error, self.errors, is_async=self.is_async)
+        self.outage: RedisOutage = RedisOutage(self, on_error)
+        if call_timeout is None and not self.outage.raises:
+            call_timeout = _ON_ERROR_SECONDS
         self.call_timeout = call_timeout
         self.denial_memory: float = denial_memory_ms / 1000
         self.clock: ServerClock = ServerClock()
-        self.wire: Wire | None = None if self.is_async else Wire.of(client)
-        self.crews: Crews = Crews(
-            lambda: self.errors.ConnectionError("The thread that called Redis was interrupted"),
-        )
+        self.crews: Crews = Crews(self)
         if self.is_async:
             from pyrate_limiter.buckets.redis_lanes import Lanes
 
@@ -156,7 +89,7 @@ class Server:
     def limit(self, patience_ms: int = 0) -> float | None:
         """The seconds that a call for a caller of this patience may take; None is no limit."""
         if 0 < patience_ms < 1 << 50:
-            seconds = patience_ms / 1000
+            seconds = max(LAST_MS, patience_ms) / 1000
             return seconds if self.call_timeout is None else min(seconds, self.call_timeout)
         return self.call_timeout
 
@@ -178,38 +111,51 @@ class Server:
         return await step
 
     def _ask(self, step: Any) -> Any:
-        if step.limit is None:
-            return self._execute(step)
-        return run_within(
-            step.limit,
-            lambda: self._execute(step),
-            self.too_slow,
-            lambda answer: self._undo(step, answer),
-        )
+        if not isinstance(step, Request):
+            return self._within(step.limit, lambda: self.command(step))
+        if step.shared:
+            return self.crews.ask(step)
+        return self._within(step.limit, lambda: self.evaluate(step.head, step.steps))
 
-    def _execute(self, step: Any) -> Any:
-        if isinstance(step, Command):
-            return self.command(step)
-        return self.evaluate(*step.head, *step.steps)
+    def _within(self, limit: float | None, call: Callable[[], Any]) -> Any:
+        return call() if limit is None else run_within(limit, call, self.too_slow)
 
-    def _undo(self, step: Any, answer: Any) -> None:
-        undo = step.undone(answer) if isinstance(step, Request) else None
+    def undo(self, request: Request, answer: list[int]) -> None:
+        """Give back what a request has stored by an answer that came too late."""
+        undo = request.undone(answer)
         if undo is not None:
-            self._execute(undo)
+            self.evaluate(undo.head, undo.steps)
 
     def command(self, step: Command) -> Any:
         """Make the call; an async client gives a coroutine."""
         return getattr(self.client, step.method)(*step.args, **step.options)
 
-    def evaluate(self, script: Script, key: str, *args: Any) -> list[Any]:
-        """Run a script by its name, or load it by its text where the server has lost it."""
-        try:
-            reply = self.client.evalsha(script.sha, 1, key, *args)
-        except self.errors.NoScriptError:
-            reply = self.client.eval(script.text, 1, key, *args)
-        return numbers_of(reply)
+    def evaluate(self, head: tuple[Any, ...], steps: list[Any]) -> list[Any]:
+        """Run a script by its name, or load it by its text where the server has lost it.
 
-    def too_slow(self, limit: float) -> Exception:
+        Where the client's pool has no connection left it waits for one.
+        """
+        script, *args = head
+        words = words_of(steps)
+        end, pause = None, 0.001
+        while True:
+            try:
+                try:
+                    reply = self.client.evalsha(script.sha, 1, *args, *words)
+                except self.errors.NoScriptError:
+                    reply = self.client.eval(script.text, 1, *args, *words)
+                return numbers_of(reply)
+            except self.errors.ConnectionError as error:
+                if not is_no_connection(error):
+                    raise
+                now = time.monotonic()
+                end = end or now + NO_CONNECTION_SECONDS
+                if now > end:
+                    raise
+            time.sleep(pause)
+            pause = min(0.02, 2 * pause)
+
+    def too_slow(self, limit: float | None) -> Exception:
         """The error of a call that took too long."""
         error: Exception = self.errors.TimeoutError(
             f"Redis did not answer within {limit:g} s, the time that the caller gave"
@@ -223,8 +169,3 @@ def _driver_errors() -> Any:
     except ImportError as error:
         raise MissingDriver("redis", "redis") from error
     return exceptions
-
-
-def numbers_of(reply: Any) -> list[Any]:
-    """A reply as a list, also where it is a line of numbers, which is faster to read."""
-    return reply if isinstance(reply, list) else list(map(int, reply.split()))

@@ -2,53 +2,41 @@
 
 from __future__ import annotations
 
-import os
 import time
-from random import Random
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
 from pyrate_limiter.abstracts.awaiting import discard, is_awaitable
 from pyrate_limiter.abstracts.bucket import AbstractBucket
+from pyrate_limiter.buckets.redis_ask import Asks
+from pyrate_limiter.buckets.redis_claim import (
+    PATIENT_MS,
+    UNMARKED,
+    Claim,
+    Doubts,
+    Moment,
+    at_hand,
+    check_in_reach,
+    claim_of,
+    label_of,
+    undoing,
+)
 from pyrate_limiter.buckets.redis_outage import Down
-from pyrate_limiter.buckets.redis_server import LAST_MS, Request, Script, Server, numbers_of
-from pyrate_limiter.buckets.redis_spare import Spare, stand_in
+from pyrate_limiter.buckets.redis_request import MOST_UNITS, NUMBERS, Request, Script
+from pyrate_limiter.buckets.redis_server import LAST_MS, Server
+from pyrate_limiter.buckets.redis_spare import stand_in
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Awaitable, Generator, Sequence
 
     from pyrate_limiter.abstracts.rate import Rate, RateItem
     from pyrate_limiter.utils import RateList
 
-LOG_SCRIPT = Script.read("buckets", "redis_log.lua")
-PATIENT_MS = 1 << 52  # the largest that Lua counts exactly, and for ever
-
-_MOST_DOUBTS = 1000
-_ID = -17  # where in a label the colon and the id begin
-
-# One of our own: a program that seeds the common one must not get the same ids again.
-_random = Random()  # noqa: S311 - the ids need to be different, not secret
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_random.seed)
+LOG_SCRIPT = Script.read("redis_log.lua", "redis_log_steps.lua")
+_MOST_IN_LINE = 100  # waiters of a line, in one call
 
 
-class Claim:
-    """What a bucket notes on an item that it has stored."""
-
-    __slots__ = ("ask", "due", "label", "late", "spare", "wait", "weight")
-
-    def __init__(self, label: str, weight: int) -> None:
-        self.label: str = label  # "name:id", as in the names of the members
-        self.weight: int = weight
-        self.wait: int | None = 0  # as in the names of the members; None: not known
-        # On the monotonic clock: when to go, and from when on it is late.
-        self.due: float
-        self.late: float
-        self.ask: bool = False
-        self.spare: Spare | None = None
-
-
-class RedisSteps(AbstractBucket):
+class RedisSteps(Asks, AbstractBucket):
     """The programs. The bucket that they belong to holds the data."""
 
     __slots__ = ()
@@ -59,10 +47,7 @@ class RedisSteps(AbstractBucket):
         bucket_key: str
         # What each call begins with: the script, the key, and a line about clocks and rates.
         _head: tuple[Script, str, str]
-        # How such a call begins on the wire, where there is a short way to the server.
-        _beginning: bytes | None
-        # Ids of what may have been stored by calls whose answers never came.
-        _doubts: tuple[str, ...]
+        _doubts: Doubts
         _fallback: AbstractBucket | None
         # Until when a refusal is repeated, from which weight on, by which rate, and when it would
         # fit; both times on the monotonic clock.
@@ -85,12 +70,9 @@ class RedisSteps(AbstractBucket):
         return full
 
     def _ask(
-        self, stamp: int | None, patience_ms: int, step: str, *, doubtful: bool
+        self, stamp: int | None, patience_ms: int, steps: list[str], *, doubtful: bool
     ) -> Generator[Any, Any, list[int]]:
-        """Run one step, behind those that make good what earlier calls have left in doubt.
-
-        If ``doubtful``, the step may have stored something even where no answer comes.
-        """
+        """Run steps, judged by a stamp or, where that is None, by the server's clock."""
         server, clock = self._server, "~"
         if stamp is not None and self._chosen:
             reading: Any = self._clock.now()
@@ -98,55 +80,36 @@ class RedisSteps(AbstractBucket):
                 discard(reading)  # a sync bucket cannot ask that clock
             else:
                 clock = (yield reading) if is_awaitable(reading) else reading
-        if not server.outage.may_try():
-            raise Down
-        doubts, self._doubts = self._doubts, ()
-        steps = [f"forget 0 0 0 {doubt}" for doubt in doubts]
         head = self._head
         if stamp is not None:
             head = (*head[:-1], f"{stamp} {clock}{head[-1][3:]}")
-        steps.append(step)
-        orphaned = self._forget if doubtful else None
-        sent = time.time_ns()
-        try:
-            answer = yield Request(head, steps, server.limit(patience_ms), orphaned)
-        except BaseException as error:
-            self._doubt(*doubts)
-            if self._failed(error, step if doubtful else None):
-                raise Down from error
-            raise
-        server.outage.answered()
-        if stamp is None:
-            server.clock.learn(sent, answer[0])
-        return [answer[0], *answer[-5:]]
+        by_server = stamp is None
+        return (
+            yield from self._send(head, steps, patience_ms, doubtful=doubtful, by_server=by_server)
+        )
 
-    def _doubt(self, *uids: str) -> None:
-        """Have the next call drop what may be stored under these ids."""
-        self._doubts = (*self._doubts, *uids)[-_MOST_DOUBTS:]
+    def _undo(self, request: Request, answer: list[int]) -> Request | None:
+        """See `Asks._undo`."""
+        steps = undoing(request.steps, answer)
+        return Request(request.head, steps, self._server.call_timeout) if steps else None
 
-    def _failed(self, error: BaseException, step: str | None) -> bool:
-        """Note that a call has failed; the step, if any, may have been done all the same.
-
-        Returns:
-            Whether that is an outage, and the policy is to go on.
-        """
-        if step is not None:
-            self._doubt(step[_ID:])
-        outage = self._server.outage
-        if not isinstance(error, Exception) or not outage.covers(error):
-            return False
-        outage.failed(error)
-        return True
-
-    def _forget(self, request: Request, answer: list[int]) -> Request | None:
-        """What undoes a step whose answer nobody waits for."""
-        if answer[-5] != 0:
-            return None
-        forget = f"forget 0 0 0 {request.steps[-1][_ID:]}"
-        return Request(request.head, [forget], self._server.call_timeout)
+    def _claim_within(
+        self, item: RateItem, patience_ms: int, buffer_ms: int | None, limit_ms: int, *_: bool
+    ) -> Decision | Awaitable[Decision]:
+        check_in_reach(item)
+        pad = -1 if buffer_ms is None else buffer_ms
+        server = self._server
+        plain = not self._doubts and item.weight <= MOST_UNITS and server.is_plain(limit_ms)
+        if plain and self._clock is server.clock:
+            refused = self._refused(item.weight, patience_ms, time.monotonic())
+            if refused is None:
+                return self._claim_at_once(item, patience_ms, pad)  # type: ignore[no-any-return]
+            return at_hand(refused) if server.is_async else refused
+        stamp = self._stamp(item.timestamp)
+        return server.run(self._claim(item, patience_ms, pad, stamp, limit_ms))
 
     def _claim(
-        self, item: RateItem, patience_ms: int, pad: int, stamp: int | None
+        self, item: RateItem, patience_ms: int, pad: int, stamp: int | None, limit_ms: int
     ) -> Generator[Any, Any, Decision]:
         if item.weight == 0 and not patience_ms and stamp is not None:
             self.failing_rate = None
@@ -155,57 +118,87 @@ class RedisSteps(AbstractBucket):
         refused = self._refused(item.weight, patience_ms, sent) if stamp is None else None
         if refused is not None:
             return refused
-        label, step = _claim_step(item, patience_ms, pad)
+        label, step = _claim_step("claim", item, patience_ms, pad)
         try:
-            answer = yield from self._ask(stamp, patience_ms, step, doubtful=True)
+            if MOST_UNITS < item.weight <= self._rates[0].limit:
+                answer = yield from self._claim_in_parts(label, int(item.weight), stamp, limit_ms)
+            else:
+                answer = yield from self._ask(stamp, limit_ms, [step], doubtful=True)
         except Down:
             return (yield from self._without(item, patience_ms, pad))
         return self._decide(item, label, stamp, sent, answer)
 
-    # The same again with nothing in the way: the server's clock, no time limit, no outage.
+    def _claim_in_parts(
+        self, label: str, weight: int, stamp: int | None, limit_ms: int
+    ) -> Generator[Any, Any, list[int]]:
+        """Take a great weight now or not at all, in calls that do not hold up the server.
 
-    def _claim_now(self, item: RateItem, patience_ms: int, pad: int) -> Any:
-        server, sent = self._server, time.monotonic()
-        refused = self._refused(item.weight, patience_ms, sent)
-        if refused is not None:
-            return refused
-        label, step = _claim_step(item, patience_ms, pad)
-        sent_ns = time.time_ns()
+        Each part is stored if all that is left fits. So the limit holds at any time; where others
+        have taken the room in between, the parts go back.
+        """
+        parts: list[str] = []
+        answer: list[int] = []
         try:
-            answer = server.crews.ask(self, step)
-        except BaseException as error:
-            if self._failed(error, step):
-                return server.run(self._without(item, patience_ms, pad))
-            raise
-        server.clock.learn(sent_ns, answer[0])
-        return self._decide(item, label, None, sent, answer)
+            for first in range(1, weight + 1, MOST_UNITS):
+                size = min(MOST_UNITS, weight + 1 - first)
+                step = f"part {size} {weight + 1 - first} {first} {label}"
+                answer = yield from self._ask(stamp, limit_ms, [step], doubtful=True)
+                if answer[1]:
+                    break
+                parts.append(step)
+            else:
+                parts = []
+        finally:
+            self._doubts.add(parts)
+        return answer
 
-    async def _claim_soon(self, item: RateItem, patience_ms: int, pad: int) -> Any:
-        server, sent = self._server, time.monotonic()
-        refused = self._refused(item.weight, patience_ms, sent)
+    def _claim_several(
+        self,
+        items: Sequence[RateItem],
+        patience_ms: int,
+        pad: int,
+        stamp: int | None,
+        not_before: int | None,
+        limit_ms: int,
+    ) -> Generator[Any, Any, list[Decision]]:
+        sent = time.monotonic()
+        refused = self._refused(items[0].weight, patience_ms, sent) if stamp is None else None
         if refused is not None:
-            return refused
-        label, step = _claim_step(item, patience_ms, pad)
-        sent_ns = time.time_ns()
+            return [refused]
+        units = 0
+        labels: list[str] = []
+        if items[0].weight > MOST_UNITS:
+            return [(yield from self._claim(items[0], patience_ms, pad, stamp, limit_ms))]
+        steps = [f"after 0 {-1 if not_before is None else not_before} 0 :"]
+        for item in items[:_MOST_IN_LINE]:
+            units += item.weight
+            if units > MOST_UNITS:
+                break
+            label, step = _claim_step("next", item, patience_ms, pad)
+            labels.append(label)
+            steps.append(step)
         try:
-            answer = await server.lanes.ask(Request(self._head, [step], None, self._forget))
-        except BaseException as error:
-            if self._failed(error, step):
-                without: Any = server.run(self._without(item, patience_ms, pad))
-                return await without
-            raise
-        server.clock.learn(sent_ns, answer[0])
-        return self._decide(item, label, None, sent, answer)
+            answer = yield from self._ask(stamp, limit_ms, steps, doubtful=True)
+        except Down:
+            return [(yield from self._without(items[0], patience_ms, pad))]
+        decisions: list[Decision] = []
+        for number, label in enumerate(labels, 1):
+            its = answer[1 + NUMBERS * number :][:NUMBERS]
+            if its[0] < 0:
+                break
+            its = [answer[0], *its]
+            decisions.append(self._decide(items[number - 1], label, stamp, sent, its))
+        return decisions
 
-    def evaluate(self, *steps: str) -> list[int]:
-        """Run steps, and return the reply; over the short way where there is one for so few."""
-        server, wire = self._server, self._server.wire
-        if wire is not None and len(steps) == 1 and self._beginning is not None and wire.is_open():
-            try:
-                return numbers_of(wire.call(self._beginning, steps[0]))
-            except server.errors.NoScriptError:
-                pass
-        return server.evaluate(*self._head, *steps)
+    def _claim_at_once(self, item: RateItem, patience_ms: int, pad: int) -> Any:
+        label, step = _claim_step("claim", item, patience_ms, pad)
+        sent = time.monotonic()
+        return self._send_at_once(
+            self._head,
+            step,
+            lambda answer: self._decide(item, label, None, sent, answer),
+            lambda: self._without(item, patience_ms, pad),
+        )
 
     def _refused(self, weight: int, patience_ms: int, now: float) -> Decision | None:
         full = self._remembered(weight)
@@ -221,17 +214,11 @@ class RedisSteps(AbstractBucket):
         if verdict:
             return self._refuse(item.weight, sent, answer)
         self.failing_rate = None
-        claim = item._note = Claim(label, item.weight)
-        if stamp is None or wait:
-            item.timestamp = now + wait
-        self._placed(claim, sent, wait, slack)
+        claim = Claim(label, item.weight)
+        claim.place(sent, wait, slack)
+        there = now + wait if stamp is None or wait else item.timestamp
+        item.timestamp = Moment.of(there, claim)
         return Decision(None, None, wait, free, reset)
-
-    @staticmethod
-    def _placed(claim: Claim, sent: float, wait: int, slack: int) -> None:
-        claim.wait, claim.ask = wait, slack < 0
-        claim.due = time.monotonic() + wait / 1000 if wait else sent
-        claim.late = sent + (wait + max(0, slack) + 1) / 1000
 
     def _refuse(self, weight: int, sent: float, answer: list[int]) -> Decision:
         now, verdict, wait, _, free, reset = answer
@@ -247,7 +234,9 @@ class RedisSteps(AbstractBucket):
 
     def _look(self, item: RateItem, stamp: int | None) -> Generator[Any, Any, Decision]:
         try:
-            answer = yield from self._ask(stamp, 0, f"claim {item.weight} -1 0 :", doubtful=False)
+            answer = yield from self._ask(
+                stamp, 0, [f"claim {int(item.weight)} -1 0 :"], doubtful=False
+            )
         except Down:
             return (yield from self._without(item, -1, 0))
         _, verdict, wait, _, free, reset = answer
@@ -256,76 +245,71 @@ class RedisSteps(AbstractBucket):
         return Decision(self._rates[verdict - 1], None if wait < 0 else wait, 0, free, reset)
 
     def _settle(self, item: RateItem, now: int, patience_ms: int) -> Generator[Any, Any, Decision]:
-        claim: Claim | None = item._note
-        if claim is None or claim.wait is None:
+        claim = claim_of(item)
+        if claim is None or claim.mark is None:
             return ADMITTED
         if claim.spare is not None:
             return (yield from claim.spare.settle(patience_ms))
         sent = time.monotonic()
         if not self._chosen and not claim.ask and sent <= claim.late:
             return ADMITTED
-        wait, claim.wait = claim.wait, None
+        mark, claim.mark = claim.mark, None
         patience = min(patience_ms, PATIENT_MS)
-        step = f"settle {claim.weight} {patience} {wait} {claim.label}"
+        step = f"settle {claim.weight} {mark} {patience} {claim.label}"
         try:
             limit = max(patience_ms, LAST_MS)
-            answer = yield from self._ask(self._stamp(now), limit, step, doubtful=True)
+            answer = yield from self._ask(self._stamp(now), limit, [step], doubtful=True)
         except Down:
             return ADMITTED
         except Exception:
-            item._note = None  # it is in doubt, and dropped when the server answers again
+            claim.weight = 0  # it is in doubt, and dropped when the server answers again
             raise
         time_there, verdict, further, slack = answer[:4]
         if verdict:
-            item._note = None
-            return self._refuse(claim.weight, sent, answer)
-        claim.wait = 0 if slack > 0 else wait
+            weight, claim.weight = claim.weight, 0
+            return self._refuse(weight, sent, answer)
+        claim.mark = f"={mark[1:]}" if slack > 0 else UNMARKED
         if further:
-            item.timestamp = time_there + further
-            self._placed(claim, sent, further, slack)
+            claim.place(sent, further, slack)
+            item.timestamp = Moment.of(time_there + further, claim)
         return Decision(None, None, further)
 
     def _release(self, item: RateItem) -> Generator[Any, Any, bool]:
-        claim: Claim | None = item._note
-        item._note = None
+        claim = claim_of(item)
         if claim is None:
             return False
         if claim.spare is not None:
-            return (yield from claim.spare.release())
+            spare, claim.spare = claim.spare, None
+            return (yield from spare.release())
+        weight = min(int(item.weight), claim.weight)
+        claim.weight -= weight
         # A settle of unknown outcome may have renamed the members.
-        if claim.wait is None:
-            step = f"forget 0 0 0 {claim.label[_ID:]}"
-        else:
-            step = f"release {claim.weight} {claim.wait} 0 {claim.label}"
+        kind, mark = ("forget", 0) if claim.mark is None else ("release", claim.mark)
+        end, gone = claim.weight + weight, 0
         stamp = self._stamp(item.timestamp)
-        try:
-            answer = yield from self._ask(stamp, 0, step, doubtful=True)
-        except Down:
-            self._doubt(claim.label[_ID:])
-            return False
-        return answer[1] > 0
-
-    def _leak(self) -> Generator[Any, Any, int]:
-        try:
-            answer = yield from self._ask(None, 0, "leak 0 0 0 :", doubtful=False)
-        except Down:
-            return 0
-        return answer[1]
+        for first in range(claim.weight + 1, end + 1, MOST_UNITS):
+            step = f"{kind} {min(MOST_UNITS, end + 1 - first)} {mark} {first} {claim.label}"
+            try:
+                answer = yield from self._ask(stamp, 0, [step], doubtful=True)
+            except Down:
+                self._doubts.add([step])
+            else:
+                gone += answer[1]
+        return gone > 0
 
     def _without(self, item: RateItem, patience_ms: int, pad: int) -> Generator[Any, Any, Decision]:
         """Answer while the server is away. A patience of -1 only looks."""
         buffer_ms = None if pad < 0 else pad
         decision, spare = yield from stand_in(self, self._rates, item, patience_ms, buffer_ms)
         self.failing_rate, self._learnt = decision.failing_rate, None
-        item._note = None
-        if spare is not None:
-            claim = item._note = Claim("", item.weight)
+        if spare is not None and decision.allowed and patience_ms >= 0:
+            claim = Claim("", item.weight)
             claim.spare = spare
-            item.timestamp = spare.item.timestamp
+            item.timestamp = Moment.of(spare.item.timestamp, claim)
         return decision
 
 
-def _claim_step(item: RateItem, patience_ms: int, pad: int) -> tuple[str, str]:
+def _claim_step(kind: str, item: RateItem, patience_ms: int, pad: int) -> tuple[str, str]:
     """A label of its own for an item, and the step that claims under it."""
-    label = f"{item.name}:{_random.getrandbits(64):016x}"
-    return label, f"claim {item.weight} {min(patience_ms, PATIENT_MS)} {pad} {label}"
+    label = label_of(item)
+    return label, f"{kind} {int(item.weight)} {min(patience_ms, PATIENT_MS)} {pad} {label}"

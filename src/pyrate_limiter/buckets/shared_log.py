@@ -87,9 +87,9 @@ class RecordingLog(JudgedLog):
         self._records.append((EXPECT, moment, units, now))
         super()._expect(moment, units, now)
 
-    def _move_back(self, milliseconds: int) -> None:
-        self._records.append((STEP_BACK, milliseconds))
-        super()._move_back(milliseconds)
+    def _move_back(self, milliseconds: int, now: int, floor: int) -> None:
+        self._records.append((STEP_BACK, milliseconds, now, floor))
+        super()._move_back(milliseconds, now, floor)
 
 
 def play(log: JudgedLog, records: list[tuple[Any, ...]]) -> None:
@@ -104,7 +104,7 @@ def play(log: JudgedLog, records: list[tuple[Any, ...]]) -> None:
             log._latest, log._ahead = args
         else:
             _PLAY[kind](log, *args)
-            log._full = None
+            log._changed()
 
 
 def note_time(log: RecordingLog, known: tuple[int, int]) -> None:
@@ -140,7 +140,7 @@ def load(log: JudgedLog, values: tuple[Any, ...]) -> None:
         log._stamps, log._ends = array("q", arrays[0]), array("q", arrays[1])
     if names:
         log._names, log._name_ends = names, array("q", arrays[2])
-    log._full = None
+    log._changed()
 
 
 class LogFile:

@@ -185,6 +185,7 @@ class _KeyLog(RowLog):
 
     def _refresh(self) -> None:
         self._loaded = False
+        self._crammed = None
         last = self._run(self._sql.last)
         if last != (self._total, self._newest):
             self._known = None

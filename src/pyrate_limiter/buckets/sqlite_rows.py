@@ -249,16 +249,18 @@ class RowLog(RowTable):
             else:
                 self._write(self._sql.drop_claim, moment)
 
-    def _move_back(self, milliseconds: int) -> None:
+    def _step_back(self, milliseconds: int, now: int) -> None:
         self._load()
-        self._db.run(self._sql.shift, (milliseconds, *self._scope))
+        super()._step_back(milliseconds, now)
+
+    def _move_back(self, milliseconds: int, now: int, floor: int) -> None:
+        self._db.run(self._sql.shift, (floor, milliseconds, *self._scope, now))
         claims = self._rows(self._sql.claims)
         self._write(self._sql.flush_claims)
         for moment, units in claims:
-            self._write(self._sql.add_claim, moment - milliseconds, units)
-        self._latest -= milliseconds
-        self._newest -= milliseconds
+            moved = max(floor, moment - milliseconds) if moment > now else moment
+            self._write(self._sql.add_claim, moved, units)
         self._stepped += milliseconds
-        moment = claims[-1][0] - milliseconds if claims else BEGINNING
-        self._note_clock(self._latest, max(moment, self._newest))
         self._cut(BEGINNING)
+        last = self._run(self._sql.last_claim)[0]
+        self._note_clock(self._latest, self._newest if last is None else max(last, self._newest))

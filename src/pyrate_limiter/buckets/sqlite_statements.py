@@ -102,7 +102,11 @@ class Statements:
         self.close_gap: str = (
             f"UPDATE {name} SET {number} = {number} - ? WHERE {where} {number} > ?"
         )
-        self.shift: str = f"UPDATE {name} SET item_timestamp = item_timestamp - ? WHERE {every}"
+        # The earliest time and by how much, then the scope and the time after which.
+        self.shift: str = (
+            f"UPDATE {name} SET item_timestamp = MAX(?, item_timestamp - ?) "
+            f"WHERE {every} AND item_timestamp > ?"
+        )
         self.flush: str = f"DELETE FROM {name} WHERE {every}"
         # Of all names at once: the index finds what is expired, so many at a time.
         self.drop_expired: str = (

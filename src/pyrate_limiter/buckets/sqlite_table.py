@@ -101,6 +101,7 @@ class RowTable(InMemoryBucket):
         "_sql",
     )
 
+    _looks = 16  # each takes a few queries
     _known: Refusal | None
     _loaded: bool  # whether _latest and _stepped are those of this transaction
     _fences: list[tuple[int, int]]  # (number, stamp) of rows up to which the log is in order
@@ -162,6 +163,7 @@ class RowTable(InMemoryBucket):
 
     def _refresh(self) -> None:
         """Learn what others have done since the last transaction."""
+        self._crammed = None
         self._loaded = False
         fences = self._fences
         rows: list[Any] = []

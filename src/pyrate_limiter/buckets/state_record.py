@@ -41,7 +41,7 @@ class StateRecord(Timeline):
     taken for what a clock has said in this very step.
     """
 
-    __slots__ = ("_ahead", "_latest", "_queue", "_state", "_trusted")
+    __slots__ = ("_ahead", "_latest", "_queue", "_state")
 
     _state: State | None
     _queue: ClaimQueue | None
@@ -52,6 +52,7 @@ class StateRecord(Timeline):
     def _clear(self) -> None:
         self._state = None
         self._queue = None
+        self._ahead = 0
         self._begin_time()
 
     def _observe(

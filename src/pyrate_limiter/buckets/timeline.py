@@ -1,6 +1,7 @@
 """The time by which items are judged: one rule, whatever the clocks do.
 
-- An item is judged by its own stamp. What comes late counts as the newest.
+- An item is judged by its own stamp. What comes late counts as the newest: by the time of the
+  clock that has stamped it, where the bucket can ask it, else by that of the last one stored.
 - A bucket's time never goes back. It is the clock's own, as long as items are stamped by that, and
   goes on with it where they are stamped by another one: stamps of two clocks never meet.
 - A clock has stepped back only if it is read again and is behind what it has said itself. What is
@@ -51,14 +52,19 @@ class Timeline:
     _latest: int
     # Up to here stamps are in order and need no look at the clock, which has said nearly as much.
     # So the clock has stepped if it is behind `_latest` by more than the slack.
-    _trusted: int
+    _trusted: int = BEGINNING
     # By how much this time is ahead of the clock: where items are stamped by another one, and in a
     # state, which cannot be moved, after a step back.
-    _ahead: int
+    _ahead: int = 0
 
     def _begin_time(self) -> None:
-        self._latest = self._trusted = BEGINNING
-        self._ahead = 0
+        self._latest = BEGINNING
+        self._trust(BEGINNING)
+        if self._ahead:
+            self._ahead = 0
+
+    def _trust(self, until: int) -> None:
+        """Remember up to when stamps need no look at the clock, if that is worth the memory."""
 
     def _judged(self, stamp: int, clock: AbstractClock, slack: int) -> int:
         """The time by which an item stamped ``stamp`` is judged."""
@@ -71,7 +77,7 @@ class Timeline:
             if self._has_stepped(now, slack):
                 return self._latest  # whether it was read before the step or after it
             stamp = self._translated(stamp, now, slack)
-            self._trusted = now + self._ahead + slack
+            self._trust(now + self._ahead + slack)
         return max(self._latest, stamp)
 
     def _judged_now(self, now: int, slack: int, *, awaited: bool = False) -> int:
@@ -87,25 +93,29 @@ class Timeline:
     def _has_stepped(self, now: int, slack: int) -> bool:
         behind = self._latest - now - self._ahead
         if behind > slack:
-            self._step_back(behind)
+            self._step_back(behind, now)
         return behind > slack
 
     def _translated(self, stamp: int, now: int, slack: int) -> int:
         """A stamp of whatever clock, in this time. ``now`` is what the bucket's clock says."""
         if self._ahead:
-            if -slack <= now - stamp <= LATEST_MS:  # it was read off the bucket's clock
-                self._give_back(stamp)
-                return stamp + self._ahead
-            is_other = stamp > self._latest
+            is_own = -slack <= now - stamp <= LATEST_MS
+            is_other = not is_own and stamp > self._latest
         else:
             is_other = stamp > now + slack or (
                 self._latest == BEGINNING and stamp < now - LATEST_MS
             )
+            is_own = not is_other
         if is_other:
             self._ahead = stamp - now
-        return stamp
+        if not is_own:
+            return stamp
+        self._give_back(stamp)
+        moment = stamp + self._ahead
+        return moment if moment >= self._latest else now + self._ahead  # the newest there can be
 
-    def _step_back(self, milliseconds: int) -> None:
+    def _step_back(self, milliseconds: int, now: int) -> None:
         """The clock is so much behind what it said; the time goes on from where it was."""
+        del now
         self._ahead += milliseconds
-        self._trusted = BEGINNING
+        self._trust(BEGINNING)

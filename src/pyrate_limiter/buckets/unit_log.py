@@ -20,6 +20,7 @@ from typing import Any
 from pyrate_limiter.abstracts.checks import BEGINNING
 
 SLACK = 1024  # runs that may lie expired before the log drops them by itself
+MANY = 1 << 60  # units that were ever stored, when it is time to number them anew
 _STRIDE = 8  # how far the run that decides moves between two looks, as a rule
 
 Run = tuple[int, str, int]  # timestamp, name, units
@@ -146,11 +147,35 @@ class UnitLog:
         self._hint = 0
         return keep - base
 
-    def _shift(self, milliseconds: int) -> None:
-        """Move every timestamp back."""
-        if self._stamps:
-            self._stamps = array("q", [stamp - milliseconds for stamp in self._stamps])
-        self._newest -= milliseconds
+    def _renumber(self) -> None:
+        """Let the numbers begin at 1 again: an array has no room for numbers without end."""
+        total, base, ends, name_ends = self._total, self._base, self._ends, self._name_ends
+        fewer = [array("q", [end - base for end in each]) for each in (ends, name_ends)]
+        if self._total == total and self._ends is ends and self._name_ends is name_ends:
+            self._ends, self._name_ends = fewer[0] or (), fewer[1] or ()
+            self._total -= base
+            self._base = 0
+
+    def _shift(self, milliseconds: int, after: int, floor: int) -> None:
+        """Move the timestamps after ``after`` back, ``floor`` at the most."""
+        if self._newest <= after:
+            return
+        self._newest = newest = max(floor, self._newest - milliseconds)
+        if not self._stamps:
+            return
+        k = bisect_right(self._stamps, after, 0, len(self._ends))
+        stamps, ends = self._stamps[:k], self._ends[:k]
+        for stamp, end in zip(self._stamps[k:], self._ends[k:]):
+            moved = max(floor, stamp - milliseconds)
+            if stamps and stamps[-1] == moved:
+                ends[-1] = end
+            else:
+                stamps.append(moved)
+                ends.append(end)
+        if stamps and stamps[-1] == newest:
+            stamps.pop()
+            ends.pop()
+        self._stamps, self._ends = stamps, ends
 
     def _remove(self, stamp: int, name: str, weight: int) -> bool:
         """Take ``weight`` units of that time and name out again; False if they are not there."""

@@ -1,0 +1,269 @@
+-- Steps of GCRA on the hash in KEYS[1], all of them at one time, in the order given.
+--
+-- Fields tat1, tat2, ... hold the theoretical arrival time of each rate in microseconds, claims
+-- included, and "at" the latest time in ms that a step was taken at. "open" is there while claims
+-- are open, that is, while waiters have not gone yet: the moments of the last claims of an older
+-- and of a newer generation, the units of both that are open, and the arrival times without
+-- these. Who has woken is judged by those who have gone, so nobody passes the limit, however late
+-- the others are. A generation that nobody has settled in time counts as used. The last
+-- replies are kept in r0, r1, ... (rx: of many steps), for a command that the driver sends again
+-- because its answer was lost.
+--
+-- ARGV: a line of the stamp to judge by, '~' for the server's clock, '=' for the latest time; ms
+--   until the key expires; by how many ms a stamp may be late; then emission interval in
+--   microseconds/burst of each rate.
+--   Then one for each step: its kind, weight, two numbers of its own, and an id:
+--     take     now or not at all
+--     claim    patience (-1: only look), pad
+--     settle   the moment of the claim, patience
+--     release  the moment of the claim, 0 where it has gone already
+-- Reply: a line of numbers: the time, then five for each step: the rate that refused or 0; ms until
+--   it fits, -1 for never; ms between the earliest moment and the one given; units left; ms until
+--   nothing is owed
+local key, call, match, format = KEYS[1], redis.call, string.match, string.format
+local abandoned = 2000 -- ms that a claim may be overdue
+
+local time = call('TIME')
+local server = time[1] * 1000 + math.floor(time[2] / 1000)
+local stamp, life, tolerance, list = match(ARGV[1], '^(%S+) (%d+) (%d+) (.*)$')
+local now, rates, fields, emission, burst = tonumber(stamp) or server, 0, {}, {}, {}
+for spacing, most in string.gmatch(list, '(%d+)/(%d+)') do
+  rates = rates + 1
+  fields[rates], emission[rates], burst[rates] = 'tat' .. rates, tonumber(spacing), tonumber(most)
+end
+local id = match(ARGV[2], '(%x+)$')
+local slot = #ARGV > 4 and 'rx' or 'r' .. string.sub(id, -1)
+fields[rates + 1], fields[rates + 2], fields[rates + 3] = 'at', 'open', slot
+local stored = call('HMGET', key, unpack(fields))
+local at = tonumber(stored[rates + 1] or nil)
+if stamp == '=' then now = at or now end
+local said = stored[rates + 3]
+if said and string.sub(said, 1, #id) == id then return string.sub(said, #id + 2) end
+
+local tats, gone, open = {}, {}, stored[rates + 2] or ''
+for i = 1, rates do tats[i] = tonumber(stored[i] or nil) or 0 end
+
+local function save(values, reply) -- and keep the reply
+  local longest = 0
+  values[#values + 1], values[#values + 2] = 'at', format('%.0f', now)
+  for i = 1, rates do
+    values[#values + 1], values[#values + 2] = fields[i], format('%.0f', tats[i])
+    longest = math.max(longest, tats[i] / 1000 - now)
+  end
+  if #reply < 10000 then
+    values[#values + 1], values[#values + 2] = slot, id .. ' ' .. reply
+  end
+  call('HSET', key, unpack(values))
+  life = math.max(tonumber(life), math.ceil(longest)) -- claims may last longer
+  if call('PTTL', key) < life - life / 20 then call('PEXPIRE', key, format('%.0f', life)) end
+  return reply
+end
+
+-- The way of nearly every call: what fits at once, with no claim open. This says what the rest
+-- would say, at a fraction of the price, of as many steps as come first.
+local reply, place = {format('%.0f', now)}, 2
+if open == '' and not (at and at > now) then
+  local count, start = #ARGV, now * 1000
+  repeat
+    local kind, weight, patience = match(ARGV[place], '^(%a+) (%d+) (%S+)')
+    weight = tonumber(weight)
+    if kind ~= 'claim' and kind ~= 'take' or weight == 0 or patience == '-1' then break end
+    local after, free, reset = {}, math.huge, 0
+    for i = 1, rates do
+      after[i] = math.max(tats[i], start) + weight * emission[i]
+      local debt = after[i] - start
+      free, reset = math.min(free, burst[i] - math.ceil(debt / emission[i])), math.max(reset, debt)
+    end
+    if free < 0 then break end
+    tats = after
+    reply[place] = format('0 0 0 %.0f %.0f', free, math.ceil(reset / 1000))
+    place = place + 1
+  until place > count
+  if place > count then return save({}, table.concat(reply, ' ')) end
+end
+
+local old_until, new_until, old, new, rest = match(open, '^(%S+) (%S+) (%S+) (%S+) (.*)$')
+old_until, new_until = tonumber(old_until) or 0, tonumber(new_until) or 0
+old, new = tonumber(old) or 0, tonumber(new) or 0
+for number in string.gmatch(rest or '', '%S+') do gone[#gone + 1] = tonumber(number) end
+local changed = place > 2
+
+local function shift(ms) -- all times
+  for i = 1, rates do
+    tats[i] = math.max(0, tats[i] + ms * 1000)
+    if gone[i] then gone[i] = math.max(0, gone[i] + ms * 1000) end
+  end
+  old_until, new_until = old_until + ms, new_until + ms
+end
+
+if at and at > now then
+  -- Of two callers that stamp by themselves the older stamp may come second. The server's clock is
+  -- asked whether that is so, where they go by the same.
+  if at - now <= tonumber(tolerance) or tonumber(stamp) and math.abs(server - at) < 60000 then
+    now = at
+  else -- the clock has stepped back, and takes what is owed with it
+    shift(now - at)
+    changed = true -- also where all is refused: the next one must find time passing
+  end
+end
+local now_us = now * 1000
+
+if old > 0 and old_until + abandoned < now then old = 0 end
+if old == 0 and new > 0 and new_until + abandoned < now then
+  old, new, old_until = 0, 0, new_until
+end
+if old + new == 0 then gone = {} end
+
+local function add(units, moment) -- open ones
+  if old == 0 and moment > old_until then
+    old, new, old_until, new_until = new, 0, new_until, 0
+  end
+  if moment <= old_until then
+    old = old + units
+  else
+    new, new_until = new + units, math.max(new_until, moment)
+  end
+end
+
+local function take_out(units, moment) -- false where they are not open
+  if moment <= old_until then
+    if old < units then return false end
+    old = old - units
+  elseif new >= units then
+    new = new - units
+  elseif old >= units then -- the clock has stepped back since
+    old = old - units
+  else
+    return false
+  end
+  changed = true
+  return true
+end
+
+-- ms from a moment on until the weight fits behind these arrival times, and the rate in the way.
+local function next_fit(times, moment, weight)
+  local failing, wait = 0, 0
+  for i = 1, rates do
+    local early = math.max(times[i], moment * 1000) + (weight - burst[i]) * emission[i] - moment * 1000
+    if early > 0 then
+      failing, wait = failing == 0 and i or failing, math.max(wait, math.ceil(early / 1000))
+    end
+  end
+  return wait, failing
+end
+
+local function owed() -- the arrival times if all who have not gone go from now on
+  local times = {}
+  for i = 1, rates do
+    times[i] = tats[i]
+    if gone[i] then
+      times[i] = math.max(times[i], math.max(gone[i], now_us) + (old + new) * emission[i])
+    end
+  end
+  return times
+end
+
+local function charge(times, moment, weight)
+  for i = 1, rates do times[i] = math.max(times[i], moment * 1000) + weight * emission[i] end
+end
+
+local function outlook()
+  local free, reset = math.huge, 0
+  for i = 1, rates do
+    local debt = math.max(0, tats[i] - now_us)
+    free, reset = math.min(free, burst[i] - math.ceil(debt / emission[i])), math.max(reset, debt)
+  end
+  return math.max(0, free), math.ceil(reset / 1000)
+end
+
+local steps = {}
+
+function steps.claim(weight, patience, pad)
+  for i = 1, rates do
+    if weight > burst[i] then return i, -1, 0 end
+  end
+  if weight == 0 then return 0, 0, 0 end
+  local times, newest = owed(), old + new > 0 and math.max(old_until, new_until) or 0
+  local wait, failing = next_fit(times, now, weight)
+  if now + wait < newest then wait, failing = newest - now, math.max(failing, 1) end
+  if wait > math.max(0, patience) or patience < 0 then return wait > 0 and failing or 0, wait, 0 end
+  local slack = wait > 0 and now + wait > newest and math.min(pad, patience - wait) or 0
+  wait = wait + slack
+  if wait > 0 then
+    for i = 1, rates do gone[i] = gone[i] or tats[i] end
+    add(weight, now + wait)
+  elseif gone[1] then
+    charge(gone, now, weight)
+  end
+  tats, changed = times, true
+  charge(tats, now + wait, weight)
+  return 0, wait, slack
+end
+
+function steps.take(weight) return steps.claim(weight, 0, 0) end
+
+local function give_back(weight)
+  for i = 1, rates do
+    local least = gone[i] and gone[i] + (old + new) * emission[i] or 0
+    tats[i] = math.max(least, tats[i] - weight * emission[i])
+  end
+  if old + new == 0 and gone[1] then tats, gone = gone, {} end
+end
+
+function steps.settle(weight, moment, patience)
+  if old + new == 0 or not take_out(weight, moment) then
+    return steps.claim(weight, patience, 0) -- dropped as too old, or flushed
+  end
+  local from = now
+  if moment <= math.max(old_until, new_until) then -- who wakes early is taken at his word
+    from = math.max(now, moment)
+  end
+  local wait, failing = next_fit(gone, from, weight)
+  wait = wait > 0 and from + wait - now or 0
+  if wait > patience then
+    give_back(weight)
+    return failing, wait, 0
+  end
+  if wait > 0 then
+    add(weight, now + wait)
+    return 0, wait, 0
+  end
+  charge(gone, from, weight)
+  for i = 1, rates do tats[i] = math.max(tats[i], gone[i] + (old + new) * emission[i]) end
+  if old + new == 0 then gone = {} end
+  return 0, 0, 0
+end
+
+function steps.release(weight, moment)
+  local found = true
+  if moment > 0 then
+    found = old + new > 0 and take_out(weight, moment)
+  elseif gone[1] then
+    for i = 1, rates do gone[i] = math.max(0, gone[i] - weight * emission[i]) end
+  end
+  if found then
+    give_back(weight)
+    changed = true
+  end
+  return found and weight or 0, 0, 0
+end
+
+reply[1] = format('%.0f', now)
+for number = place, #ARGV do
+  local kind, weight, a, b = match(ARGV[number], '^(%a+) (%d+) (%S+) (%S+) ')
+  local verdict, wait, slack = steps[kind](tonumber(weight), tonumber(a), tonumber(b))
+  local free, reset = outlook()
+  reply[number] = format('%d %.0f %.0f %.0f %.0f', verdict, wait, slack, free, reset)
+end
+reply = table.concat(reply, ' ')
+if not changed then return reply end
+local values = {}
+if old + new > 0 then
+  local words = {old_until, new_until, old, new}
+  for i = 1, rates do words[4 + i] = gone[i] end
+  for i = 1, #words do words[i] = format('%.0f', words[i]) end
+  values = {'open', table.concat(words, ' ')}
+elseif open ~= '' then
+  values = {'open', ''}
+end
+return save(values, reply)
