@@ -99,9 +99,8 @@ class JudgedLog(UnitLog):
             self._seal_name()
         if self._total != total:  # a signal handler was here; from now on nothing is called
             return JudgedLog._put_now(self, name, weight, max(now, self._latest))
-        self._newest = now
+        self._newest = self._latest = now
         self._name = name
-        self._latest = now
         self._total = newest_then
         self.failing_rate = None
         return True
