@@ -91,16 +91,20 @@ class JudgedLog(UnitLog):
             if place > base and (weight > limit or self._stamp(place) + interval >= now):
                 return self._put_slowly(name, weight, now)
         # This is `_store`, spelled out: it is the path of nearly every call.
-        if now != self._newest and total > base:
-            self._seal()
-            if len(self._stamps) >= self._sweep_at:
-                self._sweep(now)
         if name is not self._name and name != self._name:
             self._seal_name()
+            if self._total == total:
+                self._name = name
+        if now != self._newest:
+            if total > base:
+                self._seal()
+                if len(self._stamps) >= self._sweep_at:
+                    self._sweep(now)
+            if self._total == total:
+                self._newest = now
         if self._total != total:  # a signal handler was here; from now on nothing is called
             return JudgedLog._put_now(self, name, weight, max(now, self._latest))
-        self._newest = self._latest = now
-        self._name = name
+        self._latest = now
         self._total = newest_then
         self.failing_rate = None
         return True
