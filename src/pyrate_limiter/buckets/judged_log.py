@@ -70,7 +70,7 @@ class JudgedLog(LogMoments, Timeline):
         """Around a change that takes several steps."""
         raise NotImplementedError
 
-    def _put_now(self, name: str, weight: int, now: int) -> bool:
+    def _put_now(self, name: str, weight: int, now: int) -> bool:  # noqa: C901 - a call costs more
         full = self._full
         if full is not None and now < full[0] and weight >= full[1]:
             self.failing_rate = full[2]
