@@ -231,6 +231,20 @@ class BucketClosed(PyrateError, RuntimeError, AttributeError):
         super().__init__("this bucket is closed: make a new one")
 
 
+class ReentrantCall(PyrateError, RuntimeError):
+    """A signal handler or a ``__del__`` called what it had interrupted in the middle of a step.
+
+    Nothing was changed. The interrupted step goes on.
+    """
+
+    def __init__(self, place: object) -> None:
+        super().__init__(
+            f"{type(place).__name__} was called out of the middle of another call of the same "
+            "thread, by a signal handler or a __del__: let that note what has happened, and use "
+            "the limiter later"
+        )
+
+
 class BucketRetired(PyrateError, RuntimeError):
     """A keyed factory has dropped this bucket because it was idle."""
 
@@ -297,6 +311,23 @@ class SharedStorageLost(PyrateError, ConnectionError, EOFError):
             "that made it, has ended or closed it; keep that alive, or make a new bucket"
         )
         self.place: object = place
+
+
+class SharedStorageBusy(PyrateError, TimeoutError):
+    """Another process has kept the data that processes share for longer than the caller waits.
+
+    Attributes:
+        place: where the data is.
+        seconds: how long it was waited for.
+    """
+
+    def __init__(self, place: object, seconds: float) -> None:
+        super().__init__(
+            f"the lock of {place} could not be had in {seconds:.1f} s: look for a process that was "
+            "suspended while it held it"
+        )
+        self.place: object = place
+        self.seconds: float = seconds
 
 
 class NoRedisImplementation(PyrateError, TypeError):

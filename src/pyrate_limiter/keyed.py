@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pyrate_limiter.abstracts.awaiting import is_awaitable, then
+from pyrate_limiter.abstracts.awaiting import discard, is_awaitable, then
 from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
 from pyrate_limiter.abstracts.locks import shared_lock
 from pyrate_limiter.abstracts.rate import Rate, RateItem
@@ -17,7 +18,9 @@ from pyrate_limiter.utils import one_or_more
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-_RESCAN_SECONDS = 1.0  # after a look for idle keys that found none
+_LOOKED_AT = 64  # keys, by a call that needs room
+_RESCAN_SECONDS = 1.0  # after a look at all keys that found no idle one
+_SLICE = 256  # keys that a sweep looks at before it lets other threads in
 
 
 class KeyedStore(Protocol):
@@ -33,8 +36,11 @@ class KeyedBucketFactory(BucketFactory):
     A bucket in which nothing counts any more is dropped, by the sweep every `leak_interval` and
     where room is needed. One that still limits somebody is never dropped: with ``max_keys`` of
     those, a further name gets `TooManyKeys`, so that a flood of made-up names can neither fill the
-    memory nor wash out the limits of others. After such a refusal the idle keys are looked for
-    again a second later at the earliest.
+    memory nor wash out the limits of others. A call that needs room looks at a few keys, the next
+    one at those that follow; when all have been looked at in vain, a second passes before the next
+    look.
+
+    Threads that meet a new name together may each have a bucket made for it; one of them is used.
 
     Args:
         rates: the limits that each name is held to.
@@ -62,6 +68,8 @@ class KeyedBucketFactory(BucketFactory):
         self._for_name: Any = getattr(bucket, "for_name", None)
         is_kind = isinstance(bucket, type) and issubclass(bucket, AbstractBucket)
         self._kind = bucket if is_kind else None  # what it makes needs no check, key by key
+        is_stock = is_kind and "member" in vars(bucket)
+        self._member: Any = getattr(bucket, "member", None) if is_stock else None
         self.max_keys: int = max_keys
         self._keys = _Keys()
 
@@ -82,35 +90,44 @@ class KeyedBucketFactory(BucketFactory):
         Raises:
             TooManyKeys: it has none, and no other can be dropped.
         """
-        bucket = self._keys.buckets.get(name)
+        bucket = self._keys.usable(name)
         return self._add(name) if bucket is None else bucket
+
+    def look(self, name: str) -> AbstractBucket:
+        """`bucket`, for somebody who takes nothing: one that has to be made is not kept."""
+        bucket = self._keys.usable(name)
+        return self._made(name) if bucket is None else bucket
 
     def _add(self, name: str) -> AbstractBucket:
         keys = self._keys
-        with keys.lock:
-            bucket = keys.buckets.get(name)
-            return self._add_missing(name, keys) if bucket is None else bucket
+        while True:
+            if not keys.make_room(self.max_keys):
+                raise TooManyKeys(name, self.max_keys)
+            bucket = self._made(name)  # under no lock: it may be slow, or wait for another thread
+            kept = keys.keep(name, bucket, self.max_keys)
+            if kept is not None:
+                break
+        if self._leaker is None:
+            self._leaker = leaker = Leaker(self._leak_interval)
+            leaker.sync_buckets[id(keys)] = keys  # type: ignore[assignment] # it leaks alike
+            leaker.start()
+        return kept
 
-    def _add_missing(self, name: str, keys: _Keys) -> AbstractBucket:
-        if len(keys.buckets) >= self.max_keys and not keys.make_room():
-            raise TooManyKeys(name, self.max_keys)
+    def _made(self, name: str) -> AbstractBucket:
+        if self._member is not None:
+            return self._member(self._rates, self._keys.lock)  # type: ignore[no-any-return]
         if self._for_name is None:
             bucket = self._make(self._rates)
         else:
             bucket = self._for_name(self._rates, name)
         if bucket.__class__ is not self._kind and not isinstance(bucket, AbstractBucket):
             raise InvalidBucket(bucket, "what a keyed factory's bucket function returns")
-        keys.buckets[name] = bucket
-        if self._leaker is None:
-            self._leaker = Leaker(self._leak_interval)
-            self._leaker.sync_buckets[id(keys)] = keys  # type: ignore[assignment] # it leaks alike
-            self._leaker.start()
         return bucket
 
     def straight(self) -> Callable[[str, int], bool | None] | None:
         """`take`, where all buckets have one."""
         stock = isinstance(self._make, type) and type(self) is KeyedBucketFactory
-        straight = getattr(self._make(self._rates), "straight", None) if stock else None
+        straight = getattr(self._made(""), "straight", None) if stock else None
         return self.take if straight is not None and straight() is not None else None
 
     def take(self, name: str, weight: int) -> bool | None:
@@ -128,10 +145,9 @@ class KeyedBucketFactory(BucketFactory):
         """Drop a bucket, live or not, given itself or its ``id``."""
         wanted = bucket if isinstance(bucket, int) else id(bucket)
         with self._keys.lock:
-            for name, kept in self._keys.buckets.items():
+            for name, kept in list(self._keys.buckets.items()):
                 if id(kept) == wanted:
-                    del self._keys.buckets[name]
-                    return True
+                    return self._keys.buckets.pop(name, None) is kept
         return False
 
     def close(self) -> None:
@@ -157,32 +173,74 @@ class _Keys:
     """The buckets by name, apart from their factory, so that the sweeper does not hold that."""
 
     is_async = False
+    blocks = False
 
     def __init__(self) -> None:
+        # Also the lock of the buckets themselves, where they run no code of the user's.
         self.lock: Any = shared_lock()
         self.buckets: dict[str, AbstractBucket] = {}
+        self._round: list[str] = []  # the names that are still to be looked at, in reverse
+        self._in_vain = 0  # how many were looked at since the last idle one
         self._next_scan = 0.0
 
-    def make_room(self) -> bool:
-        """Drop the idle keys; False if there are none, or if that was so just now."""
-        now = time.monotonic()
-        if now < self._next_scan:
-            return False
-        if self.leak():
+    def usable(self, name: str) -> AbstractBucket | None:
+        """The bucket of a name, unless it is about to be dropped."""
+        bucket = self.buckets.get(name)
+        return None if getattr(bucket, "retired", False) else bucket
+
+    def keep(self, name: str, bucket: AbstractBucket, at_most: int) -> AbstractBucket | None:
+        """The bucket of a name from now on: this one, or one that came first. None: no room."""
+        with self.lock:
+            if self.usable(name) is None:
+                if len(self.buckets) >= at_most and name not in self.buckets:
+                    return None
+                self.buckets[name] = bucket
+            return self.buckets[name]
+
+    def make_room(self, at_most: int) -> bool:
+        """Have fewer than so many buckets; a few of them are looked at, at the most."""
+        if len(self.buckets) < at_most:
             return True
-        self._next_scan = now + _RESCAN_SECONDS
-        return False
+        now = time.monotonic()
+        # Further away than that, it was another clock that was read: tests freeze it.
+        if now < self._next_scan <= now + _RESCAN_SECONDS:
+            return False
+        for _ in range(_LOOKED_AT):
+            if not self._round:
+                self._round = list(reversed(self.buckets))
+            with suppress(IndexError):  # another thread was faster
+                self._in_vain = 0 if self._drop_if_idle(self._round.pop()) else self._in_vain + 1
+            if self._in_vain >= len(self.buckets):
+                self._in_vain = 0
+                if len(self.buckets) >= at_most:
+                    self._next_scan = now + _RESCAN_SECONDS
+                break
+        return len(self.buckets) < at_most
 
     def leak(self) -> int:
         """Drop the buckets in which nothing counts any more, and say how many."""
-        dropped = 0
-        for name, bucket in list(self.buckets.items()):
-            retire = getattr(bucket, "retire", None)
-            now = None if retire is None else bucket.now()
-            if retire is None or is_awaitable(now):
-                continue
-            with self.lock:
-                if self.buckets.get(name) is bucket and retire(now):
-                    del self.buckets[name]
-                    dropped += 1
+        dropped, failed = 0, None
+        for number, name in enumerate(list(self.buckets)):
+            if number % _SLICE == _SLICE - 1:
+                time.sleep(0)
+            try:
+                dropped += self._drop_if_idle(name)
+            except Exception as error:  # noqa: BLE001 - a user's clock may raise anything
+                failed = error
+        if failed is not None:
+            raise failed
         return dropped
+
+    def _drop_if_idle(self, name: str) -> bool:
+        bucket = self.buckets.get(name)
+        retire = getattr(bucket, "retire", None)
+        if bucket is None or retire is None:
+            return False
+        now = bucket.now()
+        if is_awaitable(now):
+            discard(now)
+            return False
+        if not retire(now):
+            return False
+        with self.lock:
+            return self.buckets.get(name) is bucket and self.buckets.pop(name, None) is bucket

@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from pyrate_limiter import (
+    AbstractClock,
     BucketAsyncWrapper,
     InMemoryBucket,
     KeyedBucketFactory,
@@ -95,18 +96,22 @@ def test_memory_is_bounded_by_max_keys(world, kind):
 
 
 def test_a_flood_of_refused_names_does_not_search_for_room_each_time(world, monkeypatch):
-    scans = []
-    factory = KeyedBucketFactory(one(1, 60_000), bucket=on_world(world), max_keys=2)
+    looks = []
+
+    class Watched(InMemoryBucket):
+        def retire(self, now):
+            looks.append(1)
+            return super().retire(now)
+
+    factory = KeyedBucketFactory(one(1, 60_000), bucket=on_world(world, Watched), max_keys=2)
     monkeypatch.setattr("pyrate_limiter.keyed.time.monotonic", world.monotonic)
     limiter = Limiter(factory)
     limiter.try_acquire("a")
     limiter.try_acquire("b")
-    original = type(factory._keys).leak
-    monkeypatch.setattr(type(factory._keys), "leak", lambda self: scans.append(1) or original(self))
     for number in range(100):
         with pytest.raises(TooManyKeys):
             limiter.try_acquire(str(number))
-    assert len(scans) == 1
+    assert len(looks) == 2
     world.advance(60_002)
     assert limiter.try_acquire("c") is True
 
@@ -226,6 +231,146 @@ def test_survives_pickle_with_its_keys():
     assert [again.try_acquire(name, blocking=False) for name in "ab"] == [False, True]
     limiter.close()
     again.close()
+
+
+def test_a_call_that_needs_room_looks_at_a_few_keys_only(world):
+    looks = []
+
+    class Watched(InMemoryBucket):
+        def retire(self, now):
+            looks.append(1)
+            return super().retire(now)
+
+    factory = KeyedBucketFactory(one(1, 60_000), bucket=on_world(world, Watched), max_keys=1000)
+    limiter = Limiter(factory)
+    for number in range(1000):
+        limiter.try_acquire(str(number))
+    for calls in range(1, 5):
+        with pytest.raises(TooManyKeys):
+            limiter.try_acquire("new")
+        assert len(looks) <= 100 * calls
+
+
+def test_calls_that_need_room_come_round_to_every_key(world):
+    factory = KeyedBucketFactory(one(1, 60_000), bucket=on_world(world), max_keys=1000)
+    limiter = Limiter(factory)
+    for number in range(1000):
+        limiter.try_acquire(str(number))
+    factory.bucket("500").flush()
+    refused = 0
+    while True:
+        try:
+            limiter.try_acquire("new")
+            break
+        except TooManyKeys:
+            refused += 1
+    assert refused < 20
+    assert "500" not in factory._keys.buckets
+
+
+def test_keys_that_were_used_while_a_test_froze_the_time_are_dropped_afterwards(world, kind):
+    factory = KeyedBucketFactory(one(), bucket=on_world(world, kind), max_keys=3)
+    limiter = Limiter(factory)
+    world.advance(10**12)
+    for name in "abc":
+        limiter.try_acquire(name)
+    world.advance(-(10**12))
+    for name in "de":
+        with pytest.raises(TooManyKeys):
+            limiter.try_acquire(name)
+    world.advance(10**6)
+    assert factory._keys.leak() == 3
+    assert limiter.try_acquire("d", blocking=False) is True
+
+
+def test_a_look_in_vain_while_a_test_froze_the_time_is_forgotten_afterwards(world, monkeypatch):
+    factory = KeyedBucketFactory(one(), bucket=on_world(world), max_keys=1)
+    monkeypatch.setattr("pyrate_limiter.keyed.time.monotonic", lambda: world.monotonic() + 1e9)
+    limiter = Limiter(factory)
+    limiter.try_acquire("a")
+    with pytest.raises(TooManyKeys):
+        limiter.try_acquire("b")
+    monkeypatch.setattr("pyrate_limiter.keyed.time.monotonic", world.monotonic)
+    world.advance(1002)
+    assert limiter.try_acquire("b", blocking=False) is True
+
+
+def test_a_key_on_which_somebody_has_waited_is_dropped_when_idle(world):
+    bucket = world.on(StateBucket(one()))
+    assert bucket.claim(RateItem("x", world.ms)).allowed
+    item = RateItem("x", world.ms)
+    claim = bucket.claim(item, 60_000)
+    world.advance(claim.wait_ms)
+    assert bucket.settle(item, world.ms).allowed
+    world.advance(2000)
+    assert bucket.retire(world.ms) is True
+
+
+def test_a_bucket_function_may_wait_for_a_thread_that_uses_the_same_limiter():
+    def make(rates):
+        if threading.current_thread() is threading.main_thread():
+            helper = threading.Thread(target=limiter.try_acquire, args=("other",))
+            helper.start()
+            helper.join(30)
+            assert not helper.is_alive()
+        return InMemoryBucket(rates)
+
+    limiter = Limiter.per_key(Rate(5, 1000), bucket=make)
+    assert limiter.try_acquire("mine", blocking=False) is True
+    assert len(limiter.buckets()) == 2
+    limiter.close()
+
+
+def test_a_clock_of_one_key_may_wait_for_a_thread_that_uses_another():
+    """No code of the user's runs under a lock that another key can want."""
+
+    class Waiting(AbstractClock):
+        def now(self):
+            helper = threading.Thread(target=limiter.try_acquire, args=("plain",))
+            helper.start()
+            helper.join(30)
+            assert not helper.is_alive()
+            return 5
+
+    class Own(InMemoryBucket):
+        pass
+
+    limiter = Limiter.per_key(Rate(5, 1000), bucket=Own)
+    limiter.bucket_factory.bucket("slow")._clock = Waiting()
+    assert limiter.try_acquire("slow", blocking=False) is True
+    limiter.close()
+
+
+def test_an_error_of_one_keys_clock_does_not_end_the_sweep_of_the_others(world):
+    factory = KeyedBucketFactory(one(), bucket=on_world(world))
+    limiter = Limiter(factory)
+    for name in "abc":
+        limiter.try_acquire(name)
+    world.advance(2000)
+    factory.bucket("a")._clock = None
+    with pytest.raises(AttributeError):
+        factory._keys.leak()
+    assert list(factory._keys.buckets) == ["a"]
+
+
+def test_a_look_at_an_unknown_name_keeps_no_bucket():
+    factory = KeyedBucketFactory(Rate(1, 60_000))
+    assert factory.look("new").count() == 0
+    assert len(factory) == 0
+    known = factory.bucket("known")
+    assert factory.look("known") is known
+    factory.close()
+
+
+def test_a_bucket_that_was_retired_and_not_yet_dropped_is_replaced(kind):
+    limiter = Limiter.per_key(one(), bucket=kind)
+    limiter.try_acquire("a")
+    bucket = limiter.bucket_factory.bucket("a")
+    bucket.flush()
+    assert bucket.retire(bucket.now())
+    assert limiter.try_acquire("a", blocking=False) is True
+    assert limiter.bucket_factory.bucket("a") is not bucket
+    limiter.close()
 
 
 @pytest.mark.parametrize("max_keys", [0, -1, 1.5, "1", None])

@@ -1,12 +1,15 @@
 import asyncio
+import errno
 import gc
 import mmap
 import multiprocessing
 import os
 import pickle
 import random
+import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from multiprocessing.managers import ListProxy
@@ -26,8 +29,16 @@ from pyrate_limiter import (
     StateBucket,
 )
 from pyrate_limiter.buckets import shared_file, shared_lock, shared_log
-from pyrate_limiter.errors import NotShared, PyrateError, SharedStorageLost, WrongType
+from pyrate_limiter.errors import (
+    NotShared,
+    PyrateError,
+    ReentrantCall,
+    SharedStorageBusy,
+    SharedStorageLost,
+    WrongType,
+)
 from pyrate_limiter.testing import ManualClock, sleeping_advances
+from tests.doubles import one
 
 
 def copy_of(shared):
@@ -358,8 +369,125 @@ def test_without_record_locks_a_manager_serves(monkeypatch):
                 False,
             ]
     finally:
-        bucket._manager.shutdown()
-        state.store._manager.shutdown()
+        for limited in (bucket, state):
+            limited.close()
+            limited.close()
+    for manager in (bucket._manager, state.store._manager):
+        assert not manager._process.is_alive()
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: MultiprocessBucket.init(one()), MultiprocessStateStore.init]
+)
+@pytest.mark.parametrize("failing", ["_allocate", "open_file"])
+def test_an_init_that_fails_leaves_no_file_and_no_descriptor(make, failing, monkeypatch, tmp_path):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shared_file, "_FOLDER", str(tmp_path))
+    monkeypatch.setattr(shared_file, failing, full)
+    before = set(Path("/proc/self/fd").iterdir())
+    with pytest.raises(OSError, match="No space left"):
+        make()
+    gc.collect()
+    assert list(tmp_path.iterdir()) == []
+    assert set(Path("/proc/self/fd").iterdir()) <= before
+    assert not [path for path in shared_file._made if path.startswith(str(tmp_path))]
+
+
+@pytest.fixture
+def suspended(request):
+    """A process that is stopped while it holds the lock of a bucket; it goes on afterwards."""
+    children = []
+
+    def suspend(lock):
+        ready = multiprocessing.get_context("fork").Event()
+        child = multiprocessing.get_context("fork").Process(target=_hold, args=(lock, ready))
+        child.start()
+        children.append(child)
+        assert ready.wait(30)
+        os.kill(child.pid, signal.SIGSTOP)
+
+    yield suspend
+    for child in children:
+        os.kill(child.pid, signal.SIGCONT)
+        child.kill()
+        child.join()
+
+
+def _hold(lock, ready):
+    lock.acquire()
+    ready.set()
+    time.sleep(600)
+
+
+def shared_buckets():
+    state = MultiprocessStateStore.init()
+    yield MultiprocessBucket.init([Rate(5, 1000)]), lambda bucket: bucket.mp_lock
+    yield StateBucket([Rate(5, 1000)], store=state), lambda bucket: bucket.store.lock
+    lock = multiprocessing.RLock()
+    items = MultiprocessBucket.init([Rate(5, 1000)]).items
+    yield MultiprocessBucket([Rate(5, 1000)], items, lock), lambda bucket: bucket.mp_lock
+
+
+@pytest.mark.parametrize("kind", range(3))
+def test_a_process_that_is_suspended_with_the_lock_costs_others_no_more_time_than_they_said(
+    kind, suspended
+):
+    bucket, lock_of = list(shared_buckets())[kind]
+    held = RateItem("a", bucket.now())
+    assert bucket.claim(held, 1000).allowed
+    suspended(lock_of(bucket))
+    begun = time.monotonic()
+    item = RateItem("a", bucket.now())
+    refusal = bucket.claim(item, 100)
+    assert (refusal.allowed, refusal.failing_rate, refusal.wait_ms) == (False, bucket.rates[0], 0)
+    within = bucket._claim if kind == 1 else bucket._claim_within
+    assert within(item, 0, None, 100).allowed is False
+    assert bucket.settle(held, bucket.now(), 100).allowed is False
+    assert bucket.settle(held, bucket.now(), 0).allowed is False
+    assert bucket.release(held) is False
+    assert time.monotonic() - begun < 20  # it would be for ever
+    for call in (bucket.claim, bucket.put):
+        with pytest.raises(SharedStorageBusy, match="suspended") as caught:
+            call(item)
+        assert isinstance(caught.value, TimeoutError)
+    assert Limiter(bucket).try_acquire("a", timeout=0.1) is False
+
+
+@pytest.mark.parametrize("kind", range(3))
+def test_an_operation_that_a_signal_handler_calls_in_the_middle_of_another_is_refused_at_once(kind):
+    bucket, _ = list(shared_buckets())[kind]
+    session = bucket.store._lock if kind == 1 else bucket._lock
+    assert bucket.put(RateItem("a", bucket.now()))
+
+    def handler():
+        bucket.put(RateItem("a", bucket.now()))
+
+    with session, pytest.raises(ReentrantCall, match="signal handler"):
+        handler()
+    assert bucket.put(RateItem("a", bucket.now(), 4))
+    assert not bucket.put(RateItem("a", bucket.now()))
+
+
+@pytest.mark.parametrize("kind", range(3))
+def test_what_an_interrupted_operation_has_left_is_cleared_away_by_the_next(kind):
+    bucket, _ = list(shared_buckets())[kind]
+    session = bucket.store._lock if kind == 1 else bucket._lock
+
+    def interrupted():
+        session.__enter__()
+        raise KeyboardInterrupt  # before anything can leave
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
+        assert bucket.put(RateItem("a", bucket.now()))
+    if kind < 2:  # another thread cannot release a lock of multiprocessing
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
+        with ThreadPoolExecutor(1) as threads:
+            assert threads.submit(bucket.put, RateItem("a", bucket.now())).result(timeout=30)
 
 
 def test_state_stores_share_one_state(manager):

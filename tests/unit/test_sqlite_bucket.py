@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import pickle
+import re
 import sqlite3
 import subprocess
 import sys
@@ -25,6 +26,8 @@ from pyrate_limiter import (
     SQLiteBucket,
     SQLiteClock,
     SQLiteQueries,
+    SQLiteStateStore,
+    StateBucket,
     dedicated_sqlite_clock_connection,
     limiter_factory,
 )
@@ -35,7 +38,7 @@ from pyrate_limiter.buckets.sqlite_errors import (
     UnusableConnection,
 )
 from pyrate_limiter.clocks import WallClock
-from pyrate_limiter.errors import BucketClosed, MissingDriver, PyrateError
+from pyrate_limiter.errors import BucketClosed, MissingDriver, PyrateError, ReentrantCall
 from pyrate_limiter.testing import ManualAsyncClock, ManualClock
 
 HOUR = 3_600_000
@@ -614,6 +617,95 @@ def test_the_event_loop_goes_on_while_another_process_holds_the_file(path):
     limiter.close()
     assert admitted is True
     assert ticks > 20
+
+
+@pytest.fixture
+def locked(path):
+    """The file, with a bucket on it and one claim, while somebody else keeps writing."""
+    other = sqlite3.connect(path, isolation_level=None)
+
+    def lock():
+        other.execute("BEGIN IMMEDIATE")
+
+    yield lock
+    other.close()
+
+
+def both_kinds(path):
+    yield SQLiteBucket.init_from_file([Rate(5, 1000)], db_path=path)
+    yield StateBucket([Rate(5, 1000)], store=SQLiteStateStore(path, "a"))
+
+
+@pytest.mark.parametrize("kind", range(2))
+def test_a_file_that_stays_locked_costs_no_more_time_than_the_caller_said(path, locked, kind):
+    bucket = list(both_kinds(path))[kind]
+    held = RateItem("a", bucket.now())
+    assert bucket.claim(held, 1000).allowed
+    locked()
+    begun = time.monotonic()
+    item = RateItem("a", bucket.now())
+    refusal = bucket.claim(item, 100)
+    assert (refusal.allowed, refusal.failing_rate, refusal.wait_ms) == (False, bucket.rates[0], 0)
+    within = bucket._claim if kind else bucket._log.claim
+    assert within(item, 0, None, 100).allowed is False
+    assert bucket.settle(held, bucket.now(), 100).allowed is False
+    assert bucket.settle(held, bucket.now(), 0).allowed is False
+    assert bucket.release(held) is False
+    for call in (bucket.claim, bucket.put):
+        with pytest.raises(DatabaseLocked, match=re.escape(path)):
+            call(item)
+    assert time.monotonic() - begun < 25  # each of them waited for half a minute
+    assert Limiter(bucket).try_acquire("a", timeout=0.1) is False
+    bucket.close()
+
+
+def test_a_file_that_another_tool_has_locked_is_named_in_the_error(path, monkeypatch):
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    begun = time.monotonic()
+    with pytest.raises(DatabaseLocked, match=re.escape(path)):
+        SQLiteBucket.init_from_file([Rate(5, 1000)], db_path=path)
+    assert time.monotonic() - begun < 20
+    other.close()
+
+
+@pytest.mark.parametrize("kind", range(2))
+def test_an_operation_that_a_signal_handler_calls_in_a_transaction_is_refused_at_once(path, kind):
+    bucket = list(both_kinds(path))[kind]
+    step = bucket.store._within() if kind else bucket._log._lock
+    assert bucket.put(RateItem("a", bucket.now()))
+
+    def handler():
+        bucket.put(RateItem("a", bucket.now()))
+
+    with step, pytest.raises(ReentrantCall, match="signal handler"):
+        handler()
+    assert bucket.put(RateItem("a", bucket.now(), 4))
+    assert not bucket.put(RateItem("a", bucket.now()))
+    bucket.close()
+
+
+@pytest.mark.parametrize("use_file_lock", [False, True])
+def test_a_transaction_that_an_interrupted_call_has_left_is_cleared_away_by_the_next(
+    path, use_file_lock
+):
+    with opened(path, use_file_lock=use_file_lock) as bucket, opened(path) as other:
+
+        def interrupted():
+            bucket._log._lock.__enter__()
+            bucket._db.run("DELETE FROM rate_bucket")
+            raise KeyboardInterrupt  # before anything can leave
+
+        assert bucket.put(RateItem("a", T))
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                interrupted()
+            assert bucket.count() == 1
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(bucket.put, RateItem("a", T)).result(timeout=30)
+        assert other.count() == 2
 
 
 class InterruptedCursor:

@@ -227,6 +227,164 @@ def test_the_thread_ends_when_the_last_bucket_is_disposed_of():
     wait_until(lambda: not sweepers())
 
 
+def test_a_limiter_made_where_one_has_just_died_is_swept():
+    kept = []
+    for _ in range(50):
+        swept(Counting(one(), []), 3_600_000)  # its leaker's address is free again
+        leaks = []
+        kept.append((swept(Counting(one(), leaks)), leaks))
+    wait_until(lambda: all(leaks for _, leaks in kept))
+    for factory, _ in kept:
+        factory.close()
+
+
+def test_making_many_limiters_costs_the_same_for_each(monkeypatch):
+    looks = []
+    look = sweeper._Sweeper._leaker
+    monkeypatch.setattr(
+        sweeper._Sweeper, "_leaker", lambda self, serial: looks.append(1) or look(self, serial)
+    )
+    limiters = [Limiter(Rate(1, 1000)) for _ in range(1000)]
+    wait_until(lambda: not sweeper._sweeper._news or len(looks) > 5000)
+    for limiter in limiters:
+        limiter.close()
+    no_thread_is_left()
+    assert len(looks) < 5000
+
+
+def test_a_bucket_that_hangs_does_not_stop_the_sweeping_of_others():
+    stuck, go_on, leaks = threading.Event(), threading.Event(), []
+
+    class Hanging(Counting):
+        def leak(self, current_timestamp=None):
+            stuck.set()
+            go_on.wait(30)
+            return 0
+
+    hanging, other = swept(Hanging(one(), [])), swept(Counting(one(), leaks))
+    assert stuck.wait(30)
+    seen = len(leaks)
+    wait_until(lambda: len(leaks) >= seen + 3)
+    go_on.set()
+    hanging.close()
+    other.close()
+    wait_until(lambda: not [each for each in threading.enumerate() if "slow" in each.name])
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), asyncio.CancelledError(), KeyboardInterrupt()])
+def test_whatever_a_leak_raises_is_outlived(error, caplog):
+    class Raising(Counting):
+        def leak(self, current_timestamp=None):
+            super().leak()
+            raise error
+
+    leaks, others = [], []
+    with caplog.at_level(logging.CRITICAL, logger="pyrate_limiter"):
+        factory, other = swept(Raising(one(), leaks)), swept(Counting(one(), others))
+        wait_until(lambda: len(leaks) >= 3 and len(others) >= 3)
+        factory.close()
+        other.close()
+
+
+def test_a_log_handler_that_raises_is_outlived():
+    class Broken(logging.Handler):
+        def emit(self, record):
+            raise SystemExit
+
+    handler, leaks = Broken(), []
+    logging.getLogger("pyrate_limiter").addHandler(handler)
+    try:
+        factory = swept(Counting(one(), leaks, fails=2))
+        wait_until(lambda: len(leaks) >= 4)
+    finally:
+        logging.getLogger("pyrate_limiter").removeHandler(handler)
+        factory.close()
+
+
+def test_an_event_loop_that_is_closed_at_the_wrong_moment_is_outlived():
+    class JustClosed:
+        def is_running(self):
+            return True
+
+        def call_soon_threadsafe(self, *_):
+            raise RuntimeError("Event loop is closed")
+
+    leaks = []
+    factory = swept(BucketAsyncWrapper(InMemoryBucket(one())))
+    factory._leaker._loop = JustClosed()
+    other = swept(Counting(one(), leaks))
+    wait_until(lambda: len(leaks) >= 3)
+    factory.close()
+    other.close()
+
+
+def test_a_thread_that_cannot_be_had_is_tolerated(monkeypatch):
+    def refuse(self):
+        raise RuntimeError("can't start new thread")
+
+    leaks, later = [], []
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        limiter = Limiter(swept(Counting(one(5), leaks)))
+        assert limiter.try_acquire("a") is True
+        keyed = Limiter.per_key(Rate(1, 1000))
+        assert keyed.try_acquire("a") is True
+        assert not limiter.bucket_factory._leaker.is_alive()
+    other = swept(Counting(one(), later))
+    wait_until(lambda: leaks and later)  # the next one starts it for all
+    for each in (limiter, keyed, other):
+        each.close()
+
+
+def test_a_bucket_that_is_empty_can_be_disposed_of():
+    class Sized(Counting):
+        def __len__(self):
+            return 0
+
+    bucket = Sized(one(), [])
+    factory = swept(bucket, 3_600_000)
+    assert factory.dispose(bucket) is True
+    assert factory.dispose(bucket) is False
+    factory.close()
+
+
+def test_a_limiter_that_was_made_while_a_test_froze_the_time_is_swept_afterwards(monkeypatch):
+    leaks = []
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "monotonic", lambda: 1e12)
+        factory = swept(Counting(one(), leaks))
+    wait_until(lambda: len(leaks) >= 3)
+    factory.close()
+
+
+PATCHED_LATE = """
+import faulthandler
+faulthandler.dump_traceback_later(40, exit=True)
+import pyrate_limiter.limiter
+from pyrate_limiter import Limiter, Rate
+import gevent, gevent.monkey
+gevent.monkey.patch_all()
+limiter = Limiter.per_key(Rate(1, 1))
+limiter.bucket_factory.leak_interval = 1
+print(limiter.try_acquire("a"))
+while len(limiter.bucket_factory):
+    gevent.sleep(0.001)
+limiter.close()
+print(Limiter(Rate(1, 1)).try_acquire("a"))
+"""
+
+
+def test_gevent_may_patch_threads_after_the_import():
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", PATCHED_LATE],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+    )
+    assert (done.stdout, done.stderr) == ("True\nTrue\n", "")
+
+
 def test_the_thread_does_not_keep_the_process_alive():
     limiter = Limiter(Rate(1, 1000))
     wait_until(lambda: len(sweepers()) == 1)

@@ -85,9 +85,11 @@ class StateStore(ABC):
         patience_ms: int,
         buffer_ms: int,
         not_before: int | None,
+        *,
+        limit_ms: int | None = None,
     ) -> list[Decision] | Awaitable[list[Decision]]:
         """See `AbstractBucket.claim_several`. This default claims for the first alone."""
-        del not_before
+        del not_before, limit_ms
         decision = self.claim(algorithm, rates, items[0], patience_ms, buffer_ms)
         return then(decision, lambda first: [first])
 
@@ -146,6 +148,11 @@ class StateStore(ABC):
     def ahead_ms(self) -> int:
         """How much the time of the store, by which claims are stamped, is ahead of the clock."""
         return 0
+
+    @property
+    def retired(self) -> bool:
+        """Whether `retire` has succeeded, and the store refuses all use."""
+        return False
 
     def retire(self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int) -> bool:
         """See `StateBucket.retire`."""

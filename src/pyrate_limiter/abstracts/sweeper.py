@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import os
 import queue
 import threading
 import time
 import weakref
+from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +20,15 @@ if TYPE_CHECKING:
 
     from pyrate_limiter.abstracts.bucket import AbstractBucket
 
+_serials = itertools.count()
+_LONGEST_PAUSE = 3600.0  # seconds; what is due later is looked at on the way
+
 
 class Leaker:
     """The buckets of one factory that are leaked every ``leak_interval`` ms.
 
     The process's sweeper holds the leaker weakly: when the factory goes, so does the sweeping.
+    Where no thread can be had for it, the buckets are cleaned as they are used.
     """
 
     name = "PyrateLimiter's Leaker"
@@ -35,7 +42,9 @@ class Leaker:
         self.async_buckets: dict[int, AbstractBucket] = {}
         self._stop_event = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._serial = next(_serials)
         self._due = 0.0
+        self._slow: threading.Thread | None = None  # at the buckets that may take long
 
     @property
     def ident(self) -> int | None:
@@ -74,9 +83,12 @@ class Leaker:
 
     def deregister(self, bucket_id: int) -> bool:
         """Forget a bucket; False if it was not there."""
-        known = self.sync_buckets.pop(bucket_id, None) or self.async_buckets.pop(bucket_id, None)
-        _sweeper.nudge()
-        return known is not None
+        known = [
+            buckets.pop(bucket_id, None) for buckets in (self.sync_buckets, self.async_buckets)
+        ]
+        if not self._has_buckets():
+            _sweeper.forget(self._serial)
+        return any(bucket is not None for bucket in known)
 
     def bind(self) -> None:
         """Leak the async buckets on the event loop that runs here, if one does."""
@@ -90,7 +102,7 @@ class Leaker:
     def start(self) -> None:
         """Sweep from now on."""
         if not self._stop_event.is_set():
-            due = time.monotonic() + self.leak_interval / 1000
+            due = time.monotonic() + self._pause()
             self._due = min(self._due, due) if _sweeper.is_watching(self) else due
             _sweeper.watch(self)
 
@@ -105,16 +117,18 @@ class Leaker:
         self._stop_event.set()
         self.sync_buckets.clear()
         self.async_buckets.clear()
+        _sweeper.forget(self._serial)
         task, self.aio_leak_task = self.aio_leak_task, None
-        if task is not None and not task.get_loop().is_closed():
-            task.get_loop().call_soon_threadsafe(task.cancel)
-        _sweeper.nudge()
+        if task is not None:
+            with suppress(RuntimeError):  # its loop was closed
+                task.get_loop().call_soon_threadsafe(task.cancel)
 
     def leak_async(self) -> None:
         """Leak the async buckets once, on their event loop, if it is running."""
         loop = self._loop
         if self.async_buckets and loop is not None and loop.is_running():
-            loop.call_soon_threadsafe(self._start_leaking)
+            with suppress(RuntimeError):  # it was closed just now
+                loop.call_soon_threadsafe(self._start_leaking)
 
     def _start_leaking(self) -> None:
         import asyncio
@@ -122,13 +136,44 @@ class Leaker:
         if self.aio_leak_task is None or self.aio_leak_task.done():
             self.aio_leak_task = asyncio.ensure_future(_leak_all(list(self.async_buckets.values())))
 
+    def _pause(self) -> float:
+        """Seconds from one sweep to the next: an interval of 0 must not keep a core busy."""
+        return max(self.leak_interval, 1) / 1000
+
+    def _has_buckets(self) -> bool:
+        return bool(self.sync_buckets or self.async_buckets)
+
     def _sweep(self) -> None:
+        slow = []
         for bucket in list(self.sync_buckets.values()):
-            try:
-                discard(bucket.leak())  # with a clock to be awaited it is cleaned as it is used
-            except Exception as error:  # noqa: BLE001 - a user's bucket may raise anything
-                _report(bucket, error)
+            if _is_quick(bucket):
+                _leak(bucket)
+            else:
+                slow.append(bucket)
+        # One that hangs, with a server of its own for example, must not hold up the others.
+        if slow and (self._slow is None or not self._slow.is_alive()):
+            name = f"{self.name}, slow"
+            thread = threading.Thread(target=_leak_slow, args=(slow,), name=name, daemon=True)
+            self._slow = thread if _has_started(thread) else None
         self.leak_async()
+
+
+def _is_quick(bucket: AbstractBucket) -> bool:
+    """Whether its `leak` is our own, and works in memory alone."""
+    module = getattr(getattr(type(bucket), "leak", None), "__module__", "")
+    return not getattr(bucket, "blocks", True) and module.startswith("pyrate_limiter.")
+
+
+def _leak(bucket: AbstractBucket) -> None:
+    try:
+        discard(bucket.leak())  # with a clock to be awaited it is cleaned as it is used
+    except BaseException as error:  # noqa: BLE001 - a user's bucket may raise anything, and exit
+        _report(bucket, error)
+
+
+def _leak_slow(buckets: list[AbstractBucket]) -> None:
+    for bucket in buckets:
+        _leak(bucket)
 
 
 async def _leak_all(buckets: list[AbstractBucket]) -> None:
@@ -141,82 +186,150 @@ async def _leak_all(buckets: list[AbstractBucket]) -> None:
             _report(bucket, error)
 
 
-def _report(bucket: AbstractBucket, error: Exception) -> None:
+def _report(bucket: AbstractBucket, error: BaseException) -> None:
     import logging
 
-    logging.getLogger("pyrate_limiter").error(
-        "leaking %r failed, it will be tried again", bucket, exc_info=error
-    )
+    with suppress(BaseException):  # so may a log handler, or the bucket's repr
+        logging.getLogger("pyrate_limiter").error(
+            "leaking %r failed, it will be tried again", bucket, exc_info=error
+        )
+
+
+def _has_started(thread: threading.Thread) -> bool:
+    """Start it; False where no thread can be had."""
+    try:
+        thread.start()
+    except RuntimeError:  # there are too many, or the interpreter is about to end
+        return False
+    return True
+
+
+class _Watched(weakref.ref[Leaker]):
+    """A leaker that may go at any time."""
+
+    __slots__ = ("serial",)
+
+    serial: int
 
 
 class _Sweeper:
-    """The thread and what it watches."""
+    """The thread and what it watches.
+
+    Nothing here takes a lock: a garbage collection may call it at any line, and gevent may have
+    replaced all locks and threads since the module was imported.
+    """
 
     def __init__(self) -> None:
-        self._leakers: dict[int, weakref.ref[Leaker]] = {}
+        self._leakers: dict[int, _Watched] = {}  # by a number that is never used again
         self._reset()
 
     def _reset(self) -> None:
-        self._lock = threading.Lock()
-        # SimpleQueue.put may be called where a garbage collection has interrupted any other line.
-        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._wake: Any = None  # what the thread waits on
+        self._news: deque[int] = deque()  # leakers that the thread does not know, or too late
+        self._wakes_at = 0.0
 
     def watch(self, leaker: Leaker) -> None:
-        with self._lock:
-            if id(leaker) not in self._leakers:
-                self._leakers[id(leaker)] = weakref.ref(leaker, self.nudge)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=Leaker.name, daemon=True)
-                self._thread.start()
-        self.nudge()
+        """Sweep a leaker when it is due; also one that is watched, and due earlier now."""
+        if leaker._serial not in self._leakers:
+            reference = _Watched(leaker, self._gone)
+            reference.serial = leaker._serial
+            self._leakers[leaker._serial] = reference
+        self._news.append(leaker._serial)
+        if self._thread is None:
+            self._start()
+        elif leaker._due < self._wakes_at:
+            self._nudge()
+
+    def forget(self, serial: int) -> None:
+        """Sweep a leaker no more."""
+        self._leakers.pop(serial, None)
+        if not self._leakers:
+            self._nudge()
 
     def is_watching(self, leaker: Leaker) -> bool:
-        return self._thread is not None and id(leaker) in self._leakers
-
-    def nudge(self, _: object = None) -> None:
-        self._wake.put(None)
+        return self._thread is not None and leaker._serial in self._leakers
 
     def after_fork(self) -> None:
         self._reset()
         for reference in list(self._leakers.values()):
             leaker = reference()
             if leaker is not None:
+                leaker._slow = None
                 leaker._stop_event = threading.Event()  # its lock may have been held elsewhere
                 leaker.start()
 
-    def _run(self) -> None:
+    def _gone(self, reference: Any) -> None:
+        self.forget(reference.serial)
+
+    def _nudge(self) -> None:
         wake = self._wake
-        while True:
-            with self._lock:
-                pause = self._next()
-                if pause is None:
-                    self._thread = None
-                    return
-            if pause > 0:
-                with suppress(queue.Empty):
-                    wake.get(timeout=pause)
+        if wake is not None:
+            wake.put(None)
+
+    def _start(self) -> None:
+        # SimpleQueue.put may be called where a garbage collection has interrupted any other line.
+        wake: queue.SimpleQueue[None] = queue.SimpleQueue()
+        thread = threading.Thread(target=self._run, args=(wake,), name=Leaker.name, daemon=True)
+        if self._thread is None:
+            self._thread, self._wake = thread, wake
+            if not _has_started(thread) and self._wake is wake:
+                self._thread = self._wake = None  # the next limiter tries again
+
+    def _run(self, wake: queue.SimpleQueue[None]) -> None:
+        plan: list[tuple[float, int]] = []
+        while self._wake is wake:
+            pause = self._next(plan)
+            if pause is None:
+                self._thread = self._wake = None
+                if self._news:  # they came while it was about to end
+                    self._start()
+            elif pause > 0:
+                self._wakes_at = time.monotonic() + pause
+                if not self._news:
+                    with suppress(queue.Empty):
+                        wake.get(timeout=min(pause, _LONGEST_PAUSE))
+            else:
+                self._sweep_first(plan)
+
+    def _next(self, plan: list[tuple[float, int]]) -> float | None:
+        """Seconds until the next sweep, None when there is nothing left to sweep.
+
+        Args:
+            plan: when each leaker is due; a heap. It may name those that are gone.
+        """
+        while self._news:
+            serial = self._news.popleft()
+            leaker = self._leaker(serial)
+            if leaker is not None:
+                heapq.heappush(plan, (leaker._due, serial))
+        while plan and self._leakers:
+            due, serial = plan[0]
+            leaker = self._leaker(serial)
+            if leaker is None or leaker._due != due:
+                heapq.heappop(plan)
                 continue
-            self._sweep_due()
+            left = due - time.monotonic()
+            # No sweep is further away than that, unless a test has frozen the time meanwhile.
+            return left if left <= leaker._pause() else 0.0
+        return None
 
-    def _next(self) -> float | None:
-        """Seconds until the next sweep, None when there is nothing left to sweep."""
-        soonest = None
-        for key, reference in list(self._leakers.items()):
-            leaker = reference()
-            if leaker is None or not (leaker.sync_buckets or leaker.async_buckets):
-                del self._leakers[key]
-            elif soonest is None or leaker._due < soonest:
-                soonest = leaker._due
-        return None if soonest is None else soonest - time.monotonic()
+    def _leaker(self, serial: int) -> Leaker | None:
+        reference = self._leakers.get(serial)
+        leaker = None if reference is None else reference()
+        if leaker is not None and not leaker._has_buckets():
+            self._leakers.pop(serial, None)
+            return None
+        return leaker
 
-    def _sweep_due(self) -> None:
-        for reference in list(self._leakers.values()):
-            leaker = reference()
-            if leaker is not None and leaker._due <= time.monotonic():
+    def _sweep_first(self, plan: list[tuple[float, int]]) -> None:
+        _, serial = heapq.heappop(plan)
+        leaker = self._leaker(serial)
+        if leaker is not None:
+            with suppress(BaseException):  # what it has to say was logged
                 leaker._sweep()
-                # At least 1 ms apart: an interval of 0 must not keep a core busy.
-                leaker._due = time.monotonic() + max(leaker.leak_interval, 1) / 1000
+            leaker._due = time.monotonic() + leaker._pause()
+            heapq.heappush(plan, (leaker._due, serial))
 
 
 _sweeper: Any = _Sweeper()

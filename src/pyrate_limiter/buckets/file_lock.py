@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import os
-import threading
-import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from pyrate_limiter.buckets.process_lock import ProcessLock
 from pyrate_limiter.buckets.sqlite_connections import tag_of
 from pyrate_limiter.errors import MissingDriver
 
-if TYPE_CHECKING:
-    from types import TracebackType
 
-    from typing_extensions import Self
-
-_FIRST_PAUSE = 0.0001  # seconds between two tries
-_LONGEST_PAUSE = 0.002
-
-
-class SharedFileLock:
+class SharedFileLock(ProcessLock):
     """A lock that excludes, and is excluded by, ``filelock.FileLock`` on the same path.
 
     Where the system has ``flock``, that is taken directly on a file that stays open:
     ``FileLock.acquire`` does the same in many more steps, and sleeps 50 ms where it is not free.
-    Reentrant, and safe to use from any thread.
 
     Args:
         path: the lock file; made if missing.
@@ -41,56 +31,18 @@ class SharedFileLock:
             from filelock import FileLock
         except ImportError as error:
             raise MissingDriver("filelock", "filelock") from error
+        super().__init__()
         self.lock_file = path
         self._fallback: Any = None if _flock() else FileLock(path, thread_local=False)
-        self.after_fork()
 
     def after_fork(self) -> None:
         """In the child: the parent's hold is not ours."""
-        self._threads = threading.RLock()
-        self._depth = 0
+        self.turn.renew()
         self.close()
 
-    @property
-    def is_locked(self) -> bool:
-        """Whether this process holds it."""
-        return self._depth > 0
-
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        """Take the lock; False if that failed within ``timeout`` seconds, -1 for ever."""
-        deadline = None if timeout == -1 else time.monotonic() + timeout
-        timeout = min(timeout, threading.TIMEOUT_MAX)
-        if not self._threads.acquire(blocking, timeout if blocking else -1):
-            return False
-        try:
-            pause = _FIRST_PAUSE
-            while not self._depth and not self._try():
-                if not blocking or (deadline is not None and time.monotonic() >= deadline):
-                    self._threads.release()
-                    return False
-                time.sleep(pause)
-                pause = min(_LONGEST_PAUSE, pause * 1.5)
-        except BaseException:
-            self._let_go()  # an interruption may have come right after it was taken
-            self._threads.release()
-            raise
-        self._depth += 1
-        return True
-
-    def release(self) -> None:
-        """Let it go.
-
-        Raises:
-            RuntimeError: it is not held by this thread.
-        """
-        if self._depth == 1:
-            self._let_go()
-        self._depth -= 1
-        self._threads.release()
-
-    def _let_go(self) -> None:
+    def _free(self) -> None:
         if self._fallback is not None:
-            self._fallback.release()
+            self._fallback.release(force=True)
         elif self._fd >= 0:
             import fcntl
 
@@ -122,18 +74,6 @@ class SharedFileLock:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-
-    def __enter__(self) -> Self:
-        self.acquire()
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        self.release()
 
     def __del__(self) -> None:
         self.close()

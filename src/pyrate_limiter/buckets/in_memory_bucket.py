@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter._lazy import resolver
@@ -16,18 +17,21 @@ from pyrate_limiter.abstracts.algorithm import (
 from pyrate_limiter.abstracts.awaiting import discard, then
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.checks import BEGINNING, FOREVER, Unread, check_item
-from pyrate_limiter.abstracts.locks import shared_lock
+from pyrate_limiter.abstracts.locks import Whole, shared_lock
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.abstracts.waited_for import waited_for
 from pyrate_limiter.buckets.judged_log import ROUNDS, JudgedLog
+from pyrate_limiter.buckets.log_moments import LogMoments
 from pyrate_limiter.buckets.process_claims import note_claims
-from pyrate_limiter.buckets.unit_log import UnitsView
+from pyrate_limiter.buckets.unit_log import UnitLog
+from pyrate_limiter.buckets.units_view import UnitsView
 from pyrate_limiter.clocks import MonotonicClock
 from pyrate_limiter.errors import AlgorithmMismatch
 from pyrate_limiter.utils import RateList, sorted_rates
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+    from contextlib import AbstractContextManager
 else:  # a checker would take every name for known
     __getattr__ = resolver(__name__, places(__name__))
 
@@ -45,6 +49,8 @@ _CLOCK = MonotonicClock()
 _USED = "used"  # noted on an item that is admitted; others may still be to come at its moment
 _OWN = ("_stamps", "_ends", "_names", "_name_ends", "_pending")  # what a copy must not share
 _STOCK = SlidingWindowLog()
+_STORED = (*UnitLog.__slots__, *LogMoments.__slots__, *JudgedLog.__slots__)
+_stored = attrgetter(*_STORED)
 
 
 class InMemoryBucket(JudgedLog, AbstractBucket):
@@ -79,6 +85,25 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
             raise AlgorithmMismatch(algorithm, type(self).__name__, "a LogAlgorithm")
         super().__init__(sorted_rates(rates), algorithm, _CLOCK)
         self._lock: Any = shared_lock()
+
+    @classmethod
+    def member(cls, rates: RateList, lock: Any) -> InMemoryBucket:
+        """A bucket with the stock policy whose lock belongs to the factory that keeps it."""
+        bucket = cls.__new__(cls)
+        JudgedLog.__init__(bucket, rates, _STOCK, _CLOCK)
+        bucket._lock = lock
+        return bucket
+
+    def _whole(self) -> AbstractContextManager[None]:
+        """Around a change that takes several steps. Its user holds the lock."""
+        pending = self._pending
+        return Whole(self, (_stored(self), pending if pending is None else pending.copy()))
+
+    def _restore(self, before: tuple[tuple[Any, ...], dict[int, int] | None]) -> None:
+        stored, pending = before
+        for name, value in zip(_STORED, stored):
+            setattr(self, name, value)
+        self._pending = pending
 
     @property
     def rates(self) -> RateList:
@@ -171,7 +196,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
     def claim(self, item: RateItem, patience_ms: int = 0, buffer_ms: int | None = None) -> Decision:
         """See `AbstractBucket.claim`."""
         check_item(item)
-        with self._lock:
+        with self._lock, self._whole():
             return self._claim(item, patience_ms, buffer_ms)
 
     def claim_several(
@@ -187,7 +212,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
         for item in items:
             check_item(item)
         decisions = []
-        with self._lock:
+        with self._lock, self._whole():
             for item in items:
                 decision = self._claim(item, patience_ms, buffer_ms, not_before)
                 decisions.append(decision)
@@ -225,7 +250,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
     def settle(self, item: RateItem, now: int, patience_ms: int = 0) -> Decision:
         """See `AbstractBucket.settle`."""
         name, weight = item.name, item.weight
-        with self._lock:
+        with self._lock, self._whole():
             now = self._latest = self._observe(now)
             stamp = item.timestamp - self._stepped
             if item._note is _USED:  # by somebody who was not told of it
@@ -235,7 +260,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
                 # Flushed, or so late that it has expired and was dropped.
                 self._expect(stamp, -weight, now)
                 item.timestamp = now
-                return self.claim(item, patience_ms, 0)
+                return self._claim(item, patience_ms, 0)
             moment, failing = max(now, stamp), None
             for _ in range(ROUNDS):
                 fits, short = self._next_departure(moment, weight)
@@ -262,7 +287,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
 
     def release(self, item: RateItem) -> bool:
         """See `AbstractBucket.release`."""
-        with self._lock:
+        with self._lock, self._whole():
             stamp = item.timestamp - self._stepped
             if not self._remove(stamp, item.name, item.weight):
                 return False
@@ -300,7 +325,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
 
     def flush(self) -> None:
         """See `AbstractBucket.flush`."""
-        with self._lock:
+        with self._lock, self._whole():
             self._clear()
             self.failing_rate = None
 
@@ -316,6 +341,11 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
                 return None
             return RateItem(self._name_of(number), self._stamp(number))
 
+    @property
+    def retired(self) -> bool:
+        """Whether it refuses all use; see `retire`."""
+        return self._newest == FOREVER
+
     def retire(self, now: int) -> bool:
         """Refuse all use from now on, unless a unit is still live or yet to come.
 
@@ -324,10 +354,11 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
         with self._lock:
             if id(self) in waited_for:
                 return False
+            if self._newest == FOREVER:
+                return True
             now = self._observe(Unread(now))
-            if self._total > self._base and self._newest >= self._algorithm.leak_bound(
-                self._rates, now
-            ):
+            total, bound = self._total, self._algorithm.leak_bound(self._rates, now)
+            if self._total != total or (total > self._base and self._newest >= bound):
                 return False
             self._newest, self._trusted = FOREVER, BEGINNING
             return True
@@ -337,10 +368,11 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
 
     def forget_claims(self) -> None:
         """Take out what is claimed and not used yet: of a copy, for whom nobody waits."""
-        pending, self._pending = self._pending, None
-        if pending:
-            self._changed()
-            self._take_out_newest(pending)
+        with self._lock, self._whole():
+            pending, self._pending = self._pending, None
+            if pending:
+                self._changed()
+                self._take_out_newest(pending)
 
     def __getstate__(self) -> dict[str, Any]:
         with self._lock:

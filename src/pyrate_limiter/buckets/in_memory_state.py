@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pyrate_limiter.abstracts.algorithm import GCRA, Decision, TokenBucket
 from pyrate_limiter.abstracts.awaiting import discard
 from pyrate_limiter.abstracts.checks import FOREVER
-from pyrate_limiter.abstracts.locks import shared_lock
+from pyrate_limiter.abstracts.locks import Whole, shared_lock
 from pyrate_limiter.abstracts.store import StateStore
 from pyrate_limiter.buckets.process_claims import note_claims
 from pyrate_limiter.buckets.state_record import StateRecord
@@ -15,6 +15,7 @@ from pyrate_limiter.buckets.timeline import NO_CLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
 
     from pyrate_limiter.abstracts.algorithm import State, StateAlgorithm
     from pyrate_limiter.abstracts.rate import Rate, RateItem
@@ -40,6 +41,22 @@ class InMemoryStateStore(StateRecord, StateStore):
         self._lock: Any = shared_lock()
         self._full = None
 
+    @classmethod
+    def member(cls, lock: Any) -> InMemoryStateStore:
+        """A store whose lock belongs to the factory that keeps it."""
+        store = cls.__new__(cls)
+        StateRecord.__init__(store)
+        store._lock, store._full = lock, None
+        return store
+
+    def _whole(self) -> AbstractContextManager[None]:
+        """Around a change that takes several steps. Its user holds the lock."""
+        return Whole(self, self.dump())
+
+    def _restore(self, before: tuple[Any, ...]) -> None:
+        self._full = None
+        self.load(before)
+
     def check(
         self,
         algorithm: StateAlgorithm,
@@ -49,7 +66,7 @@ class InMemoryStateStore(StateRecord, StateStore):
         clock: AbstractClock = NO_CLOCK,
     ) -> Decision:
         """See `StateStore.check`."""
-        with self._lock:
+        with self._lock, self._whole():
             return self._step(algorithm, rates, self._observe(now, rates, clock), weight)
 
     def take_now(
@@ -69,16 +86,23 @@ class InMemoryStateStore(StateRecord, StateStore):
             if now < self._latest or self._ahead:
                 if self._latest == FOREVER:
                     return False
-                now = self._judged_now(now, rates[0].interval)
+                with self._whole():
+                    now = self._judged_now(now, rates[0].interval)
             else:
                 self._latest = now
             full = self._full
             if full is not None and now < full[0] and weight >= full[1] and rates is full[2]:
                 return full[3]
-            if self._queue is None and self._state is not None:
-                self._state, decision = algorithm.step(rates, self._state, now, weight)
+            state = self._state
+            if self._queue is None:
+                before = algorithm.initial(rates) if state is None else state
+                after, decision = algorithm.step(rates, before, now, weight)
+                if self._state is not state:  # a signal handler was here
+                    return self.take_now(algorithm, rates, clock, weight)
+                self._state = after
             else:
-                decision = self._step(algorithm, rates, now, weight)
+                with self._whole():
+                    decision = self._step(algorithm, rates, now, weight)
             retry = decision.retry_after_ms
             # Under several rates, another one may be what refuses a moment later.
             if retry is not None and len(rates) == 1 and algorithm.__class__ in _MONOTONE:
@@ -93,9 +117,11 @@ class InMemoryStateStore(StateRecord, StateStore):
         patience_ms: int,
         buffer_ms: int,
         clock: AbstractClock = NO_CLOCK,
+        limit_ms: int | None = None,
     ) -> Decision:
         """See `StateStore.claim`."""
-        with self._lock:
+        del limit_ms
+        with self._lock, self._whole():
             decision = self._claim(algorithm, rates, item, patience_ms, buffer_ms, None, clock)
             self._note_claims()
             return decision
@@ -109,9 +135,11 @@ class InMemoryStateStore(StateRecord, StateStore):
         buffer_ms: int,
         not_before: int | None,
         clock: AbstractClock = NO_CLOCK,
+        limit_ms: int | None = None,
     ) -> list[Decision]:
         """See `StateStore.claim_several`."""
-        with self._lock:
+        del limit_ms
+        with self._lock, self._whole():
             decisions = self._claim_several(
                 algorithm, rates, items, patience_ms, buffer_ms, not_before, clock
             )
@@ -124,9 +152,10 @@ class InMemoryStateStore(StateRecord, StateStore):
 
     def forget_claims(self) -> None:
         """Take out what is claimed and not used yet: of a copy, for whom nobody waits."""
-        if self._queue is not None:
-            self._state, self._queue = self._queue.gone, None
-            self._full = None
+        with self._lock, self._whole():
+            if self._queue is not None:
+                self._state, self._queue = self._queue.gone, None
+                self._full = None
 
     def settle(
         self,
@@ -138,13 +167,13 @@ class InMemoryStateStore(StateRecord, StateStore):
         clock: AbstractClock = NO_CLOCK,
     ) -> Decision:
         """See `StateStore.settle`."""
-        with self._lock:
+        with self._lock, self._whole():
             self._full = None
             return self._settle(algorithm, rates, item, now, patience_ms, clock)
 
     def release(self, algorithm: StateAlgorithm, rates: Sequence[Rate], item: RateItem) -> bool:
         """See `StateStore.release`."""
-        with self._lock:
+        with self._lock, self._whole():
             self._full = None
             return self._release(algorithm, rates, item)
 
@@ -157,7 +186,7 @@ class InMemoryStateStore(StateRecord, StateStore):
         clock: AbstractClock = NO_CLOCK,
     ) -> Decision:
         """See `StateStore.forecast`."""
-        with self._lock:
+        with self._lock, self._whole():
             return self._forecast(algorithm, rates, now, weight, clock)
 
     def ahead_ms(self) -> int:
@@ -171,13 +200,20 @@ class InMemoryStateStore(StateRecord, StateStore):
 
     def reset(self) -> None:
         """See `StateStore.reset`."""
-        with self._lock:
+        with self._lock, self._whole():
             self._full = None
             self._clear()
 
+    @property
+    def retired(self) -> bool:
+        """Whether it refuses all use; see `retire`."""
+        return self._latest == FOREVER
+
     def retire(self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int) -> bool:
         """Refuse all use from now on, unless something is still owed at ``now``."""
-        with self._lock:
+        with self._lock, self._whole():
+            if self._latest == FOREVER:
+                return True
             if not self._is_idle(algorithm, rates, now):
                 return False
             self._latest = FOREVER

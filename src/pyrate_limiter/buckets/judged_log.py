@@ -13,6 +13,8 @@ from pyrate_limiter.buckets.unit_log import MANY, SLACK
 from pyrate_limiter.errors import BucketRetired
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from pyrate_limiter.abstracts.algorithm import LogAlgorithm
     from pyrate_limiter.abstracts.rate import Rate
     from pyrate_limiter.clocks import AbstractClock
@@ -64,40 +66,53 @@ class JudgedLog(LogMoments, Timeline):
         if self._crammed is not None:
             self._crammed = None
 
-    def _put_now(self, name: str, weight: int, now: int) -> bool:
+    def _whole(self) -> AbstractContextManager[None]:
+        """Around a change that takes several steps."""
+        raise NotImplementedError
+
+    def _put_now(self, name: str, weight: int, now: int) -> bool:  # noqa: C901 - a call costs more
         full = self._full
         if full is not None and now < full[0] and weight >= full[1]:
             self.failing_rate = full[2]
             return False
         if self._newest > now or self._algorithm.__class__ is not SlidingWindowLog:
             return self._put_slowly(name, weight, now)
-        newest_then, base = self._total + weight, self._base
+        total, base = self._total, self._base
+        newest_then = total + weight
         for limit, interval, _ in self._rates.bounds:
             place = newest_then - limit
             # The unit at this place has to leave first; if it was dropped, it has left.
             if place > base and (weight > limit or self._stamp(place) + interval >= now):
                 return self._put_slowly(name, weight, now)
         # This is `_store`, spelled out: it is the path of nearly every call.
+        if name is not self._name and name != self._name:
+            self._seal_name()
+            if self._total == total:
+                self._name = name
         if now != self._newest:
-            if self._total > base:
+            if total > base:
                 self._seal()
                 if len(self._stamps) >= self._sweep_at or newest_then > MANY:
                     self._sweep(now)
-            self._newest = now
-        if name is not self._name and name != self._name:
-            self._seal_name()
-            self._name = name
+            if self._total == total:
+                self._newest = now
+        if self._total != total:  # a signal handler was here; from now on nothing is called
+            return JudgedLog._put_now(self, name, weight, max(now, self._latest))
         self._latest = now
-        self._total += weight
+        self._total = newest_then
         self.failing_rate = None
         return True
 
     def _put_slowly(self, name: str, weight: int, now: int) -> bool:
+        total, now = self._total, max(now, self._latest)
         moment, failing = self._earliest(now, weight)
+        if self._total != total:  # a signal handler was here
+            return self._put_slowly(name, weight, now)
         if failing is not None:
             self._refuse(weight, moment, failing, now)
             return False
-        self._store(name, weight, now, now)
+        with self._whole():
+            self._store(name, weight, now, now)
         return True
 
     def _store(self, name: str, weight: int, moment: int, now: int) -> None:
@@ -186,9 +201,10 @@ class JudgedLog(LogMoments, Timeline):
             # It was ahead since then: as much later it may be now as it was stored later.
             floor = self._stamp(place)
             milliseconds = max(milliseconds, self._stamp(place + 1) - floor)
-        self._latest = now
-        self._trust(BEGINNING)
-        self._move_back(milliseconds, now, floor)
+        with self._whole():
+            self._latest = now
+            self._trust(BEGINNING)
+            self._move_back(milliseconds, now, floor)
 
     def _move_back(self, milliseconds: int, now: int, floor: int) -> None:
         """Give all that is ahead of ``now`` an earlier time, ``floor`` at the most."""

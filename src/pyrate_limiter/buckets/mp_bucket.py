@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from multiprocessing.managers import ListProxy
 from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter.abstracts.algorithm import LogAlgorithm, SlidingWindowLog
+from pyrate_limiter.abstracts.algorithm import Decision, LogAlgorithm, SlidingWindowLog
+from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.buckets import shared_lock
 from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
 from pyrate_limiter.buckets.manager_list import LogList
+from pyrate_limiter.buckets.process_lock import LAST_SECONDS, has_end, lock_seconds
 from pyrate_limiter.buckets.shared_file import SharedFile
 from pyrate_limiter.buckets.shared_items import SharedItems
 from pyrate_limiter.buckets.shared_log import LogFile, RecordingLog
 from pyrate_limiter.buckets.shared_session import Session
-from pyrate_limiter.buckets.unit_log import UnitsView
+from pyrate_limiter.buckets.units_view import UnitsView
 from pyrate_limiter.clocks import MonotonicClock
-from pyrate_limiter.errors import NotShared
+from pyrate_limiter.errors import NotShared, SharedStorageBusy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
     from typing_extensions import Self
 
@@ -85,12 +89,16 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
     def init(cls, rates: Sequence[Rate], algorithm: LogAlgorithm | None = None) -> Self:
         """A bucket in memory of its own, without a helper process.
 
+        It holds three file descriptors. Where the system allows 1024, that is enough for some 300
+        of them: a limit for each of many names belongs into one table, see `SQLiteBucket.per_key`.
+
         Where the system has no record locks (Windows) it is a manager's list, served by a helper
         process, and a lock that a dying process can take with it.
 
         Raises:
             InvalidRateList: some rate of the list can never matter.
             AlgorithmMismatch: the algorithm does not work on a log.
+            OSError: the memory is full, or too many files are open. Then nothing is left behind.
         """
         InMemoryBucket(rates, algorithm)  # raises before anything is made
         if not shared_lock.is_supported():
@@ -112,6 +120,13 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
         """The lock that all processes share."""
         return self.mp_lock
 
+    def _whole(self) -> AbstractContextManager[None]:
+        return nullcontext()  # what was not pushed has not happened
+
+    def put_decision(self, item: RateItem) -> Decision:
+        """See `AbstractBucket.put_decision`."""
+        return AbstractBucket.put_decision(self, item)  # type: ignore[return-value] # it is sync
+
     def straight(self) -> Callable[[str, int], bool | None] | None:
         """See `InMemoryBucket.straight`; there is none over a manager's list."""
         mine = type(self)
@@ -132,6 +147,59 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
         session.__exit__(None, None, None)
         return verdict
 
+    def claim(self, item: RateItem, patience_ms: int = 0, buffer_ms: int | None = None) -> Decision:
+        """See `AbstractBucket.claim`."""
+        return self._claim_within(item, patience_ms, buffer_ms)
+
+    @property
+    def claim_within(self) -> Any:
+        """See `AbstractBucket.claim_within`."""
+        return self._claim_within if type(self).claim is MultiprocessBucket.claim else None
+
+    def _claim_within(
+        self,
+        item: RateItem,
+        patience_ms: int,
+        buffer_ms: int | None,
+        limit_ms: int | None = None,
+        brief: bool = False,
+    ) -> Decision:
+        del brief
+        return self.claim_several([item], patience_ms, buffer_ms, None, limit_ms)[0]
+
+    def claim_several(
+        self,
+        items: Sequence[RateItem],
+        patience_ms: int = 0,
+        buffer_ms: int | None = None,
+        not_before: int | None = None,
+        limit_ms: int | None = None,
+    ) -> list[Decision]:
+        """See `AbstractBucket.claim_several`."""
+        self._lock.allow(lock_seconds(patience_ms, limit_ms))
+        try:
+            return super().claim_several(items, patience_ms, buffer_ms, not_before)
+        except SharedStorageBusy:
+            if not has_end(patience_ms, limit_ms):
+                raise
+            return [Decision(self._rates[0], 0)]
+
+    def settle(self, item: RateItem, now: int, patience_ms: int = 0) -> Decision:
+        """See `AbstractBucket.settle`. The claim stays where the lock cannot be had in time."""
+        self._lock.allow(lock_seconds(patience_ms, busy_seconds=LAST_SECONDS))
+        try:
+            return super().settle(item, now, patience_ms)
+        except SharedStorageBusy:
+            return Decision(self._rates[0], 0)
+
+    def release(self, item: RateItem) -> bool:
+        """See `AbstractBucket.release`. The claim stays where the lock cannot be had in time."""
+        self._lock.allow(LAST_SECONDS)
+        try:
+            return super().release(item)
+        except SharedStorageBusy:
+            return False
+
     def count(self) -> int:
         """See `AbstractBucket.count`."""
         with self._lock:
@@ -146,7 +214,13 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
         return False
 
     def close(self) -> None:
-        """Give up the shared memory, in the process that made it; others may go on with theirs."""
+        """Give up the shared memory, in the process that made it; others may go on with theirs.
+
+        A helper process that `init` has started is ended.
+        """
+        manager = getattr(self, "_manager", None)
+        if manager is not None:
+            manager.shutdown()
         if isinstance(self._items, SharedItems):
             self._items.file.remove()
 

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from multiprocessing.managers import ListProxy
 from typing import TYPE_CHECKING, Any
 
+from pyrate_limiter.abstracts.algorithm import Decision
 from pyrate_limiter.buckets import shared_lock
 from pyrate_limiter.buckets.in_memory_state import InMemoryStateStore
 from pyrate_limiter.buckets.manager_list import reaching
+from pyrate_limiter.buckets.process_lock import LAST_SECONDS, has_end, lock_seconds
 from pyrate_limiter.buckets.shared_file import DATA, SharedFile, pack, unpack
 from pyrate_limiter.buckets.shared_items import SharedItems
 from pyrate_limiter.buckets.shared_session import Session
-from pyrate_limiter.errors import NotShared
+from pyrate_limiter.buckets.timeline import NO_CLOCK
+from pyrate_limiter.errors import NotShared, SharedStorageBusy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
     from typing_extensions import Self
 
     from pyrate_limiter.abstracts.algorithm import StateAlgorithm
-    from pyrate_limiter.abstracts.rate import Rate
+    from pyrate_limiter.abstracts.rate import Rate, RateItem
     from pyrate_limiter.buckets.shared_session import Medium
     from pyrate_limiter.clocks import AbstractClock
 
@@ -40,6 +45,7 @@ class MultiprocessStateStore(InMemoryStateStore):
         __slots__ = ("_manager", "_values", "before", "lock")
 
     blocks = True
+    bounds_claims = True
 
     _manager: Any
     _values: Any
@@ -61,6 +67,9 @@ class MultiprocessStateStore(InMemoryStateStore):
     def init(cls) -> Self:
         """A store in memory of its own, without a helper process.
 
+        It holds three file descriptors. Where the system allows 1024, that is enough for some 300
+        of them: a limit for each of many names belongs into one table, see `SQLiteBucket.per_key`.
+
         Where the system has no record locks (Windows) it is a manager's list, served by a helper
         process, and a lock that a dying process can take with it.
         """
@@ -73,6 +82,9 @@ class MultiprocessStateStore(InMemoryStateStore):
             return store
         file = SharedFile.create()
         return cls(SharedItems(file, stored_numbers), file.lock)
+
+    def _whole(self) -> AbstractContextManager[None]:
+        return nullcontext()  # what was not pushed has not happened
 
     def take_now(
         self, algorithm: StateAlgorithm, rates: Sequence[Rate], clock: AbstractClock, weight: int
@@ -92,6 +104,66 @@ class MultiprocessStateStore(InMemoryStateStore):
         session.__exit__(None, None, None)
         return verdict
 
+    def claim(
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        item: RateItem,
+        patience_ms: int,
+        buffer_ms: int,
+        clock: AbstractClock = NO_CLOCK,
+        limit_ms: int | None = None,
+    ) -> Decision:
+        """See `StateStore.claim`, and `AbstractBucket.claim_within`."""
+        terms = (patience_ms, buffer_ms, None, clock, limit_ms)
+        return self.claim_several(algorithm, rates, [item], *terms)[0]
+
+    def claim_several(
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        items: Sequence[RateItem],
+        patience_ms: int,
+        buffer_ms: int,
+        not_before: int | None,
+        clock: AbstractClock = NO_CLOCK,
+        limit_ms: int | None = None,
+    ) -> list[Decision]:
+        """See `StateStore.claim_several`."""
+        self._lock.allow(lock_seconds(patience_ms, limit_ms))
+        try:
+            return super().claim_several(
+                algorithm, rates, items, patience_ms, buffer_ms, not_before, clock
+            )
+        except SharedStorageBusy:
+            if not has_end(patience_ms, limit_ms):
+                raise
+            return [Decision(rates[0], 0)]
+
+    def settle(
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        item: RateItem,
+        now: int,
+        patience_ms: int,
+        clock: AbstractClock = NO_CLOCK,
+    ) -> Decision:
+        """See `StateStore.settle`. The claim stays where the lock cannot be had in time."""
+        self._lock.allow(lock_seconds(patience_ms, busy_seconds=LAST_SECONDS))
+        try:
+            return super().settle(algorithm, rates, item, now, patience_ms, clock)
+        except SharedStorageBusy:
+            return Decision(rates[0], 0)
+
+    def release(self, algorithm: StateAlgorithm, rates: Sequence[Rate], item: RateItem) -> bool:
+        """See `StateStore.release`. The claim stays where the lock cannot be had in time."""
+        self._lock.allow(LAST_SECONDS)
+        try:
+            return super().release(algorithm, rates, item)
+        except SharedStorageBusy:
+            return False
+
     def _note_claims(self) -> None:
         """Nothing: those of other processes count as well."""
 
@@ -101,7 +173,13 @@ class MultiprocessStateStore(InMemoryStateStore):
         return False
 
     def close(self) -> None:
-        """Give up the shared memory, in the process that made it; others may go on with theirs."""
+        """Give up the shared memory, in the process that made it; others may go on with theirs.
+
+        A helper process that `init` has started is ended.
+        """
+        manager = getattr(self, "_manager", None)
+        if manager is not None:
+            manager.shutdown()
         if isinstance(self._values, SharedItems):
             self._values.file.remove()
 

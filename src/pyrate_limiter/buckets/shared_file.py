@@ -56,11 +56,17 @@ class SharedFile:
         folder = _FOLDER if os.access(_FOLDER, os.W_OK) else tempfile.gettempdir()
         _remove_unused(folder)
         fd, path = tempfile.mkstemp(prefix=_PREFIX, dir=folder)
-        _made[path] = os.getpid()
-        _allocate(fd, 2 * DATA)
-        os.close(fd)
-        os.close(os.open(path + ".lock", os.O_CREAT | os.O_CLOEXEC, 0o600))
-        file = open_file(path)
+        try:
+            _made[path] = os.getpid()
+            try:
+                _allocate(fd, 2 * DATA)
+            finally:
+                os.close(fd)
+            os.close(os.open(path + ".lock", os.O_CREAT | os.O_CLOEXEC, 0o600))
+            file = open_file(path)
+        except BaseException:  # the memory is full, or too many files are open
+            _remove(path)
+            raise
         weakref.finalize(file, _remove_unless_handed_on, path).atexit = False
         return file
 

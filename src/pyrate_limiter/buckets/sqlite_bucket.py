@@ -48,8 +48,9 @@ class SQLiteBucket(TakesKeywordsOf2x, AbstractBucket):
     """A log of units in a table of a SQLite database, exact between threads and processes.
 
     Each operation is one transaction, so it needs no other lock. A database that another process
-    is writing to is waited for: as long as the caller waits, and at least `busy_seconds`. Expired
-    units are dropped as the bucket is used. The cost does not grow with the number of live units.
+    is writing to is waited for: as long as the caller waits, or `busy_seconds` where he does not.
+    Expired units are dropped as the bucket is used. The cost does not grow with the number of live
+    units.
 
     Most programs want `init_from_file`. A connection that is handed in stays as it is and stays
     open; in another thread than its own, or after a fork, a connection of the bucket's own to the
@@ -181,7 +182,7 @@ class SQLiteBucket(TakesKeywordsOf2x, AbstractBucket):
 
     @property
     def busy_seconds(self) -> float:
-        """How long a writer of another process is waited for at least, in seconds."""
+        """How long a call that does not wait allows other processes to write, in seconds."""
         return self._db.busy_seconds
 
     @busy_seconds.setter
@@ -275,6 +276,17 @@ class SQLiteBucket(TakesKeywordsOf2x, AbstractBucket):
         """
         return self._log.claim(item, patience_ms, buffer_ms)
 
+    @property
+    def claim_within(self) -> Any:
+        """See `AbstractBucket.claim_within`."""
+        return self._claim_within if type(self).claim is SQLiteBucket.claim else None
+
+    def _claim_within(
+        self, item: RateItem, patience_ms: int, buffer_ms: int | None, limit_ms: int, brief: bool
+    ) -> Decision:
+        del brief
+        return self._log.claim(item, patience_ms, buffer_ms, limit_ms)
+
     def claim_several(
         self,
         items: Sequence[RateItem],
@@ -284,8 +296,7 @@ class SQLiteBucket(TakesKeywordsOf2x, AbstractBucket):
         limit_ms: int | None = None,
     ) -> list[Decision]:
         """See `AbstractBucket.claim_several`. The items are stamped as in `claim`."""
-        del limit_ms
-        return self._log.claim_several(items, patience_ms, buffer_ms, not_before)
+        return self._log.claim_several(items, patience_ms, buffer_ms, not_before, limit_ms)
 
     def settle(self, item: RateItem, now: int, patience_ms: int = 0) -> Decision:
         """See `AbstractBucket.settle`."""

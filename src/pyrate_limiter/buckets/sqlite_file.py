@@ -1,48 +1,34 @@
-"""Transactions on a SQLite database that wait their turn, and connections that heal."""
+"""Transactions on a SQLite database that wait their turn."""
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import threading
+import sys
 import time
-import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter.buckets.sqlite_connections import (
-    OWN_SETTINGS,
-    connected,
-    dispose,
-    insist,
-    is_busy,
-    parked,
-    path_of,
-    plain_cursor,
-    tag_of,
-)
-from pyrate_limiter.buckets.sqlite_errors import (
-    DatabaseLocked,
-    DatabaseVanished,
-    UnusableConnection,
-)
-from pyrate_limiter.errors import BucketClosed
+from pyrate_limiter.abstracts.locks import TurnLock
+from pyrate_limiter.buckets.process_lock import ProcessLock
+from pyrate_limiter.buckets.sqlite_connections import insist, is_busy
+from pyrate_limiter.buckets.sqlite_errors import DatabaseLocked
+from pyrate_limiter.buckets.sqlite_link import Link, not_begun
+from pyrate_limiter.errors import ReentrantCall
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from types import FrameType
 
 _LOOK_SECONDS = 0.02  # how long a file is taken to be there that was there just now
-_FOREVER = 1e6  # seconds: longer than a lock can be waited for
+_LAST_SECONDS = 0.02  # for a commit, at the least
+FOREVER_SECONDS = 1e6  # longer than a lock can be waited for
 
-_databases: weakref.WeakSet[Database] = weakref.WeakSet()
 
-
-class Database:
+class Database(Link):
     """A database for the buckets of one process.
 
     It begins each transaction as a writer, so that a verdict and its record are one step, and waits
-    for other writers as long as the caller does. It opens a new connection after a fork, after an
-    error, and where the file has been replaced.
+    for other writers as long as it is told. What a call has left that was interrupted, wherever it
+    was, the next one clears away.
 
     Args:
         path: the file to open.
@@ -52,6 +38,9 @@ class Database:
         lock: a cross-process lock to hold around each transaction.
         temporary: whether to remove the file in the end.
         schema: statements that make the tables, where they are missing.
+
+    Raises:
+        DatabaseLocked: the file is locked by somebody else, for longer than `busy_seconds`.
     """
 
     def __init__(
@@ -63,115 +52,118 @@ class Database:
         temporary: bool = False,
         schema: tuple[str, ...] = (),
     ) -> None:
-        self.busy_seconds: float = 30.0
         self.lock: Any = lock
-        self.closed: bool = False
         self.depth: int = 0
         self._schema = schema
-        self._prepared = False  # whether the tables are there to stay
-        self._handed = conn
-        self._bound = False  # whether the handed one may be used in its own thread alone
-        self._thread = threading.get_ident()  # its own one; 0 for none
-        if conn is not None:
-            path = path_of(conn)
-        self.path: str | None = path
-        self.is_file: bool = bool(path) and path != ":memory:"
-        self._tag: tuple[int, int] | None = None
+        self._turn = TurnLock()
+        self._calls: list[FrameType] = []  # those that are in it, each by the one before
+        self._has_lock = False
+        self._deadline = 0.0  # of the transaction
         self._look_at = 0.0
-        self._lock: Any = threading.RLock()
-        self._own: list[sqlite3.Connection | None] = [None]
-        self._cursor: Any = None
-        self.run: Callable[..., sqlite3.Cursor] = _not_begun
         self._inside = ""
-        _databases.add(self)
-        removed = path if temporary else None
-        self._finalizer = weakref.finalize(self, dispose, self._own, os.getpid(), removed)
-        if conn is None:
-            self._connect()
+        super().__init__(path, conn, temporary=temporary)
 
-    @property
-    def connection(self) -> sqlite3.Connection | None:
-        """The connection in use; None when closed."""
-        return None if self.closed else self._handed or self._own[0]
-
-    def begin(self, seconds: float | None = None) -> bool:
+    def begin(self, seconds: float | None = None, frame: FrameType | None = None) -> bool:
         """Enter a transaction; True if it is a new one.
 
+        Args:
+            seconds: how long to wait for other writers; None is `busy_seconds`.
+            frame: the call in which it ends in any case; None is the one that calls this.
+
         Raises:
-            DatabaseLocked: other writers kept it for ``seconds``, at least `busy_seconds`.
+            DatabaseLocked: other writers kept it for so long.
             DatabaseVanished: the file is gone.
             BucketClosed: it was closed.
+            ReentrantCall: it comes from a signal handler that has interrupted a transaction.
         """
-        patience = min(_FOREVER, max(seconds or 0.0, self.busy_seconds))
-        if not self._lock.acquire(timeout=patience):
-            raise DatabaseLocked(self.path or "it", patience)
-        if self.depth:
+        turn = self._turn
+        if frame is None:
+            frame = sys._getframe(1)
+        if turn.is_mine():
+            if frame.f_back is not self._calls[-1]:
+                raise ReentrantCall(self)
+            self._calls.append(frame)
             self.depth += 1
             return False
+        patience = min(FOREVER_SECONDS, self.busy_seconds if seconds is None else seconds)
+        deadline = time.monotonic() + patience
+        if not turn.acquire(patience, frame):
+            raise DatabaseLocked(self.path or "it", patience)
         try:
-            deadline = time.monotonic() + patience
+            self._clear_away()
+            self._calls = [frame]
             if self.lock is not None:
-                self._take_shared(patience)
-            try:
-                self._begin(deadline, patience)
-            except BaseException:
-                self._withdraw()
-                if self.lock is not None:
-                    self.lock.release()
-                raise
-        except BaseException:
-            self._lock.release()
-            raise
-        if not self._prepared:
-            try:
+                self._take_shared(deadline, patience)
+            self._begin(deadline, patience)
+            if not self._prepared:
                 for statement in self._schema:
                     self.run(statement)
-            except BaseException as error:
-                self.end(error)
-                raise
+        except BaseException as error:
+            self.end(error)
+            raise
         return True
 
-    def begin_at_once(self) -> bool:
+    def begin_at_once(self, frame: FrameType) -> bool:
         """Enter a new transaction; False where something has to be waited for or mended first."""
-        if not self._lock.acquire(blocking=False):
+        turn = self._turn
+        if turn.is_mine() or not turn.acquire(0.0, frame):
             return False
-        if self.depth or not self._prepared or self._cursor is None or self._handed is not None:
-            self._lock.release()
-            return False
-        lock, locked = self.lock, False
         try:
-            locked = lock is not None and lock.acquire(blocking=False)
-            if locked == (lock is not None) and self._is_there():
+            self._clear_away()
+            self._calls = [frame]
+            ready = self._prepared and self._cursor is not None and self._handed is None
+            if ready and self._has_shared_at_once() and self._is_there():
                 self._enter()
+                self._deadline = 0.0
                 self.run = self._cursor.execute
                 self.depth = 1
         except (sqlite3.Error, OSError):
             pass
         finally:
             if not self.depth:
-                self._withdraw()
-                if locked:
-                    lock.release()
-                self._lock.release()
+                self._leave()
         return self.depth > 0
 
     def end(self, error: BaseException | None) -> None:
         """Leave the transaction; the outermost one is committed, or undone after an error."""
         if self.depth > 1:
             self.depth -= 1
-            self._lock.release()
+            self._calls.pop()
             return
         try:
-            if error is None:
+            if self.depth and error is None:
                 self._commit()
-            else:
+            elif self.depth and error is not None:
                 self._undo(error)
         finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        try:
             self._withdraw()
+        finally:
             self.depth = 0
-            if self.lock is not None:
+            try:
+                self._release_shared()
+            finally:
+                self._turn.release()
+
+    def _clear_away(self) -> None:
+        """Undo what was left by a call that was interrupted where it could not do so itself."""
+        try:
+            self._withdraw()
+        except sqlite3.Error:
+            self._drop()
+        self.depth = 0
+        if self._has_lock and not isinstance(self.lock, ProcessLock):
+            with suppress(AssertionError, RuntimeError, ValueError):  # it had come to that
                 self.lock.release()
-            self._lock.release()
+        self._has_lock = False
+
+    def _release_shared(self) -> None:
+        if self._has_lock:
+            self._has_lock = False
+            self.lock.release()
 
     def version(self) -> tuple[int, int]:
         """What changes as soon as another connection has committed. Inside a transaction."""
@@ -180,10 +172,13 @@ class Database:
 
     def is_still(self, version: tuple[int, int] | None) -> bool:
         """Whether nobody else has committed since `version`; False also where that is unknown."""
-        if version is None or self._handed is not None or not self._lock.acquire(blocking=False):
+        turn = self._turn
+        if version is None or self._handed is not None or turn.is_mine():
+            return False
+        if not turn.acquire(0.0, sys._getframe()):
             return False
         try:
-            if self.closed or id(self._cursor) != version[0]:
+            if self.closed or self.depth or id(self._cursor) != version[0]:
                 return False
             now = time.monotonic()
             if now >= self._look_at:
@@ -194,98 +189,54 @@ class Database:
         except (sqlite3.Error, OSError):
             return False
         finally:
-            self._lock.release()
+            turn.release()
 
     def start_anew(self) -> None:
         """Open the file again, a new one if it is gone."""
-        with self._lock:
+        with self._turn:
             if self._handed is None and self.is_file and not self.closed and not self._is_there():
                 self._park()
                 self._tag = None
-                self._connect()
+                self._connect(time.monotonic() + self.busy_seconds)
 
     def close(self) -> None:
         """Close what was opened here, and remove a temporary file. May be called again."""
-        with self._lock:
+        with self._turn:
             self.closed = True
             self._cursor = None
             self._finalizer()
 
     def after_fork(self) -> None:
-        """In the child: another process's locks and connections are not ours."""
-        self._lock = threading.RLock()
-        self.depth = 0
-        self._bound, self._thread = True, 0
+        """See `Link.after_fork`."""
+        self._turn.renew()
+        self.depth, self._has_lock = 0, False
+        self._inside = ""
         if hasattr(self.lock, "after_fork"):
             self.lock.after_fork()
-        self._park()
-        self._finalizer.detach()
-        if not self.closed:
-            self._finalizer = weakref.finalize(self, dispose, self._own, os.getpid(), None)
+        super().after_fork()
 
-    def _park(self) -> None:
-        parked.append((self._own[0], self._cursor))
-        self._own[0] = self._cursor = None
-
-    def _take_shared(self, patience: float) -> None:
+    def _take_shared(self, deadline: float, patience: float) -> None:
+        left = max(0.0, deadline - time.monotonic())
         try:
-            taken = self.lock.acquire(timeout=patience)
-        except TimeoutError:
-            taken = False
-        if not taken:
+            if isinstance(self.lock, ProcessLock):
+                self._has_lock = self.lock.acquire(True, left, self._turn.frame)
+            else:
+                self._has_lock = self.lock.acquire(timeout=left)
+        except TimeoutError:  # of a FileLock
+            pass
+        if not self._has_lock:
             raise DatabaseLocked(self.path or "it", patience)
 
-    def _is_there(self) -> bool:
-        return self._tag is None or tag_of(self.path) == self._tag
-
-    def _ready(self) -> None:
-        """Have a cursor of a connection that may be used here and now."""
-        if self.closed:
-            raise BucketClosed
-        if self._handed is not None and self._use(self._handed):
-            return
-        if not self._is_there():
-            if tag_of(self.path) is None:
-                raise DatabaseVanished(self.path or "")
-            # Closing it would remove the log that belongs to the new file.
-            self._park()
-        if self._own[0] is None:
-            self._connect()
-        elif self._cursor is None or self._cursor.connection is not self._own[0]:
-            self._cursor = plain_cursor(self._own[0])
-
-    def _use(self, handed: sqlite3.Connection) -> bool:
-        """Have a cursor of the caller's connection; False if this thread may not use that."""
-        is_own = threading.get_ident() == self._thread
-        if self._bound and not is_own:
-            return False
-        if not is_own or self._cursor is None or self._cursor.connection is not handed:
-            try:
-                self._cursor = plain_cursor(handed)
-            except sqlite3.ProgrammingError as error:
-                if is_own or "thread" not in str(error):
-                    raise
-                self._bound = True
-                return False
-        return True
-
-    def _connect(self) -> None:
-        if self._tag is not None and tag_of(self.path) is None:
-            raise DatabaseVanished(self.path or "")
-        if self._handed is not None and not self.is_file:
-            msg = (
-                "the connection belongs to the thread and process that opened it, and its database "
-                "is in memory: open it with check_same_thread=False, or use init_from_file"
-            )
-            raise UnusableConnection(msg)
-        settings = OWN_SETTINGS if self._handed is None else ()
-        conn = self._own[0] = connected(self.path or "", settings, self.busy_seconds)
-        self._prepared = False
-        self._cursor = plain_cursor(conn)
-        self._tag = tag_of(self.path) if self.is_file else None
+    def _has_shared_at_once(self) -> bool:
+        if isinstance(self.lock, ProcessLock):
+            self._has_lock = self.lock.acquire(False, None, self._turn.frame)
+        elif self.lock is not None:
+            self._has_lock = self.lock.acquire(blocking=False)
+        return self.lock is None or self._has_lock
 
     def _begin(self, deadline: float, patience: float) -> None:
-        self._ready()
+        self._deadline = deadline
+        self._ready(deadline)
         try:
             insist(self._enter, deadline, self._stand_aside if self._handed else time.sleep)
         except sqlite3.DatabaseError as error:
@@ -298,12 +249,15 @@ class Database:
 
     def _stand_aside(self, seconds: float) -> None:
         """Sleep, and let in whoever has a transaction open on the handed connection meanwhile."""
-        self._lock.release()
+        frame, has_lock = self._turn.frame, self._has_lock
+        self._has_lock = False
+        self._turn.release()
         try:
             time.sleep(seconds)
         finally:
-            self._lock.acquire()
-        self._ready()
+            self._turn.acquire(None, frame)
+            self._has_lock = has_lock
+        self._ready(self._deadline)
 
     def _enter(self) -> None:
         cursor = self._cursor
@@ -321,19 +275,19 @@ class Database:
 
     def _commit(self) -> None:
         statement = "RELEASE pyrate_limiter" if self._inside == "SAVEPOINT" else "COMMIT"
-        deadline = time.monotonic() + self.busy_seconds
+        deadline = max(self._deadline, time.monotonic() + _LAST_SECONDS)
         try:
             insist(lambda: self._cursor.execute(statement), deadline)
         except BaseException as error:
             self._undo(error)
             raise
         finally:
-            self.run = _not_begun
+            self.run = not_begun
         # The caller may still undo his transaction, and with it the tables that were made in it.
         self._prepared = self._prepared or self._inside == "BEGIN"
 
     def _undo(self, error: BaseException) -> None:
-        self.run = _not_begun
+        self.run = not_begun
         try:
             if self._inside == "SAVEPOINT":
                 self._cursor.execute("ROLLBACK TO pyrate_limiter")
@@ -345,26 +299,3 @@ class Database:
         if isinstance(error, sqlite3.Error):
             self._prepared = False
             self._drop()
-
-    def _drop(self) -> None:
-        """Close our own connection: after an error the next one finds out whether all is well."""
-        self._cursor = None
-        conn, self._own[0] = self._own[0], None
-        if conn is not None and self.is_file:
-            with suppress(sqlite3.Error):
-                conn.close()
-        else:
-            self._own[0] = conn
-
-
-def _not_begun(*_: Any) -> Any:
-    raise BucketClosed
-
-
-def _after_fork() -> None:
-    for database in list(_databases):
-        database.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

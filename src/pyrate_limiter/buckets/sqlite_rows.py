@@ -6,9 +6,13 @@ from typing import TYPE_CHECKING
 
 from pyrate_limiter.abstracts.algorithm import Decision, SlidingWindowLog
 from pyrate_limiter.abstracts.awaiting import in_event_loop
+from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.checks import BEGINNING, FOREVER, Unread, check_item
 from pyrate_limiter.abstracts.rate import RateItem
 from pyrate_limiter.buckets.judged_log import _ABANDONED_MS
+from pyrate_limiter.buckets.process_lock import LAST_SECONDS, has_end, lock_seconds
+from pyrate_limiter.buckets.sqlite_errors import DatabaseLocked
+from pyrate_limiter.buckets.sqlite_file import FOREVER_SECONDS
 from pyrate_limiter.buckets.sqlite_table import SWEEP_EVERY, Refusal, RowTable, Turn
 from pyrate_limiter.buckets.timeline import LATEST_MS, read
 
@@ -36,7 +40,13 @@ class RowLog(RowTable):
             return False
         return super().put(item)
 
-    def claim(self, item: RateItem, patience_ms: int = 0, buffer_ms: int | None = None) -> Decision:
+    def claim(
+        self,
+        item: RateItem,
+        patience_ms: int = 0,
+        buffer_ms: int | None = None,
+        limit_ms: int | None = None,
+    ) -> Decision:
         """See `AbstractBucket.claim`. The item is stamped anew when its turn has come."""
         check_item(item)
         stamp = self._time_of(item.timestamp)
@@ -44,7 +54,7 @@ class RowLog(RowTable):
         if known is not None and item.weight == 1 and known.moment - stamp > patience_ms:
             self.failing_rate = known.rate
             return self._refusal(stamp, known)
-        return self.claim_several([item], patience_ms, buffer_ms)[0]
+        return self.claim_several([item], patience_ms, buffer_ms, None, limit_ms)[0]
 
     def claim_several(
         self,
@@ -55,34 +65,52 @@ class RowLog(RowTable):
         limit_ms: int | None = None,
     ) -> list[Decision]:
         """See `AbstractBucket.claim_several`. The items are stamped as in `claim`."""
-        del limit_ms
-        with Turn(self, patience_ms / 1000):
-            self._load()
-            for item in items:
-                check_item(item)
-                item.timestamp = self._time_of(item.timestamp)
-            return super().claim_several(items, patience_ms, buffer_ms, not_before)
+        try:
+            with self._turn(patience_ms, limit_ms):
+                self._load()
+                for item in items:
+                    check_item(item)
+                    item.timestamp = self._time_of(item.timestamp)
+                return super().claim_several(items, patience_ms, buffer_ms, not_before)
+        except DatabaseLocked:
+            if not has_end(patience_ms, limit_ms):
+                raise
+            return [Decision(self._rates[0], 0)]
+
+    def _turn(self, patience_ms: int, limit_ms: int | None = None) -> Turn:
+        seconds = lock_seconds(patience_ms, limit_ms, self._db.busy_seconds)
+        return Turn(self, FOREVER_SECONDS if seconds is None else seconds)
 
     def settle(self, item: RateItem, now: int, patience_ms: int = 0) -> Decision:
-        """See `AbstractBucket.settle`."""
-        with self._lock:
-            self._load()
-            decision = super().settle(item, self._time_of(now), patience_ms)
-            self._note_clock_at_last_claim()
-            return decision
+        """See `AbstractBucket.settle`. The claim stays where the file stays locked."""
+        try:
+            with self._turn(patience_ms) if patience_ms else Turn(self, LAST_SECONDS):
+                self._load()
+                decision = super().settle(item, self._time_of(now), patience_ms)
+                self._note_clock_at_last_claim()
+                return decision
+        except DatabaseLocked:
+            return Decision(self._rates[0], 0)
 
     def release(self, item: RateItem) -> bool:
-        """See `AbstractBucket.release`."""
-        with self._lock:
-            self._load()
-            if not super().release(item):
-                return False
-            self._note_clock_at_last_claim()
-            return True
+        """See `AbstractBucket.release`. The claim stays where the file stays locked."""
+        try:
+            with Turn(self, LAST_SECONDS):
+                self._load()
+                if not super().release(item):
+                    return False
+                self._note_clock_at_last_claim()
+                return True
+        except DatabaseLocked:
+            return False
 
     def _note_clock_at_last_claim(self) -> None:
         last = self._run(self._sql.last_claim)[0]
         self._note_clock(self._latest, BEGINNING if last is None else last)
+
+    def put_decision(self, item: RateItem) -> Decision:
+        """See `AbstractBucket.put_decision`."""
+        return AbstractBucket.put_decision(self, item)  # type: ignore[return-value] # it is sync
 
     def waiting(self, item: RateItem) -> int:
         """See `AbstractBucket.waiting`."""

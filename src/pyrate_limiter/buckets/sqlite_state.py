@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import sys
 from typing import TYPE_CHECKING
 
+from pyrate_limiter.abstracts.algorithm import Decision
 from pyrate_limiter.abstracts.checks import FOREVER
 from pyrate_limiter.abstracts.store import StateStore
+from pyrate_limiter.buckets.process_lock import LAST_SECONDS, has_end, lock_seconds
 from pyrate_limiter.buckets.sqlite_connections import file_name
-from pyrate_limiter.buckets.sqlite_file import Database
+from pyrate_limiter.buckets.sqlite_errors import DatabaseLocked
+from pyrate_limiter.buckets.sqlite_file import FOREVER_SECONDS, Database
 from pyrate_limiter.buckets.sqlite_statements import quoted
 from pyrate_limiter.buckets.state_record import StateRecord
 from pyrate_limiter.buckets.timeline import NO_CLOCK
@@ -21,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
-    from pyrate_limiter.abstracts.algorithm import Decision, State, StateAlgorithm
+    from pyrate_limiter.abstracts.algorithm import State, StateAlgorithm
     from pyrate_limiter.abstracts.rate import Rate, RateItem
 
 _SWEEP_EVERY = 256  # writes of this process between two looks for keys with nothing owed
@@ -51,6 +55,7 @@ class SQLiteStateStore(StateRecord, StateStore):
     keeps_claims = True
     asks_clock = True
     blocks = True
+    bounds_claims = True
 
     def __init__(
         self,
@@ -88,8 +93,8 @@ class SQLiteStateStore(StateRecord, StateStore):
             raise WrongType("source", source, "a path or a sqlite3.Connection")
         self._kept: str | None = None
 
-    def _within(self, patience_ms: int = 0) -> _Step:
-        return _Step(self, patience_ms / 1000)
+    def _within(self) -> _Step:
+        return _Step(self, None)
 
     def _fetch(self) -> None:
         row = self._db.run(self._read, (self.key,)).fetchone()
@@ -140,9 +145,11 @@ class SQLiteStateStore(StateRecord, StateStore):
         patience_ms: int,
         buffer_ms: int,
         clock: AbstractClock = NO_CLOCK,
+        limit_ms: int | None = None,
     ) -> Decision:
-        """See `StateStore.claim`."""
-        return self.claim_several(algorithm, rates, [item], patience_ms, buffer_ms, None, clock)[0]
+        """See `StateStore.claim`, and `AbstractBucket.claim_within`."""
+        terms = (patience_ms, buffer_ms, None, clock, limit_ms)
+        return self.claim_several(algorithm, rates, [item], *terms)[0]
 
     def claim_several(
         self,
@@ -153,16 +160,23 @@ class SQLiteStateStore(StateRecord, StateStore):
         buffer_ms: int,
         not_before: int | None,
         clock: AbstractClock = NO_CLOCK,
+        limit_ms: int | None = None,
     ) -> list[Decision]:
         """See `StateStore.claim_several`."""
-        with self._within(patience_ms):
-            ahead = self._ahead
-            decisions = self._claim_several(
-                algorithm, rates, items, patience_ms, buffer_ms, not_before, clock
-            )
-            if decisions[0].allowed or ahead != self._ahead:
-                self._keep(algorithm, rates)
-            return decisions
+        seconds = lock_seconds(patience_ms, limit_ms, self._db.busy_seconds)
+        try:
+            with _Step(self, FOREVER_SECONDS if seconds is None else seconds):
+                ahead = self._ahead
+                decisions = self._claim_several(
+                    algorithm, rates, items, patience_ms, buffer_ms, not_before, clock
+                )
+                if decisions[0].allowed or ahead != self._ahead:
+                    self._keep(algorithm, rates)
+                return decisions
+        except DatabaseLocked:
+            if not has_end(patience_ms, limit_ms):
+                raise
+            return [Decision(rates[0], 0)]
 
     def settle(
         self,
@@ -173,18 +187,25 @@ class SQLiteStateStore(StateRecord, StateStore):
         patience_ms: int,
         clock: AbstractClock = NO_CLOCK,
     ) -> Decision:
-        """See `StateStore.settle`."""
-        with self._within(patience_ms):
-            decision = self._settle(algorithm, rates, item, now, patience_ms, clock)
-            self._keep(algorithm, rates)
-            return decision
+        """See `StateStore.settle`. The claim stays where the file stays locked."""
+        seconds = lock_seconds(patience_ms, busy_seconds=LAST_SECONDS)
+        try:
+            with _Step(self, FOREVER_SECONDS if seconds is None else seconds):
+                decision = self._settle(algorithm, rates, item, now, patience_ms, clock)
+                self._keep(algorithm, rates)
+                return decision
+        except DatabaseLocked:
+            return Decision(rates[0], 0)
 
     def release(self, algorithm: StateAlgorithm, rates: Sequence[Rate], item: RateItem) -> bool:
-        """See `StateStore.release`."""
-        with self._within():
-            released = self._release(algorithm, rates, item)
-            self._keep(algorithm, rates)
-            return released
+        """See `StateStore.release`. The claim stays where the file stays locked."""
+        try:
+            with _Step(self, LAST_SECONDS):
+                released = self._release(algorithm, rates, item)
+                self._keep(algorithm, rates)
+                return released
+        except DatabaseLocked:
+            return False
 
     def forecast(
         self,
@@ -227,11 +248,11 @@ class _Step:
 
     __slots__ = ("_seconds", "_store")
 
-    def __init__(self, store: SQLiteStateStore, seconds: float) -> None:
+    def __init__(self, store: SQLiteStateStore, seconds: float | None) -> None:
         self._store, self._seconds = store, seconds
 
     def __enter__(self) -> None:
-        self._store._db.begin(self._seconds)
+        self._store._db.begin(self._seconds, sys._getframe(1))
         try:
             self._store._fetch()
         except BaseException as error:

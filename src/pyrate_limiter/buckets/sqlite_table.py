@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyrate_limiter.abstracts.checks import BEGINNING
 from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from types import TracebackType
 
     from pyrate_limiter.abstracts.algorithm import LogAlgorithm
@@ -27,7 +30,7 @@ _MARKS = 8
 class Turn:
     """The lock of a `RowTable`: a transaction, in which the log is what the table says.
 
-    It waits ``seconds`` for other writers, or a little longer than most are willing to.
+    It waits ``seconds`` for other writers; None is as long as the bucket's ``busy_seconds``.
     """
 
     __slots__ = ("_log", "_seconds")
@@ -37,12 +40,12 @@ class Turn:
         self._seconds = seconds
 
     def __enter__(self) -> None:
-        if self._log._db.begin(self._seconds):
+        if self._log._db.begin(self._seconds, sys._getframe(1)):
             self._refresh()
 
     def enter_at_once(self) -> bool:
         """Enter a new transaction, unless something has to be waited for or mended first."""
-        if not self._log._db.begin_at_once():
+        if not self._log._db.begin_at_once(sys._getframe(1)):
             return False
         self._refresh()
         return True
@@ -120,6 +123,9 @@ class RowTable(InMemoryBucket):
         self._clock = clock
         self._lock = Turn(self)
         self._forget()
+
+    def _whole(self) -> AbstractContextManager[None]:
+        return nullcontext()  # the transaction is
 
     def _forget(self) -> None:
         self._fences = []

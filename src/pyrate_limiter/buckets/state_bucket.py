@@ -94,6 +94,11 @@ class StateBucket(AbstractBucket):
         self.failing_rate = None
         self._learnt = None
 
+    @classmethod
+    def member(cls, rates: RateList, lock: Any) -> StateBucket:
+        """A stock bucket in memory whose lock belongs to the factory that keeps it."""
+        return cls(rates, store=InMemoryStateStore.member(lock))
+
     @property
     def algorithm(self) -> StateAlgorithm:
         """The policy in use."""
@@ -225,8 +230,11 @@ class StateBucket(AbstractBucket):
         buffer_ms = self._pad(buffer_ms)
         now, weight = item.timestamp, item.weight
         claim: Any = self.store.claim_at if self._by_store_time() else self.store.claim
-        more = (*limit_ms, *self._clocks())
-        verdict = claim(self._algorithm, self._rates, item, patience_ms, buffer_ms, *more)
+        limit = {"limit_ms": limit_ms[0]} if limit_ms else {}
+        clocks = self._clocks()
+        verdict = claim(
+            self._algorithm, self._rates, item, patience_ms, buffer_ms, *clocks, **limit
+        )
         return then(verdict, lambda decision: self._learn(now, weight, decision))
 
     def _pad(self, buffer_ms: int | None) -> int:
@@ -243,9 +251,8 @@ class StateBucket(AbstractBucket):
         limit_ms: int | None = None,
     ) -> list[Decision] | Awaitable[list[Decision]]:
         """See `AbstractBucket.claim_several`."""
-        del limit_ms
         if not self.store.keeps_claims or self._by_store_time():
-            return super().claim_several(items, patience_ms, buffer_ms, not_before)
+            return super().claim_several(items, patience_ms, buffer_ms, not_before, limit_ms)
         for item in items:
             check_item(item)
 
@@ -257,7 +264,14 @@ class StateBucket(AbstractBucket):
         pad = self._pad(buffer_ms)
         store: Any = self.store
         verdict = store.claim_several(
-            self._algorithm, self._rates, items, patience_ms, pad, not_before, *self._clocks()
+            self._algorithm,
+            self._rates,
+            items,
+            patience_ms,
+            pad,
+            not_before,
+            *self._clocks(),
+            limit_ms=limit_ms,
         )
         return then(verdict, learn)
 
@@ -320,6 +334,11 @@ class StateBucket(AbstractBucket):
         """None: a state knows no units."""
         del index
         return None
+
+    @property
+    def retired(self) -> bool:
+        """Whether it refuses all use; see `retire`."""
+        return self.store.retired
 
     def retire(self, now: int) -> bool:
         """Refuse all use from now on, unless something is still owed at ``now``."""

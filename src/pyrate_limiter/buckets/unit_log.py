@@ -5,20 +5,19 @@ units have been dropped at the front, ``_total`` were ever stored. A *run* is th
 timestamp; run ``k`` ends with unit number ``_ends[k]`` and has timestamp ``_stamps[k]``. The
 newest run is still open and lies outside the arrays: it has timestamp ``_newest`` and ends with
 ``_total``. Names are kept the same way, in runs of their own: most logs have one.
+
+A signal handler, a ``__del__`` or a fork may come between any two calls. So an array is only ever
+appended to, or replaced as a whole; ``_ends`` says how many runs there are, and ``_stamps`` may be
+longer by an entry that does not count. Whoever reads takes both arrays at once.
 """
 
 from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any
 
 from pyrate_limiter.abstracts.checks import BEGINNING
-from pyrate_limiter.abstracts.rate import RateItem
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 SLACK = 1024  # runs that may lie expired before the log drops them by itself
 MANY = 1 << 60  # units that were ever stored, when it is time to number them anew
@@ -28,7 +27,11 @@ Run = tuple[int, str, int]  # timestamp, name, units
 
 
 class UnitLog:
-    """The storage of a log; it knows nothing of rates. Its user holds the lock."""
+    """The storage of a log; it knows nothing of rates. Its user holds the lock.
+
+    What appends or drops is whole wherever it is interrupted. What moves, removes or shifts units
+    is undone by its user then.
+    """
 
     __slots__ = (
         "_base",
@@ -73,21 +76,38 @@ class UnitLog:
         self._total += weight
 
     def _seal(self) -> None:
-        if not self._stamps:
+        """Close the open run: the next unit begins another, even at the same time."""
+        if self._ends.__class__ is tuple:
             self._stamps, self._ends = array("q"), array("q")
-        self._stamps.append(self._newest)
-        self._ends.append(self._total)
+        stamps, ends, total = self._stamps, self._ends, self._total
+        runs = len(ends)
+        if len(stamps) == runs:
+            stamps.append(0)
+        if self._ends is not ends or self._total != total:  # a call that came in between
+            if total > self._base:
+                self._seal()
+        elif not runs or ends[-1] != total:
+            stamps[runs] = self._newest
+            ends.append(total)
 
     def _seal_name(self) -> None:
-        if self._total > (self._name_ends[-1] if self._name_ends else self._base):
-            if not self._name_ends:
-                self._names, self._name_ends = [], array("q")
-            self._names.append(self._name)  # type: ignore[arg-type] # there are units, so a name
-            self._name_ends.append(self._total)
+        names, name_ends, total = self._names, self._name_ends, self._total
+        if total <= (name_ends[-1] if name_ends else self._base):
+            return
+        if name_ends.__class__ is tuple:
+            self._names, self._name_ends = names, name_ends = [], array("q")
+        runs = len(name_ends)
+        if len(names) == runs:
+            names.append("")
+        if self._name_ends is not name_ends or self._total != total:
+            self._seal_name()
+        else:
+            names[runs] = self._name  # type: ignore[assignment] # there are units, so a name
+            name_ends.append(total)
 
     def _stamp(self, number: int) -> int:
         """The timestamp of a unit that is in the log."""
-        ends = self._ends
+        stamps, ends, newest = self._stamps, self._ends, self._newest
         k, last = self._hint, len(ends)
         high = min(k + _STRIDE, last)
         if k < high and ends[high - 1] >= number and (k == 0 or ends[k - 1] < number):
@@ -95,45 +115,46 @@ class UnitLog:
         else:
             k = bisect_left(ends, number)
         self._hint = k
-        return self._stamps[k] if k < last else self._newest
+        return stamps[k] if k < last else newest
 
     def _before(self, stamp: int) -> int:
         """The number of the last unit that is older than ``stamp``."""
         if self._newest < stamp:
             return self._total
-        k = bisect_left(self._stamps, stamp)
-        return self._ends[k - 1] if k else self._base
+        stamps, ends, base = self._stamps, self._ends, self._base
+        k = bisect_left(stamps, stamp, 0, len(ends))
+        return ends[k - 1] if k else base
 
     def _name_of(self, number: int) -> str:
         j = bisect_left(self._name_ends, number)
-        return self._names[j] if j < len(self._names) else self._name  # type: ignore[return-value]
+        return self._names[j] if j < len(self._name_ends) else self._name  # type: ignore[return-value]
 
     def _drop_before(self, stamp: int) -> int:
         """Drop the runs that are older, and say how many units that were."""
-        base = self._base
-        keep = self._before(stamp)
-        if keep == base:
-            return 0
+        while True:
+            total, base, ends, name_ends = self._total, self._base, self._ends, self._name_ends
+            keep = self._before(stamp)
+            if keep == base:
+                return 0
+            k = len(ends) if keep == total else bisect_right(ends, keep)
+            j = len(name_ends) if keep == total else bisect_right(name_ends, keep)
+            rest = (self._stamps[k:], ends[k:], self._names[j:], name_ends[j:])
+            if self._total == total and self._ends is ends and self._name_ends is name_ends:
+                break  # no call came in between
         self._base = keep
-        if keep == self._total:
-            self._drop_arrays()
-        else:
-            k = bisect_right(self._ends, keep)
-            del self._stamps[:k], self._ends[:k]
-            self._hint = max(0, self._hint - k)
-            if self._name_ends:
-                j = bisect_right(self._name_ends, keep)
-                del self._names[:j], self._name_ends[:j]
+        self._stamps, self._ends = rest[0] or (), rest[1] or ()
+        self._names, self._name_ends = rest[2] or (), rest[3] or ()  # type: ignore[assignment] # see `_drop_arrays`
+        self._hint = 0
         return keep - base
 
     def _renumber(self) -> None:
         """Let the numbers begin at 1 again: an array has no room for numbers without end."""
-        base, self._base = self._base, 0
-        self._total -= base
-        if self._ends:
-            self._ends = array("q", [end - base for end in self._ends])
-        if self._name_ends:
-            self._name_ends = array("q", [end - base for end in self._name_ends])
+        total, base, ends, name_ends = self._total, self._base, self._ends, self._name_ends
+        fewer = [array("q", [end - base for end in each]) for each in (ends, name_ends)]
+        if self._total == total and self._ends is ends and self._name_ends is name_ends:
+            self._ends, self._name_ends = fewer[0] or (), fewer[1] or ()
+            self._total -= base
+            self._base = 0
 
     def _shift(self, milliseconds: int, after: int, floor: int) -> None:
         """Move the timestamps after ``after`` back, ``floor`` at the most."""
@@ -142,7 +163,7 @@ class UnitLog:
         self._newest = newest = max(floor, self._newest - milliseconds)
         if not self._stamps:
             return
-        k = bisect_right(self._stamps, after)
+        k = bisect_right(self._stamps, after, 0, len(self._ends))
         stamps, ends = self._stamps[:k], self._ends[:k]
         for stamp, end in zip(self._stamps[k:], self._ends[k:]):
             moved = max(floor, stamp - milliseconds)
@@ -164,6 +185,7 @@ class UnitLog:
         """Give units another timestamp, behind all that have one as old; False as in `_remove`."""
         if self._name_ends or name != self._name or stamp >= later or self._total == self._base:
             return self._edit(stamp, later, name, weight, 1)
+        self._copy_arrays()
         self._seal()
         found = self._move_under_one_name(stamp, weight, later)
         self._newest = self._stamps.pop()
@@ -193,6 +215,7 @@ class UnitLog:
 
     def _add(self, name: str, weight: int, stamp: int) -> None:
         """Store units in front of newer ones, behind all that are as old."""
+        self._copy_arrays()
         self._seal()
         self._seal_name()
         low, high = bisect_left(self._stamps, stamp), bisect_right(self._stamps, stamp)
@@ -202,6 +225,7 @@ class UnitLog:
     def _edit(self, stamp: int, later: int, name: str, weight: int, sign: int) -> bool:
         if self._total == self._base:
             return False
+        self._copy_arrays()
         self._seal()
         self._seal_name()
         low = bisect_left(self._stamps, stamp)
@@ -217,6 +241,7 @@ class UnitLog:
 
     def _take_out_newest(self, units: dict[int, int]) -> None:
         """Take out so many units of each of these times, the newest ones, whatever their names."""
+        self._copy_arrays()
         self._seal()
         self._seal_name()
         runs = self._decode(0, len(self._stamps))
@@ -243,6 +268,11 @@ class UnitLog:
         else:
             self._newest = BEGINNING
             self._drop_arrays()
+
+    def _copy_arrays(self) -> None:
+        """Leave the arrays as they are to whoever may want to go back to them."""
+        self._stamps, self._ends = self._stamps[: len(self._ends)], self._ends[:]
+        self._names, self._name_ends = self._names[: len(self._name_ends)], self._name_ends[:]
 
     def _drop_arrays(self) -> None:
         self._stamps = self._ends = self._name_ends = ()
@@ -316,38 +346,3 @@ def _take_out(runs: list[Run], stamp: int, name: str, weight: int) -> bool:
             runs[k] = (when, who, units - taken)
     runs[:] = [run for run in runs if run[2]]
     return True
-
-
-class UnitsView(Sequence[RateItem]):
-    """The units of a log, oldest first, one `RateItem` each, made as they are read."""
-
-    __slots__ = ("_lock", "_log")
-
-    def __init__(self, log: UnitLog, lock: Any) -> None:
-        self._log = log
-        self._lock = lock
-
-    def __len__(self) -> int:
-        return self._log._total - self._log._base
-
-    @overload
-    def __getitem__(self, index: int) -> RateItem: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[RateItem]: ...
-    def __getitem__(self, index: int | slice) -> RateItem | list[RateItem]:
-        with self._lock:
-            chosen = range(len(self))[index]
-            if isinstance(chosen, range):
-                return [self._unit(place) for place in chosen]
-            return self._unit(chosen)
-
-    def _unit(self, place: int) -> RateItem:
-        log = self._log
-        number = log._base + place + 1
-        return RateItem(log._name_of(number), log._stamp(number))
-
-    def __iter__(self) -> Iterator[RateItem]:
-        return iter(self[:])
-
-    def __repr__(self) -> str:
-        return f"[{', '.join(map(str, self))}]"
