@@ -13,11 +13,12 @@ from pyrate_limiter.abstracts.algorithm import (
 )
 from pyrate_limiter.abstracts.awaiting import discard, then
 from pyrate_limiter.abstracts.bucket import AbstractBucket
-from pyrate_limiter.abstracts.checks import BEGINNING, FOREVER, Unread, check_item
+from pyrate_limiter.abstracts.checks import FOREVER, Unread, check_item
 from pyrate_limiter.abstracts.locks import shared_lock
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.buckets.judged_log import ROUNDS, JudgedLog
 from pyrate_limiter.buckets.process_claims import note_claims
+from pyrate_limiter.buckets.timeline import NO_STAMP
 from pyrate_limiter.buckets.unit_log import UnitsView
 from pyrate_limiter.clocks import MonotonicClock
 from pyrate_limiter.errors import AlgorithmMismatch
@@ -311,7 +312,8 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
                 self._rates, now
             ):
                 return False
-            self._newest, self._trusted = FOREVER, BEGINNING
+            self._newest = FOREVER
+            self._trust(NO_STAMP)
             return True
 
     def _note_claims(self) -> None:
