@@ -16,10 +16,11 @@ from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.checks import FOREVER, Unread, check_item
 from pyrate_limiter.abstracts.locks import shared_lock
 from pyrate_limiter.abstracts.rate import Rate, RateItem
+from pyrate_limiter.buckets.claim_queue import claims_in_line
 from pyrate_limiter.buckets.judged_log import ROUNDS, JudgedLog
 from pyrate_limiter.buckets.process_claims import note_claims
 from pyrate_limiter.buckets.timeline import NO_STAMP
-from pyrate_limiter.buckets.unit_log import UnitsView
+from pyrate_limiter.buckets.units_view import UnitsView
 from pyrate_limiter.clocks import MonotonicClock
 from pyrate_limiter.errors import AlgorithmMismatch
 from pyrate_limiter.utils import RateList, sorted_rates
@@ -177,16 +178,10 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
         """See `AbstractBucket.claim_several`."""
         for item in items:
             check_item(item)
-        decisions = []
         with self._lock:
-            for item in items:
-                decision = self._claim(item, patience_ms, buffer_ms, not_before)
-                decisions.append(decision)
-                if decision.failing_rate is not None:
-                    break
-                if decision.wait_ms:
-                    not_before = item.timestamp
-        return decisions
+            return claims_in_line(
+                items, not_before, lambda item, at: self._claim(item, patience_ms, buffer_ms, at)
+            )
 
     def _claim(
         self, item: RateItem, patience_ms: int, buffer_ms: int | None, not_before: int | None = None

@@ -14,7 +14,7 @@ from pyrate_limiter.buckets.shared_file import SharedFile
 from pyrate_limiter.buckets.shared_items import SharedItems
 from pyrate_limiter.buckets.shared_log import LogFile, RecordingLog
 from pyrate_limiter.buckets.shared_session import Session
-from pyrate_limiter.buckets.unit_log import UnitsView
+from pyrate_limiter.buckets.units_view import UnitsView
 from pyrate_limiter.clocks import MonotonicClock
 from pyrate_limiter.errors import NotShared
 
