@@ -83,12 +83,13 @@ class JudgedLog(LogMoments, Timeline):
                 self._seal()
                 if len(self._stamps) >= self._sweep_at or newest_then > MANY:
                     self._sweep(now)
+                    newest_then = self._total + weight
             self._newest = now
         if name is not self._name and name != self._name:
             self._seal_name()
             self._name = name
         self._latest = now
-        self._total += weight
+        self._total = newest_then
         self.failing_rate = None
         return True
 
