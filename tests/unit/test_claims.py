@@ -1,8 +1,17 @@
 """What claims leave behind, and what they cost."""
 
+import sqlite3
+
 import pytest
 
-from pyrate_limiter import InMemoryBucket, Rate, RateItem, StateBucket
+from pyrate_limiter import (
+    InMemoryBucket,
+    MultiprocessBucket,
+    Rate,
+    RateItem,
+    SQLiteBucket,
+    StateBucket,
+)
 from pyrate_limiter.testing import ManualClock
 
 T = 1_000_000
@@ -73,3 +82,37 @@ def test_the_room_of_many_that_were_released_is_used_in_order():
     again = [RateItem("b", T) for _ in range(60)]
     assert all(bucket.claim(item, 1 << 40, 0).allowed for item in again)
     assert [item.timestamp for item in again] == [item.timestamp for item in items[20:80]]
+
+
+def test_several_claims_are_one_transaction_in_sqlite(tmp_path):
+    rates = [Rate(2, 1000)]
+    path = str(tmp_path / "limits.db")
+    with SQLiteBucket.init_from_file(rates, db_path=path) as bucket:
+        other = sqlite3.connect(path)
+        assert bucket.put(RateItem("a", bucket.now(), 2))
+        before = other.execute("PRAGMA data_version").fetchone()
+        committed = []
+        bucket._db._commit = _counting(bucket._db._commit, committed)
+        items = [RateItem("a", bucket.now()) for _ in range(5)]
+        assert len(bucket.claim_several(items, 1 << 40, 0)) == 5
+        assert len(committed) == 1
+        assert other.execute("PRAGMA data_version").fetchone() != before
+        assert bucket.count() == 7
+        other.close()
+
+
+def test_several_claims_are_one_commit_in_shared_memory():
+    with MultiprocessBucket.init([Rate(2, 1000)]) as bucket:
+        assert bucket.put(RateItem("a", bucket.now(), 2))
+        before = bucket.items.file.commits
+        items = [RateItem("a", bucket.now()) for _ in range(5)]
+        assert len(bucket.claim_several(items, 1 << 40, 0)) == 5
+        assert bucket.items.file.commits == before + 1
+
+
+def _counting(call, calls):
+    def count():
+        calls.append(call)
+        return call()
+
+    return count
