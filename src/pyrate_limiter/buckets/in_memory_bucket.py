@@ -274,7 +274,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
     def _leak_at(self, now: int) -> int:
         with self._lock:
             if now.__class__ is Unread:
-                now = self._observe(now)
+                now = self._judged(now, self._clock, self._rates.shortest_ms)
             self._changed()
             return self._drop_before(self._algorithm.leak_bound(self._rates, now))
 
@@ -302,7 +302,8 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
         ``now`` is what the bucket's clock says.
         """
         with self._lock:
-            now = self._observe(Unread(now))
+            if now < self._latest or self._ahead:
+                now = self._judged(Unread(now), self._clock, self._rates.shortest_ms)
             if self._total > self._base and self._newest >= self._algorithm.leak_bound(
                 self._rates, now
             ):
