@@ -13,12 +13,29 @@ from typing import TYPE_CHECKING, Any
 from pyrate_limiter.abstracts.checks import BEGINNING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from pyrate_limiter.abstracts.algorithm import State, StateAlgorithm
-    from pyrate_limiter.abstracts.rate import Rate
+    from pyrate_limiter.abstracts.algorithm import Decision, State, StateAlgorithm
+    from pyrate_limiter.abstracts.rate import Rate, RateItem
 
 _ABANDONED_MS = 60_000  # so long after its moment a claim is forgotten that nobody has settled
+
+
+def claims_in_line(
+    items: Sequence[RateItem],
+    not_before: int | None,
+    claim: Callable[[RateItem, int | None], Decision],
+) -> list[Decision]:
+    """Claim for one after the other, none before the one in front of it, until one is refused."""
+    decisions: list[Decision] = []
+    for item in items:
+        decision = claim(item, not_before)
+        decisions.append(decision)
+        if decision.failing_rate is not None:
+            break
+        if decision.wait_ms:
+            not_before = item.timestamp
+    return decisions
 
 
 class Claim:

@@ -16,13 +16,15 @@ from pyrate_limiter.abstracts.algorithm import (
 )
 from pyrate_limiter.abstracts.awaiting import discard, then
 from pyrate_limiter.abstracts.bucket import AbstractBucket
-from pyrate_limiter.abstracts.checks import BEGINNING, FOREVER, Unread, check_item
+from pyrate_limiter.abstracts.checks import FOREVER, Unread, check_item
 from pyrate_limiter.abstracts.locks import Whole, shared_lock
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.abstracts.waited_for import waited_for
+from pyrate_limiter.buckets.claim_queue import claims_in_line
 from pyrate_limiter.buckets.judged_log import ROUNDS, JudgedLog
 from pyrate_limiter.buckets.log_moments import LogMoments
 from pyrate_limiter.buckets.process_claims import note_claims
+from pyrate_limiter.buckets.timeline import NO_STAMP
 from pyrate_limiter.buckets.unit_log import UnitLog
 from pyrate_limiter.buckets.units_view import UnitsView
 from pyrate_limiter.clocks import MonotonicClock
@@ -211,16 +213,10 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
         del limit_ms
         for item in items:
             check_item(item)
-        decisions = []
         with self._lock, self._whole():
-            for item in items:
-                decision = self._claim(item, patience_ms, buffer_ms, not_before)
-                decisions.append(decision)
-                if decision.failing_rate is not None:
-                    break
-                if decision.wait_ms:
-                    not_before = item.timestamp
-        return decisions
+            return claims_in_line(
+                items, not_before, lambda item, at: self._claim(item, patience_ms, buffer_ms, at)
+            )
 
     def _claim(
         self, item: RateItem, patience_ms: int, buffer_ms: int | None, not_before: int | None = None
@@ -319,7 +315,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
     def _leak_at(self, now: int) -> int:
         with self._lock:
             if now.__class__ is Unread:
-                now = self._observe(now)
+                now = self._judged(now, self._clock, self._rates.shortest_ms)
             self._changed()
             return self._drop_before(self._algorithm.leak_bound(self._rates, now))
 
@@ -356,11 +352,13 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
                 return False
             if self._newest == FOREVER:
                 return True
-            now = self._observe(Unread(now))
+            if now < self._latest or self._ahead:
+                now = self._judged(Unread(now), self._clock, self._rates.shortest_ms)
             total, bound = self._total, self._algorithm.leak_bound(self._rates, now)
             if self._total != total or (total > self._base and self._newest >= bound):
                 return False
-            self._newest, self._trusted = FOREVER, BEGINNING
+            self._newest = FOREVER
+            self._trust(NO_STAMP)
             return True
 
     def _note_claims(self) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pyrate_limiter.abstracts.algorithm import Decision, SlidingWindowLog
 from pyrate_limiter.abstracts.checks import BEGINNING, FOREVER
 from pyrate_limiter.buckets.log_moments import ROUNDS, LogMoments
-from pyrate_limiter.buckets.timeline import Timeline
+from pyrate_limiter.buckets.timeline import NO_STAMP, Timeline
 from pyrate_limiter.buckets.unit_log import MANY, SLACK
 from pyrate_limiter.errors import BucketRetired
 
@@ -203,7 +203,7 @@ class JudgedLog(LogMoments, Timeline):
             milliseconds = max(milliseconds, self._stamp(place + 1) - floor)
         with self._whole():
             self._latest = now
-            self._trust(BEGINNING)
+            self._trust(NO_STAMP)
             self._move_back(milliseconds, now, floor)
 
     def _move_back(self, milliseconds: int, now: int, floor: int) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
 from pyrate_limiter.abstracts.checks import FOREVER
-from pyrate_limiter.buckets.claim_queue import ClaimQueue
+from pyrate_limiter.buckets.claim_queue import ClaimQueue, claims_in_line
 from pyrate_limiter.buckets.timeline import Timeline
 from pyrate_limiter.errors import BucketRetired
 
@@ -145,17 +145,11 @@ class StateRecord(Timeline):
         clock: AbstractClock | None = None,
     ) -> list[Decision]:
         """See `AbstractBucket.claim_several`."""
-        decisions = []
-        for item in items:
-            decision = self._claim(
-                algorithm, rates, item, patience_ms, buffer_ms, not_before, clock
-            )
-            decisions.append(decision)
-            if decision.failing_rate is not None:
-                break
-            if decision.wait_ms:
-                not_before = item.timestamp
-        return decisions
+
+        def claim(item: RateItem, at: int | None) -> Decision:
+            return self._claim(algorithm, rates, item, patience_ms, buffer_ms, at, clock)
+
+        return claims_in_line(items, not_before, claim)
 
     def _take(
         self,

@@ -17,6 +17,7 @@ from pyrate_limiter.abstracts.awaiting import discard
 from pyrate_limiter.abstracts.checks import BEGINNING, Unread
 from pyrate_limiter.clocks import AbstractClock
 
+NO_STAMP = BEGINNING - 1  # nothing is trusted
 LATEST_MS = 60_000  # no stamp and no awaited reading takes that long to arrive
 
 
@@ -52,14 +53,14 @@ class Timeline:
     _latest: int
     # Up to here stamps are in order and need no look at the clock, which has said nearly as much.
     # So the clock has stepped if it is behind `_latest` by more than the slack.
-    _trusted: int = BEGINNING
+    _trusted: int = NO_STAMP
     # By how much this time is ahead of the clock: where items are stamped by another one, and in a
     # state, which cannot be moved, after a step back.
     _ahead: int = 0
 
     def _begin_time(self) -> None:
         self._latest = BEGINNING
-        self._trust(BEGINNING)
+        self._trust(NO_STAMP)
         if self._ahead:
             self._ahead = 0
 
@@ -118,4 +119,4 @@ class Timeline:
         """The clock is so much behind what it said; the time goes on from where it was."""
         del now
         self._ahead += milliseconds
-        self._trust(BEGINNING)
+        self._trust(NO_STAMP)

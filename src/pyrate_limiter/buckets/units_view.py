@@ -1,4 +1,4 @@
-"""A log as its readers see it: a sequence of items."""
+"""A log as the sequence of its units."""
 
 from __future__ import annotations
 
