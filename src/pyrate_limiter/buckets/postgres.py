@@ -16,12 +16,13 @@ from pyrate_limiter.abstracts.awaiting import then
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.checks import Unread, check_item
 from pyrate_limiter.abstracts.rate import Rate, RateItem
-from pyrate_limiter.buckets.postgres_judge import PostgresJudge, Stamp
-from pyrate_limiter.buckets.postgres_link import Link, uncancelled
+from pyrate_limiter.buckets.postgres_judge import Stamp
+from pyrate_limiter.buckets.postgres_line import PostgresLine
+from pyrate_limiter.buckets.postgres_link import Link
 from pyrate_limiter.buckets.postgres_outage import OUTAGE_SECONDS, ElsewhereStamp, PostgresOutage
 from pyrate_limiter.buckets.postgres_queries import Queries
 from pyrate_limiter.buckets.postgres_setup import advisory_lock_id
-from pyrate_limiter.buckets.postgres_steps import LEAST_MS, Steps
+from pyrate_limiter.buckets.postgres_steps import LEAST_MS, MOST_DOUBTS_AT_ONCE, Steps
 from pyrate_limiter.buckets.postgres_text import Limits, restored
 from pyrate_limiter.clocks import PostgresClock
 from pyrate_limiter.errors import AlgorithmMismatch, WrongType
@@ -52,7 +53,7 @@ PgQueries = Queries
 _PREFIX = "ratelimit___"
 
 
-class PostgresBucket(PostgresJudge):
+class PostgresBucket(PostgresLine):
     """A log of units in a table of PostgreSQL, shared by all who use the same table.
 
     One acquisition is one round trip: the server locks, reads its clock, decides and stores in one
@@ -215,17 +216,6 @@ class PostgresBucket(PostgresJudge):
         time_of_item = None if now.__class__ is Unread else int(now)
         return self._run(self._settle(item, stamp, time_of_item, patience_ms))
 
-    def release(self, item: RateItem) -> Any:
-        """See `AbstractBucket.release`."""
-        self._full.clear()
-        stamp = item.timestamp
-        if isinstance(stamp, ElsewhereStamp):
-            return self._answer(stamp.bucket.release(item))
-        if isinstance(stamp, Unread):  # it was never judged
-            return self._answer(False)
-        token = stamp.token if isinstance(stamp, Stamp) else None
-        return self._run(self._release(item, token))
-
     def pause(self, item: RateItem, decision: Decision) -> float:
         """See `AbstractBucket.pause`."""
         stamp = item.timestamp
@@ -242,7 +232,12 @@ class PostgresBucket(PostgresJudge):
         bound, longest = current_timestamp, self._rates.longest_ms
         if bound is not None:
             bound = self._algorithm.leak_bound(self._rates, bound)
-        return self._run(self._steps.leak(bound, longest))
+
+        def leak() -> Program[int]:
+            yield from self._steps.settle_doubts(MOST_DOUBTS_AT_ONCE)
+            return (yield from self._steps.leak(bound, longest))
+
+        return self._run(leak())
 
     def flush(self) -> Any:
         """See `AbstractBucket.flush`."""
@@ -264,10 +259,6 @@ class PostgresBucket(PostgresJudge):
             return None if row is None else RateItem(restored(row[0] or ""), int(row[1]))
 
         return then(self._run(self._steps.peek(index)), unit)
-
-    def _run(self, program: Program[Any]) -> Any:
-        run = self._link.run(program)
-        return uncancelled(run) if self.is_async else run
 
     def close(self) -> None:
         """Nothing: the pool is the caller's."""

@@ -9,7 +9,7 @@ from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
 from pyrate_limiter.abstracts.awaiting import is_awaitable
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.checks import Unread
-from pyrate_limiter.buckets.postgres_link import Link, driver, uncancelled
+from pyrate_limiter.buckets.postgres_link import Link, uncancelled
 from pyrate_limiter.buckets.postgres_policy import claim_by_policy, settle_by_policy
 from pyrate_limiter.buckets.postgres_steps import LEAST_MS, Ask, Busy, Doubt, Steps
 from pyrate_limiter.buckets.postgres_text import unique
@@ -31,20 +31,18 @@ class Stamp(int):
     Attributes:
         token: marks the units.
         due: the moment on the clock of ``time.monotonic``.
-        slack: by how many ms the holder of the claim may be late.
         flushes: how often the bucket had been flushed by then.
     """
 
     token: int
     due: float
-    slack: int
     flushes: int
 
     @classmethod
-    def of(cls, moment: int, token: int, due: float, slack: int, flushes: int) -> Stamp:
+    def of(cls, moment: int, token: int, due: float, flushes: int) -> Stamp:
         """All of it."""
         stamp = cls(moment)
-        stamp.token, stamp.due, stamp.slack, stamp.flushes = token, due, slack, flushes
+        stamp.token, stamp.due, stamp.flushes = token, due, flushes
         return stamp
 
 
@@ -71,6 +69,10 @@ class PostgresJudge(AbstractBucket):
 
     def _answer(self, value: Any) -> Any:
         return _ready(value) if self.is_async else value
+
+    def _run(self, program: Program[Any]) -> Any:
+        run = self._link.run(program)
+        return uncancelled(run) if self.is_async else run
 
     def _claim(
         self,
@@ -153,23 +155,16 @@ class PostgresJudge(AbstractBucket):
                 return ADMITTED
             # The server may be silent: the claim is given back when it is not, and `release`,
             # which is called next, has nothing more to do.
-            self._steps.doubt(Doubt(item.name, item.weight, stamp.token))
+            self._steps.doubt(self._held(item, stamp))
             item.timestamp = Unread(stamp)
             if isinstance(error, Busy):
                 return Decision(self._rates[0], 0)
             raise
 
-    def _release(self, item: RateItem, token: int | None) -> Program[bool]:
-        name, weight = item.name, item.weight
-        try:
-            units = yield from self._steps.release(name, weight, token, int(item.timestamp))
-        except Exception as error:
-            if token is None or not isinstance(error, driver().Error):
-                raise
-            # It comes in the place of another error, or of a cancellation, which has to be seen.
-            self._steps.doubt(Doubt(name, weight, token))
-            return False
-        return units > 0
+    def _held(self, item: RateItem, stamp: Stamp) -> Doubt:
+        """What the claim on an item is found by, wherever it has moved since."""
+        moment = int(stamp)
+        return Doubt(item.name, item.weight, stamp.token, moment, moment)
 
     def _judge_elsewhere(
         self,
@@ -214,8 +209,6 @@ class PostgresJudge(AbstractBucket):
         try:
             if self._in_sql:
                 answer: Any = yield from self._steps.claim(self._limits, ask)
-                if answer[5] is not None:
-                    answer[6] = self._reset_after(answer[6], answer[3])
             else:
                 answer = yield from claim_by_policy(self._steps, self._rates, self._algorithm, ask)
         except Busy:
@@ -239,9 +232,10 @@ class PostgresJudge(AbstractBucket):
         store: bool,
         own_time: bool,
     ) -> Decision:
-        allowed, moment, failing, now, slack, remaining, reset = answer[:7]
-        if remaining is None:
-            reset = None
+        allowed, moment, failing, now, remaining, reset = answer[:6]
+        if self._in_sql:
+            self._steps.note_sweep(answer[6])
+            reset = None if remaining is None else self._reset_after(reset, now)
         received = time.monotonic()
         if not allowed:
             rate = self._rates[failing - 1]
@@ -257,7 +251,7 @@ class PostgresJudge(AbstractBucket):
         if store:
             self.failing_rate = None
             due = received + (moment - now) / 1000
-            item.timestamp = Stamp.of(moment, token, due, slack, self._flushes)
+            item.timestamp = Stamp.of(moment, token, due, self._flushes)
         elif own_time:
             item.timestamp = now
         return Decision(None, None, max(0, moment - now), remaining, reset)
@@ -286,12 +280,12 @@ class PostgresJudge(AbstractBucket):
         self, item: RateItem, stamp: Stamp, time_of_item: int | None, patience_ms: int
     ) -> Program[Decision]:
         place = yield from self._steps.place()
-        terms: dict[str, Any] = {"now": time_of_item, "slack": stamp.slack, "patience": patience_ms}
+        terms: dict[str, Any] = {"now": time_of_item, "patience": patience_ms}
         found: Any
         if not place.has_columns:  # it holds no claims
             if stamp.flushes == self._flushes:
                 return ADMITTED
-            found = True, None, 0, int(stamp), False
+            found = True, None, 0, int(stamp)
         elif self._in_sql:
             found = yield from self._steps.settle(
                 self._limits, item.name, item.weight, stamp.token, **terms
@@ -300,8 +294,8 @@ class PostgresJudge(AbstractBucket):
             found = yield from settle_by_policy(
                 self._steps, self._rates, self._algorithm, item, token=stamp.token, terms=terms
             )
-        allowed, moment, failing, now, moved = found[:5]
-        if allowed and moment is not None and not moved:
+        allowed, moment, failing, now = found[:4]
+        if allowed and moment == stamp:
             return ADMITTED
         self._full.pop(item.name if self._keyed else "", None)
         if allowed and moment is None:  # flushed, or so late that it was cleaned away
@@ -315,7 +309,7 @@ class PostgresJudge(AbstractBucket):
             return Decision(self.failing_rate, moment - now)
         wait = max(0, moment - now)
         due = time.monotonic() + wait / 1000
-        item.timestamp = Stamp.of(moment, stamp.token, due, 0, self._flushes)
+        item.timestamp = Stamp.of(moment, stamp.token, due, self._flushes)
         return Decision(wait_ms=wait)
 
 

@@ -71,6 +71,19 @@ class Attempt:
         self.deadline: float = deadline  # for the answer, on the clock of time.monotonic
         self.again: bool = again  # an earlier try may have been carried out, unanswered
 
+    def left_ms(self) -> int:
+        """For how long the server may work on it: its word has to be here by the deadline."""
+        return max(1, int((self.deadline - time.monotonic()) * 900))
+
+    def bounds(self, *, own_path: bool = True) -> str:
+        """SQL that has a transaction end with its caller, whatever the role's settings are.
+
+        Nothing of anybody else's is looked up by its name alone, unless ``own_path`` is false.
+        """
+        left = self.left_ms()
+        path = "SET LOCAL search_path = pg_catalog, pg_temp; " if own_path else ""
+        return f"{path}SET LOCAL lock_timeout = {left}; SET LOCAL statement_timeout = {left}; "
+
     def fetch(self, text: str) -> Program[list[Any]]:
         """The rows of each of the statements that gives rows."""
         return exchange(self.connection, text, self.deadline)
@@ -93,6 +106,9 @@ class Link:
 
     ahead: float | None = None
     """The server's clock less this process's ``time.monotonic``, in ms; not too small."""
+
+    behind: float = 0.0
+    """The same, not too large."""
 
     def __init__(self, pool: Any, call_timeout: float | None = None) -> None:
         psycopg = driver()
@@ -117,12 +133,15 @@ class Link:
     def learn(self, sent: float, server_ms: int) -> None:
         """Note that the server's clock read so many ms after ``sent``."""
         self.ahead = server_ms - sent * 1000
+        self.behind = server_ms - time.monotonic() * 1000
 
     def server_ms(self, moment: float) -> int | None:
         """What the server's clock reads at a moment of ``time.monotonic``, as far as is known."""
         return None if self.ahead is None else int(moment * 1000 + self.ahead)
 
-    def query(self, text: str, seconds: float | None = None) -> Program[Any]:
+    def query(
+        self, text: str, seconds: float | None = None, *, own_path: bool = True
+    ) -> Program[Any]:
         """The first row of the last statement that has rows, in a transaction of its own.
 
         A lost connection, a serialization failure and a deadlock are tried again.
@@ -130,8 +149,13 @@ class Link:
         Args:
             text: SQL with literals, of several statements if need be.
             seconds: how long the caller is willing to wait; None is as long as the pool says.
+            own_path: whether names are looked up where only the server's own are.
         """
-        return (yield from self.transact(lambda attempt: first(attempt, text), seconds))
+
+        def work(attempt: Attempt) -> Program[Any]:
+            return first(attempt, f"{attempt.bounds(own_path=own_path)}{text}")
+
+        return (yield from self.transact(work, seconds))
 
     def transact(
         self, work: Any, seconds: float | None = None, orphaned: Any = None

@@ -8,9 +8,14 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.buckets.postgres_link import driver, first
-from pyrate_limiter.buckets.postgres_setup import advisory_lock_id, quoted
+from pyrate_limiter.buckets.postgres_setup import (
+    advisory_lock_id,
+    as_the_server_cuts,
+    find_table,
+    quoted,
+)
 from pyrate_limiter.buckets.postgres_steps import seconds_of
-from pyrate_limiter.buckets.postgres_text import literal, unique
+from pyrate_limiter.buckets.postgres_text import literal, short, unique
 from pyrate_limiter.buckets.postgres_turns import Turns, in_turn
 from pyrate_limiter.buckets.postgres_wire import silence
 from pyrate_limiter.buckets.state_record import StateRecord
@@ -50,7 +55,8 @@ class StateRow:
     """
 
     def __init__(self, link: Link, name: str, key: str, *, durable: bool) -> None:
-        self._link, self._name, self._key, self._durable = link, name, literal(key), durable
+        self._link, self._durable = link, durable
+        self._name, self._key = as_the_server_cuts(name), literal(short(key))
         self._turns = Turns()
         self._table: str | None = None
         self._doubts: deque[_Doubt] = deque(maxlen=_MOST_DOUBTS)
@@ -175,32 +181,31 @@ class StateRow:
         """The table with its schema; made if it is not there."""
         if self._table is not None:
             return self._table
-        find = (
-            "SELECT n.nspname, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint "
-            "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
-            f"WHERE c.oid = to_regclass({literal(quoted(self._name))})"
-        )
-        sent = time.monotonic()
-        row = yield from self._link.query(find, seconds)
-        if row is None:
-            errors = driver().errors
+        schema, oid = yield from find_table(self._link, self._name, seconds)
+        if oid is None:
+            name = f"{quoted(schema)}.{quoted(self._name)}"
             try:
                 yield from self._link.query(
                     f"BEGIN; SELECT pg_advisory_xact_lock({advisory_lock_id(self._name)}); "
-                    f"CREATE TABLE IF NOT EXISTS {quoted(self._name)} (key TEXT PRIMARY KEY, "
+                    f"CREATE TABLE IF NOT EXISTS {name} (key TEXT PRIMARY KEY, "
                     "record TEXT NOT NULL, writers BIGINT[] NOT NULL); COMMIT",
                     seconds,
                 )
-            except errors.InsufficientPrivilege:
+            except driver().errors.InsufficientPrivilege:
                 # Somebody else may have made it just now.
-                row = yield from self._link.query(find, seconds)
-                if row is None:
+                schema, oid = yield from find_table(self._link, self._name, seconds)
+                if oid is None:
                     raise
             else:
-                sent = time.monotonic()
-                row = yield from self._link.query(find, seconds)
-        self._link.learn(sent, int(row[1]))
-        self._table = f"{quoted(row[0])}.{quoted(self._name)}"
+                schema, oid = yield from find_table(self._link, self._name, seconds)
+        sent = time.monotonic()
+        place, now = yield from self._link.query(
+            "SELECT nspname, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint "
+            f"FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid WHERE c.oid = {oid}",
+            seconds,
+        )
+        self._link.learn(sent, int(now))
+        self._table = f"{quoted(place)}.{quoted(self._name)}"
         return self._table
 
 

@@ -126,7 +126,9 @@ def _encoding(connection: Any) -> str:
     there = connection.pgconn.parameter_status(b"client_encoding")
     found = _encodings.get(there)
     if found is None:  # it may change with each statement, but has a few values only
-        found = _encodings[there] = connection.info.encoding
+        found = connection.info.encoding
+        # A database without an encoding takes any bytes; psycopg sends it UTF-8 as well.
+        found = _encodings[there] = "utf-8" if found == "ascii" else found
     return found
 
 
@@ -153,4 +155,4 @@ def _rows(result: Any, encoding: str) -> list[list[str | None]]:
 
 
 def _text(value: bytes | None, encoding: str) -> str | None:
-    return None if value is None else value.decode(encoding)
+    return None if value is None else value.decode(encoding, "replace")

@@ -1,0 +1,148 @@
+"""What the line of waiters asks for: several claims at once, or to give them back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pyrate_limiter.abstracts.algorithm import Decision
+from pyrate_limiter.abstracts.awaiting import then
+from pyrate_limiter.abstracts.checks import check_item
+from pyrate_limiter.buckets.postgres_functions import MOST_ROWS
+from pyrate_limiter.buckets.postgres_judge import PostgresJudge, Stamp
+from pyrate_limiter.buckets.postgres_link import driver, uncancelled
+from pyrate_limiter.buckets.postgres_outage import ElsewhereStamp
+from pyrate_limiter.buckets.postgres_steps import LEAST_MS, Ask, Busy
+from pyrate_limiter.buckets.postgres_text import unique
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pyrate_limiter.abstracts.programs import Program
+    from pyrate_limiter.abstracts.rate import RateItem
+
+_MOST_AT_ONCE = 32  # claims of one statement
+_MOST_ROWS_AT_ONCE = 500
+
+
+class PostgresLine(PostgresJudge):
+    """Claims for the waiters of a line."""
+
+    def claim_several(
+        self,
+        items: Sequence[RateItem],
+        patience_ms: int = 0,
+        buffer_ms: int | None = None,
+        not_before: int | None = None,
+    ) -> Any:
+        """See `AbstractBucket.claim_several`: so many that it is over in a few milliseconds."""
+        for item in items:
+            check_item(item)
+        several = self._at_once(items)
+        if not several:  # what needs no look at the log, or is looked at in this process
+            decision: Any = self.claim(items[0], patience_ms, buffer_ms)
+            return then(decision, lambda decision: [decision])
+        program = self._judge_several(several, patience_ms, buffer_ms, not_before)
+        outage = self._outage
+        if outage is not None:
+            first = items[0]
+            program = outage.guard(
+                program,
+                lambda: [self._judge_elsewhere(outage, first, patience_ms, buffer_ms, store=True)],
+            )
+        if not self.is_async:
+            return self._link.run(program)
+
+        async def undo(decisions: list[Decision]) -> None:
+            allowed = [item for item, decision in zip(several, decisions) if decision.allowed]
+            if allowed:
+                released: Any = self.release_several(allowed)
+                await released
+
+        return uncancelled(self._link.run(program), undo)
+
+    def _at_once(self, items: Sequence[RateItem]) -> list[RateItem]:
+        """As many of them as one statement may take, which holds the bucket's lock."""
+        several: list[RateItem] = []
+        rows = 0
+        for item in items[:_MOST_AT_ONCE]:
+            weight = item.weight
+            fits = all(weight <= self._algorithm.max_weight(rate) for rate in self._rates)
+            rows += min(weight, MOST_ROWS)
+            if not (self._in_sql and weight and fits):
+                break
+            if several and (
+                rows > _MOST_ROWS_AT_ONCE or (self._keyed and item.name != items[0].name)
+            ):
+                break
+            several.append(item)
+        return several
+
+    def _judge_several(
+        self,
+        items: Sequence[RateItem],
+        patience_ms: int,
+        buffer_ms: int | None,
+        not_before: int | None,
+    ) -> Program[list[Decision]]:
+        now, clock = self._times(items[0].timestamp)
+        (name, weight, token), *others = units = [
+            (item.name, item.weight, unique()) for item in items
+        ]
+        limit = max(patience_ms, LEAST_MS)
+        ask = Ask(
+            *(name, weight, token, now, clock, patience_ms, limit, buffer_ms, True, False),
+            not_before,
+        )
+        try:
+            answers = yield from self._steps.claim_several(self._limits, ask, *others)
+        except Busy:
+            return [Decision(self._rates[0], 0)]
+        return [
+            self._read(item, answer, token, store=True, own_time=now is None)
+            for item, (_, _, token), answer in zip(items, units, answers)
+        ]
+
+    def release(self, item: RateItem) -> Any:
+        """See `AbstractBucket.release`."""
+        return then(self.release_several([item]), _first)
+
+    def release_several(self, items: Sequence[RateItem]) -> Any:
+        """`release` for each of the items, in one round trip. Returns a list of what it would."""
+        self._full.clear()
+        held = [item for item in items if isinstance(item.timestamp, Stamp)]
+        answers = [
+            item.timestamp.bucket.release(item)
+            if isinstance(item.timestamp, ElsewhereStamp)
+            else False  # it was never judged
+            for item in items
+        ]
+        if not held:
+            return self._answer(answers)
+
+        def merged(released: list[bool]) -> list[bool]:
+            given_back = iter(released)
+            return [
+                next(given_back) if isinstance(item.timestamp, Stamp) else answer
+                for item, answer in zip(items, answers)
+            ]
+
+        return then(self._run(self._release(held)), merged)
+
+    def _release(self, items: Sequence[RateItem]) -> Program[list[bool]]:
+        held = [self._held(item, item.timestamp) for item in items]  # type: ignore[arg-type]
+        released: list[bool] = []
+        try:
+            for start in range(0, len(held), _MOST_AT_ONCE):
+                units = yield from self._steps.release(held[start : start + _MOST_AT_ONCE])
+                released += [count > 0 for count in units]
+        except driver().Error:
+            # It comes in the place of another error, or of a cancellation, which has to be seen.
+            left = held[len(released) :]
+            for doubt in left:
+                self._steps.doubt(doubt)
+            released += [False] * len(left)
+        return released
+
+
+def _first(answers: list[bool]) -> bool:
+    return answers[0]
