@@ -57,7 +57,7 @@ def claim_by_policy(
         log = PolicyLog(steps, place, ask.name, ask.token)
         seen = yield from log.look(attempt, algorithm, rates, ask.now, ask)
         bucket = seen.log(rates, algorithm)
-        judged = RateItem(ask.name, seen.now, ask.weight)
+        judged = RateItem(ask.name, seen.now, int(ask.weight))
         if not ask.store:
             decision = bucket.check(judged)
         else:

@@ -118,7 +118,7 @@ class StateRow:
             nonlocal answer
             doubt.due = attempt.deadline
             sent = time.monotonic()
-            row = yield from first(attempt, reading)
+            row = yield from first(attempt, f"{attempt.bounds()}{reading}")
             while True:
                 now, text, last, written = int(row[0]), row[1], row[2], row[3] == "t"
                 self._link.learn(sent, now)
@@ -137,7 +137,8 @@ class StateRow:
                 expires = now + int(left * 1000)
                 sent = time.monotonic()
                 stored, rows = yield from attempt.fetch(
-                    f"{self._writing(table, after, last, writer, expires)}; {reading}"
+                    f"{attempt.bounds()}{self._writing(table, after, last, writer, expires)}; "
+                    f"{reading}"
                 )
                 if stored[0][0] != "0":
                     return answer

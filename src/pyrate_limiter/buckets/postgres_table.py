@@ -55,16 +55,20 @@ class Table:
     def peek(self, index: int) -> Program[Any]:
         """Name and ms of a unit, or None. What 4.5.1 wrote since the last step is newest."""
         place = yield from self.place()
-        stored, rows, order = _STORED_MS, place.table, "item_timestamp DESC, ctid DESC"
-        if place.has_columns:
-            stored = f"coalesce(at_ms, {stored})"
-            rows += ", generate_series(1, coalesce(units, 1))"
-            order = f"{'at_ms DESC,' if self.keyed else ''} seq DESC, item_timestamp DESC"
-        return (
-            yield from self.link.query(
-                f"SELECT name, {stored} FROM {rows} ORDER BY {order} OFFSET {index} LIMIT 1"
+        if not place.has_columns:
+            text = (
+                f"SELECT name, {_STORED_MS} FROM {place.table} "
+                f"ORDER BY item_timestamp DESC, ctid DESC OFFSET {index} LIMIT 1"
             )
-        )
+        else:
+            order = f"{'at_ms DESC,' if self.keyed else ''} seq DESC, item_timestamp DESC"
+            text = (
+                f"SELECT name, at FROM (SELECT name, coalesce(at_ms, {_STORED_MS}) AS at, "
+                f"sum(coalesce(units, 1)) OVER (ORDER BY {order} ROWS UNBOUNDED PRECEDING) AS upto "
+                f"FROM {place.table} WHERE units IS DISTINCT FROM 0) newest "
+                f"WHERE upto > {index} ORDER BY upto LIMIT 1"
+            )
+        return (yield from self.link.query(text))
 
     def leak(self, bound: int | None, longest: int) -> Program[int]:
         """Delete the units before ``bound`` ms; None is ``longest`` ms before the server's time."""
