@@ -458,7 +458,7 @@ def test_a_state_store_goes_on_without_the_server(server, pool, policy, answer):
         server.start()
     with pool.connection(timeout=30):  # the pool has one again
         pass
-    eventually(lambda: not ask(limiter) and not store._outage._pause)
+    eventually(lambda: not ask(limiter) and not store._outage._health.away)
     assert bucket.count() == 1
 
 

@@ -19,7 +19,12 @@ from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.buckets.postgres_judge import Stamp
 from pyrate_limiter.buckets.postgres_line import PostgresLine
 from pyrate_limiter.buckets.postgres_link import Link
-from pyrate_limiter.buckets.postgres_outage import OUTAGE_SECONDS, ElsewhereStamp, PostgresOutage
+from pyrate_limiter.buckets.postgres_outage import (
+    ElsewhereStamp,
+    PostgresOutage,
+    health_of,
+    is_outage,
+)
 from pyrate_limiter.buckets.postgres_queries import Queries
 from pyrate_limiter.buckets.postgres_setup import advisory_lock_id
 from pyrate_limiter.buckets.postgres_steps import LEAST_MS, MOST_DOUBTS_AT_ONCE, Steps
@@ -111,13 +116,13 @@ class PostgresBucket(PostgresLine):
         self.rates = rates
         self._in_sql = self._fixed or type(algorithm) is SlidingWindowLog
         self.table: str = f"{_PREFIX}{table.lower()}"
-        where = f"Postgres table {self.table}"
-        self._outage = None if on_error == "raise" else PostgresOutage(on_error, where)
         self.pool = pool
         self._link = Link(pool, call_timeout)
+        self._health = health_of(pool, f"Postgres table {self.table}")
+        self._outage = None
+        if on_error != "raise":
+            self._outage = PostgresOutage(on_error, self._link, self._health)
         self._steps = Steps(self._link, self.table, keyed=self._keyed, durable=durable)
-        if self._outage is not None:
-            self._link.longest_wait = OUTAGE_SECONDS
         self._clock = self._own_clock = PostgresClock(pool)
         self.failing_rate = None
         self._learnt = None
@@ -132,9 +137,8 @@ class PostgresBucket(PostgresLine):
         try:
             self._link.run(self._steps.place())
         except Exception as error:
-            if self._outage is None or not self._outage.covers(error):
+            if self._outage is None or not self._outage.noted(error):
                 raise
-            self._outage.failed(error)
 
     @property
     def rates(self) -> RateList:
@@ -229,15 +233,28 @@ class PostgresBucket(PostgresLine):
         """See `AbstractBucket.leak`."""
         if current_timestamp is None and self._clock is not self._own_clock:
             return then(self.now(), self.leak)
-        bound, longest = current_timestamp, self._rates.longest_ms
-        if bound is not None:
-            bound = self._algorithm.leak_bound(self._rates, bound)
+        if current_timestamp is None:
+            return self._run(self._sweep())
+        bound = self._algorithm.leak_bound(self._rates, current_timestamp)
+        return self._run(self._leak(bound))
 
-        def leak() -> Program[int]:
-            yield from self._steps.settle_doubts(MOST_DOUBTS_AT_ONCE)
-            return (yield from self._steps.leak(bound, longest))
+    def _leak(self, bound: int | None) -> Program[int]:
+        yield from self._steps.settle_doubts(MOST_DOUBTS_AT_ONCE)
+        return (yield from self._steps.leak(bound, self._rates.longest_ms))
 
-        return self._run(leak())
+    def _sweep(self) -> Program[int]:
+        """Now and then, whoever may be at the server: one that is away is left alone."""
+        if self.pool.closed or not self._health.may_try():
+            return 0
+        try:
+            leaked = yield from self._leak(None)
+        except Exception as error:
+            if not is_outage(error):
+                raise
+            self._health.failed(error)
+            return 0
+        self._health.answered()
+        return leaked
 
     def flush(self) -> Any:
         """See `AbstractBucket.flush`."""

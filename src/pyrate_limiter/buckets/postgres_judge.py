@@ -17,7 +17,7 @@ from pyrate_limiter.buckets.postgres_text import unique
 if TYPE_CHECKING:
     from pyrate_limiter.abstracts.programs import Program
     from pyrate_limiter.abstracts.rate import Rate, RateItem
-    from pyrate_limiter.buckets.postgres_outage import PostgresOutage
+    from pyrate_limiter.buckets.postgres_outage import Health, PostgresOutage
     from pyrate_limiter.buckets.postgres_text import Limits
     from pyrate_limiter.clocks import PostgresClock
 
@@ -59,6 +59,7 @@ class PostgresJudge(AbstractBucket):
     _link: Link
     _steps: Steps
     _outage: PostgresOutage | None
+    _health: Health
     _own_clock: PostgresClock
     _limits: Limits
     _flushes: int
@@ -150,8 +151,7 @@ class PostgresJudge(AbstractBucket):
             return (yield from self._settle_there(item, stamp, time_of_item, patience_ms))
         except BaseException as error:
             outage = self._outage
-            if outage is not None and outage.covers(error):
-                outage.failed(error)
+            if outage is not None and outage.noted(error):
                 return ADMITTED
             # The server may be silent: the claim is given back when it is not, and `release`,
             # which is called next, has nothing more to do.

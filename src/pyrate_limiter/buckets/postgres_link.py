@@ -6,12 +6,14 @@ so that a pooler in transaction mode may stand between.
 
 from __future__ import annotations
 
+import math
 import time
 from importlib import import_module
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyrate_limiter.abstracts.programs import drive, drive_async
+from pyrate_limiter.buckets.postgres_ping import Ping, mark
 from pyrate_limiter.buckets.postgres_wire import Step, exchange
 from pyrate_limiter.errors import MissingDriver, WrongType
 
@@ -102,7 +104,7 @@ class Link:
     """
 
     longest_wait: float | None = None
-    """Seconds to wait for a connection at the most; None is as long as the pool says."""
+    """Seconds without a connection after which it is asked whether the server is there."""
 
     ahead: float | None = None
     """The server's clock less this process's ``time.monotonic``, in ms; not too small."""
@@ -173,9 +175,7 @@ class Link:
         try:
             while True:
                 try:
-                    connection = self._connect(retries.give_up or give_up)
-                    if self.is_async:
-                        connection = yield connection
+                    connection = yield from self._connect(retries.give_up or give_up)
                 except self._lost:
                     if retries.failure is None:
                         raise
@@ -196,26 +196,37 @@ class Link:
             raise
 
     def _ends(self, started: float, seconds: float | None) -> tuple[float | None, float | None]:
-        """When to stop asking the pool for connections, and when to stop waiting for an answer."""
+        """When to stop asking the pool for a connection, and when to stop waiting for an answer."""
         limit, answer = self.call_timeout, self.call_timeout
         if seconds is not None and (limit is None or seconds < limit):
             # The server has its own eye on the caller's time, and its word may be under way.
             limit, answer = seconds, seconds + GRACE_SECONDS
             if self.call_timeout is not None:
                 answer = min(answer, self.call_timeout)
-        connect = limit
-        if self.longest_wait is not None:
-            connect = min(self.longest_wait, self.longest_wait if limit is None else limit)
         return (
-            None if connect is None else started + connect,
+            None if limit is None else started + limit,
             None if answer is None else started + answer,
         )
 
-    def _connect(self, deadline: float | None) -> Any:
-        if deadline is None:
-            return self.pool.getconn()
-        left = max(0.001, deadline - time.monotonic())
-        return self.pool.getconn(timeout=min(left, self.pool.timeout))
+    def _connect(self, deadline: float | None) -> Program[Any]:
+        """A connection of the pool; where none comes soon, as long as the server is there."""
+        if deadline is None and self.longest_wait is None:
+            connection = self.pool.getconn()
+            return (yield connection) if self.is_async else connection
+        give_up = min(time.monotonic() + self.pool.timeout, deadline or math.inf)
+        while True:
+            left = max(0.001, give_up - time.monotonic())
+            try:
+                connection = self.pool.getconn(timeout=min(left, self.longest_wait or left))
+                return (yield connection) if self.is_async else connection
+            except self._lost as error:
+                if self.longest_wait is None or type(error).__name__ != "PoolTimeout":
+                    raise
+                if not (yield Ping(self.pool)):
+                    raise
+                if time.monotonic() >= give_up:
+                    mark(error)
+                    raise
 
     def _with(self, attempt: Attempt, work: Any) -> Program[Any]:
         connection = attempt.connection
