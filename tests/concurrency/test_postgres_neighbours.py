@@ -341,3 +341,30 @@ def test_an_old_snapshot_of_another_session_does_not_make_calls_dearer(server, k
                 assert bucket.release(item)
         costs = [after - before for before, after in itertools.pairwise(read)]
         assert costs[-1] < 1.5 * costs[0]
+
+
+@pytest.mark.parametrize("ending", ["cancelled", "with the event loop"])
+def test_four_hundred_waiters_that_go_leave_nothing_behind(server, ending):
+    table, kept = postgres.table(), []
+
+    async def scenario():
+        pool = await postgres.async_pool(server.dsn, size=4)
+        bucket = PostgresBucket(pool, table, [Rate(10, HOUR)])
+        limiter = Limiter(bucket)
+        waiters = [asyncio.ensure_future(limiter.try_acquire_async("a")) for _ in range(400)]
+        kept.extend(waiters)
+        await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.sleep(0.5)
+        if ending == "cancelled":
+            for waiter in waiters:
+                waiter.cancel()
+            await asyncio.wait(waiters)
+            assert await bucket.count() == 10
+            await pool.close()
+        else:
+            kept.append(pool)
+
+    asyncio.run(scenario())
+    admitted = sum(not waiter.cancelled() for waiter in kept[:400])
+    assert admitted == 10
+    assert server.execute(f"SELECT count(*) FROM ratelimit___{table}") == [(10,)]

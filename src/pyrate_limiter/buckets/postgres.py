@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.abstracts.algorithm import (
@@ -29,6 +30,7 @@ from pyrate_limiter.buckets.postgres_queries import Queries
 from pyrate_limiter.buckets.postgres_setup import advisory_lock_id
 from pyrate_limiter.buckets.postgres_steps import LEAST_MS, MOST_DOUBTS_AT_ONCE, Steps
 from pyrate_limiter.buckets.postgres_text import Limits, restored
+from pyrate_limiter.buckets.postgres_turns import Turns
 from pyrate_limiter.clocks import PostgresClock
 from pyrate_limiter.errors import AlgorithmMismatch, WrongType
 from pyrate_limiter.utils import RateList, one_or_more, sorted_rates
@@ -128,6 +130,7 @@ class PostgresBucket(PostgresLine):
         self._learnt = None
         self._full = {}
         self._flushes = 0
+        self._giving, self._gifts = Turns(), deque()
         self.is_async = self._link.is_async
         self.blocks = not self.is_async
         if not self.is_async:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.abstracts.algorithm import Decision
@@ -11,21 +12,30 @@ from pyrate_limiter.buckets.postgres_functions import MOST_ROWS
 from pyrate_limiter.buckets.postgres_judge import PostgresJudge, Stamp
 from pyrate_limiter.buckets.postgres_link import driver, uncancelled
 from pyrate_limiter.buckets.postgres_outage import ElsewhereStamp
-from pyrate_limiter.buckets.postgres_steps import LEAST_MS, Ask, Busy
+from pyrate_limiter.buckets.postgres_steps import GIVING_SECONDS, LEAST_MS, Ask, Busy
 from pyrate_limiter.buckets.postgres_text import unique
+from pyrate_limiter.buckets.postgres_turns import in_turn
+from pyrate_limiter.buckets.postgres_wire import silence
 
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Sequence
 
     from pyrate_limiter.abstracts.programs import Program
     from pyrate_limiter.abstracts.rate import RateItem
+    from pyrate_limiter.buckets.postgres_steps import Doubt
+    from pyrate_limiter.buckets.postgres_turns import Turns
 
 _MOST_AT_ONCE = 32  # claims of one statement
 _MOST_ROWS_AT_ONCE = 500
+_MOST_GIFTS = 64
 
 
 class PostgresLine(PostgresJudge):
     """Claims for the waiters of a line."""
+
+    _giving: Turns
+    _gifts: deque[_Gift]
 
     def claim_several(
         self,
@@ -129,19 +139,43 @@ class PostgresLine(PostgresJudge):
         return then(self._run(self._release(held)), merged)
 
     def _release(self, items: Sequence[RateItem]) -> Program[list[bool]]:
-        held = [self._held(item, item.timestamp) for item in items]  # type: ignore[arg-type]
-        released: list[bool] = []
+        """Give them back, together with what others give back while somebody is at it."""
+        gifts = [_Gift(self._held(item, item.timestamp)) for item in items]  # type: ignore[arg-type]
+        self._gifts.extend(gifts)
         try:
-            for start in range(0, len(held), _MOST_AT_ONCE):
-                units = yield from self._steps.release(held[start : start + _MOST_AT_ONCE])
-                released += [count > 0 for count in units]
+            yield from in_turn(self._giving, GIVING_SECONDS, silence, lambda _: self._give(gifts))
         except driver().Error:
-            # It comes in the place of another error, or of a cancellation, which has to be seen.
-            left = held[len(released) :]
-            for doubt in left:
-                self._steps.doubt(doubt)
-            released += [False] * len(left)
-        return released
+            pass  # it comes in the place of another error or a cancellation, which has to be seen
+        finally:
+            for gift in gifts:
+                if gift.units is None:
+                    with suppress(ValueError):  # somebody else has it in hand
+                        self._gifts.remove(gift)
+                    self._steps.doubt(gift.doubt)
+        return [bool(gift.units) for gift in gifts]
+
+    def _give(self, gifts: list[_Gift]) -> Program[None]:
+        while self._gifts and any(gift.units is None for gift in gifts):
+            several = [self._gifts.popleft() for _ in range(min(_MOST_GIFTS, len(self._gifts)))]
+            # What has nobody behind it leaves no gap.
+            several.sort(key=lambda gift: gift.doubt.since, reverse=True)
+            try:
+                units = yield from self._steps.release([gift.doubt for gift in several])
+            except BaseException:
+                self._gifts.extend(several)
+                raise
+            for gift, count in zip(several, units):
+                gift.units = count
+
+
+class _Gift:
+    """What is given back, and how many units that were, if it is done."""
+
+    __slots__ = ("doubt", "units")
+
+    def __init__(self, doubt: Doubt) -> None:
+        self.doubt: Doubt = doubt
+        self.units: int | None = None
 
 
 def _first(answers: list[bool]) -> bool:

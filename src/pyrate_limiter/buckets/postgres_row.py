@@ -57,7 +57,7 @@ class StateRow:
     def __init__(self, link: Link, name: str, key: str, *, durable: bool) -> None:
         self._link, self._durable = link, durable
         self._name, self._key = as_the_server_cuts(name), literal(short(key))
-        self._turns = Turns()
+        self._turns, self._setup = Turns(), Turns()
         self._table: str | None = None
         self._doubts: deque[_Doubt] = deque(maxlen=_MOST_DOUBTS)
 
@@ -181,6 +181,11 @@ class StateRow:
     def place(self, seconds: float | None = None) -> Program[str]:
         """The table with its schema; made if it is not there."""
         if self._table is not None:
+            return self._table
+        return (yield from in_turn(self._setup, seconds, silence, self._find))
+
+    def _find(self, seconds: float | None) -> Program[str]:
+        if self._table is not None:  # somebody before has found it
             return self._table
         schema, oid = yield from find_table(self._link, self._name, seconds)
         if oid is None:

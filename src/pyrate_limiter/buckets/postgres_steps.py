@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _LONGEST_LOCK_MS = (1 << 31) - 1
 LEAST_MS = 500  # for a step at the end of a caller's time
-_RELEASE_SECONDS = 1.0
+GIVING_SECONDS = 1.0  # for what is given back
 _MOST_DOUBTS = 1000
 MOST_DOUBTS_AT_ONCE = 8
 _LANES = 64  # names that share one wait for each other
@@ -282,7 +282,7 @@ class Steps(Table):
             )
             return [int(numbers(answer[0][0])[0]) for answer in rows]
 
-        released: list[int] = yield from self.link.transact(one_by_one, _RELEASE_SECONDS)
+        released: list[int] = yield from self.link.transact(one_by_one, GIVING_SECONDS)
         return released
 
     def _call(self, text: Any, seconds: float | None, orphaned: Any = None) -> Program[list[Any]]:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.buckets.postgres_setup import as_the_server_cuts, find_or_make
 from pyrate_limiter.buckets.postgres_text import literal, lock_key
+from pyrate_limiter.buckets.postgres_turns import Turns, in_turn
+from pyrate_limiter.buckets.postgres_wire import silence
 
 if TYPE_CHECKING:
     from pyrate_limiter.abstracts.programs import Program
@@ -30,16 +32,21 @@ class Table:
         self.name = as_the_server_cuts(name)
         self.keyed = keyed
         self._place: Place | None = None
+        self._setup = Turns()
         self._key = ""  # the lock of the whole
 
     def place(self, seconds: float | None = None) -> Program[Place]:
         """Where the units are; made if it is not there, see `find_or_make`."""
-        place = self._place
-        if place is None:
+        if self._place is not None:
+            return self._place
+        return (yield from in_turn(self._setup, seconds, silence, self._find))
+
+    def _find(self, seconds: float | None) -> Program[Place]:
+        if self._place is None:  # nobody before has found it
             place = yield from find_or_make(self.link, self.name, self.keyed, seconds)
             self._key = lock_key(place.table)
             self._place = place
-        return place
+        return self._place
 
     def count(self) -> Program[int]:
         """Stored units."""
