@@ -153,7 +153,9 @@ class PostgresOutage:
         try:
             yield from self._link.query("SELECT 1", OUTAGE_SECONDS)
         except Exception as error:  # noqa: BLE001 - whoever asks next is told, if it is no outage
-            if self.noted(error):
+            # A pool takes its time until it tries to connect again.
+            if is_outage(error) or type(error).__name__ == "PoolTimeout":
+                self._health.failed(error)
                 return
         self._health.answered()
 
