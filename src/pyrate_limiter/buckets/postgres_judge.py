@@ -234,7 +234,7 @@ class PostgresJudge(AbstractBucket):
     ) -> Decision:
         allowed, moment, failing, now, remaining, reset = answer[:6]
         if self._in_sql:
-            self._steps.note_sweep(answer[6])
+            self._steps.note_sweep(answer[6], now)
             reset = None if remaining is None else self._reset_after(reset, now)
         received = time.monotonic()
         if not allowed:

@@ -102,7 +102,7 @@ class Steps(Table):
         self.doubts: deque[Doubt] = deque(maxlen=_MOST_DOUBTS)
         self._turns = [Turns() for _ in range(_LANES if keyed else 1)]
         self._begins = False
-        self._swept = NONE  # what is before it has been deleted
+        self._swept = NONE  # what is before that moment has been deleted
         psycopg = driver()
         self.busy: Any = psycopg.errors.LockNotAvailable
         self._errors = psycopg.Error
@@ -323,10 +323,12 @@ class Steps(Table):
         place: Any = self._place
         return place.calls[step]  # type: ignore[no-any-return]
 
-    def note_sweep(self, swept: int | None) -> None:
-        """What is before that is deleted by now."""
+    def note_sweep(self, swept: int | None, now: int) -> None:
+        """All that was before ``swept`` is deleted by now, unless the clock has stepped back."""
         if swept is not None:
             self._swept = swept
+        elif now < self._swept:
+            self._swept = NONE
 
 
 def seconds_of(patience: int) -> float | None:
