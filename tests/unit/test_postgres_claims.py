@@ -82,7 +82,8 @@ def test_no_claim_is_placed_before_the_one_that_the_line_holds(pool, algorithm):
     bucket.claim_several(line, FOREVER, 0, START + 150)
     assert moments(line) == [150, 150]
     (first,) = items(1)
-    assert bucket.claim(first, FOREVER, 0).wait_ms == 0
+    # The windows are filled in order.
+    assert bucket.claim(first, FOREVER, 0).wait_ms == (0 if algorithm is None else 150)
 
 
 def test_one_statement_takes_a_bounded_number_of_units(pool):
@@ -189,6 +190,33 @@ def test_who_comes_after_a_late_waiter_sleeps_on(pool):
     assert bucket.settle(first, START + 1031).wait_ms == 0
     assert bucket.settle(second, START + 2002, FOREVER).wait_ms == 30
     assert bucket.settle(second, START + 2032, FOREVER).wait_ms == 0
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+@pytest.mark.parametrize("late", [0, 20])
+def test_claims_that_are_due_together_are_settled_in_one_round_trip(pool, sent, keyed, late):
+    bucket = make(pool, Rate(3, 100), keyed=keyed)
+    line = items(3, 1, 2, 1)
+    bucket.claim_several(line, FOREVER, 0)
+    assert moments(line) == [0, 101, 101, 202]
+    sent.clear()
+    waits = [d.wait_ms for d in bucket.settle_several(line[1:3], START + 101 + late, FOREVER)]
+    assert waits == [0, 0]
+    assert len(sent) == 1
+    assert [d.wait_ms for d in bucket.settle_several(line[3:], START + 202, FOREVER)] == [late]
+
+
+def test_claims_that_are_gone_are_made_anew_one_by_one(pool):
+    bucket = make(pool, Rate(1, 100))
+    line = items(1, 1, 1)
+    bucket.claim_several(line, FOREVER, 0)
+    assert bucket.release(line[1])
+    bucket._clock.set(START + 101)
+    decisions = bucket.settle_several(line[1:], START + 101, FOREVER)
+    assert [decision.allowed for decision in decisions] == [True]
+    bucket.flush()
+    assert bucket.settle_several([line[2], line[2]], START + 202, FOREVER)[0].allowed
+    assert bucket.count() == 1
 
 
 def test_room_that_is_given_back_between_claims_goes_to_whoever_asks_next(pool):

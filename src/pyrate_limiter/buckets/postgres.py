@@ -188,9 +188,26 @@ class PostgresBucket(PostgresLine):
     def _claim_in_brief(
         self, item: RateItem, patience_ms: int, buffer_ms: int | None, limit_ms: int | None
     ) -> Any:
+        return self._claim_within(item, patience_ms, buffer_ms, limit_ms, True)
+
+    @property
+    def claim_within(self) -> Any:
+        """See `AbstractBucket.claim_within`."""
+        return self._claim_within if type(self).claim is PostgresBucket.claim else None
+
+    def _claim_within(
+        self,
+        item: RateItem,
+        patience_ms: int,
+        buffer_ms: int | None,
+        limit_ms: int | None,
+        brief: bool,
+    ) -> Any:
         check_item(item)
+        if item.weight == 0 and not brief:
+            return self.claim(item)
         limit_ms = patience_ms if limit_ms is None else max(patience_ms, limit_ms, LEAST_MS)
-        return self._claim(item, patience_ms, buffer_ms, limit_ms, look=False)
+        return self._claim(item, patience_ms, buffer_ms, limit_ms, look=not brief)
 
     def check(self, item: RateItem) -> Any:
         """See `AbstractBucket.check`."""

@@ -153,13 +153,19 @@ class PostgresJudge(AbstractBucket):
             outage = self._outage
             if outage is not None and outage.noted(error):
                 return ADMITTED
-            # The server may be silent: the claim is given back when it is not, and `release`,
-            # which is called next, has nothing more to do.
-            self._steps.doubt(self._held(item, stamp))
-            item.timestamp = Unread(stamp)
+            self._forsake(item)
             if isinstance(error, Busy):
                 return Decision(self._rates[0], 0)
             raise
+
+    def _forsake(self, item: RateItem) -> None:
+        """Have a claim given back when the server is not silent any more.
+
+        `release`, which is called next, has nothing more to do then.
+        """
+        stamp: Any = item.timestamp
+        self._steps.doubt(self._held(item, stamp))
+        item.timestamp = Unread(stamp)
 
     def _held(self, item: RateItem, stamp: Stamp) -> Doubt:
         """What the claim on an item is found by, wherever it has moved since."""
@@ -287,22 +293,28 @@ class PostgresJudge(AbstractBucket):
                 return ADMITTED
             found = True, None, 0, int(stamp)
         elif self._in_sql:
-            found = yield from self._steps.settle(
-                self._limits, item.name, item.weight, stamp.token, **terms
-            )
+            claim = item.name, item.weight, stamp.token
+            (found,) = yield from self._steps.settle(self._limits, [claim], **terms)
         else:
             found = yield from settle_by_policy(
                 self._steps, self._rates, self._algorithm, item, token=stamp.token, terms=terms
             )
-        allowed, moment, failing, now = found[:4]
-        if allowed and moment == stamp:
-            return ADMITTED
-        self._full.pop(item.name if self._keyed else "", None)
+        allowed, moment, _, now = found[:4]
         if allowed and moment is None:  # flushed, or so late that it was cleaned away
+            self._full.pop(item.name if self._keyed else "", None)
             item.timestamp = Unread(now) if time_of_item is None else time_of_item
             limit = max(patience_ms, LEAST_MS)
             program = self._judge(item, patience_ms, None, limit, store=True, look=False)
             return (yield from program)
+        return self._settled(item, found)
+
+    def _settled(self, item: RateItem, found: Any) -> Decision:
+        """What the server says of a claim that it has found."""
+        stamp: Any = item.timestamp
+        allowed, moment, failing, now = found[:4]
+        if allowed and moment == stamp:
+            return ADMITTED
+        self._full.pop(item.name if self._keyed else "", None)
         if not allowed:
             self.failing_rate, self._learnt = self._rates[failing - 1], (item.weight, moment)
             item.timestamp = now

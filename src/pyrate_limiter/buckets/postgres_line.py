@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter.abstracts.algorithm import Decision
+from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
 from pyrate_limiter.abstracts.awaiting import then
-from pyrate_limiter.abstracts.checks import check_item
+from pyrate_limiter.abstracts.checks import Unread, check_item
 from pyrate_limiter.buckets.postgres_functions import MOST_ROWS
 from pyrate_limiter.buckets.postgres_judge import PostgresJudge, Stamp
 from pyrate_limiter.buckets.postgres_link import driver, uncancelled
@@ -43,15 +44,19 @@ class PostgresLine(PostgresJudge):
         patience_ms: int = 0,
         buffer_ms: int | None = None,
         not_before: int | None = None,
+        limit_ms: int | None = None,
     ) -> Any:
-        """See `AbstractBucket.claim_several`: so many that it is over in a few milliseconds."""
+        """See `AbstractBucket.claim_several`: so many that it is over in a few milliseconds.
+
+        The call itself may take ``limit_ms``; None is as long as the patience.
+        """
         for item in items:
             check_item(item)
         several = self._at_once(items)
         if not several:  # what needs no look at the log, or is looked at in this process
             decision: Any = self.claim(items[0], patience_ms, buffer_ms)
             return then(decision, lambda decision: [decision])
-        program = self._judge_several(several, patience_ms, buffer_ms, not_before)
+        program = self._judge_several(several, patience_ms, buffer_ms, not_before, limit_ms)
         outage = self._outage
         if outage is not None:
             first = items[0]
@@ -93,12 +98,13 @@ class PostgresLine(PostgresJudge):
         patience_ms: int,
         buffer_ms: int | None,
         not_before: int | None,
+        limit_ms: int | None,
     ) -> Program[list[Decision]]:
         now, clock = self._times(items[0].timestamp)
         (name, weight, token), *others = units = [
             (item.name, item.weight, unique()) for item in items
         ]
-        limit = max(patience_ms, LEAST_MS)
+        limit = max(patience_ms, LEAST_MS, limit_ms or 0)
         ask = Ask(
             *(name, weight, token, now, clock, patience_ms, limit, buffer_ms, True, False),
             not_before,
@@ -111,6 +117,54 @@ class PostgresLine(PostgresJudge):
             self._read(item, answer, token, store=True, own_time=now is None)
             for item, (_, _, token), answer in zip(items, units, answers)
         ]
+
+    def settle_several(self, items: Sequence[RateItem], now: int, patience_ms: int = 0) -> Any:
+        """`settle` for claims that are due together, in their order, in one round trip.
+
+        It ends with the first that has to be settled by itself, and answers for one at the least.
+        """
+        several = []
+        for item in items[:_MOST_AT_ONCE]:
+            if not self._in_sql or not isinstance(item.timestamp, Stamp):
+                break
+            if self._keyed and item.name != items[0].name:
+                break
+            several.append(item)
+        if len(several) < 2:  # noqa: PLR2004 - that is several
+            decision: Any = self.settle(items[0], now, patience_ms)
+            return then(decision, lambda decision: [decision])
+        time_of_items = None if now.__class__ is Unread else int(now)
+        return self._run(self._settle_several(several, time_of_items, patience_ms))
+
+    def _settle_several(
+        self, items: Sequence[RateItem], time_of_items: int | None, patience_ms: int
+    ) -> Program[list[Decision]]:
+        place = yield from self._steps.place()
+        answers: list[Any] = []
+        if place.has_columns:
+            units = [(item.name, item.weight, item.timestamp.token) for item in items]  # type: ignore[attr-defined]
+            try:
+                answers = yield from self._steps.settle(
+                    self._limits, units, now=time_of_items, patience=patience_ms
+                )
+            except BaseException as error:
+                if self._outage is not None and self._outage.noted(error):
+                    return [ADMITTED] * len(items)
+                for item in items:
+                    self._forsake(item)
+                if isinstance(error, self._steps.busy):
+                    return [Decision(self._rates[0], 0)]
+                raise
+        decisions = [
+            self._settled(item, answer)
+            for item, answer in zip(
+                items, takewhile(lambda answer: not answer[0] or answer[1] is not None, answers)
+            )
+        ]
+        if not decisions:  # what was forgotten is claimed anew
+            first: Any = items[0].timestamp
+            decisions = [(yield from self._settle(items[0], first, time_of_items, patience_ms))]
+        return decisions
 
     def release(self, item: RateItem) -> Any:
         """See `AbstractBucket.release`."""

@@ -150,11 +150,12 @@ class Steps(Table):
                 self.doubt(Doubt(name, weight, token, since, until, expires or NONE))
 
         try:
-            return (yield from self._call(text, seconds, orphaned))
+            (answer,) = yield from self._call(text, seconds, orphaned)
         except self.busy:
             if seconds is None:
                 raise
             raise Busy from None
+        return answer  # type: ignore[no-any-return]
 
     def claim_several(
         self, limits: Limits, ask: Ask, *others: tuple[str, int, int]
@@ -236,23 +237,27 @@ class Steps(Table):
     def settle(
         self,
         limits: Limits,
-        name: str,
-        weight: int,
-        token: int,
+        claims: Sequence[tuple[str, int, int]],
         *,
         now: int | None,
         patience: int,
-    ) -> Program[list[Any]]:
-        """See ``sql/postgres_settle.sql``."""
+    ) -> Program[list[list[Any]]]:
+        """See ``sql/postgres_settle.sql``; for several claims of one name, in one transaction.
+
+        Each of them is a name, a weight and a token.
+        """
         yield from self.place()
-        units = self.lock(name), literal(name), int(weight), token
 
         def text(attempt: Attempt) -> str:
             terms = (
                 f"'{{{self.is_durable:d},{_number(now)},{patience},{limits.fixed:d},"
                 f"{attempt.left_ms()}}}'"
             )
-            return self.call("settle") % (*units, terms, limits.rates)
+            return "; ".join(
+                self.call("settle")
+                % (self.lock(name), literal(name), int(weight), token, terms, limits.rates)
+                for name, weight, token in claims
+            )
 
         # It is at the end of its time that a waiter wakes.
         seconds = seconds_of(max(patience, LEAST_MS) if patience < _LONGEST_LOCK_MS else patience)
@@ -286,7 +291,7 @@ class Steps(Table):
         return released
 
     def _call(self, text: Any, seconds: float | None, orphaned: Any = None) -> Program[list[Any]]:
-        """What a statement of ours answers: numbers, the last of which is the server's clock."""
+        """What statements of ours answer: numbers, the last of which is the server's clock."""
         try:
             return (yield from self._exchange(text, seconds, orphaned))
         except self._gone:
@@ -304,19 +309,20 @@ class Steps(Table):
                 if begins:
                     statement = f"BEGIN ISOLATION LEVEL READ COMMITTED; {statement}; COMMIT"
                 rows = yield from attempt.fetch(statement)
-                answer = numbers(rows[-1][0][0])
+                answers = [numbers(answer[0][0]) for answer in rows]
+                answer = answers[-1]
                 if answer[0] == -1 and not begins:
                     # The session's isolation level does not see what a lock waits for.
                     self._begins = True
                     continue
                 self.link.learn(sent, answer[-1])
                 if answer[0] != _EXPIRED or orphaned is None:
-                    return answer
+                    return answers
                 if time.monotonic() >= attempt.deadline:
                     raise silence()
 
-        answer: list[Any] = yield from self.link.transact(once, seconds, orphaned)
-        return answer
+        answers: list[Any] = yield from self.link.transact(once, seconds, orphaned)
+        return answers
 
     def call(self, step: str) -> str:
         """SQL that takes a step, with a ``%s`` for each parameter."""
