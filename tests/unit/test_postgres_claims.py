@@ -135,6 +135,7 @@ def test_a_claim_is_given_back_in_part(pool):
     assert bucket.claim(behind, FOREVER, 0).wait_ms == 202
     assert bucket.release(RateItem("a", heavy.timestamp, 3))
     assert bucket.count() == 6
+    assert not bucket.release(RateItem("a", heavy.timestamp, 2))
     heavy.weight = 1
     assert bucket.settle(heavy, START + 101).allowed
     (light,) = items(3)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
 from pyrate_limiter.buckets.postgres_functions import MOST_ROWS, renumbering
 from pyrate_limiter.buckets.postgres_text import Limits, literal, numbers
+from pyrate_limiter.clocks import AbstractClock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +24,19 @@ if TYPE_CHECKING:
 _GUESS_MS = 1000  # how wrong the guess of the server's time may be before it costs a round trip
 
 
+class _Still(AbstractClock):
+    """Stands at the moment at which the server has handed the log out."""
+
+    __slots__ = ("_now",)
+
+    def __init__(self, now: int) -> None:
+        self._now = now
+
+    def now(self) -> int:
+        """See `AbstractClock.now`."""
+        return self._now
+
+
 class Seen:
     """The live units as the server handed them out, and what tells whether they have changed."""
 
@@ -36,9 +50,14 @@ class Seen:
         ]
         self.digest: str = digest
 
+    def _empty(self, rates: RateList, algorithm: LogAlgorithm) -> InMemoryBucket:
+        bucket = InMemoryBucket(rates, algorithm)
+        bucket._clock = _Still(self.now)
+        return bucket
+
     def log(self, rates: RateList, algorithm: LogAlgorithm) -> InMemoryBucket:
         """All of it in memory."""
-        bucket = InMemoryBucket(rates, algorithm)
+        bucket = self._empty(rates, algorithm)
         for at, units, _ in self.rows:
             bucket._append("", units, at)
         bucket._latest = self.now
@@ -46,7 +65,7 @@ class Seen:
 
     def others(self, rates: RateList, algorithm: LogAlgorithm, upto: int) -> InMemoryBucket:
         """What others have stored, as far as a moment."""
-        bucket = InMemoryBucket(rates, algorithm)
+        bucket = self._empty(rates, algorithm)
         for at, units, own in self.rows:
             if at <= upto and units > own:
                 bucket._append("", units - own, at)

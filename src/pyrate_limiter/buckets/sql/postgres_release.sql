@@ -22,7 +22,7 @@ BEGIN
     SELECT seq, units, item_timestamp INTO v_own, v_units, v_item FROM @table@
       WHERE at_ms BETWEEN p_since AND p_until AND units > 0 AND token = p_token @mine@;
   END IF;
-  v_place := CASE WHEN v_units > 0 THEN least(p_weight, v_units) ELSE 0 END;
+  v_place := CASE WHEN v_units >= p_weight THEN p_weight ELSE 0 END;  -- all of them, or none
   IF v_place > 0 THEN
     @take_out@
   END IF;
