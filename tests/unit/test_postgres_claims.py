@@ -99,13 +99,15 @@ def test_claims_of_other_names_are_left_to_another_call(pool):
     assert len(bucket.claim_several(line, FOREVER, 0)) == 2
 
 
-def test_a_policy_of_ones_own_and_a_table_of_4_5_1_claim_for_the_first_alone(pool):
+def test_a_policy_of_ones_own_claims_for_several_one_by_one(pool):
     class Own(FixedWindow):
         pass
 
-    bucket = make(pool, Rate(3, 100), algorithm=Own())
-    assert [d.allowed for d in bucket.claim_several(items(1, 1), FOREVER)] == [True]
-    assert bucket.count() == 1
+    bucket = make(pool, Rate(2, 100), algorithm=Own())
+    line = items(1, 1, 1, 2, 1)
+    decisions = bucket.claim_several(line, 150, 0)
+    assert [decision.allowed for decision in decisions] == [True, True, True, False]
+    assert bucket.count() == 3
 
 
 def test_several_claims_whose_answer_is_lost_are_not_stored_twice(pool, monkeypatch):

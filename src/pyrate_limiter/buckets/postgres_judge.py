@@ -134,8 +134,11 @@ class PostgresJudge(AbstractBucket):
         *,
         store: bool,
         look: bool,
+        not_before: int | None = None,
     ) -> Program[Decision]:
-        program = self._judge_there(item, patience_ms, buffer_ms, limit_ms, store=store, look=look)
+        program = self._judge_there(
+            *(item, patience_ms, buffer_ms, limit_ms, not_before), store=store, look=look
+        )
         outage = self._outage
         if outage is None:
             return program
@@ -194,6 +197,7 @@ class PostgresJudge(AbstractBucket):
         patience_ms: int,
         buffer_ms: int | None,
         limit_ms: int,
+        not_before: int | None,
         *,
         store: bool,
         look: bool,
@@ -211,6 +215,7 @@ class PostgresJudge(AbstractBucket):
             buffer_ms,
             store,
             look,
+            not_before,
         )
         try:
             if self._in_sql:

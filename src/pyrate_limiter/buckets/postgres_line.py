@@ -53,9 +53,14 @@ class PostgresLine(PostgresJudge):
         for item in items:
             check_item(item)
         several = self._at_once(items)
-        if not several:  # what needs no look at the log, or is looked at in this process
+        if not several:  # it needs no look at the log
             decision: Any = self.claim(items[0], patience_ms, buffer_ms)
             return then(decision, lambda decision: [decision])
+        if not self._in_sql:
+            return self._run_all(
+                self._judge_one_by_one(several, patience_ms, buffer_ms, not_before, limit_ms),
+                several,
+            )
         program = self._judge_several(several, patience_ms, buffer_ms, not_before, limit_ms)
         outage = self._outage
         if outage is not None:
@@ -64,16 +69,47 @@ class PostgresLine(PostgresJudge):
                 program,
                 lambda: [self._judge_elsewhere(outage, first, patience_ms, buffer_ms, store=True)],
             )
+        return self._run_all(program, several)
+
+    def _run_all(self, program: Program[list[Decision]], items: Sequence[RateItem]) -> Any:
+        """What a program says about the items; given back where its caller is cancelled."""
         if not self.is_async:
             return self._link.run(program)
 
         async def undo(decisions: list[Decision]) -> None:
-            allowed = [item for item, decision in zip(several, decisions) if decision.allowed]
+            allowed = [item for item, decision in zip(items, decisions) if decision.allowed]
             if allowed:
                 released: Any = self.release_several(allowed)
                 await released
 
         return uncancelled(self._link.run(program), undo)
+
+    def _judge_one_by_one(
+        self,
+        items: Sequence[RateItem],
+        patience_ms: int,
+        buffer_ms: int | None,
+        not_before: int | None,
+        limit_ms: int | None,
+    ) -> Program[list[Decision]]:
+        """For a policy that runs in this process, which takes two round trips for each of them."""
+        limit = max(patience_ms, LEAST_MS, limit_ms or 0)
+        decisions: list[Decision] = []
+        for item in items:
+            terms = item, patience_ms, buffer_ms, limit
+            try:
+                decision = yield from self._judge(
+                    *terms, store=True, look=False, not_before=not_before
+                )
+            except driver().Error:
+                if decisions:
+                    break  # whoever asks next is told
+                raise
+            decisions.append(decision)
+            if not decision.allowed:
+                break
+            not_before = int(item.timestamp)
+        return decisions
 
     def _at_once(self, items: Sequence[RateItem]) -> list[RateItem]:
         """As many of them as one statement may take, which holds the bucket's lock."""
@@ -83,7 +119,7 @@ class PostgresLine(PostgresJudge):
             weight = item.weight
             fits = all(weight <= self._algorithm.max_weight(rate) for rate in self._rates)
             rows += min(weight, MOST_ROWS)
-            if not (self._in_sql and weight and fits):
+            if not (weight and fits):
                 break
             if several and (
                 rows > _MOST_ROWS_AT_ONCE or (self._keyed and item.name != items[0].name)

@@ -64,7 +64,8 @@ def claim_by_policy(
             left = ask.patience if place.has_columns else 0
             if ask.now is None:
                 left = max(0, left - int((time.monotonic() - begun) * 1000))
-            decision = bucket.claim(judged, left, ask.buffer)
+            said: Any = bucket.claim_several([judged], left, ask.buffer, ask.not_before)
+            (decision,) = said
         if decision.allowed and ask.store:
             expires = steps.link.server_ms(attempt.deadline)
             moment = yield from log.insert(attempt, seen, judged, expires)

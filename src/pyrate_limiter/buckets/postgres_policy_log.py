@@ -172,11 +172,17 @@ class PolicyLog:
             f"{self._begin(attempt)}{earlier}; "
             f"WITH stored AS (INSERT INTO {table} ({columns}) SELECT {value} "
             f"FROM generate_series(1, {count}) WHERE {unchanged} RETURNING 1){others} "
-            f"SELECT count(*) FROM stored; {self._clean(seen, item.weight)}COMMIT"
+            f"SELECT count(*) FROM stored; {self._between(seen, moment)}"
+            f"{self._clean(seen, item.weight)}COMMIT"
         )
         if there[0][0] is not None:
             return int(there[0][0])
         return moment if stored[0][0] != "0" else None
+
+    def _between(self, seen: Seen, moment: int) -> str:
+        """Number those who are stored for later anew."""
+        later = self._place.has_columns and any(at > moment for at, *_ in seen.rows)
+        return f"{renumbering(self._table, moment, self._mine)} " if later else ""
 
     def move(self, attempt: Attempt, seen: Seen, stamp: int, moment: int | None) -> Program[bool]:
         """Move the claim, or take it out, if nothing has changed; returns whether that was so."""
