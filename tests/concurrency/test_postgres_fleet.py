@@ -60,7 +60,7 @@ def watched(table, limit, interval):
     postgres.execute(
         f"CREATE TABLE noted_{table} (number SERIAL, name TEXT, at_ms BIGINT); "
         f"CREATE FUNCTION note_{table}() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN "
-        f"INSERT INTO noted_{table} (name, at_ms) VALUES (NEW.name, NEW.at_ms); "
+        f"INSERT INTO public.noted_{table} (name, at_ms) VALUES (NEW.name, NEW.at_ms); "
         "RETURN NULL; END$$; "
         f"CREATE TRIGGER note AFTER INSERT ON ratelimit___{table} "
         f"FOR EACH ROW EXECUTE FUNCTION note_{table}()"

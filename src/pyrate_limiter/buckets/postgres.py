@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.abstracts.algorithm import (
@@ -16,13 +17,20 @@ from pyrate_limiter.abstracts.awaiting import then
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.checks import Unread, check_item
 from pyrate_limiter.abstracts.rate import Rate, RateItem
-from pyrate_limiter.buckets.postgres_judge import PostgresJudge, Stamp
-from pyrate_limiter.buckets.postgres_link import Link, uncancelled
-from pyrate_limiter.buckets.postgres_outage import OUTAGE_SECONDS, ElsewhereStamp, PostgresOutage
+from pyrate_limiter.buckets.postgres_judge import Stamp
+from pyrate_limiter.buckets.postgres_line import PostgresLine
+from pyrate_limiter.buckets.postgres_link import Link
+from pyrate_limiter.buckets.postgres_outage import (
+    ElsewhereStamp,
+    PostgresOutage,
+    health_of,
+    is_outage,
+)
 from pyrate_limiter.buckets.postgres_queries import Queries
 from pyrate_limiter.buckets.postgres_setup import advisory_lock_id
-from pyrate_limiter.buckets.postgres_steps import LEAST_MS, Steps
+from pyrate_limiter.buckets.postgres_steps import LEAST_MS, MOST_DOUBTS_AT_ONCE, Steps
 from pyrate_limiter.buckets.postgres_text import Limits, restored
+from pyrate_limiter.buckets.postgres_turns import Turns
 from pyrate_limiter.clocks import PostgresClock
 from pyrate_limiter.errors import AlgorithmMismatch, WrongType
 from pyrate_limiter.utils import RateList, one_or_more, sorted_rates
@@ -52,7 +60,7 @@ PgQueries = Queries
 _PREFIX = "ratelimit___"
 
 
-class PostgresBucket(PostgresJudge):
+class PostgresBucket(PostgresLine):
     """A log of units in a table of PostgreSQL, shared by all who use the same table.
 
     One acquisition is one round trip: the server locks, reads its clock, decides and stores in one
@@ -110,18 +118,19 @@ class PostgresBucket(PostgresJudge):
         self.rates = rates
         self._in_sql = self._fixed or type(algorithm) is SlidingWindowLog
         self.table: str = f"{_PREFIX}{table.lower()}"
-        where = f"Postgres table {self.table}"
-        self._outage = None if on_error == "raise" else PostgresOutage(on_error, where)
         self.pool = pool
         self._link = Link(pool, call_timeout)
+        self._health = health_of(pool, f"Postgres table {self.table}")
+        self._outage = None
+        if on_error != "raise":
+            self._outage = PostgresOutage(on_error, self._link, self._health)
         self._steps = Steps(self._link, self.table, keyed=self._keyed, durable=durable)
-        if self._outage is not None:
-            self._link.longest_wait = OUTAGE_SECONDS
         self._clock = self._own_clock = PostgresClock(pool)
         self.failing_rate = None
         self._learnt = None
         self._full = {}
         self._flushes = 0
+        self._giving, self._gifts = Turns(), deque()
         self.is_async = self._link.is_async
         self.blocks = not self.is_async
         if not self.is_async:
@@ -131,9 +140,8 @@ class PostgresBucket(PostgresJudge):
         try:
             self._link.run(self._steps.place())
         except Exception as error:
-            if self._outage is None or not self._outage.covers(error):
+            if self._outage is None or not self._outage.noted(error):
                 raise
-            self._outage.failed(error)
 
     @property
     def rates(self) -> RateList:
@@ -180,9 +188,26 @@ class PostgresBucket(PostgresJudge):
     def _claim_in_brief(
         self, item: RateItem, patience_ms: int, buffer_ms: int | None, limit_ms: int | None
     ) -> Any:
+        return self._claim_within(item, patience_ms, buffer_ms, limit_ms, True)
+
+    @property
+    def claim_within(self) -> Any:
+        """See `AbstractBucket.claim_within`."""
+        return self._claim_within if type(self).claim is PostgresBucket.claim else None
+
+    def _claim_within(
+        self,
+        item: RateItem,
+        patience_ms: int,
+        buffer_ms: int | None,
+        limit_ms: int | None,
+        brief: bool,
+    ) -> Any:
         check_item(item)
+        if item.weight == 0 and not brief:
+            return self.claim(item)
         limit_ms = patience_ms if limit_ms is None else max(patience_ms, limit_ms, LEAST_MS)
-        return self._claim(item, patience_ms, buffer_ms, limit_ms, look=False)
+        return self._claim(item, patience_ms, buffer_ms, limit_ms, look=not brief)
 
     def check(self, item: RateItem) -> Any:
         """See `AbstractBucket.check`."""
@@ -215,17 +240,6 @@ class PostgresBucket(PostgresJudge):
         time_of_item = None if now.__class__ is Unread else int(now)
         return self._run(self._settle(item, stamp, time_of_item, patience_ms))
 
-    def release(self, item: RateItem) -> Any:
-        """See `AbstractBucket.release`."""
-        self._full.clear()
-        stamp = item.timestamp
-        if isinstance(stamp, ElsewhereStamp):
-            return self._answer(stamp.bucket.release(item))
-        if isinstance(stamp, Unread):  # it was never judged
-            return self._answer(False)
-        token = stamp.token if isinstance(stamp, Stamp) else None
-        return self._run(self._release(item, token))
-
     def pause(self, item: RateItem, decision: Decision) -> float:
         """See `AbstractBucket.pause`."""
         stamp = item.timestamp
@@ -239,10 +253,28 @@ class PostgresBucket(PostgresJudge):
         """See `AbstractBucket.leak`."""
         if current_timestamp is None and self._clock is not self._own_clock:
             return then(self.now(), self.leak)
-        bound, longest = current_timestamp, self._rates.longest_ms
-        if bound is not None:
-            bound = self._algorithm.leak_bound(self._rates, bound)
-        return self._run(self._steps.leak(bound, longest))
+        if current_timestamp is None:
+            return self._run(self._sweep())
+        bound = self._algorithm.leak_bound(self._rates, current_timestamp)
+        return self._run(self._leak(bound))
+
+    def _leak(self, bound: int | None) -> Program[int]:
+        yield from self._steps.settle_doubts(MOST_DOUBTS_AT_ONCE)
+        return (yield from self._steps.leak(bound, self._rates.longest_ms))
+
+    def _sweep(self) -> Program[int]:
+        """Now and then, whoever may be at the server: one that is away is left alone."""
+        if self.pool.closed or not self._health.may_try():
+            return 0
+        try:
+            leaked = yield from self._leak(None)
+        except Exception as error:
+            if not is_outage(error):
+                raise
+            self._health.failed(error)
+            return 0
+        self._health.answered()
+        return leaked
 
     def flush(self) -> Any:
         """See `AbstractBucket.flush`."""
@@ -264,10 +296,6 @@ class PostgresBucket(PostgresJudge):
             return None if row is None else RateItem(restored(row[0] or ""), int(row[1]))
 
         return then(self._run(self._steps.peek(index)), unit)
-
-    def _run(self, program: Program[Any]) -> Any:
-        run = self._link.run(program)
-        return uncancelled(run) if self.is_async else run
 
     def close(self) -> None:
         """Nothing: the pool is the caller's."""

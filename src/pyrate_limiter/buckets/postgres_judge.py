@@ -9,7 +9,7 @@ from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
 from pyrate_limiter.abstracts.awaiting import is_awaitable
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.checks import Unread
-from pyrate_limiter.buckets.postgres_link import Link, driver, uncancelled
+from pyrate_limiter.buckets.postgres_link import Link, uncancelled
 from pyrate_limiter.buckets.postgres_policy import claim_by_policy, settle_by_policy
 from pyrate_limiter.buckets.postgres_steps import LEAST_MS, Ask, Busy, Doubt, Steps
 from pyrate_limiter.buckets.postgres_text import unique
@@ -17,7 +17,7 @@ from pyrate_limiter.buckets.postgres_text import unique
 if TYPE_CHECKING:
     from pyrate_limiter.abstracts.programs import Program
     from pyrate_limiter.abstracts.rate import Rate, RateItem
-    from pyrate_limiter.buckets.postgres_outage import PostgresOutage
+    from pyrate_limiter.buckets.postgres_outage import Health, PostgresOutage
     from pyrate_limiter.buckets.postgres_text import Limits
     from pyrate_limiter.clocks import PostgresClock
 
@@ -31,20 +31,18 @@ class Stamp(int):
     Attributes:
         token: marks the units.
         due: the moment on the clock of ``time.monotonic``.
-        slack: by how many ms the holder of the claim may be late.
         flushes: how often the bucket had been flushed by then.
     """
 
     token: int
     due: float
-    slack: int
     flushes: int
 
     @classmethod
-    def of(cls, moment: int, token: int, due: float, slack: int, flushes: int) -> Stamp:
+    def of(cls, moment: int, token: int, due: float, flushes: int) -> Stamp:
         """All of it."""
         stamp = cls(moment)
-        stamp.token, stamp.due, stamp.slack, stamp.flushes = token, due, slack, flushes
+        stamp.token, stamp.due, stamp.flushes = token, due, flushes
         return stamp
 
 
@@ -61,6 +59,7 @@ class PostgresJudge(AbstractBucket):
     _link: Link
     _steps: Steps
     _outage: PostgresOutage | None
+    _health: Health
     _own_clock: PostgresClock
     _limits: Limits
     _flushes: int
@@ -71,6 +70,10 @@ class PostgresJudge(AbstractBucket):
 
     def _answer(self, value: Any) -> Any:
         return _ready(value) if self.is_async else value
+
+    def _run(self, program: Program[Any]) -> Any:
+        run = self._link.run(program)
+        return uncancelled(run) if self.is_async else run
 
     def _claim(
         self,
@@ -131,8 +134,11 @@ class PostgresJudge(AbstractBucket):
         *,
         store: bool,
         look: bool,
+        not_before: int | None = None,
     ) -> Program[Decision]:
-        program = self._judge_there(item, patience_ms, buffer_ms, limit_ms, store=store, look=look)
+        program = self._judge_there(
+            *(item, patience_ms, buffer_ms, limit_ms, not_before), store=store, look=look
+        )
         outage = self._outage
         if outage is None:
             return program
@@ -148,28 +154,26 @@ class PostgresJudge(AbstractBucket):
             return (yield from self._settle_there(item, stamp, time_of_item, patience_ms))
         except BaseException as error:
             outage = self._outage
-            if outage is not None and outage.covers(error):
-                outage.failed(error)
+            if outage is not None and outage.noted(error):
                 return ADMITTED
-            # The server may be silent: the claim is given back when it is not, and `release`,
-            # which is called next, has nothing more to do.
-            self._steps.doubt(Doubt(item.name, item.weight, stamp.token))
-            item.timestamp = Unread(stamp)
+            self._forsake(item)
             if isinstance(error, Busy):
                 return Decision(self._rates[0], 0)
             raise
 
-    def _release(self, item: RateItem, token: int | None) -> Program[bool]:
-        name, weight = item.name, item.weight
-        try:
-            units = yield from self._steps.release(name, weight, token, int(item.timestamp))
-        except Exception as error:
-            if token is None or not isinstance(error, driver().Error):
-                raise
-            # It comes in the place of another error, or of a cancellation, which has to be seen.
-            self._steps.doubt(Doubt(name, weight, token))
-            return False
-        return units > 0
+    def _forsake(self, item: RateItem) -> None:
+        """Have a claim given back when the server is not silent any more.
+
+        `release`, which is called next, has nothing more to do then.
+        """
+        stamp: Any = item.timestamp
+        self._steps.doubt(self._held(item, stamp))
+        item.timestamp = Unread(stamp)
+
+    def _held(self, item: RateItem, stamp: Stamp) -> Doubt:
+        """What the claim on an item is found by, wherever it has moved since."""
+        moment = int(stamp)
+        return Doubt(item.name, item.weight, stamp.token, moment, moment)
 
     def _judge_elsewhere(
         self,
@@ -193,6 +197,7 @@ class PostgresJudge(AbstractBucket):
         patience_ms: int,
         buffer_ms: int | None,
         limit_ms: int,
+        not_before: int | None,
         *,
         store: bool,
         look: bool,
@@ -210,12 +215,11 @@ class PostgresJudge(AbstractBucket):
             buffer_ms,
             store,
             look,
+            not_before,
         )
         try:
             if self._in_sql:
                 answer: Any = yield from self._steps.claim(self._limits, ask)
-                if answer[5] is not None:
-                    answer[6] = self._reset_after(answer[6], answer[3])
             else:
                 answer = yield from claim_by_policy(self._steps, self._rates, self._algorithm, ask)
         except Busy:
@@ -239,9 +243,10 @@ class PostgresJudge(AbstractBucket):
         store: bool,
         own_time: bool,
     ) -> Decision:
-        allowed, moment, failing, now, slack, remaining, reset = answer[:7]
-        if remaining is None:
-            reset = None
+        allowed, moment, failing, now, remaining, reset = answer[:6]
+        if self._in_sql:
+            self._steps.note_sweep(answer[6], now)
+            reset = None if remaining is None else self._reset_after(reset, now)
         received = time.monotonic()
         if not allowed:
             rate = self._rates[failing - 1]
@@ -257,7 +262,7 @@ class PostgresJudge(AbstractBucket):
         if store:
             self.failing_rate = None
             due = received + (moment - now) / 1000
-            item.timestamp = Stamp.of(moment, token, due, slack, self._flushes)
+            item.timestamp = Stamp.of(moment, token, due, self._flushes)
         elif own_time:
             item.timestamp = now
         return Decision(None, None, max(0, moment - now), remaining, reset)
@@ -286,36 +291,42 @@ class PostgresJudge(AbstractBucket):
         self, item: RateItem, stamp: Stamp, time_of_item: int | None, patience_ms: int
     ) -> Program[Decision]:
         place = yield from self._steps.place()
-        terms: dict[str, Any] = {"now": time_of_item, "slack": stamp.slack, "patience": patience_ms}
+        terms: dict[str, Any] = {"now": time_of_item, "patience": patience_ms}
         found: Any
         if not place.has_columns:  # it holds no claims
             if stamp.flushes == self._flushes:
                 return ADMITTED
-            found = True, None, 0, int(stamp), False
+            found = True, None, 0, int(stamp)
         elif self._in_sql:
-            found = yield from self._steps.settle(
-                self._limits, item.name, item.weight, stamp.token, **terms
-            )
+            claim = item.name, item.weight, stamp.token
+            (found,) = yield from self._steps.settle(self._limits, [claim], **terms)
         else:
             found = yield from settle_by_policy(
                 self._steps, self._rates, self._algorithm, item, token=stamp.token, terms=terms
             )
-        allowed, moment, failing, now, moved = found[:5]
-        if allowed and moment is not None and not moved:
-            return ADMITTED
-        self._full.pop(item.name if self._keyed else "", None)
+        allowed, moment, _, now = found[:4]
         if allowed and moment is None:  # flushed, or so late that it was cleaned away
+            self._full.pop(item.name if self._keyed else "", None)
             item.timestamp = Unread(now) if time_of_item is None else time_of_item
             limit = max(patience_ms, LEAST_MS)
             program = self._judge(item, patience_ms, None, limit, store=True, look=False)
             return (yield from program)
+        return self._settled(item, found)
+
+    def _settled(self, item: RateItem, found: Any) -> Decision:
+        """What the server says of a claim that it has found."""
+        stamp: Any = item.timestamp
+        allowed, moment, failing, now = found[:4]
+        if allowed and moment == stamp:
+            return ADMITTED
+        self._full.pop(item.name if self._keyed else "", None)
         if not allowed:
             self.failing_rate, self._learnt = self._rates[failing - 1], (item.weight, moment)
             item.timestamp = now
             return Decision(self.failing_rate, moment - now)
         wait = max(0, moment - now)
         due = time.monotonic() + wait / 1000
-        item.timestamp = Stamp.of(moment, stamp.token, due, 0, self._flushes)
+        item.timestamp = Stamp.of(moment, stamp.token, due, self._flushes)
         return Decision(wait_ms=wait)
 
 

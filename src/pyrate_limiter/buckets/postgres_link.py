@@ -6,12 +6,14 @@ so that a pooler in transaction mode may stand between.
 
 from __future__ import annotations
 
+import math
 import time
 from importlib import import_module
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyrate_limiter.abstracts.programs import drive, drive_async
+from pyrate_limiter.buckets.postgres_ping import Ping, mark
 from pyrate_limiter.buckets.postgres_wire import Step, exchange
 from pyrate_limiter.errors import MissingDriver, WrongType
 
@@ -71,6 +73,19 @@ class Attempt:
         self.deadline: float = deadline  # for the answer, on the clock of time.monotonic
         self.again: bool = again  # an earlier try may have been carried out, unanswered
 
+    def left_ms(self) -> int:
+        """For how long the server may work on it: its word has to be here by the deadline."""
+        return max(1, int((self.deadline - time.monotonic()) * 900))
+
+    def bounds(self, *, own_path: bool = True) -> str:
+        """SQL that has a transaction end with its caller, whatever the role's settings are.
+
+        Nothing of anybody else's is looked up by its name alone, unless ``own_path`` is false.
+        """
+        left = self.left_ms()
+        path = "SET LOCAL search_path = pg_catalog, pg_temp; " if own_path else ""
+        return f"{path}SET LOCAL lock_timeout = {left}; SET LOCAL statement_timeout = {left}; "
+
     def fetch(self, text: str) -> Program[list[Any]]:
         """The rows of each of the statements that gives rows."""
         return exchange(self.connection, text, self.deadline)
@@ -89,10 +104,13 @@ class Link:
     """
 
     longest_wait: float | None = None
-    """Seconds to wait for a connection at the most; None is as long as the pool says."""
+    """Seconds without a connection after which it is asked whether the server is there."""
 
     ahead: float | None = None
     """The server's clock less this process's ``time.monotonic``, in ms; not too small."""
+
+    behind: float = 0.0
+    """The same, not too large."""
 
     def __init__(self, pool: Any, call_timeout: float | None = None) -> None:
         psycopg = driver()
@@ -117,12 +135,15 @@ class Link:
     def learn(self, sent: float, server_ms: int) -> None:
         """Note that the server's clock read so many ms after ``sent``."""
         self.ahead = server_ms - sent * 1000
+        self.behind = server_ms - time.monotonic() * 1000
 
     def server_ms(self, moment: float) -> int | None:
         """What the server's clock reads at a moment of ``time.monotonic``, as far as is known."""
         return None if self.ahead is None else int(moment * 1000 + self.ahead)
 
-    def query(self, text: str, seconds: float | None = None) -> Program[Any]:
+    def query(
+        self, text: str, seconds: float | None = None, *, own_path: bool = True
+    ) -> Program[Any]:
         """The first row of the last statement that has rows, in a transaction of its own.
 
         A lost connection, a serialization failure and a deadlock are tried again.
@@ -130,8 +151,13 @@ class Link:
         Args:
             text: SQL with literals, of several statements if need be.
             seconds: how long the caller is willing to wait; None is as long as the pool says.
+            own_path: whether names are looked up where only the server's own are.
         """
-        return (yield from self.transact(lambda attempt: first(attempt, text), seconds))
+
+        def work(attempt: Attempt) -> Program[Any]:
+            return first(attempt, f"{attempt.bounds(own_path=own_path)}{text}")
+
+        return (yield from self.transact(work, seconds))
 
     def transact(
         self, work: Any, seconds: float | None = None, orphaned: Any = None
@@ -149,9 +175,7 @@ class Link:
         try:
             while True:
                 try:
-                    connection = self._connect(retries.give_up or give_up)
-                    if self.is_async:
-                        connection = yield connection
+                    connection = yield from self._connect(retries.give_up or give_up)
                 except self._lost:
                     if retries.failure is None:
                         raise
@@ -172,26 +196,37 @@ class Link:
             raise
 
     def _ends(self, started: float, seconds: float | None) -> tuple[float | None, float | None]:
-        """When to stop asking the pool for connections, and when to stop waiting for an answer."""
+        """When to stop asking the pool for a connection, and when to stop waiting for an answer."""
         limit, answer = self.call_timeout, self.call_timeout
         if seconds is not None and (limit is None or seconds < limit):
             # The server has its own eye on the caller's time, and its word may be under way.
             limit, answer = seconds, seconds + GRACE_SECONDS
             if self.call_timeout is not None:
                 answer = min(answer, self.call_timeout)
-        connect = limit
-        if self.longest_wait is not None:
-            connect = min(self.longest_wait, self.longest_wait if limit is None else limit)
         return (
-            None if connect is None else started + connect,
+            None if limit is None else started + limit,
             None if answer is None else started + answer,
         )
 
-    def _connect(self, deadline: float | None) -> Any:
-        if deadline is None:
-            return self.pool.getconn()
-        left = max(0.001, deadline - time.monotonic())
-        return self.pool.getconn(timeout=min(left, self.pool.timeout))
+    def _connect(self, deadline: float | None) -> Program[Any]:
+        """A connection of the pool; where none comes soon, as long as the server is there."""
+        if deadline is None and self.longest_wait is None:
+            connection = self.pool.getconn()
+            return (yield connection) if self.is_async else connection
+        give_up = min(time.monotonic() + self.pool.timeout, deadline or math.inf)
+        while True:
+            left = max(0.001, give_up - time.monotonic())
+            try:
+                connection = self.pool.getconn(timeout=min(left, self.longest_wait or left))
+                return (yield connection) if self.is_async else connection
+            except self._lost as error:
+                if self.longest_wait is None or type(error).__name__ != "PoolTimeout":
+                    raise
+                if not (yield Ping(self.pool)):
+                    raise
+                if time.monotonic() >= give_up:
+                    mark(error)
+                    raise
 
     def _with(self, attempt: Attempt, work: Any) -> Program[Any]:
         connection = attempt.connection

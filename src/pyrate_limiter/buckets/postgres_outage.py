@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import threading
+import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.buckets.outage import Outage
 from pyrate_limiter.buckets.postgres_link import driver
+from pyrate_limiter.buckets.postgres_ping import is_there
 from pyrate_limiter.errors import WrongType
 
 if TYPE_CHECKING:
@@ -15,16 +19,37 @@ if TYPE_CHECKING:
 
     from pyrate_limiter.abstracts.programs import Program
     from pyrate_limiter.abstracts.rate import Rate
+    from pyrate_limiter.buckets.postgres_link import Link
     from pyrate_limiter.utils import RateList
 
     T = TypeVar("T")
 
 
-OUTAGE_SECONDS = 1.0
-"""Without a connection for so long, `on_error` decides."""
+OUTAGE_SECONDS = 0.5
+"""Without a connection for so long, it is asked whether the server is there at all."""
 
 
 _MOST_MADE = 10_000
+
+
+_SERVER_GONE = re.compile("08...|57P0[123]|25006")  # SQLSTATEs; the last is a stand-by server's
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether an error says that the server is away.
+
+    It is not what the server has answered by itself, such as that a lock could not be had or that a
+    password is wrong; nor that a pool is closed, or had no connection for so long although the
+    server is there.
+    """
+    psycopg = driver()
+    if not isinstance(error, psycopg.Error) or type(error).__name__ == "PoolClosed":
+        return False
+    state = error.sqlstate
+    if state is not None:
+        return _SERVER_GONE.fullmatch(state) is not None
+    unanswered = (psycopg.OperationalError, psycopg.InterfaceError)
+    return isinstance(error, unanswered) and not is_there(error)
 
 
 class ElsewhereStamp(int):
@@ -33,56 +58,110 @@ class ElsewhereStamp(int):
     bucket: Any
 
 
-class PostgresOutage(Outage):
-    """`Outage`, which errors it begins with, and the verdicts in the meantime.
+class Health(Outage):
+    """Whether the server that a pool leads to is away: known once for all who use the pool."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__(
+            f"{where} cannot be reached, nor what else is limited over its pool",
+            f"{where} can be reached again",
+        )
+
+    @property
+    def away(self) -> bool:
+        """Whether it was away when it was asked last."""
+        return self._pause > 0
+
+
+def health_of(pool: Any, where: str) -> Health:
+    """The health of a pool's server, shared by all who ask.
+
+    Args:
+        pool: the pool.
+        where: what to call it in the log, if nobody has asked yet.
+    """
+    try:
+        with _lock:
+            return _healths.setdefault(pool, Health(where))
+    except TypeError:  # a pool that cannot be referred to weakly
+        return Health(where)
+
+
+_healths: weakref.WeakKeyDictionary[Any, Health] = weakref.WeakKeyDictionary()
+_lock = threading.Lock()
+
+
+class PostgresOutage:
+    """What is answered while the server is away, and who finds out that it is back.
 
     Args:
         instead: ``"allow"``, ``"deny"``, a bucket of this process, or what makes one from rates.
-        where: what to call the server in the log.
+        link: the way to the server.
+        health: what is known of it.
 
     Raises:
-        WrongType: it is something else.
+        WrongType: ``instead`` is something else.
     """
 
-    def __init__(self, instead: Any, where: str) -> None:
+    def __init__(self, instead: Any, link: Link, health: Health) -> None:
         known = callable(instead) or (isinstance(instead, str) and instead in {"allow", "deny"})
         if not known and not (isinstance(instead, AbstractBucket) and not instead.is_async):
             expected = "'raise', 'allow', 'deny', a bucket that is not async, or what makes one"
             raise WrongType("on_error", instead, expected)
-        super().__init__(
-            f"{where} cannot be reached, limiting goes on as on_error says",
-            f"{where} can be reached again",
-        )
         self.instead = instead
+        self._link = link
+        self._health = health
         self._made: dict[str, Any] = {}
-        psycopg = driver()
-        self._errors = (
-            psycopg.OperationalError,
-            psycopg.InterfaceError,
-            psycopg.errors.ReadOnlySqlTransaction,
-        )
-
-    def covers(self, error: BaseException) -> bool:
-        """Whether it says that the server is away; a pool that is not open does not."""
-        return isinstance(error, self._errors) and type(error).__name__ != "PoolClosed"
+        self._probe: Any = None
+        link.longest_wait = OUTAGE_SECONDS
 
     def guard(self, program: Program[T], instead: Callable[[], T]) -> Program[T]:
         """The program's result, or what there is instead while the server is away."""
-        if not self.may_try():
+        if self._health.away:
+            if self._health.may_try():
+                self._probe_beside()
             return instead()
         try:
-            answer = yield from program
+            return (yield from program)
         except Exception as error:
-            if not self.covers(error):
+            if not is_outage(error):
                 raise
-            self.failed(error)
+            self._health.failed(error)
             return instead()
-        self.answered()
-        return answer
+
+    def noted(self, error: BaseException) -> bool:
+        """Whether the error says that the server is away; then that is known from now on."""
+        if not is_outage(error):
+            return False
+        self._health.failed(error)
+        return True
+
+    def _probe_beside(self) -> None:
+        """Ask the server again, without a caller who would have to wait for it."""
+        if self._link.is_async:
+            import asyncio
+
+            self._probe = asyncio.ensure_future(self._link.run(self._ask()))
+            return
+        probe = threading.Thread(target=lambda: self._link.run(self._ask()), daemon=True)
+        try:
+            probe.start()
+        except RuntimeError:  # no thread is to be had any more
+            self._link.run(self._ask())
+
+    def _ask(self) -> Program[None]:
+        try:
+            yield from self._link.query("SELECT 1", OUTAGE_SECONDS)
+        except Exception as error:  # noqa: BLE001 - whoever asks next is told, if it is no outage
+            # A pool takes its time until it tries to connect again.
+            if is_outage(error) or type(error).__name__ == "PoolTimeout":
+                self._health.failed(error)
+                return
+        self._health.answered()
 
     def verdict(self, rate: Rate) -> Decision:
         """What there is to say without a bucket that takes the server's place."""
-        return ADMITTED if self.instead == "allow" else Decision(rate, self.retry_ms())
+        return ADMITTED if self.instead == "allow" else Decision(rate, self._health.retry_ms())
 
     def decide(
         self,

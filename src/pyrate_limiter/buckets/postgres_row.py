@@ -8,9 +8,14 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.buckets.postgres_link import driver, first
-from pyrate_limiter.buckets.postgres_setup import advisory_lock_id, quoted
+from pyrate_limiter.buckets.postgres_setup import (
+    advisory_lock_id,
+    as_the_server_cuts,
+    find_table,
+    quoted,
+)
 from pyrate_limiter.buckets.postgres_steps import seconds_of
-from pyrate_limiter.buckets.postgres_text import literal, unique
+from pyrate_limiter.buckets.postgres_text import literal, short, unique
 from pyrate_limiter.buckets.postgres_turns import Turns, in_turn
 from pyrate_limiter.buckets.postgres_wire import silence
 from pyrate_limiter.buckets.state_record import StateRecord
@@ -50,8 +55,9 @@ class StateRow:
     """
 
     def __init__(self, link: Link, name: str, key: str, *, durable: bool) -> None:
-        self._link, self._name, self._key, self._durable = link, name, literal(key), durable
-        self._turns = Turns()
+        self._link, self._durable = link, durable
+        self._name, self._key = as_the_server_cuts(name), literal(short(key))
+        self._turns, self._setup = Turns(), Turns()
         self._table: str | None = None
         self._doubts: deque[_Doubt] = deque(maxlen=_MOST_DOUBTS)
 
@@ -112,7 +118,7 @@ class StateRow:
             nonlocal answer
             doubt.due = attempt.deadline
             sent = time.monotonic()
-            row = yield from first(attempt, reading)
+            row = yield from first(attempt, f"{attempt.bounds()}{reading}")
             while True:
                 now, text, last, written = int(row[0]), row[1], row[2], row[3] == "t"
                 self._link.learn(sent, now)
@@ -131,7 +137,8 @@ class StateRow:
                 expires = now + int(left * 1000)
                 sent = time.monotonic()
                 stored, rows = yield from attempt.fetch(
-                    f"{self._writing(table, after, last, writer, expires)}; {reading}"
+                    f"{attempt.bounds()}{self._writing(table, after, last, writer, expires)}; "
+                    f"{reading}"
                 )
                 if stored[0][0] != "0":
                     return answer
@@ -175,32 +182,36 @@ class StateRow:
         """The table with its schema; made if it is not there."""
         if self._table is not None:
             return self._table
-        find = (
-            "SELECT n.nspname, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint "
-            "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
-            f"WHERE c.oid = to_regclass({literal(quoted(self._name))})"
-        )
-        sent = time.monotonic()
-        row = yield from self._link.query(find, seconds)
-        if row is None:
-            errors = driver().errors
+        return (yield from in_turn(self._setup, seconds, silence, self._find))
+
+    def _find(self, seconds: float | None) -> Program[str]:
+        if self._table is not None:  # somebody before has found it
+            return self._table
+        schema, oid = yield from find_table(self._link, self._name, seconds)
+        if oid is None:
+            name = f"{quoted(schema)}.{quoted(self._name)}"
             try:
                 yield from self._link.query(
                     f"BEGIN; SELECT pg_advisory_xact_lock({advisory_lock_id(self._name)}); "
-                    f"CREATE TABLE IF NOT EXISTS {quoted(self._name)} (key TEXT PRIMARY KEY, "
+                    f"CREATE TABLE IF NOT EXISTS {name} (key TEXT PRIMARY KEY, "
                     "record TEXT NOT NULL, writers BIGINT[] NOT NULL); COMMIT",
                     seconds,
                 )
-            except errors.InsufficientPrivilege:
+            except driver().errors.InsufficientPrivilege:
                 # Somebody else may have made it just now.
-                row = yield from self._link.query(find, seconds)
-                if row is None:
+                schema, oid = yield from find_table(self._link, self._name, seconds)
+                if oid is None:
                     raise
             else:
-                sent = time.monotonic()
-                row = yield from self._link.query(find, seconds)
-        self._link.learn(sent, int(row[1]))
-        self._table = f"{quoted(row[0])}.{quoted(self._name)}"
+                schema, oid = yield from find_table(self._link, self._name, seconds)
+        sent = time.monotonic()
+        place, now = yield from self._link.query(
+            "SELECT nspname, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint "
+            f"FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid WHERE c.oid = {oid}",
+            seconds,
+        )
+        self._link.learn(sent, int(now))
+        self._table = f"{quoted(place)}.{quoted(self._name)}"
         return self._table
 
 

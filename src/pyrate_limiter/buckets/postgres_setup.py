@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import time
 import zlib
-from functools import lru_cache
-from hashlib import blake2b
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from pyrate_limiter.buckets import postgres_functions as functions
 from pyrate_limiter.buckets.postgres_link import driver
 from pyrate_limiter.buckets.postgres_text import literal
 
@@ -17,37 +14,34 @@ if TYPE_CHECKING:
     from pyrate_limiter.abstracts.programs import Program
     from pyrate_limiter.buckets.postgres_link import Link
 
-_FOLDER = Path(__file__).with_name("sql")
-# Each argument costs its parsing, each access to an array its preparation: the parameters that a
-# plain acquisition uses once or never share an array.
-_PARAMETERS = (
-    *("p_lock bigint", "p_name text", "p_weight bigint", "p_token bigint"),
-    *("p_terms bigint[]", "p_rates bigint[]"),
-)
-TERMS = {
-    "claim": (
-        *("durable", "unusual", "now", "clock", "patience", "buffer", "store", "look", "again"),
-        *("lock_ms", "expires", "fixed"),
-    ),
-    "settle": ("durable", "now", "slack", "patience", "fixed"),
-    "release": ("durable", "moment", "expires"),
-}
-"""What the numbers in ``p_terms`` of each step are; the SQL calls them ``p_now`` and so on."""
-_FLAGS = {"durable", "unusual", "store", "look", "again", "fixed"}
-_RATES = ("limits", "intervals", "pads")
-_COLUMNS = ("at_ms", "seq", "claimed_ms", "token")
-_RETURN = re.compile(r"RETURN (ARRAY\[.*?\]::bigint\[\]);", re.DOTALL)
+_COLUMNS = ("at_ms", "seq", "units", "claimed_ms", "token", "key")
+_LONGEST_NAME = 63  # bytes; the server cuts off what is longer
 _TRIES = 20
+# Operators and functions are looked up along the caller's search path until it is set.
 _PROBE = """
-    SELECT n.nspname,
-      (SELECT string_agg(attname, E'\\n') FROM pg_attribute
-        WHERE attrelid = c.oid AND NOT attisdropped),
-      (SELECT string_agg(relname, E'\\n') FROM pg_index JOIN pg_class ON oid = indexrelid
-        WHERE indrelid = c.oid),
-      (SELECT string_agg(proname, E'\\n') FROM pg_proc
-        WHERE pronamespace = n.oid AND proname IN ({functions})),
-      floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint
-    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass({table})
+    SELECT n.nspname, c.oid, pg_catalog.has_table_privilege(c.oid, 'UPDATE'::pg_catalog.text),
+      (SELECT pg_catalog.string_agg(attname::pg_catalog.text, ' '::pg_catalog.text)
+        FROM pg_catalog.pg_attribute
+        WHERE attrelid = c.oid AND NOT attisdropped AND attname::pg_catalog.text = ANY ({columns})),
+      (SELECT pg_catalog.string_agg(i.relname::pg_catalog.text, ' '::pg_catalog.text)
+        FROM pg_catalog.pg_index x JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid
+        WHERE x.indrelid = c.oid AND i.relname::pg_catalog.text LIKE 'pyrate_limiter_%'),
+      EXISTS (SELECT FROM pg_catalog.pg_index x JOIN pg_catalog.pg_attribute a
+        ON a.attrelid = c.oid AND a.attnum = x.indkey[0] AND a.attname = 'item_timestamp'
+        WHERE x.indrelid = c.oid),
+      EXISTS (SELECT FROM pg_catalog.pg_class taken
+        WHERE taken.relnamespace = n.oid AND taken.relname::pg_catalog.text = {stamp}),
+      (SELECT pg_catalog.string_agg(p.proname::pg_catalog.text || ' ' || pg_catalog.encode(
+          pg_catalog.sha256(pg_catalog.convert_to(p.prosrc, 'UTF8')), 'hex'), ' ')
+        FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+          JOIN pg_catalog.pg_roles o ON o.oid = p.proowner
+        WHERE p.pronamespace = n.oid AND p.proname::pg_catalog.text = ANY ({functions})
+          AND (p.proowner = c.relowner OR o.rolsuper OR o.rolname = current_user)
+          AND l.lanname = 'plpgsql' AND NOT p.prosecdef AND p.proconfig = {config}
+          AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE')),
+      pg_catalog.floor(extract(epoch FROM pg_catalog.clock_timestamp()) * 1000)::bigint
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.oid = {oid}
     """
 
 
@@ -56,94 +50,72 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def as_the_server_cuts(name: str) -> str:
+    """The identifier that the server makes of a name."""
+    encoded = name.replace("\0", "\N{SYMBOL FOR NULL}").encode("utf-8", "backslashreplace")
+    return encoded[:_LONGEST_NAME].decode("utf-8", "ignore")
+
+
 def advisory_lock_id(table: str) -> int:
     """The advisory lock under which a table is created, the same as in 4.5.1."""
     return zlib.crc32(table.encode()) & 0x7FFFFFFF
-
-
-@lru_cache(maxsize=256)
-def _body(step: str, table: str, keyed: bool) -> str:
-    """The PL/pgSQL of one step on one table, which is given as it stands in SQL."""
-
-    def parameter(match: re.Match[str]) -> str:
-        name = match[1]
-        if name in _RATES:
-            return f"p_rates[{_RATES.index(name) + 1}]"
-        if name not in terms:
-            return match[0]
-        number = f"p_terms[{terms.index(name) + 1}]"
-        return f"({number} <> 0)" if name in _FLAGS else number
-
-    terms = TERMS["claim" if step == "plain" else step]
-    text = _read(step)
-    for part in ("adopt", "clean", "renumber"):
-        name = f"{part}_keyed" if part == "clean" and keyed else part
-        text = text.replace(f"@{part}@", _read(name).rstrip())
-    text = re.sub(r"\bp_(\w+)", parameter, text)
-    return text.replace("@mine@", "AND name = p_name" if keyed else "").replace("@table@", table)
-
-
-@lru_cache(maxsize=16)
-def _read(name: str) -> str:
-    return (_FOLDER / f"postgres_{name}.sql").read_text("utf-8")
-
-
-def renumbering(table: str, first: int, name: str | None) -> str:
-    """The statement that numbers the units from a moment on; of one name, or of the whole table."""
-    text = _read("renumber").replace("v_first", str(first)).replace("@table@", table)
-    return text.replace("@mine@", "" if name is None else f"AND name = {name}")
-
-
-def _anonymous(step: str, table: str, keyed: bool) -> str:
-    """The same step for a role that may not create functions: its parameters are declared in it."""
-    declared = " ".join(f"{parameter} := %s;" for parameter in _PARAMETERS)
-    text = _body(step, table, keyed).replace("%", "%%")
-    text = text.replace("DECLARE", f"DECLARE {declared}", 1)
-    text = _RETURN.sub(
-        r"PERFORM set_config('pyrate_limiter.answer', (\1)::text, true); RETURN;", text
-    )
-    return (
-        f"DO $pyrate_limiter${text}$pyrate_limiter$; "
-        "SELECT current_setting('pyrate_limiter.answer')::bigint[]"
-    )
 
 
 class Place:
     """Where a bucket's units are.
 
     Attributes:
+        schema: the table's schema, as it stands in SQL.
         table: the table with its schema, as it stands in SQL.
         functions: the function of each step; empty where the role may not create them.
         calls: SQL that takes each step, with a ``%s`` for each parameter.
-        has_columns: whether the table has more than the columns of 4.5.1.
+        has_columns: whether the table has more than the columns of 4.5.1, and the role may use
+            them.
         missing: columns, indexes and functions that would have to be made.
     """
 
     __slots__ = ("calls", "functions", "has_columns", "missing", "schema", "table")
 
-    def __init__(self, schema: str, name: str, keyed: bool, found: list[set[str]]) -> None:
+    def __init__(self, name: str, keyed: bool, row: list[Any]) -> None:
+        schema, oid, may_update, columns, indexes, has_stamp, is_taken, found, _ = row
         self.schema: str = quoted(schema)
         self.table: str = f"{self.schema}.{quoted(name)}"
-        columns, indexes, functions = found
-        self.has_columns: bool = columns.issuperset(_COLUMNS)
-        wanted = _functions(name, keyed)
-        self.missing: tuple[list[str], list[str], list[str]] = (
-            [column for column in _COLUMNS if column not in columns],
-            [label for label in _indexes(name, keyed) if label not in indexes],
-            [step for step, function in wanted.items() if function not in functions],
+        there = (columns or "").split()
+        wanted = _indexes(name, oid, keyed, is_taken=is_taken == "t")
+        made = (indexes or "").split()
+        if has_stamp == "t":
+            del wanted[next(iter(wanted))]
+        names = functions.function_names(name, keyed)
+        words = (found or "").split()
+        trusted = set(zip(words[::2], words[1::2]))
+        usable = {
+            step
+            for step in names
+            if (names[step], functions.digest(self._source(step, name, keyed))) in trusted
+        }
+        self.missing: tuple[list[str], dict[str, str], list[str]] = (
+            [column for column in _COLUMNS if column not in there],
+            {label: on for label, on in wanted.items() if label not in made},
+            [step for step in names if step not in usable],
         )
-        usable = self.has_columns and not self.missing[2]
+        self.has_columns: bool = not self.missing[0] and may_update == "t"
         self.functions: dict[str, str] = {}
-        if usable:
-            self.functions = {step: f"{self.schema}.{wanted[step]}" for step in wanted}
-        self.calls: dict[str, str] = {step: self._call(step, keyed) for step in TERMS}
+        if self.has_columns and not self.missing[2]:
+            self.functions = {step: f"{self.schema}.{names[step]}" for step in names}
+        self.calls: dict[str, str] = {
+            step: self._call(step, keyed)
+            for step in functions.TERMS
+            if self.functions or step != "claims"
+        }
+
+    def _source(self, step: str, name: str, keyed: bool) -> str:
+        return functions.source(step, self.schema, name, self.table, keyed)
 
     def _call(self, step: str, keyed: bool) -> str:
         if self.functions:
-            name = self.functions[step].replace("%", "%%")
-            return f"SELECT {name}({', '.join('%s' for _ in _PARAMETERS)})"
+            return functions.call(step, self.functions[step])
         plain = step == "claim" and not self.has_columns
-        return _anonymous("plain" if plain else step, self.table, keyed)
+        return functions.anonymous("plain" if plain else step, self.table, keyed)
 
 
 def find_or_make(
@@ -162,88 +134,106 @@ def find_or_make(
         errors.DuplicateFunction,
     )
     refused = (errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction)
-    tries_left = _TRIES
-    while True:
-        place = yield from _find(link, name, keyed, seconds)
+    raised: Exception | None = None
+    for _ in range(_TRIES):
+        schema, place = yield from _find(link, name, keyed, seconds)
         if place is not None and not any(place.missing):
             return place
-        tries_left -= 1
         try:
-            yield from link.query(_statements(name, keyed, place), seconds)
-        except races:
-            if not tries_left:
-                raise
-        except refused:
-            place = (yield from _find(link, name, keyed, seconds)) or place
-            if place is None:
-                raise
-            return place
+            yield from link.query(_statements(name, schema, keyed, place), seconds)
+        except races as error:
+            raised = error
+        except refused as error:
+            raised = error
+            break
+    _, place = yield from _find(link, name, keyed, seconds)
+    if place is None and raised is not None:
+        raise raised
+    if place is None:
+        msg = f"the table {name!r} was made and is not there: is somebody dropping it?"
+        raise errors.UndefinedTable(msg)
+    return place  # without what may not be made, or what somebody else has taken the name of
 
 
-def _find(link: Link, name: str, keyed: bool, seconds: float | None) -> Program[Place | None]:
+def find_table(link: Link, name: str, seconds: float | None) -> Program[tuple[str, str | None]]:
+    """The schema that a table would be made in, and the table's oid, if it is there."""
+    unqualified = f"pg_catalog.to_regclass({literal(quoted(name))}::pg_catalog.text)"
+    public = f"pg_catalog.to_regclass({literal('public.' + quoted(name))}::pg_catalog.text)"
+    schema, oid = yield from link.query(
+        "SELECT coalesce(pg_catalog.current_schema()::pg_catalog.text, 'public'), "
+        f"coalesce({unqualified}, CASE WHEN pg_catalog.current_schema() IS NULL THEN {public} END)"
+        "::pg_catalog.oid",
+        seconds,
+        own_path=False,
+    )
+    return schema, oid
+
+
+def _find(
+    link: Link, name: str, keyed: bool, seconds: float | None
+) -> Program[tuple[str, Place | None]]:
+    schema, oid = yield from find_table(link, name, seconds)
+    if oid is None:
+        return schema, None
+    names = functions.function_names(name, keyed).values()
     probe = _PROBE.format(
-        functions=", ".join(map(literal, _functions(name, keyed).values())),
-        table=literal(quoted(name)),
+        columns=_texts(_COLUMNS),
+        functions=_texts(names),
+        config=_texts(functions.CONFIG),
+        stamp=literal(_stamp_index(name)),
+        oid=oid,
     )
     sent = time.monotonic()
     row = yield from link.query(probe, seconds)
     if row is None:
-        return None
-    link.learn(sent, int(row[4]))
-    return Place(row[0], name, keyed, [set((found or "").split("\n")) for found in row[1:4]])
+        return schema, None
+    link.learn(sent, int(row[-1]))
+    return schema, Place(name, keyed, row)
 
 
-def _functions(name: str, keyed: bool) -> dict[str, str]:
-    """Each step's function. Another version of its text has another name."""
+def _texts(words: Any) -> str:
+    return f"ARRAY[{', '.join(map(literal, words))}]::pg_catalog.text[]"
+
+
+def _stamp_index(name: str) -> str:
+    return as_the_server_cuts(f"timestampindex_{name.removeprefix('ratelimit___')}")
+
+
+def _indexes(name: str, oid: str, keyed: bool, *, is_taken: bool) -> dict[str, str]:
+    """What to index, by the index's name; the first one is that of 4.5.1.
+
+    The others are named for the table's number: a table that was renamed keeps its indexes.
+    """
+    key, kind = ("key, ", "keyed_") if keyed else ("", "")
+    stamp = f"pyrate_limiter_stamp_{oid}" if is_taken else _stamp_index(name)
     return {
-        step: f"pyrate_limiter_{step}_"
-        + blake2b(_body(step, name, keyed).encode(), digest_size=8).hexdigest()
-        for step in TERMS
+        stamp: "(item_timestamp)",
+        f"pyrate_limiter_token_{oid}": "(token) WHERE claimed_ms IS NOT NULL",
+        f"pyrate_limiter_time_{oid}": "(at_ms, seq) WHERE units > 0",
+        f"pyrate_limiter_{kind}seq_{oid}": f"({key}seq) WHERE units IS DISTINCT FROM 0",
+        f"pyrate_limiter_{kind}time_{oid}": f"({key}at_ms, seq) WHERE units > 0",
     }
 
 
-def _indexes(name: str, keyed: bool) -> dict[str, str]:
-    key, kind = ("name, ", "keyed_") if keyed else ("", "")
-    indexes = {
-        f"timestampindex_{name.removeprefix('ratelimit___')}": "(item_timestamp)",
-        _index("token", name): "(token) WHERE claimed_ms IS NOT NULL",
-        _index("time", name): "(at_ms, seq)",
-        _index(f"{kind}seq", name): f"({key}seq)",
-        _index(f"{kind}time", name): f"({key}at_ms, seq)",
-    }
-    # An identifier has at most 63 bytes; the server cuts off what is longer.
-    return {
-        label.encode()[:63].decode("utf-8", "ignore"): columns for label, columns in indexes.items()
-    }
-
-
-def _statements(name: str, keyed: bool, place: Place | None) -> str:
+def _statements(name: str, schema: str, keyed: bool, place: Place | None) -> str:
     made = [f"BEGIN; SELECT pg_advisory_xact_lock({advisory_lock_id(name)});"]
     if place is None:
         made.append(
-            f"CREATE TABLE IF NOT EXISTS {quoted(name)} "
+            f"CREATE TABLE IF NOT EXISTS {quoted(schema)}.{quoted(name)} "
             "(name VARCHAR, weight SMALLINT, item_timestamp TIMESTAMP, "
-            "at_ms BIGINT, seq BIGINT, claimed_ms BIGINT, token BIGINT);"
+            f"{', '.join(f'{column} BIGINT' for column in _COLUMNS)});"
         )
     else:
-        columns, indexes, functions = place.missing
+        columns, indexes, steps = place.missing
         if columns:
             added = ", ".join(f"ADD COLUMN IF NOT EXISTS {column} BIGINT" for column in columns)
             made.append(f"ALTER TABLE {place.table} {added};")
-        wanted = _indexes(name, keyed)
         made += [
-            f"CREATE INDEX IF NOT EXISTS {quoted(label)} ON {place.table} {wanted[label]};"
+            f"CREATE INDEX IF NOT EXISTS {quoted(label)} ON {place.table} {indexes[label]};"
             for label in indexes
         ]
-        parameters = ", ".join(_PARAMETERS)
-        made += [
-            f"CREATE FUNCTION {place.schema}.{_functions(name, keyed)[step]} ({parameters}) "
-            "RETURNS bigint[] LANGUAGE plpgsql SET enable_seqscan = off "
-            f"AS $pyrate_limiter${_body(step, place.table, keyed)}$pyrate_limiter$;"
-            for step in functions
-        ]
+        if not columns and not indexes:  # apart, for somebody else may have taken the name
+            made += [
+                functions.definition(step, place.schema, name, place.table, keyed) for step in steps
+            ]
     return " ".join([*made, "COMMIT"])
-
-
-def _index(kind: str, name: str) -> str:
-    return f"pyrate_limiter_{kind}_{blake2b(name.encode(), digest_size=8).hexdigest()}"

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from pyrate_limiter.abstracts.algorithm import ADMITTED
 from pyrate_limiter.abstracts.store import StateStore
 from pyrate_limiter.buckets.postgres_link import Link, uncancelled
-from pyrate_limiter.buckets.postgres_outage import OUTAGE_SECONDS, PostgresOutage
+from pyrate_limiter.buckets.postgres_outage import PostgresOutage, health_of
 from pyrate_limiter.buckets.postgres_row import StateRow
 from pyrate_limiter.buckets.postgres_steps import LEAST_MS
+from pyrate_limiter.buckets.postgres_text import short
 from pyrate_limiter.clocks import AbstractClock
 from pyrate_limiter.errors import WrongType
 
@@ -93,8 +94,8 @@ class PostgresStateStore(StateStore):
         self._link = Link(pool, call_timeout)
         self._outage = None
         if on_error != "raise":
-            self._outage = PostgresOutage(on_error, f"Postgres state {key!r}")
-            self._link.longest_wait = OUTAGE_SECONDS
+            health = health_of(pool, f"Postgres state {short(key)!r}")
+            self._outage = PostgresOutage(on_error, self._link, health)
         self.is_async: bool | None = self._link.is_async
         self.blocks: bool = not self.is_async
         row = StateRow(self._link, table, key, durable=durable)

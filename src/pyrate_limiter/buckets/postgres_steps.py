@@ -6,42 +6,54 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pyrate_limiter.buckets.postgres_functions import NONE
 from pyrate_limiter.buckets.postgres_link import driver
-from pyrate_limiter.buckets.postgres_setup import find_or_make
-from pyrate_limiter.buckets.postgres_text import literal, lock_key, number, numbers
+from pyrate_limiter.buckets.postgres_table import Table
+from pyrate_limiter.buckets.postgres_text import integers, literal, lock_key, numbers, texts
 from pyrate_limiter.buckets.postgres_turns import Turns
 from pyrate_limiter.buckets.postgres_wire import silence
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from pyrate_limiter.abstracts.programs import Program
     from pyrate_limiter.buckets.postgres_link import Attempt, Link
-    from pyrate_limiter.buckets.postgres_setup import Place
     from pyrate_limiter.buckets.postgres_text import Limits
 
 _LONGEST_LOCK_MS = (1 << 31) - 1
 LEAST_MS = 500  # for a step at the end of a caller's time
-_RELEASE_SECONDS = 1.0
-_MOST_DOUBTS = 10_000
+GIVING_SECONDS = 1.0  # for what is given back
+_MOST_DOUBTS = 1000
+MOST_DOUBTS_AT_ONCE = 8
 _LANES = 64  # names that share one wait for each other
 _EXPIRED = -2
 _LEASE_SECONDS = 2.0  # after which a statement that is still on its way stores nothing
+_NEVER = 1 << 62
+_ANSWER = 8  # numbers in the answer to a claim
 
 
 class Busy(Exception):
     """The lock could not be had within the caller's time."""
 
 
-class Doubt:
-    """An acquisition that may be stored although its caller has been told otherwise."""
+class Doubt(NamedTuple):
+    """Units that may be stored although nobody wants them.
 
-    __slots__ = ("due", "expires", "name", "token", "weight")
+    Attributes:
+        name: the item's name.
+        weight: how many of the item's units.
+        token: marks them.
+        since: the server's ms before which they are not.
+        until: the server's ms after which they are not.
+        expires: the server's ms after which they do not come to be stored any more.
+    """
 
-    def __init__(self, name: str, weight: int, token: int) -> None:
-        self.name: str = name
-        self.weight: int = weight
-        self.token: int = token
-        self.expires: int | None = None  # the server's ms after which it is not stored any more
-        self.due: float = 0.0  # about the same on the clock of time.monotonic
+    name: str
+    weight: int
+    token: int
+    since: int
+    until: int
+    expires: int = NONE
 
 
 class Ask(NamedTuple):
@@ -58,6 +70,7 @@ class Ask(NamedTuple):
         buffer: ms after the earliest moment; None is the failing rate's pad.
         store: whether to store anything.
         look: whether to count what remains.
+        not_before: the earliest moment that is wanted, in ms.
     """
 
     name: str
@@ -70,9 +83,10 @@ class Ask(NamedTuple):
     buffer: int | None
     store: bool
     look: bool
+    not_before: int | None = None
 
 
-class Steps:
+class Steps(Table):
     """What a bucket asks of its table.
 
     Args:
@@ -83,27 +97,17 @@ class Steps:
     """
 
     def __init__(self, link: Link, name: str, *, keyed: bool, durable: bool) -> None:
-        self.link = link
-        self.name = name
-        self.keyed = keyed
+        super().__init__(link, name, keyed=keyed)
         self.is_durable = durable
         self.doubts: deque[Doubt] = deque(maxlen=_MOST_DOUBTS)
         self._turns = [Turns() for _ in range(_LANES if keyed else 1)]
-        self._place: Place | None = None
         self._begins = False
-        self._lock = ""
+        self._swept = NONE  # what is before that moment has been deleted
         psycopg = driver()
         self.busy: Any = psycopg.errors.LockNotAvailable
         self._errors = psycopg.Error
-
-    def place(self, seconds: float | None = None) -> Program[Place]:
-        """Where the units are; made if it is not there, see `find_or_make`."""
-        place = self._place
-        if place is None:
-            place = yield from find_or_make(self.link, self.name, self.keyed, seconds)
-            self._lock = lock_key(place.table)
-            self._place = place
-        return place
+        self._away = (psycopg.OperationalError, psycopg.InterfaceError)
+        self._gone = (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedFunction)
 
     def turns(self, name: str) -> Turns:
         """Whose turn it is in this process, for a policy that runs in it."""
@@ -111,34 +115,57 @@ class Steps:
 
     def lock(self, name: str) -> str:
         """The advisory lock of the bucket, or of one name of it."""
-        return lock_key(self._lock, name) if self.keyed else self._lock
+        return lock_key(self._key, name) if self.keyed else self._key
 
-    def claim(self, limits: Limits, ask: Ask) -> Program[list[Any]]:
-        """See ``sql/postgres_claim.sql``.
+    def claim(self, limits: Limits, ask: Ask, *others: tuple[str, int, int]) -> Program[list[Any]]:
+        """See ``sql/postgres_claim.sql``, and for others after it ``sql/postgres_claims.sql``.
+
+        Args:
+            limits: what limits them.
+            ask: what the first one asks for.
+            others: name, weight and token of the others, who want the same.
 
         Raises:
             Busy: the lock could not be had within ``ask.limit`` ms.
         """
         seconds = seconds_of(ask.limit)
-        place = self._place or (yield from self.place(seconds))
+        if self._place is None:
+            yield from self.place(seconds)
         if self.doubts:
-            yield from self.settle_doubts(1)
-        doubt = Doubt(ask.name, ask.weight, ask.token)
+            yield from self.settle_doubts(MOST_DOUBTS_AT_ONCE)
         begun = time.monotonic()
+        since = int(begun * 1000 + self.link.behind) if ask.now is None else ask.now
+        expires: int | None = None
 
         def text(attempt: Attempt) -> str:
+            nonlocal expires
             tried = time.monotonic()
             waited = int((tried - begun) * 1000)  # for a connection, or by earlier tries
-            doubt.due = min(attempt.deadline, tried + _LEASE_SECONDS)
-            doubt.expires = self.link.server_ms(doubt.due)
-            return self.claim_text(place, limits, ask, waited, doubt.expires, again=attempt.again)
+            expires = self.link.server_ms(min(attempt.deadline, tried + _LEASE_SECONDS))
+            return self.claim_text(attempt, limits, ask, others, waited, expires, since)
+
+        def orphaned() -> None:
+            until = _NEVER if expires is None or ask.now is not None else expires
+            for name, weight, token in (ask[:3], *others):
+                self.doubt(Doubt(name, weight, token, since, until, expires or NONE))
 
         try:
-            return (yield from self._call(text, seconds, lambda: self.doubt(doubt)))
+            (answer,) = yield from self._call(text, seconds, orphaned)
         except self.busy:
             if seconds is None:
                 raise
             raise Busy from None
+        return answer  # type: ignore[no-any-return]
+
+    def claim_several(
+        self, limits: Limits, ask: Ask, *others: tuple[str, int, int]
+    ) -> Program[list[list[Any]]]:
+        """`claim` with an answer to each; to the first alone where there is no function."""
+        place = yield from self.place(seconds_of(ask.limit))
+        if not place.functions:
+            others = ()
+        answer = yield from self.claim(limits, ask, *others)
+        return [answer[k : k + _ANSWER] for k in range(0, len(answer), _ANSWER)]
 
     def doubt(self, doubt: Doubt) -> None:
         """Have it taken out later, if it is there."""
@@ -147,106 +174,133 @@ class Steps:
 
     def settle_doubts(self, most: int) -> Program[None]:
         """Take out what may have been stored for callers who have been told otherwise."""
-        for _ in range(min(most, len(self.doubts))):
-            try:
-                doubt = self.doubts.popleft()
-            except IndexError:  # another thread has them in hand
-                return
-            if doubt.due > time.monotonic():
-                self.doubts.append(doubt)
-                continue
-            try:
-                units = yield from self.release(
-                    doubt.name, doubt.weight, doubt.token, None, expires=doubt.expires
-                )
-            except BaseException as error:
-                self.doubts.append(doubt)
-                if isinstance(error, self._errors):
-                    return  # whoever asks the server next is told
-                raise
-            if units < 0:
-                self.doubts.append(doubt)
+        now = self.link.server_ms(time.monotonic()) or NONE
+        ripe: list[Doubt] = []
+        try:
+            while len(ripe) < most and self.doubts[0].expires < now:
+                ripe.append(self.doubts.popleft())
+        except IndexError:  # that was all, or another thread has them in hand
+            pass
+        if not ripe:
+            return
+        left = ripe
+        try:
+            units = yield from self.release(ripe)
+            left = [doubt for doubt, count in zip(ripe, units) if count < 0]
+        except self._away:
+            pass  # whoever asks the server next is told
+        except self._errors:
+            left = []  # it may not be done; the units expire with their window
+        finally:
+            self.doubts.extend(left)
 
     def claim_text(
         self,
-        place: Place,
+        attempt: Attempt,
         limits: Limits,
         ask: Ask,
+        others: Sequence[tuple[str, int, int]] = (),
         waited: int = 0,
         expires: int | None = None,
-        *,
-        again: bool = False,
+        since: int = NONE,
     ) -> str:
         """The statement of `claim`.
 
         Args:
-            place: where the units are.
-            limits: what holds them.
+            attempt: for whom.
+            limits: what limits them.
             ask: what is asked for.
+            others: as for `claim`.
             waited: ms of the caller's time that are over.
             expires: the server's ms after which nobody waits for an answer.
-            again: whether an earlier try may have stored the units.
+            since: the server's ms before which no try was made.
         """
-        name, weight, token, now, clock, patience, limit, buffer, store, look = ask
-        unusual = again or now is not None or clock is not None
+        name, weight, token, now, clock, patience, limit, buffer, store, look, not_before = ask
+        again = attempt.again
+        unusual = again or now is not None or clock is not None or not_before is not None
         patience = patience if now is not None else max(0, patience - waited)
-        limit = 0 if seconds_of(limit) is None else max(1, limit - waited)
+        limit = attempt.left_ms() if seconds_of(limit) is None else max(1, limit - waited)
         terms = (
-            f"'{{{self.is_durable:d},{unusual:d},{number(now)},{number(clock)},{patience},"
-            f"{number(buffer)},{store:d},{look:d},{again:d},{limit},{number(expires)},"
-            f"{limits.fixed:d}}}'"
+            f"'{{{self.is_durable:d},{unusual:d},{_number(now)},{_number(clock)},{patience},"
+            f"{_number(buffer)},{store:d},{look:d},{again:d},{limit},"
+            f"{_NEVER if expires is None else expires},{limits.fixed:d},{since},"
+            f"{_number(not_before)},{self._swept}}}'"
         )
         lock = self.lock(name)
-        return place.calls["claim"] % (lock, literal(name), int(weight), token, terms, limits.rates)
+        if others:
+            names, weights, tokens = zip(ask[:3], *others)
+            several = lock, texts(names), integers(weights), integers(tokens)
+            return self.call("claims") % (*several, terms, limits.rates)
+        one = lock, literal(name), int(weight), token
+        return self.call("claim") % (*one, terms, limits.rates)
 
     def settle(
         self,
         limits: Limits,
-        name: str,
-        weight: int,
-        token: int,
+        claims: Sequence[tuple[str, int, int]],
         *,
         now: int | None,
-        slack: int,
         patience: int,
-    ) -> Program[list[Any]]:
-        """See ``sql/postgres_settle.sql``."""
-        place = yield from self.place()
-        terms = f"'{{{self.is_durable:d},{number(now)},{slack},{patience},{limits.fixed:d}}}'"
-        units = self.lock(name), literal(name), int(weight), token
-        text = place.calls["settle"] % (*units, terms, limits.rates)
+    ) -> Program[list[list[Any]]]:
+        """See ``sql/postgres_settle.sql``; for several claims of one name, in one transaction.
+
+        Each of them is a name, a weight and a token.
+        """
+        yield from self.place()
+
+        def text(attempt: Attempt) -> str:
+            terms = (
+                f"'{{{self.is_durable:d},{_number(now)},{patience},{limits.fixed:d},"
+                f"{attempt.left_ms()}}}'"
+            )
+            return "; ".join(
+                self.call("settle")
+                % (self.lock(name), literal(name), int(weight), token, terms, limits.rates)
+                for name, weight, token in claims
+            )
+
         # It is at the end of its time that a waiter wakes.
         seconds = seconds_of(max(patience, LEAST_MS) if patience < _LONGEST_LOCK_MS else patience)
-        return (yield from self._call(lambda _: text, seconds))
+        return (yield from self._call(text, seconds))
 
-    def release(
-        self,
-        name: str,
-        weight: int,
-        token: int | None,
-        moment: int | None,
-        *,
-        expires: int | None = None,
-    ) -> Program[int]:
-        """See ``sql/postgres_release.sql``. Returns units; -2 if they may still come."""
+    def release(self, doubts: Sequence[Doubt]) -> Program[list[int]]:
+        """See ``sql/postgres_release.sql``. Returns units; -2 where they may still come."""
         place = yield from self.place()
         if not place.has_columns:
-            row = yield from self.link.query(
-                f"WITH gone AS (DELETE FROM {place.table} WHERE ctid = ANY (ARRAY(SELECT ctid FROM "
-                f"{place.table} WHERE name = {literal(name)} AND item_timestamp = "
-                f"to_timestamp({moment} / 1000.0) LIMIT {weight})) RETURNING 1) "
-                "SELECT count(*) FROM gone"
+            units = []
+            for name, weight, _, since, *_ in doubts:
+                units.append((yield from self._release_rows(name, weight, since)))
+            return units
+
+        def text(attempt: Attempt) -> Iterable[str]:
+            left = attempt.left_ms()
+            for name, weight, token, since, until, expires in doubts:
+                terms = f"'{{{self.is_durable:d},{expires},{since},{until},{left}}}'"
+                units = self.lock(name), literal(name), int(weight), token
+                yield self.call("release") % (*units, terms, "'{}'")
+
+        def one_by_one(attempt: Attempt) -> Program[list[int]]:
+            # Each in a transaction of its own, so that no lock is held while another is awaited.
+            begin = "BEGIN ISOLATION LEVEL READ COMMITTED; "
+            rows = yield from attempt.fetch(
+                "".join(f"{begin}{statement}; COMMIT; " for statement in text(attempt))
             )
-            return int(row[0])
-        terms = f"'{{{self.is_durable:d},{number(moment)},{number(expires)}}}'"
-        units = self.lock(name), literal(name), int(weight), number(token)
-        text = place.calls["release"] % (*units, terms, "'{}'")
-        answer = yield from self._call(lambda _: text, _RELEASE_SECONDS)
-        return int(answer[0])
+            return [int(numbers(answer[0][0])[0]) for answer in rows]
+
+        released: list[int] = yield from self.link.transact(one_by_one, GIVING_SECONDS)
+        return released
 
     def _call(self, text: Any, seconds: float | None, orphaned: Any = None) -> Program[list[Any]]:
-        """What a statement of ours answers: numbers, the last of which is the server's clock."""
+        """What statements of ours answer: numbers, the last of which is the server's clock."""
+        try:
+            return (yield from self._exchange(text, seconds, orphaned))
+        except self._gone:
+            # Somebody has dropped the functions, or has taken the right to call them away.
+            self._place = None
+            yield from self.place(seconds)
+            return (yield from self._exchange(text, seconds, orphaned))
 
+    def _exchange(self, text: Any, seconds: float | None, orphaned: Any) -> Program[list[Any]]:
         def once(attempt: Attempt) -> Program[list[Any]]:
             while True:
                 statement = text(attempt)
@@ -255,62 +309,38 @@ class Steps:
                 if begins:
                     statement = f"BEGIN ISOLATION LEVEL READ COMMITTED; {statement}; COMMIT"
                 rows = yield from attempt.fetch(statement)
-                answer = numbers(rows[-1][0][0])
+                answers = [numbers(answer[0][0]) for answer in rows]
+                answer = answers[-1]
                 if answer[0] == -1 and not begins:
                     # The session's isolation level does not see what a lock waits for.
                     self._begins = True
                     continue
                 self.link.learn(sent, answer[-1])
                 if answer[0] != _EXPIRED or orphaned is None:
-                    return answer
+                    return answers
                 if time.monotonic() >= attempt.deadline:
                     raise silence()
 
-        answer: list[Any] = yield from self.link.transact(once, seconds, orphaned)
-        return answer
+        answers: list[Any] = yield from self.link.transact(once, seconds, orphaned)
+        return answers
 
-    def count(self) -> Program[int]:
-        """Stored units."""
-        place = yield from self.place()
-        return int((yield from self.link.query(f"SELECT count(*) FROM {place.table}"))[0])
+    def call(self, step: str) -> str:
+        """SQL that takes a step, with a ``%s`` for each parameter."""
+        place: Any = self._place
+        return place.calls[step]  # type: ignore[no-any-return]
 
-    def flush(self) -> Program[None]:
-        """Delete all units."""
-        place = yield from self.place()
-        yield from self.link.query(f"DELETE FROM {place.table}")
-
-    def peek(self, index: int) -> Program[Any]:
-        """Name and ms of a unit, or None. What 4.5.1 wrote since the last step is newest."""
-        place = yield from self.place()
-        stored = "floor(extract(epoch FROM item_timestamp::timestamptz) * 1000)::bigint"
-        order = "item_timestamp DESC, ctid DESC"
-        if place.has_columns:
-            stored = f"coalesce(at_ms, {stored})"
-            order = f"{'at_ms DESC,' if self.keyed else ''} seq DESC, item_timestamp DESC"
-        return (
-            yield from self.link.query(
-                f"SELECT name, {stored} FROM {place.table} ORDER BY {order} OFFSET {index} LIMIT 1"
-            )
-        )
-
-    def leak(self, bound: int | None, longest: int) -> Program[int]:
-        """Delete the units before ``bound`` ms; None is ``longest`` ms before the server's time."""
-        place = yield from self.place()
-        yield from self.settle_doubts(len(self.doubts))
-        if bound is None:
-            ms = f"(floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint - {longest})"
-        else:
-            ms = f"{bound}::bigint"
-        old = f"item_timestamp < to_timestamp({ms} / 1000.0)"
-        if place.has_columns:
-            old = f"at_ms < {ms} OR (seq IS NULL AND {old})"
-        row = yield from self.link.query(
-            f"WITH gone AS (DELETE FROM {place.table} WHERE {old} RETURNING 1) "
-            "SELECT count(*) FROM gone"
-        )
-        return int(row[0])
+    def note_sweep(self, swept: int | None, now: int) -> None:
+        """All that was before ``swept`` is deleted by now, unless the clock has stepped back."""
+        if swept is not None:
+            self._swept = swept
+        elif now < self._swept:
+            self._swept = NONE
 
 
 def seconds_of(patience: int) -> float | None:
     """A patience in ms as a time limit; None for those without, or with one beyond measure."""
     return patience / 1000 if 0 < patience <= _LONGEST_LOCK_MS else None
+
+
+def _number(value: int | None) -> int:
+    return NONE if value is None else int(value)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from pyrate_limiter.utils import RateList
 
+_LONGEST_KEY = 255  # characters
 _NUL = "\N{SYMBOL FOR NULL}"
 _as_it_is = re.compile(r"[ -#%&(-\[\]-~]*").fullmatch  # ASCII without ' $ \
 
@@ -40,6 +41,14 @@ def literal(text: str) -> str:
         return f"'{text}'"
     text = stored(text).replace("\\", "\\\\").replace("'", "''")
     return f"E'{text}'".replace("$", "\\x24")  # a dollar could end what it is quoted in
+
+
+def short(name: str) -> str:
+    """The name, or what stands for it in an index, where there is no room for a long one."""
+    if len(name) <= _LONGEST_KEY:
+        return name
+    digest = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=32).hexdigest()
+    return f"{name[: _LONGEST_KEY - 65]}#{digest}"
 
 
 def stored(text: str) -> str:
@@ -70,9 +79,14 @@ def unique() -> int:
     return int.from_bytes(os.urandom(8), "big") >> 1
 
 
-def number(value: int | None) -> str:
-    """A number in SQL."""
-    return "NULL" if value is None else str(int(value))
+def texts(values: Iterable[str]) -> str:
+    """Strings in SQL, as an array."""
+    return f"ARRAY[{','.join(map(literal, values))}]"
+
+
+def integers(values: Iterable[int]) -> str:
+    """Numbers in SQL, as an array."""
+    return f"'{_array(map(int, values))}'"
 
 
 def _array(numbers: Iterable[int]) -> str:

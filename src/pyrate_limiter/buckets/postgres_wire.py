@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 import select
+import threading
 import time
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +22,10 @@ if TYPE_CHECKING:
 _TUPLES_OK = 2  # of libpq's ExecStatusType
 _FATAL_ERROR = 7
 _ACTIVE = 1  # of libpq's PGTransactionStatusType
+_READING, _WRITING = 1, 2  # of libpq's PostgresPollingStatusType
+_CANCEL_SECONDS = 1.0
 _encodings: dict[bytes | None, str] = {}
+_cancelling = threading.Semaphore(8)  # a server that hangs is not sent more than so many requests
 
 
 class Step:
@@ -126,13 +131,45 @@ def _encoding(connection: Any) -> str:
     there = connection.pgconn.parameter_status(b"client_encoding")
     found = _encodings.get(there)
     if found is None:  # it may change with each statement, but has a few values only
-        found = _encodings[there] = connection.info.encoding
+        found = connection.info.encoding
+        # A database without an encoding takes any bytes; psycopg sends it UTF-8 as well.
+        found = _encodings[there] = "utf-8" if found == "ascii" else found
     return found
 
 
 def _close_unless_idle(pgconn: Any) -> None:
+    """Close a connection that waits for an answer, and have the server end what it is at."""
     if pgconn.transaction_status == _ACTIVE:
+        canceller = _canceller(pgconn)
         pgconn.finish()
+        if canceller is not None and _cancelling.acquire(blocking=False):
+            # It needs a connection of its own, which a server that hangs does not take.
+            beside = threading.Thread(target=_cancel, args=(canceller,), daemon=True)
+            with suppress(RuntimeError):  # no thread is to be had any more
+                beside.start()
+
+
+def _canceller(pgconn: Any) -> Any:
+    """What asks the server to end a connection's work without blocking; from libpq 17 on."""
+    try:
+        return pgconn.cancel_conn()
+    except (AttributeError, import_module("psycopg").Error):
+        return None  # then that work ends by its own time limit
+
+
+def _cancel(canceller: Any) -> None:
+    deadline = time.monotonic() + _CANCEL_SECONDS
+    try:
+        canceller.start()
+        while (status := canceller.poll()) in {_READING, _WRITING}:
+            ready = Ready(canceller.socket, deadline, writing=status == _WRITING)
+            if not ready.block():
+                break
+    except import_module("psycopg").Error:
+        pass  # the server is not there
+    finally:
+        canceller.finish()
+        _cancelling.release()
 
 
 def _check(in_time: bool) -> None:
@@ -153,4 +190,4 @@ def _rows(result: Any, encoding: str) -> list[list[str | None]]:
 
 
 def _text(value: bytes | None, encoding: str) -> str | None:
-    return None if value is None else value.decode(encoding)
+    return None if value is None else value.decode(encoding, "replace")

@@ -1,51 +1,56 @@
 -- One acquisition: stores the units now, or at a moment within the caller's patience, or not at all.
--- Answers [verdict, moment, failing rate, now, slack, remaining, newest, clock]. The verdict is -1
+-- Answers [verdict, moment, failing rate, now, remaining, newest, swept, clock]. The verdict is -1
 -- where the transaction would not see what the lock has waited for, and -2 where the caller has
 -- been told by now that there is no answer.
 --
--- Under the bucket's lock, units are numbered without a gap (seq) in the order of their time (at_ms).
--- So the unit that has to leave first is found by its number, whatever the number of live units.
+-- The units of an acquisition are one row with all that is known of them, and `units - 1` others for
+-- programs on 4.5.1, which count rows. Under the bucket's lock, units are numbered (seq is the first
+-- of an acquisition) in the order of their time (at_ms). So the unit that has to leave first is found
+-- by its number, whatever the number of live units.
 --
 -- PL/pgSQL prepares each expression anew in each transaction, which costs more than to evaluate it:
 -- hence few of them, and one question whether anything is unusual.
 DECLARE
   v_read bigint; v_clock bigint; v_now bigint; v_deadline bigint; v_behind bigint;
   v_last bigint; v_newest bigint; v_latest bigint; v_void text;
-  v_fits bigint; v_leaves bigint; v_free bigint; v_moment bigint;
-  v_failing int; v_first bigint; v_remaining bigint;
+  v_fits bigint; v_leaves bigint; v_moment bigint; v_place bigint; v_cap bigint; v_upto bigint;
+  v_failing int; v_first bigint; v_remaining bigint; v_swept bigint;
+  v_numbers bigint[]; v_ends bigint[]; v_times bigint[]; v_count int;
 BEGIN
-  IF p_lock_ms > 0 THEN
-    PERFORM set_config('lock_timeout', p_lock_ms::text, true);
-  END IF;
+  v_void := set_config('lock_timeout', p_lock_ms::text, true);
   -- Programs on 4.5.1 lock the whole table exclusively; each bucket of ours has a lock of its own.
   LOCK TABLE @table@ IN ROW EXCLUSIVE MODE;
   v_void := pg_advisory_xact_lock(p_lock);
   -- What 4.5.1 has written has no number, and comes first here.
-  SELECT seq, at_ms, coalesce(claimed_ms, at_ms) INTO v_last, v_newest, v_latest
-    FROM @table@ WHERE true @mine@ ORDER BY seq DESC LIMIT 1;
+  SELECT seq + units - 1, at_ms INTO v_last, v_newest
+    FROM @table@ WHERE @numbered@ @mine@ ORDER BY seq DESC LIMIT 1;
   v_read := floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint;
   v_now := v_read;
 
-  IF v_last IS NULL OR v_latest > v_read OR v_read > p_expires OR p_unusual
+  IF v_last IS NULL OR v_newest > v_read OR v_read > p_expires OR p_unusual
     OR current_setting('transaction_isolation') <> 'read committed'
   THEN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
       RETURN ARRAY[-1]::bigint[];
     END IF;
     IF v_read > p_expires THEN
-      RETURN ARRAY[-2, NULL, 0, 0, 0, NULL, NULL, v_read]::bigint[];
+      RETURN ARRAY[-2, NULL, 0, 0, NULL, NULL, NULL, v_read]::bigint[];
     END IF;
     v_clock := coalesce(p_clock, v_read);
     v_now := coalesce(p_now, v_clock);
     @adopt@
     IF p_again THEN  -- the answer to the first try was lost: did it store anything?
-      SELECT max(at_ms) INTO v_moment FROM @table@ WHERE token = p_token @mine@;
+      SELECT at_ms INTO v_moment FROM (
+        (SELECT at_ms FROM @table@ WHERE token = p_token AND claimed_ms IS NOT NULL)
+        UNION ALL
+        (SELECT at_ms FROM @table@ WHERE at_ms >= p_since AND units > 0 AND token = p_token @mine@)
+      ) found LIMIT 1;
       IF v_moment IS NOT NULL THEN
-        RETURN ARRAY[1, v_moment, 0, least(v_clock, v_moment), 0, NULL, NULL, v_read]::bigint[];
+        RETURN ARRAY[1, v_moment, 0, least(v_clock, v_moment), NULL, NULL, NULL, v_read]::bigint[];
       END IF;
     END IF;
-    SELECT seq, at_ms, coalesce(claimed_ms, at_ms) INTO v_last, v_newest, v_latest
-      FROM @table@ WHERE seq IS NOT NULL @mine@ ORDER BY seq DESC LIMIT 1;
+    SELECT seq + units - 1, at_ms, coalesce(claimed_ms, at_ms) INTO v_last, v_newest, v_latest
+      FROM @table@ WHERE @numbered@ AND seq IS NOT NULL @mine@ ORDER BY seq DESC LIMIT 1;
     v_last := coalesce(v_last, 0);
     v_behind := v_latest - v_now;
     IF v_behind > 0 THEN
@@ -58,31 +63,29 @@ BEGIN
         v_newest := v_newest - v_behind;
       END IF;
     END IF;
+    v_fits := greatest(v_now, p_not_before);
+    IF v_newest > v_fits AND p_weight > 0 AND p_patience > 0 AND NOT p_fixed THEN
+      @between@
+    END IF;
   END IF;
 
-  v_fits := greatest(v_now, v_newest);
-
-  IF p_weight > 0 AND NOT p_fixed THEN
+  IF v_place IS NOT NULL THEN
+    NULL;  -- it fits before others
+  ELSIF p_weight > 0 AND NOT p_fixed THEN
+    v_fits := greatest(v_now, v_newest, p_not_before);
     FOR i IN 1 .. array_length(p_rates, 2) LOOP
       IF v_last + p_weight > p_limits[i] THEN
-        SELECT at_ms + p_intervals[i] + 1 INTO v_leaves FROM @table@
-          WHERE seq <= v_last + p_weight - p_limits[i] @mine@ ORDER BY seq DESC LIMIT 1;
-        v_free := greatest(v_free, v_leaves);
+        SELECT @counts@ + p_intervals[i] + 1 INTO v_leaves FROM @table@ unit
+          WHERE seq <= v_last + p_weight - p_limits[i] AND @numbered@ @mine@
+          ORDER BY seq DESC LIMIT 1;
         IF v_leaves > v_fits THEN
           v_failing := coalesce(v_failing, i);
           v_fits := v_leaves;
         END IF;
       END IF;
     END LOOP;
-  ELSIF p_weight > 0 THEN  -- in the first windows, aligned to the clock, that have room
-    FOR i IN 1 .. array_length(p_rates, 2) LOOP
-      SELECT seq INTO v_first FROM @table@
-        WHERE at_ms >= v_fits - v_fits % p_intervals[i] @mine@ ORDER BY at_ms, seq LIMIT 1;
-      IF v_last - v_first + 1 + p_weight > p_limits[i] THEN
-        v_failing := coalesce(v_failing, i);
-        v_fits := v_fits - v_fits % p_intervals[i] + p_intervals[i];
-      END IF;
-    END LOOP;
+  ELSIF p_weight > 0 THEN
+    @windows@
   ELSE
     v_fits := v_now;
   END IF;
@@ -93,36 +96,29 @@ BEGIN
       -- The wait for the lock is part of the caller's time.
       THEN floor(extract(epoch FROM statement_timestamp()) * 1000)::bigint ELSE v_now
     END;
-    IF p_store AND v_fits <= v_deadline THEN
-      IF v_newest IS NULL OR v_fits > v_newest THEN
-        v_moment := greatest(
-          v_fits, least(v_fits + coalesce(p_buffer, p_pads[v_failing]), v_deadline)
-        );
-      END IF;
-      IF p_fixed THEN  -- whoever is late within the window has not left it
-        FOR i IN 1 .. array_length(p_rates, 2) LOOP
-          v_free := greatest(v_free, v_moment - p_intervals[i] + 1 + v_moment % p_intervals[i]);
-        END LOOP;
-      END IF;
+    IF p_store AND v_fits <= v_deadline AND (v_newest IS NULL OR v_fits > v_newest) THEN
+      v_moment := greatest(
+        v_fits, least(v_fits + coalesce(p_buffer, p_pads[v_failing]), v_deadline)
+      );
     END IF;
   END IF;
 
   IF p_store AND v_fits <= greatest(v_now, v_deadline) THEN
+    IF v_place IS NOT NULL THEN
+      UPDATE @table@ SET seq = seq + p_weight WHERE seq >= v_place AND @numbered@ @mine@;
+    END IF;
     v_void := CASE WHEN NOT p_durable THEN set_config('synchronous_commit', 'off', true) END;
-    IF p_weight = 1 THEN  -- a third faster than a series of one
-      INSERT INTO @table@ (name, weight, item_timestamp, at_ms, seq, claimed_ms, token)
-        VALUES (
-          p_name, 1, to_timestamp(v_moment / 1000.0), v_moment, v_last + 1,
-          CASE WHEN v_moment > v_now THEN v_now END, p_token
-        ) RETURNING at_ms, seq, 0 INTO v_newest, v_last, v_failing;
-    ELSE
-      INSERT INTO @table@ (name, weight, item_timestamp, at_ms, seq, claimed_ms, token)
-        SELECT p_name, least(p_weight, 32767), to_timestamp(v_moment / 1000.0), v_moment,
-          v_last + g, CASE WHEN v_moment > v_now THEN v_now END, p_token
-        FROM generate_series(1, p_weight) g;
-      v_newest := v_moment;
-      v_last := v_last + p_weight;
-      v_failing := 0;
+    INSERT INTO @table@ (name, weight, item_timestamp, at_ms, seq, units, claimed_ms, token, key)
+      VALUES (
+        p_name, least(p_weight, 32767), to_timestamp(v_moment / 1000.0), v_moment,
+        coalesce(v_place, v_last + 1), p_weight, CASE WHEN v_moment > v_now THEN v_now END, p_token,
+        @key@
+      ) RETURNING greatest(v_newest, at_ms), v_last + p_weight, 0 INTO v_newest, v_last, v_failing;
+    IF p_weight > 1 THEN
+      INSERT INTO @table@ (name, weight, item_timestamp, units, token, key)
+        SELECT left(p_name, 255), least(p_weight, 32767), to_timestamp(v_moment / 1000.0), 0, p_token,
+          @key@
+        FROM generate_series(2, least(p_weight, @most_rows@));
     END IF;
     @clean@
   END IF;
@@ -131,13 +127,14 @@ BEGIN
     FOR i IN 1 .. array_length(p_rates, 2) LOOP
       v_remaining := least(v_remaining, greatest(0, p_limits[i] - coalesce(v_last + 1 - (
         SELECT seq FROM @table@ WHERE at_ms >= v_now
-          - CASE WHEN p_fixed THEN v_now % p_intervals[i] ELSE p_intervals[i] END @mine@
+          - CASE WHEN p_fixed THEN v_now % p_intervals[i] ELSE p_intervals[i] END
+          AND units > 0 @mine@
         ORDER BY at_ms, seq LIMIT 1
       ), 0)));
     END LOOP;
   END IF;
   RETURN ARRAY[
-    (coalesce(v_failing, 0) = 0)::int, v_moment, coalesce(v_failing, 0), v_now,
-    v_moment - CASE WHEN p_fixed THEN v_free ELSE greatest(v_now, v_free) END, v_remaining, v_newest, v_read
+    (coalesce(v_failing, 0) = 0)::int, v_moment, coalesce(v_failing, 0), v_now, v_remaining,
+    v_newest, v_swept, v_read
   ]::bigint[];
 END

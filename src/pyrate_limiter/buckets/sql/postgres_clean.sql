@@ -1,9 +1,21 @@
 IF v_last / 256 > (v_last - p_weight) / 256 THEN
-      -- Bounded, and still some to look at for a while.
+      -- Bounded, and still some to look at for a while. From where the last sweep has ended on: what
+      -- it has deleted may be in the index for as long as somebody has an old snapshot.
       SELECT seq INTO v_first FROM @table@
-        WHERE at_ms < v_now - p_intervals[array_length(p_rates, 2)] ORDER BY at_ms DESC, seq DESC LIMIT 1;
-      DELETE FROM @table@ WHERE ctid = ANY (ARRAY(
-        SELECT ctid FROM @table@ WHERE seq <= v_first - 1024 ORDER BY seq LIMIT 1024 + 2 * p_weight
-      ));
+        WHERE at_ms < v_now - p_intervals[array_length(p_rates, 2)] AND units > 0
+        ORDER BY at_ms DESC, seq DESC LIMIT 1;
+      WITH old AS (
+        SELECT ctid, at_ms, item_timestamp, token, units FROM @table@
+          WHERE at_ms >= p_swept AND at_ms < v_now - p_intervals[array_length(p_rates, 2)]
+            AND units > 0 AND seq <= v_first - 1024
+          ORDER BY at_ms LIMIT 1024 FOR UPDATE SKIP LOCKED
+      ), others AS (
+        DELETE FROM @table@ WHERE ctid = ANY (ARRAY(
+          SELECT other.ctid FROM old JOIN @table@ other USING (item_timestamp, token)
+            WHERE old.units > 1 AND other.units = 0
+        ))
+      ), gone AS (
+        DELETE FROM @table@ WHERE ctid = ANY (ARRAY(SELECT ctid FROM old)) RETURNING at_ms
+      ) SELECT max(at_ms) INTO v_swept FROM gone;
       v_first := NULL;
     END IF;

@@ -4,14 +4,12 @@ DECLARE
   v_read bigint; v_clock bigint; v_now bigint; v_newest bigint; v_start bigint; v_leaves bigint; v_fits bigint;
   v_failing int; v_count bigint; v_remaining bigint; v_store boolean;
 BEGIN
-  IF p_lock_ms > 0 THEN
-    PERFORM set_config('lock_timeout', p_lock_ms::text, true);
-  END IF;
+  PERFORM set_config('lock_timeout', p_lock_ms::text, true);
   LOCK TABLE @table@ IN ROW EXCLUSIVE MODE;
   PERFORM pg_advisory_xact_lock(p_lock);
   v_read := floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint;
   IF v_read > p_expires THEN
-    RETURN ARRAY[-2, NULL, 0, 0, 0, NULL, NULL, v_read]::bigint[];
+    RETURN ARRAY[-2, NULL, 0, 0, NULL, NULL, NULL, v_read]::bigint[];
   END IF;
   v_clock := coalesce(p_clock, v_read);
   v_now := coalesce(p_now, v_clock);
@@ -21,9 +19,9 @@ BEGIN
     IF v_newest - v_now <= p_intervals[1] OR v_clock BETWEEN v_newest AND v_newest + 59999 THEN
       v_now := v_newest;
     ELSE
-      UPDATE @table@
-        SET item_timestamp = item_timestamp - (v_newest - v_now) * interval '1 millisecond'
-        WHERE true @mine@;
+      WITH gone AS (DELETE FROM @table@ WHERE true @mine@ RETURNING name, weight, item_timestamp)
+        INSERT INTO @table@ (name, weight, item_timestamp) SELECT name, weight,
+          item_timestamp - (v_newest - v_now) * interval '1 millisecond' FROM gone;
       v_newest := v_now;
     END IF;
   END IF;
@@ -70,7 +68,7 @@ BEGIN
     END LOOP;
   END IF;
   RETURN ARRAY[
-    (v_failing IS NULL)::int, v_fits, coalesce(v_failing, 0), v_now, 0, v_remaining, v_newest,
+    (v_failing IS NULL)::int, v_fits, coalesce(v_failing, 0), v_now, v_remaining, v_newest, NULL,
     v_read
   ]::bigint[];
 END

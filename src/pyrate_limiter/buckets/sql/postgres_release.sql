@@ -1,33 +1,30 @@
--- Takes the units of one acquisition out again, and closes the gap in the numbers. Without a moment
--- it is one that was never answered; -2 where it can still come to be stored.
--- Answers [units, moment, clock].
+-- Takes units out again. One that was never answered is looked for between two moments; -2 where it
+-- can still come to be stored. Answers [units, clock].
 DECLARE
-  v_read bigint; v_first bigint; v_units bigint;
+  v_read bigint; v_own bigint; v_units bigint; v_place bigint; v_item timestamp; v_void text;
 BEGIN
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RETURN ARRAY[-1]::bigint[];
   END IF;
+  v_void := set_config('lock_timeout', p_lock_ms::text, true);
   LOCK TABLE @table@ IN ROW EXCLUSIVE MODE;
-  PERFORM pg_advisory_xact_lock(p_lock);
+  v_void := pg_advisory_xact_lock(p_lock);
   v_read := floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint;
   IF v_read <= p_expires THEN
-    RETURN ARRAY[-2, NULL, v_read]::bigint[];
+    RETURN ARRAY[-2, v_read]::bigint[];
   END IF;
   IF NOT p_durable THEN
     PERFORM set_config('synchronous_commit', 'off', true);
   END IF;
-  WITH gone AS (
-    DELETE FROM @table@ WHERE ctid = ANY (ARRAY(
-      SELECT ctid FROM @table@ WHERE token = p_token AND claimed_ms IS NOT NULL
-      UNION
-      (SELECT ctid FROM @table@ WHERE at_ms = p_moment AND name = p_name
-        AND (token = p_token OR p_token IS NULL) ORDER BY seq DESC LIMIT p_weight)
-      UNION
-      SELECT ctid FROM @table@ WHERE p_moment IS NULL AND token = p_token
-    )) RETURNING at_ms
-  ) SELECT min(at_ms), count(*) INTO v_first, v_units FROM gone;
-  IF v_units > 0 THEN
-    @renumber@
+  SELECT seq, units, item_timestamp INTO v_own, v_units, v_item FROM @table@
+    WHERE token = p_token AND claimed_ms IS NOT NULL;
+  IF v_own IS NULL THEN
+    SELECT seq, units, item_timestamp INTO v_own, v_units, v_item FROM @table@
+      WHERE at_ms BETWEEN p_since AND p_until AND units > 0 AND token = p_token @mine@;
   END IF;
-  RETURN ARRAY[v_units, v_first, v_read]::bigint[];
+  v_place := CASE WHEN v_units >= p_weight THEN p_weight ELSE 0 END;  -- all of them, or none
+  IF v_place > 0 THEN
+    @take_out@
+  END IF;
+  RETURN ARRAY[v_place, v_read]::bigint[];
 END

@@ -1,0 +1,255 @@
+"""Claims for a line of waiters: several at once, given back in part, at the true time."""
+
+import asyncio
+
+import pytest
+
+from pyrate_limiter import FixedWindow, PostgresBucket, PostgresKeys, Rate, RateItem
+from pyrate_limiter.buckets import postgres_link
+from pyrate_limiter.testing import ManualClock
+from tests import postgres_fixtures as postgres
+
+FOREVER = 1 << 40
+START = 1_000_000
+
+
+@pytest.fixture(scope="module")
+def pool():
+    with postgres.pool() as pool:
+        yield pool
+
+
+@pytest.fixture
+def sent(monkeypatch):
+    """What is sent to the server."""
+    texts, exchange = [], postgres_link.exchange
+
+    def counting(connection, text, deadline):
+        texts.append(text)
+        return exchange(connection, text, deadline)
+
+    monkeypatch.setattr(postgres_link, "exchange", counting)
+    return texts
+
+
+def make(pool, *rates, keyed=False, algorithm=None):
+    if keyed:
+        bucket = PostgresKeys(pool, postgres.table(), algorithm=algorithm).keyed(rates)
+    else:
+        bucket = PostgresBucket(pool, postgres.table(), rates, algorithm)
+    bucket._clock = ManualClock(START)
+    bucket.count()
+    return bucket
+
+
+def items(*weights, name="a"):
+    return [RateItem(name, START, weight) for weight in weights]
+
+
+def moments(some):
+    return [item.timestamp - START for item in some]
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+def test_several_claims_are_one_round_trip_and_keep_their_order(pool, sent, keyed):
+    bucket = make(pool, Rate(2, 100), keyed=keyed)
+    line = items(1, 1, 1, 2, 1)
+    sent.clear()
+    decisions = bucket.claim_several(line, FOREVER, 0)
+    assert len(sent) == 1
+    assert [decision.wait_ms for decision in decisions] == [0, 0, 101, 202, 303]
+    assert moments(line) == [0, 0, 101, 202, 303]
+    assert bucket.count() == 6
+    assert bucket.settle(line[2], START + 101).allowed
+    assert all(bucket.release_several(line[3:]))
+
+
+def test_several_claims_end_with_the_first_refusal(pool):
+    bucket = make(pool, Rate(2, 100))
+    line = items(2, 1, 1, 1)
+    decisions = bucket.claim_several(line, 101, 0)
+    assert [decision.allowed for decision in decisions] == [True, True, True, False]
+    assert decisions[-1].retry_after_ms == 202
+    assert bucket.count() == 4
+    assert [d.allowed for d in bucket.claim_several(items(3, 1), FOREVER)] == [False]
+    assert [d.allowed for d in bucket.claim_several(items(0, 1), FOREVER)] == [True]
+
+
+@pytest.mark.parametrize("algorithm", [None, FixedWindow()])
+def test_no_claim_is_placed_before_the_one_that_the_line_holds(pool, algorithm):
+    bucket = make(pool, Rate(3, 100), algorithm=algorithm)
+    line = items(1, 1)
+    bucket.claim_several(line, FOREVER, 0, START + 150)
+    assert moments(line) == [150, 150]
+    (first,) = items(1)
+    # The windows are filled in order.
+    assert bucket.claim(first, FOREVER, 0).wait_ms == (0 if algorithm is None else 150)
+
+
+def test_one_statement_takes_a_bounded_number_of_units(pool):
+    bucket = make(pool, Rate(10_000, 100))
+    assert len(bucket.claim_several(items(*[1] * 100), FOREVER)) == 32
+    assert len(bucket.claim_several(items(200, 200, 200, 200), FOREVER)) == 2
+    assert len(bucket.claim_several(items(5000, 1), FOREVER)) == 1
+
+
+def test_claims_of_other_names_are_left_to_another_call(pool):
+    bucket = make(pool, Rate(1, 100), keyed=True)
+    line = [*items(1, 1), *items(1, name="b")]
+    assert len(bucket.claim_several(line, FOREVER, 0)) == 2
+
+
+def test_a_policy_of_ones_own_claims_for_several_one_by_one(pool):
+    class Own(FixedWindow):
+        pass
+
+    bucket = make(pool, Rate(2, 100), algorithm=Own())
+    line = items(1, 1, 1, 2, 1)
+    decisions = bucket.claim_several(line, 150, 0)
+    assert [decision.allowed for decision in decisions] == [True, True, True, False]
+    assert bucket.count() == 3
+
+
+def test_several_claims_whose_answer_is_lost_are_not_stored_twice(pool, monkeypatch):
+    bucket, exchange, lost = make(pool, Rate(2, 100)), postgres_link.exchange, []
+
+    def losing(connection, text, deadline):
+        answer = yield from exchange(connection, text, deadline)
+        if "_claims_" in text and not lost:
+            lost.append(answer)
+            postgres.execute(f"SELECT pg_terminate_backend({connection.info.backend_pid})")
+            connection.execute("SELECT 1")
+        return answer
+
+    monkeypatch.setattr(postgres_link, "exchange", losing)
+    line = items(1, 1, 1)
+    decisions = bucket.claim_several(line, FOREVER, 0)
+    assert lost
+    assert [decision.wait_ms for decision in decisions] == [0, 0, 101]
+    assert bucket.count() == 3
+
+
+def test_a_claim_is_given_back_in_part(pool):
+    bucket = make(pool, Rate(4, 100))
+    assert bucket.put(*items(4))
+    heavy, behind = items(4, 1)
+    assert bucket.claim(heavy, FOREVER, 0).wait_ms == 101
+    assert bucket.claim(behind, FOREVER, 0).wait_ms == 202
+    assert bucket.release(RateItem("a", heavy.timestamp, 3))
+    assert bucket.count() == 6
+    assert not bucket.release(RateItem("a", heavy.timestamp, 2))
+    heavy.weight = 1
+    assert bucket.settle(heavy, START + 101).allowed
+    (light,) = items(3)
+    assert bucket.claim(light, FOREVER, 0).wait_ms == 101
+    rows = postgres.execute(f"SELECT count(*) FROM {bucket.table}")
+    assert rows == [(9,)]
+    assert bucket.release(heavy)
+    assert not bucket.release(heavy)
+
+
+def test_many_claims_are_given_back_in_one_round_trip(pool, sent):
+    bucket = make(pool, Rate(1, 100))
+    line = items(*[1] * 32)
+    bucket.claim_several(line, FOREVER, 0)
+    sent.clear()
+    assert bucket.release_several(line) == [True] * 32
+    assert len(sent) == 1
+    assert bucket.release_several([line[0], RateItem("a", START)]) == [False, False]
+    assert bucket.count() == 0
+
+
+def test_giving_back_one_of_many_claims_touches_few_rows(pool):
+    bucket = make(pool, Rate(1, 100))
+    line = items(*[1] * 400)
+    for start in range(0, 400, 32):
+        bucket.claim_several(line[start : start + 32], FOREVER, 0)
+    before = postgres.execute(f"SELECT ctid FROM {bucket.table} WHERE seq > 100")
+    assert bucket.release(line[50])
+    assert postgres.execute(f"SELECT ctid FROM {bucket.table} WHERE seq > 100") == before
+    assert bucket.release(line[390])
+    assert postgres.execute(f"SELECT max(seq) FROM {bucket.table}") == [(399,)]
+
+
+@pytest.mark.parametrize("late", [1, 45, 400])
+def test_a_late_waiter_is_stored_at_the_true_time_also_within_its_pad(pool, late):
+    bucket = make(pool, Rate(1, 1000))
+    first, second = items(1, 1)
+    assert bucket.put(*items(1))
+    assert bucket.claim(first, FOREVER).wait_ms == 1051
+    assert bucket.settle(first, START + 1051 + late).wait_ms == 0
+    bucket._clock.set(START + 1051 + late)
+    assert bucket.peek(0).timestamp == START + 1051 + late
+    second.timestamp = START + 1051 + late
+    assert bucket.claim(second, FOREVER, 0).wait_ms == 1001
+
+
+def test_who_comes_after_a_late_waiter_sleeps_on(pool):
+    bucket = make(pool, Rate(1, 1000))
+    first, second = items(1, 1)
+    assert bucket.put(*items(1))
+    bucket.claim_several([first, second], FOREVER, 0)
+    assert moments([first, second]) == [1001, 2002]
+    assert bucket.settle(first, START + 1031).wait_ms == 0
+    assert bucket.settle(second, START + 2002, FOREVER).wait_ms == 30
+    assert bucket.settle(second, START + 2032, FOREVER).wait_ms == 0
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+@pytest.mark.parametrize("late", [0, 20])
+def test_claims_that_are_due_together_are_settled_in_one_round_trip(pool, sent, keyed, late):
+    bucket = make(pool, Rate(3, 100), keyed=keyed)
+    line = items(3, 1, 2, 1)
+    bucket.claim_several(line, FOREVER, 0)
+    assert moments(line) == [0, 101, 101, 202]
+    sent.clear()
+    waits = [d.wait_ms for d in bucket.settle_several(line[1:3], START + 101 + late, FOREVER)]
+    assert waits == [0, 0]
+    assert len(sent) == 1
+    assert [d.wait_ms for d in bucket.settle_several(line[3:], START + 202, FOREVER)] == [late]
+
+
+def test_claims_that_are_gone_are_made_anew_one_by_one(pool):
+    bucket = make(pool, Rate(1, 100))
+    line = items(1, 1, 1)
+    bucket.claim_several(line, FOREVER, 0)
+    assert bucket.release(line[1])
+    bucket._clock.set(START + 101)
+    decisions = bucket.settle_several(line[1:], START + 101, FOREVER)
+    assert [decision.allowed for decision in decisions] == [True]
+    bucket.flush()
+    assert bucket.settle_several([line[2], line[2]], START + 202, FOREVER)[0].allowed
+    assert bucket.count() == 1
+
+
+def test_room_that_is_given_back_between_claims_goes_to_whoever_asks_next(pool):
+    bucket = make(pool, Rate(10, 1000))
+    assert bucket.put(*items(10))
+    line = items(*[2] * 10)
+    bucket.claim_several(line, FOREVER)
+    assert moments(line) == [1051] * 5 + [2102] * 5
+    assert bucket.release(line[1])
+    first, second = items(1, 2)
+    assert bucket.claim(first, FOREVER).wait_ms == 1051
+    assert bucket.claim(second, FOREVER).wait_ms == 3153
+    assert bucket.claim(*items(1), FOREVER).wait_ms == 1051
+
+
+def test_tasks_claim_and_give_back_several_at_once():
+    async def scenario():
+        pool = await postgres.async_pool(size=2)
+        bucket = PostgresBucket(pool, postgres.table(), [Rate(2, 100)])
+        bucket._clock = ManualClock(START)
+        line = items(1, 1, 1, 1)
+        decisions = await bucket.claim_several(line, FOREVER, 0)
+        assert [decision.wait_ms for decision in decisions] == [0, 0, 101, 101]
+        assert await bucket.release_several(line[2:]) == [True, True]
+        claiming = asyncio.ensure_future(bucket.claim_several(line[2:], FOREVER, 0))
+        await asyncio.sleep(0)
+        claiming.cancel()
+        await asyncio.wait([claiming])
+        assert claiming.cancelled()
+        assert await bucket.count() == 2
+        await pool.close()
+
+    asyncio.run(scenario())
