@@ -257,8 +257,9 @@ class Reserving(Waiting):
     def _undo_late(
         self, items: Sequence[RateItem], result: Any, used: Sequence[Reservation]
     ) -> None:
-        for item in self._undo(items, result, used):
-            self._bucket.release(item)
+        left = list(self._undo(items, result, used))
+        if left:
+            self._bucket.release_several(left)
 
     def _undo(
         self, items: Sequence[RateItem], result: Any, used: Sequence[Reservation]

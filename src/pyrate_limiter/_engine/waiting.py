@@ -81,6 +81,12 @@ class Waiting:
         self._step: Any = None
         self._asked: Sequence[RateItem] = ()
 
+    def __del__(self) -> None:
+        # An exception that comes from outside may strike between any two lines, and skip `run`'s.
+        waiter: Waiter | None = getattr(self, "_waiter", None)
+        if waiter is not None and waiter.queue is not None:
+            waiter.queue.leave(waiter)
+
     def run(self, first: Decision | None) -> Program[Decision]:
         """Wait; ``first`` is what the bucket has said already, if anything."""
         self._queue = join(self._bucket, self._waiter, self._brought(first))
@@ -89,8 +95,9 @@ class Waiting:
             decision = yield from self._stand(first)
         except GeneratorExit:
             self._leave()
-            for item in self._left_over():
-                discard(self._bucket.release(item))
+            items = list(self._left_over())
+            if items:
+                discard(self._bucket.release_several(items))
             raise
         except BaseException as error:
             self._leave()
@@ -253,8 +260,9 @@ class Waiting:
             yield from items if step.result and not late else ()
 
     def _give_back(self) -> Program[None]:
-        for item in self._left_over():
+        items = list(self._left_over())
+        if items:
             # What cannot be given back counts until it expires.
             with suppress(Exception):
-                release = self._bucket.release
-                yield Cleanup(self._acquisition.work(self._bucket, None, release, item))
+                release = self._bucket.release_several
+                yield Cleanup(self._acquisition.work(self._bucket, None, release, items))

@@ -35,6 +35,15 @@ async def _await_then(value: Awaitable[T], use: Callable[[T], Any]) -> Any:
     return await result if is_awaitable(result) else result
 
 
+def all_of(values: list[Any]) -> Any:
+    """The values, or an awaitable of them where some have to be awaited."""
+    return _await_all(values) if any(map(is_awaitable, values)) else values
+
+
+async def _await_all(values: list[Any]) -> list[Any]:
+    return [await value if is_awaitable(value) else value for value in values]
+
+
 def discard(value: object) -> None:
     """Drop an awaitable that nobody will await, without a warning that it was forgotten."""
     close = getattr(value, "close", None)

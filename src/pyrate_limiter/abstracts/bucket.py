@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision, LogAlgorithm, SlidingWindowLog
-from pyrate_limiter.abstracts.awaiting import then
+from pyrate_limiter.abstracts.awaiting import all_of, then
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.abstracts.sweeper import Leaker
 from pyrate_limiter.clocks import AbstractClock, MonotonicClock, WallClock
@@ -241,6 +241,12 @@ class AbstractBucket(ABC):
         """
         del item
         return False
+
+    def release_several(self, items: Sequence[RateItem]) -> list[bool] | Awaitable[list[bool]]:
+        """`release` for each of the items."""
+        released: list[bool] | Awaitable[list[bool]]
+        released = all_of([self.release(item) for item in items])
+        return released
 
     def check(self, item: RateItem) -> Decision | Awaitable[Decision]:
         """What `claim` would answer to somebody without patience; nothing is stored.

@@ -34,6 +34,11 @@ class StateStore(ABC):
     blocks: bool = False
     """Whether a call may wait for a disk, a socket or a lock, see `AbstractBucket.blocks`."""
 
+    @property
+    def store_id(self) -> object:
+        """See `AbstractBucket.store_id`."""
+        return id(self)
+
     is_async: bool | None = False
     """Whether the methods have to be awaited; None is "look at what they return"."""
 

@@ -132,6 +132,10 @@ class BucketAsyncWrapper(AbstractBucket):
         """See `AbstractBucket.release`."""
         return bool(await self._call(self.bucket.release, item))
 
+    async def release_several(self, items: Sequence[RateItem]) -> list[bool]:
+        """See `AbstractBucket.release_several`."""
+        return await self._call(self.bucket.release_several, items)  # type: ignore[no-any-return]
+
     async def check(self, item: RateItem) -> Decision:
         """See `AbstractBucket.check`."""
         return await self._call(self.bucket.check, item)  # type: ignore[no-any-return]

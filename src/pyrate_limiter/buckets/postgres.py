@@ -172,6 +172,11 @@ class PostgresBucket(PostgresLine):
         """See `AbstractBucket.put_decision`."""
         return self.claim(item)
 
+    @property
+    def store_id(self) -> object:
+        """What the buckets of one pool have in common."""
+        return id(self.pool)
+
     def claim(self, item: RateItem, patience_ms: int = 0, buffer_ms: int | None = None) -> Any:
         """See `AbstractBucket.claim`."""
         check_item(item)
@@ -179,16 +184,6 @@ class PostgresBucket(PostgresLine):
             self.failing_rate = None
             return self.check(item)
         return self._claim(item, patience_ms, buffer_ms)
-
-    @property
-    def claim_in_brief(self) -> Any:
-        """See `AbstractBucket.claim_in_brief`."""
-        return self._claim_in_brief if type(self).claim is PostgresBucket.claim else None
-
-    def _claim_in_brief(
-        self, item: RateItem, patience_ms: int, buffer_ms: int | None, limit_ms: int | None
-    ) -> Any:
-        return self._claim_within(item, patience_ms, buffer_ms, limit_ms, True)
 
     @property
     def claim_within(self) -> Any:

@@ -112,6 +112,11 @@ class PostgresStateStore(StateStore):
 
         return self._run(self._guarded(self._row.step(step), lambda: self._without(rates)))
 
+    @property
+    def store_id(self) -> object:
+        """What the stores of one pool have in common."""
+        return id(self.pool)
+
     def claim(
         self,
         algorithm: StateAlgorithm,

@@ -112,6 +112,11 @@ class RedisStateStore(StateSteps, StateStore):
 
         return self._server.run(ask())
 
+    @property
+    def store_id(self) -> object:
+        """What the stores of one client have in common."""
+        return id(self._server.client)
+
     def claim(
         self,
         algorithm: StateAlgorithm,
@@ -119,10 +124,10 @@ class RedisStateStore(StateSteps, StateStore):
         item: RateItem,
         patience_ms: int,
         buffer_ms: int,
-        *limit_ms: int | None,
+        limit_ms: int | None = None,
     ) -> Decision | Awaitable[Decision]:
         """See `StateStore.claim` and `StateStore.bounds_claims`."""
-        limit = _limit(patience_ms, *limit_ms)
+        limit = patience_ms if limit_ms is None else limit_ms
         program = self._claim(algorithm, rates, item, item.timestamp, patience_ms, buffer_ms, limit)
         return self._server.run(program)
 
@@ -133,10 +138,10 @@ class RedisStateStore(StateSteps, StateStore):
         item: RateItem,
         patience_ms: int,
         buffer_ms: int,
-        *limit_ms: int | None,
+        limit_ms: int | None = None,
     ) -> Decision | Awaitable[Decision]:
         """See `StateStore.claim_at` and `StateStore.bounds_claims`."""
-        server, limit = self._server, _limit(patience_ms, *limit_ms)
+        server, limit = self._server, patience_ms if limit_ms is None else limit_ms
         if not knows_claims(algorithm) or not server.is_plain(limit):
             program = self._claim(algorithm, rates, item, None, patience_ms, buffer_ms, limit)
             return server.run(program)
@@ -193,8 +198,3 @@ class RedisStateStore(StateSteps, StateStore):
         """True: all that counts is in Redis, and a new bucket finds it there."""
         del algorithm, rates, now
         return True
-
-
-def _limit(patience_ms: int, limit_ms: int | None = -1) -> int:
-    """How many ms a call may take, as far as it was said; 0 is no limit."""
-    return patience_ms if limit_ms == -1 else limit_ms or 0

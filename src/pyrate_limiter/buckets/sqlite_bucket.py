@@ -287,6 +287,11 @@ class SQLiteBucket(TakesKeywordsOf2x, AbstractBucket):
         del brief
         return self._log.claim(item, patience_ms, buffer_ms, limit_ms)
 
+    @property
+    def store_id(self) -> object:
+        """What the buckets of one file have in common."""
+        return self._db.path or id(self._db)
+
     def claim_several(
         self,
         items: Sequence[RateItem],

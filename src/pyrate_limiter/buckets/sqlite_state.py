@@ -137,6 +137,11 @@ class SQLiteStateStore(StateRecord, StateStore):
                 self._keep(algorithm, rates)
             return decision
 
+    @property
+    def store_id(self) -> object:
+        """What the stores of one file have in common."""
+        return self._db.path or id(self._db)
+
     def claim(
         self,
         algorithm: StateAlgorithm,

@@ -207,6 +207,11 @@ class StateBucket(AbstractBucket):
         return self._claim(item, patience_ms, buffer_ms)
 
     @property
+    def store_id(self) -> object:
+        """See `AbstractBucket.store_id`."""
+        return self.store.store_id
+
+    @property
     def claim_within(self) -> Any:
         """See `AbstractBucket.claim_within`: for a store that can keep to a limit."""
         bounded = self.store.bounds_claims and type(self).claim is StateBucket.claim
