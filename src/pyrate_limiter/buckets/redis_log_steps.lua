@@ -14,15 +14,8 @@ end
 local now, longest = stamp or clock, intervals[rates]
 
 local stored = 0 -- units, by the steps below
-
-local function unit(place) -- so many places from the newest: its time and its member
-  local found = call('ZREVRANGE', key, text(place), text(place), 'WITHSCORES')
-  return tonumber(found[2]), found[1]
-end
-
-local function claimed(member) return member and tonumber(match(member, '[-+=](%d+):%d+$')) end
-
 local newest, top = unit(0)
+local gapless -- from which weight on there is no room before others, where that is known
 
 local function store(step, mark, moment, first)
   local prefix = step.label .. mark .. ':'
@@ -36,7 +29,7 @@ local function remove(step, mark, first)
   each(step.label .. mark .. ':', first or 1, step.weight, function(members)
     gone = gone + call('ZREM', key, unpack(members))
   end)
-  newest, top = unit(0)
+  newest, top, gapless = unit(0)
   return gone
 end
 
@@ -130,10 +123,6 @@ local function latest_before(time, member, rate)
   return time - early - intervals[rate] - 1
 end
 
-local function units(place, number) -- so many, from so many places from the newest on
-  return call('ZREVRANGE', key, text(place), text(place + number - 1), 'WITHSCORES')
-end
-
 -- Where a claim was given back there is room before others: the first moment from `from` on at
 -- which the weight fits and leaves all later units where they are, and how much later that holds.
 -- A unit stays if what is put in is older by an interval, or if the one that will then be `limit`
@@ -163,20 +152,34 @@ local function gap(from, weight)
   return fits, room
 end
 
--- The first moment from `from` on for a waiter that is late: behind those who have gone by then, and
--- without moving one that will go without asking.
+-- What is ahead of the clock: the marks by label, and the units that go without asking again.
+-- Looked up once, where it is needed.
+local ahead, sure
+
+local function look_ahead()
+  ahead, sure = {}, {}
+  local found = call('ZRANGEBYSCORE', key, '(' .. text(now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1000)
+  for k = 1, #found, 2 do
+    local whose, mark = match(found[k], '^(.*)([-+=]%d+):%d+$')
+    if whose then ahead[whose] = mark end
+    if mark and string.byte(mark) == 43 then
+      sure[#sure + 1] = {member = found[k], time = tonumber(found[k + 1])}
+    end
+  end
+end
+
+-- The first moment from `from` on for a waiter that is late: behind those who have gone by then,
+-- and without moving one that will go without asking.
 local function late_fit(from, weight)
   local moment, failing = next_fit(from, weight)
   if not newest or newest <= moment then return moment, failing end
-  local later = call('ZRANGEBYSCORE', key, '(' .. text(moment), '+inf', 'WITHSCORES', 'LIMIT', 0, 128)
-  for k = 1, #later, 2 do
-    if string.find(later[k], '%+%d+:%d+$') then
-      local time, place = tonumber(later[k + 1]), call('ZCOUNT', key, '(' .. later[k + 1], '+inf')
-      for i = 1, rates do
-        local here, latest = unit(place + limits[i] - weight), latest_before(time, later[k], i)
-        if here and latest < math.min(here, moment) then
-          moment, failing = next_fit(math.max(moment, time), weight), failing or i
-        end
+  if not sure then look_ahead() end
+  for _, other in ipairs(sure) do
+    local place = other.time > moment and call('ZCOUNT', key, '(' .. text(other.time), '+inf')
+    for i = 1, place and rates or 0 do
+      local here = unit(place + limits[i] - weight)
+      if here and latest_before(other.time, other.member, i) < math.min(here, moment) then
+        moment, failing = next_fit(math.max(moment, other.time), weight), failing or i
       end
     end
   end
@@ -189,7 +192,10 @@ local function earliest(from, weight)
   if not newest or newest <= from then return next_fit(from, weight) end
   local fits, room
   if sliding then
-    fits, room = gap(from, weight)
+    if not gapless or weight < gapless then
+      fits, room = gap(from, weight)
+      if not fits and from == now then gapless = weight end
+    end
   elseif newest - from < 64 * intervals[1] then -- in a window in which others have claimed
     local ahead = call('ZRANGEBYSCORE', key, '(' .. text(from), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
     fits = next_fit(tonumber(ahead[2]), weight, true)
@@ -217,16 +223,8 @@ end
 
 local steps = {}
 
-local ahead -- the marks of what is ahead of the clock, by label; looked up where it is needed
-
 local function mark_ahead(label)
-  if not ahead then
-    ahead = {}
-    for _, member in ipairs(call('ZRANGEBYSCORE', key, '(' .. text(now), '+inf', 'LIMIT', 0, 1000)) do
-      local whose, mark = match(member, '^(.*)([-+=]%d+):%d+$')
-      if whose then ahead[whose] = mark end
-    end
-  end
+  if not ahead then look_ahead() end
   local mark = ahead[label]
   ahead[label] = nil
   return mark
@@ -255,6 +253,7 @@ function steps.claim(step, floor)
     unsure = unsure or newest and (newest > now or fits > newest and claimed(top))
     wait = wait + slack
   end
+  if wait > 0 and not unsure then sure = nil end
   store(step, wait > 0 and (unsure and '-' or '+') .. text(wait) or '', now + wait)
   return 0, wait, unsure and -1 or slack
 end
@@ -293,6 +292,7 @@ function steps.settle(step)
     return verdict, further, further > 0 and slack or 0
   end
   remove(step, mark)
+  if string.byte(mark) == 43 then sure = nil end
   local fits, failing = late_fit(math.max(now, due), weight)
   if fits <= now then
     store(step, '', fits)
@@ -308,7 +308,10 @@ function steps.settle(step)
   return 0, wait, -1
 end
 
-function steps.release(step) return remove(step, step.mark, step.b), 0, 0 end
+function steps.release(step)
+  sure = nil
+  return remove(step, step.mark, step.b), 0, 0
+end
 
 function steps.forget(step)
   local gone = remove(step, '', 1)

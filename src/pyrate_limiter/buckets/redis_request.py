@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 NUMBERS = 5  # of the reply to each step
-MOST_STEPS = 500  # in one call of a script: other clients of the server wait for its end
+MOST_STEPS = 250  # in one call of a script: other clients of the server wait for its end
 MOST_UNITS = 2000  # likewise; one step alone may have more
 
 
@@ -68,6 +68,10 @@ class Request:
         """What undoes it, if anything, when its answer came and nobody waits for it any more."""
         return None if self._orphaned is None else self._orphaned(self, answer)
 
+    def cost(self) -> int:
+        """Its steps; one that settles takes as long as three others."""
+        return sum(3 if step.startswith("settle") else 1 for step in self.steps)
+
     def units(self) -> int:
         """How many units its steps store or drop; of a shared one."""
         return sum(int(step.split(" ", 2)[1]) for step in self.steps)
@@ -89,7 +93,7 @@ def fitting(requests: list[Request]) -> int:
     """How many of the shared requests, from the first on, one call of a script may have."""
     steps = units = 0
     for number, request in enumerate(requests):
-        steps += len(request.steps)
+        steps += request.cost()
         units += request.units()
         if number and (steps > MOST_STEPS or units > MOST_UNITS):
             return number
