@@ -88,7 +88,7 @@ def test_no_claim_is_placed_before_the_one_that_the_line_holds(pool, algorithm):
 
 def test_one_statement_takes_a_bounded_number_of_units(pool):
     bucket = make(pool, Rate(10_000, 100))
-    assert len(bucket.claim_several(items(*[1] * 100), FOREVER)) == 32
+    assert len(bucket.claim_several(items(*[1] * 100), FOREVER)) == 16
     assert len(bucket.claim_several(items(200, 200, 200, 200), FOREVER)) == 2
     assert len(bucket.claim_several(items(5000, 1), FOREVER)) == 1
 
@@ -150,10 +150,10 @@ def test_a_claim_is_given_back_in_part(pool):
 
 def test_many_claims_are_given_back_in_one_round_trip(pool, sent):
     bucket = make(pool, Rate(1, 100))
-    line = items(*[1] * 32)
+    line = items(*[1] * 16)
     bucket.claim_several(line, FOREVER, 0)
     sent.clear()
-    assert bucket.release_several(line) == [True] * 32
+    assert bucket.release_several(line) == [True] * 16
     assert len(sent) == 1
     assert bucket.release_several([line[0], RateItem("a", START)]) == [False, False]
     assert bucket.count() == 0
@@ -162,8 +162,8 @@ def test_many_claims_are_given_back_in_one_round_trip(pool, sent):
 def test_giving_back_one_of_many_claims_touches_few_rows(pool):
     bucket = make(pool, Rate(1, 100))
     line = items(*[1] * 400)
-    for start in range(0, 400, 32):
-        bucket.claim_several(line[start : start + 32], FOREVER, 0)
+    for start in range(0, 400, 16):
+        bucket.claim_several(line[start : start + 16], FOREVER, 0)
     before = postgres.execute(f"SELECT ctid FROM {bucket.table} WHERE seq > 100")
     assert bucket.release(line[50])
     assert postgres.execute(f"SELECT ctid FROM {bucket.table} WHERE seq > 100") == before

@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from pyrate_limiter.buckets.postgres_steps import Doubt
     from pyrate_limiter.buckets.postgres_turns import Turns
 
-_MOST_AT_ONCE = 32  # claims of one statement
+# Few enough that the bucket's lock is held for a few milliseconds, and that a session which does
+# not live long still gets them done.
+_MOST_AT_ONCE = 16  # claims
+_MOST_SETTLED = 8
 _MOST_ROWS_AT_ONCE = 500
 _MOST_GIFTS = 64
 
@@ -160,7 +163,7 @@ class PostgresLine(PostgresJudge):
         It ends with the first that has to be settled by itself, and answers for one at the least.
         """
         several = []
-        for item in items[:_MOST_AT_ONCE]:
+        for item in items[:_MOST_SETTLED]:
             if not self._in_sql or not isinstance(item.timestamp, Stamp):
                 break
             if self._keyed and item.name != items[0].name:

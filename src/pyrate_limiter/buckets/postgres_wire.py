@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _TUPLES_OK = 2  # of libpq's ExecStatusType
 _FATAL_ERROR = 7
+_SHUTDOWN = "57P0"  # SQLSTATEs of a session or a server that ends
 _ACTIVE = 1  # of libpq's PGTransactionStatusType
 _READING, _WRITING = 1, 2  # of libpq's PostgresPollingStatusType
 _CANCEL_SECONDS = 1.0
@@ -122,7 +123,10 @@ def exchange(connection: Any, text: str, deadline: float) -> Program[list[Any]]:
         if failed is None:  # else it was a last word, and says more
             raise
     if failed is not None:
-        raise import_module("psycopg.errors").error_from_result(failed, encoding=encoding)
+        error = import_module("psycopg.errors").error_from_result(failed, encoding=encoding)
+        if (error.sqlstate or "").startswith(_SHUTDOWN):
+            pgconn.finish()  # it was the session's last word
+        raise error
     return found
 
 
