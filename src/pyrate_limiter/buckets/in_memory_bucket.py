@@ -116,7 +116,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
             if now < self._newest:
                 if self._newest == FOREVER:
                     return None
-                now = self._judged_now(now, self._rates.shortest_ms)
+                now = self._judged_now(now, self._rates)
             return self._put_now(name, weight, now)
 
     def stamp(self) -> int | Awaitable[int]:
@@ -159,7 +159,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
             if full is not None and full[1] == item.weight and full[4] == self._total:
                 moment = full[3]
             else:
-                moment = self._earliest(self._observe(item.timestamp), item.weight)[0]
+                moment = self._earliest(self._observe(item.timestamp, asks=True), item.weight)[0]
         return -1 if moment == FOREVER else max(0, moment - item.timestamp)
 
     def claim(self, item: RateItem, patience_ms: int = 0, buffer_ms: int | None = None) -> Decision:
@@ -255,7 +255,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
         """See `AbstractBucket.check`."""
         check_item(item)
         with self._lock:
-            now = self._observe(item.timestamp)
+            now = self._observe(item.timestamp, asks=True)
             moment, failing = self._earliest(now, item.weight) if item.weight else (now, None)
             return self._outlook(now, failing, moment)
 
@@ -274,7 +274,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
     def _leak_at(self, now: int) -> int:
         with self._lock:
             if now.__class__ is Unread:
-                now = self._judged(now, self._clock, self._rates.shortest_ms)
+                now = self._judged(now, self._clock, self._rates)
             self._changed()
             return self._drop_before(self._algorithm.leak_bound(self._rates, now))
 
@@ -303,7 +303,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
         """
         with self._lock:
             if now < self._latest or self._ahead:
-                now = self._judged(Unread(now), self._clock, self._rates.shortest_ms)
+                now = self._judged(Unread(now), self._clock, self._rates)
             if self._total > self._base and self._newest >= self._algorithm.leak_bound(
                 self._rates, now
             ):

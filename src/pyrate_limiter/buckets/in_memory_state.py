@@ -69,7 +69,7 @@ class InMemoryStateStore(StateRecord, StateStore):
             if now < self._latest or self._ahead:
                 if self._latest == FOREVER:
                     return False
-                now = self._judged_now(now, rates[0].interval)
+                now = self._judged_now(now, rates)
             else:
                 self._latest = now
             full = self._full
