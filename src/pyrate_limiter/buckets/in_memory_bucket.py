@@ -149,7 +149,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
             if now < self._newest:
                 if self._newest == FOREVER:
                     return None
-                now = self._judged_now(now, self._rates.shortest_ms)
+                now = self._judged_now(now, self._rates)
             return self._put_now(name, weight, now)
 
     def stamp(self) -> int | Awaitable[int]:
@@ -192,7 +192,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
             if full is not None and full[1] == item.weight and full[4] == self._total:
                 moment = full[3]
             else:
-                moment = self._earliest(self._observe(item.timestamp), item.weight)[0]
+                moment = self._earliest(self._observe(item.timestamp, asks=True), item.weight)[0]
         return -1 if moment == FOREVER else max(0, moment - item.timestamp)
 
     def claim(self, item: RateItem, patience_ms: int = 0, buffer_ms: int | None = None) -> Decision:
@@ -296,7 +296,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
         """See `AbstractBucket.check`."""
         check_item(item)
         with self._lock:
-            now = self._observe(item.timestamp)
+            now = self._observe(item.timestamp, asks=True)
             moment, failing = self._earliest(now, item.weight) if item.weight else (now, None)
             return self._outlook(now, failing, moment)
 
@@ -315,7 +315,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
     def _leak_at(self, now: int) -> int:
         with self._lock:
             if now.__class__ is Unread:
-                now = self._judged(now, self._clock, self._rates.shortest_ms)
+                now = self._judged(now, self._clock, self._rates)
             self._changed()
             return self._drop_before(self._algorithm.leak_bound(self._rates, now))
 
@@ -353,7 +353,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
             if self._newest == FOREVER:
                 return True
             if now < self._latest or self._ahead:
-                now = self._judged(Unread(now), self._clock, self._rates.shortest_ms)
+                now = self._judged(Unread(now), self._clock, self._rates)
             total, bound = self._total, self._algorithm.leak_bound(self._rates, now)
             if self._total != total or (total > self._base and self._newest >= bound):
                 return False

@@ -87,7 +87,7 @@ class InMemoryStateStore(StateRecord, StateStore):
                 if self._latest == FOREVER:
                     return False
                 with self._whole():
-                    now = self._judged_now(now, rates[0].interval)
+                    now = self._judged_now(now, rates)
             else:
                 self._latest = now
             full = self._full

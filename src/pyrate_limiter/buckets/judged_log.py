@@ -185,11 +185,11 @@ class JudgedLog(LogMoments, Timeline):
         retry = None if moment == FOREVER else moment - now
         return Decision(failing, retry, 0, remaining, reset)
 
-    def _observe(self, stamp: int) -> int:
-        """The time by which an item stamped ``stamp`` is judged."""
+    def _observe(self, stamp: int, *, asks: bool = False) -> int:
+        """The time by which an item stamped ``stamp`` is judged; ``asks``: nothing is stored."""
         if self._newest == FOREVER:
             raise BucketRetired
-        return self._judged(stamp, self._clock, self._rates.shortest_ms)
+        return self._judged(stamp, self._clock, self._rates, asks=asks)
 
     def _step_back(self, milliseconds: int, now: int) -> None:
         """Take what is ahead of its clock back with it, unless items are stamped by another one."""

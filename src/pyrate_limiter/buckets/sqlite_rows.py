@@ -215,13 +215,13 @@ class RowLog(RowTable):
         version = self._db.version() if until > BEGINNING else None
         self._known = Refusal(now, until, moment, weight, failing, version)
 
-    def _observe(self, stamp: int) -> int:
+    def _observe(self, stamp: int, *, asks: bool = False) -> int:
         moment = stamp + self._ahead if stamp.__class__ is Unread else stamp
         if moment < self._newest:
             self._load()
         elif not self._loaded:
             self._latest = self._newest
-        return super()._observe(stamp)
+        return super()._observe(stamp, asks=asks)
 
     def _next_departure(self, moment: int, weight: int) -> tuple[int, Rate | None]:
         self._pending = dict(self._rows(self._sql.claims))

@@ -56,14 +56,19 @@ class StateRecord(Timeline):
         self._begin_time()
 
     def _observe(
-        self, stamp: int, rates: Sequence[Rate], clock: AbstractClock | None = None
+        self,
+        stamp: int,
+        rates: Sequence[Rate],
+        clock: AbstractClock | None = None,
+        *,
+        asks: bool = False,
     ) -> int:
-        """The time by which an item stamped ``stamp`` is judged."""
+        """The time by which an item stamped ``stamp`` is judged; ``asks``: nothing is stored."""
         if self._latest == FOREVER:
             raise BucketRetired
         if clock is None:
-            return self._judged_now(stamp, rates[0].interval)
-        return self._judged(stamp, clock, rates[0].interval)
+            return self._judged_now(stamp, rates)
+        return self._judged(stamp, clock, rates, asks=asks)
 
     def _current(self, algorithm: StateAlgorithm, rates: Sequence[Rate]) -> State:
         queue = self._queue
@@ -192,7 +197,7 @@ class StateRecord(Timeline):
         moment, failing, after = _first_fit(algorithm, rates, (queue.gone,), start, weight)
         if after is not None and moment == start:
             queue.take_out(claimed, weight)
-            queue.gone = after
+            queue.gone, self._latest = after, start
             return ADMITTED
         if after is None or moment - now > patience_ms:
             queue.give_back(claimed, weight)
@@ -220,13 +225,13 @@ class StateRecord(Timeline):
         clock: AbstractClock | None = None,
     ) -> Decision:
         """See `AbstractBucket.check`."""
-        now = self._observe(now, rates, clock)
+        now = self._observe(now, rates, clock, asks=True)
         plan = self._plan(algorithm, rates, now, weight)
         return self._outlook(algorithm, rates, now, plan.failing, plan.moment)
 
     def _is_idle(self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int) -> bool:
         """Whether nothing is owed and nobody waits; the clock has said ``now`` just before."""
-        now = self._judged_now(now, rates[0].interval, awaited=True)
+        now = self._judged_now(now, rates, awaited=True)
         self._fold(algorithm, rates, now)
         return self._queue is None and not algorithm.consumed(
             rates, self._current(algorithm, rates), now

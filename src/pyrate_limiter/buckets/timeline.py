@@ -17,6 +17,11 @@ from pyrate_limiter.abstracts.awaiting import discard
 from pyrate_limiter.abstracts.checks import BEGINNING, Unread
 from pyrate_limiter.clocks import AbstractClock
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pyrate_limiter.abstracts.rate import Rate
+
 NO_STAMP = BEGINNING - 1  # nothing is trusted
 LATEST_MS = 60_000  # no stamp and no awaited reading takes that long to arrive
 
@@ -42,8 +47,8 @@ NO_CLOCK = _NoClock()
 class Timeline:
     """The time of a bucket. Its user holds the lock.
 
-    Two stamps of one clock may be out of order by ``slack`` ms, one interval at the most: how much
-    they are is not looked at.
+    Two stamps of one clock may be out of order by the shortest interval: by how much they are is
+    not looked at.
     """
 
     if not TYPE_CHECKING:
@@ -52,7 +57,7 @@ class Timeline:
     # The time of the last unit that was stored, or waiter that went.
     _latest: int
     # Up to here stamps are in order and need no look at the clock, which has said nearly as much.
-    # So the clock has stepped if it is behind `_latest` by more than the slack.
+    # So the clock has stepped if it is behind `_latest` by more than an interval.
     _trusted: int = NO_STAMP
     # By how much this time is ahead of the clock: where items are stamped by another one, and in a
     # state, which cannot be moved, after a step back.
@@ -67,29 +72,36 @@ class Timeline:
     def _trust(self, until: int) -> None:
         """Remember up to when stamps need no look at the clock, if that is worth the memory."""
 
-    def _judged(self, stamp: int, clock: AbstractClock, slack: int) -> int:
-        """The time by which an item stamped ``stamp`` is judged."""
+    def _judged(
+        self, stamp: int, clock: AbstractClock, rates: Sequence[Rate], *, asks: bool = False
+    ) -> int:
+        """The time by which an item stamped ``stamp`` is judged; ``asks``: nothing is stored."""
         if stamp.__class__ is not Unread and self._latest <= stamp <= self._trusted:
             return stamp
-        now = read(clock)
+        now, slack = read(clock), rates[0].interval
         if stamp.__class__ is Unread:
-            return self._judged_now(int(stamp) if now is None else now, slack, awaited=now is None)
+            return self._judged_now(int(stamp) if now is None else now, rates, awaited=now is None)
         if now is not None:
             if self._has_stepped(now, slack):
                 return self._latest  # whether it was read before the step or after it
-            stamp = self._translated(stamp, now, slack)
+            stamp = self._translated(stamp, now, rates, asks=asks)
             self._trust(now + self._ahead + slack)
         return max(self._latest, stamp)
 
-    def _judged_now(self, now: int, slack: int, *, awaited: bool = False) -> int:
+    def _judged_now(self, now: int, rates: Sequence[Rate], *, awaited: bool = False) -> int:
         """`_judged` for what the clock says; ``awaited``: what it said when it was asked."""
-        self._give_back(now)
+        slack = rates[0].interval
+        self._give_back(now, rates)
         self._has_stepped(now, max(slack, LATEST_MS) if awaited else slack)
         return max(self._latest, now + self._ahead)
 
-    def _give_back(self, now: int) -> None:
-        if self._ahead > 0 and self._latest <= now:
-            self._ahead = 0
+    def _give_back(self, now: int, rates: Sequence[Rate]) -> None:
+        """Be no further ahead of the clock than until nothing counts any more."""
+        if self._ahead > 0:
+            longest = max(
+                -(-rate.interval * max(rate.limit, rate.burst) // rate.limit) for rate in rates
+            )
+            self._ahead = min(self._ahead, max(0, self._latest + longest + 1 - now))
 
     def _has_stepped(self, now: int, slack: int) -> bool:
         behind = self._latest - now - self._ahead
@@ -97,8 +109,9 @@ class Timeline:
             self._step_back(behind, now)
         return behind > slack
 
-    def _translated(self, stamp: int, now: int, slack: int) -> int:
+    def _translated(self, stamp: int, now: int, rates: Sequence[Rate], *, asks: bool) -> int:
         """A stamp of whatever clock, in this time. ``now`` is what the bucket's clock says."""
+        slack = rates[0].interval
         if self._ahead:
             is_own = -slack <= now - stamp <= LATEST_MS
             is_other = not is_own and stamp > self._latest
@@ -107,11 +120,11 @@ class Timeline:
                 self._latest == BEGINNING and stamp < now - LATEST_MS
             )
             is_own = not is_other
-        if is_other:
+        if is_other and not asks:
             self._ahead = stamp - now
         if not is_own:
             return stamp
-        self._give_back(stamp)
+        self._give_back(now, rates)
         moment = stamp + self._ahead
         return moment if moment >= self._latest else now + self._ahead  # the newest there can be
 
