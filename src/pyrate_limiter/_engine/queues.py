@@ -43,18 +43,17 @@ def join(
 ) -> WaitQueue:
     """Stand in the queue of a bucket (without its wrapper), see `WaitQueue.join`."""
     key = id(bucket)
+    queue_at(bucket)  # forgets those whose event loop is closed
     while True:
-        queue = queue_at(bucket)
-        if queue is None:
-            queue = WaitQueue(bucket)
-            reference = weakref.ref(queue, _forget(key))
-            there = waited_for.setdefault(key, reference)
-            if there is not reference:
-                if there() is None:
-                    waited_for.pop(key, None)
-                continue
-        if queue.join(waiter, reservation):
+        reference = waited_for.get(key)
+        queue: WaitQueue | None = None if reference is None else reference()
+        if queue is not None and queue.join(waiter, reservation):
             return queue
+        # It was dissolved; or the call that was about to say so was struck down.
+        if reference is not None and waited_for.get(key) is reference:
+            waited_for.pop(key, None)
+        queue = WaitQueue(bucket)
+        waited_for.setdefault(key, weakref.ref(queue, _forget(key)))
 
 
 def _forget(key: int) -> Callable[[object], None]:

@@ -237,10 +237,11 @@ class WaitQueue(HeldReservations):
 
     @staticmethod
     def _count_down(counts: dict[Any, int], key: Any) -> None:
-        if counts[key] == 1:
-            del counts[key]
+        left = counts.get(key, 0) - 1  # it is missing where a call was struck down as it came
+        if left > 0:
+            counts[key] = left
         else:
-            counts[key] -= 1
+            counts.pop(key, None)
 
     def _wake_front(self, room: int) -> None:
         """Wake the front; and with it the tasks of its event loop that follow and also fit."""
