@@ -44,7 +44,17 @@ CONFIG = ("enable_seqscan=off", "search_path=pg_catalog, pg_temp")
 _FLAGS = {"durable", "unusual", "store", "look", "again", "fixed"}
 _NULLABLE = {"now", "clock", "buffer", "not_before"}
 _RATES = ("limits", "intervals", "pads")
-_PARTS = ("adopt", "between", "windows", "leaves", "counts", "clean", "renumber", "take_out")
+_PARTS = (
+    "adopt",
+    "between",
+    "windows",
+    "leaves",
+    "counts",
+    "clean",
+    "sweep",
+    "renumber",
+    "take_out",
+)
 _RETURN = re.compile(r"RETURN (ARRAY\[.*?\]::bigint\[\]);", re.DOTALL)
 
 

@@ -9,13 +9,6 @@ IF v_last / 256 > (v_last - p_weight) / 256 THEN
           WHERE at_ms >= p_swept AND at_ms < v_now - p_intervals[array_length(p_rates, 2)]
             AND units > 0 AND seq <= v_first - 1024
           ORDER BY at_ms LIMIT 1024 FOR UPDATE SKIP LOCKED
-      ), others AS (
-        DELETE FROM @table@ WHERE ctid = ANY (ARRAY(
-          SELECT other.ctid FROM old JOIN @table@ other USING (item_timestamp, token)
-            WHERE old.units > 1 AND other.units = 0
-        ))
-      ), gone AS (
-        DELETE FROM @table@ WHERE ctid = ANY (ARRAY(SELECT ctid FROM old)) RETURNING at_ms
-      ) SELECT max(at_ms) INTO v_swept FROM gone;
+      @sweep@
       v_first := NULL;
     END IF;
