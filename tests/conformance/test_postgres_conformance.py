@@ -44,6 +44,7 @@ class TestPostgresFixedWindow(_OnPool):
 
 class TestPostgresPolicyInThisProcess(_OnPool):
     claims = True
+    fills_room = False
 
     def make_bucket(self, rates):
         class Own(FixedWindow):

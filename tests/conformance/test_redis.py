@@ -56,6 +56,7 @@ class _Async(_Client):
 
 class _State(_Sync):
     units = False
+    fills_room = False
     _wire = wires(*OPPOSITES)
 
     def make_bucket(self, rates):
@@ -64,6 +65,7 @@ class _State(_Sync):
 
 class _StateAsync(_Client):
     units = False
+    fills_room = False
     _wire = wires(*OPPOSITES)
 
     async def make_bucket(self, rates):

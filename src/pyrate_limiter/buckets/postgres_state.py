@@ -129,6 +129,42 @@ class PostgresStateStore(StateStore):
         """See `StateStore.claim`. The item's timestamp counts, not the server's clock."""
         return self._claim(algorithm, rates, item, item.timestamp, patience_ms, buffer_ms, limit_ms)
 
+    def claim_several(
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        items: Sequence[RateItem],
+        patience_ms: int,
+        buffer_ms: int,
+        not_before: int | None,
+        limit_ms: int | None = None,
+    ) -> Any:
+        """See `StateStore.claim_several`. The items' timestamps count, not the server's clock."""
+        stamps = [int(item.timestamp) for item in items]
+
+        def claim(record: StateRecord, _: int) -> list[Decision]:
+            for item, stamp in zip(items, stamps):  # it may be tried again
+                item.timestamp = stamp
+            decisions = record._claim_several(
+                algorithm, rates, items, patience_ms, buffer_ms, not_before
+            )
+            for item, decision in zip(items, decisions):
+                _note_due(item, decision)
+            return decisions
+
+        def take_back(record: StateRecord, _: int) -> bool:
+            waits = [item for item in items if isinstance(item.timestamp, _Moment)]
+            return any([record._release(algorithm, rates, item) for item in waits])
+
+        async def undo(decisions: list[Decision]) -> None:
+            for item, decision in zip(items, decisions):
+                if decision.wait_ms:
+                    await self.release(algorithm, rates, item)
+
+        limit = patience_ms if limit_ms is None else max(patience_ms, limit_ms, LEAST_MS)
+        program = self._row.step(claim, limit, take_back)
+        return self._run(self._guarded(program, lambda: [self._without(rates)]), undo)
+
     def claim_at(
         self,
         algorithm: StateAlgorithm,
