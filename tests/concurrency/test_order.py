@@ -147,13 +147,13 @@ class Witness(InMemoryStateStore):
         super().__init__()
         self.admitted = []
 
-    def check(self, algorithm, rates, now, weight):
-        decision = super().check(algorithm, rates, now, weight)
+    def check(self, *terms, **more):
+        decision = super().check(*terms, **more)
         self.admitted += [WHO.get()] * decision.allowed
         return decision
 
-    def claim(self, algorithm, rates, item, patience_ms, buffer_ms):
-        decision = super().claim(algorithm, rates, item, patience_ms, buffer_ms)
+    def claim(self, *terms, **more):
+        decision = super().claim(*terms, **more)
         self.admitted += [WHO.get()] * decision.allowed
         return decision
 

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from pyrate_limiter.abstracts.bucket import AbstractBucket
     from pyrate_limiter.abstracts.rate import RateItem
 
+MOST_WOKEN = 50
+"""Tasks that are woken together, so that others of their event loop come in between."""
+
 GRACE_SECONDS = 0.05
 """How long the queue stands still for tasks whose event loop is stalled, before it goes on."""
 
@@ -39,6 +42,7 @@ class WaitQueue(HeldReservations):
         "_closed",
         "_lock",
         "_loops",
+        "_room",
         "_unneeded",
         "_watcher",
         "_weights",
@@ -59,6 +63,8 @@ class WaitQueue(HeldReservations):
         self._closed = False
         # Parked waiters by event loop, None for threads.
         self._loops: dict[Any, int] = {}
+        # Units that are free for those behind, of whom not all have been woken yet.
+        self._room = 0
         # Waiters by weight.
         self._weights: dict[int, int] = {}
         # The first waiter that can tell that the front's event loop is stalled.
@@ -107,7 +113,7 @@ class WaitQueue(HeldReservations):
             if reservation is not None:
                 self.add(reservation)
             elif self.lacking == 1 and self.size > 1:
-                self._wake_front(0)  # it may ask for one more reservation
+                self._wake_front()  # it may ask for one more reservation
             return True
 
     def leave(self, waiter: Waiter, room: int = 0) -> None:
@@ -126,8 +132,11 @@ class WaitQueue(HeldReservations):
                 self._close()
             elif was_first:
                 self.due = 0.0
-                self._wake_front(room)
-                self._watch()
+                self._room = room or self._room
+                if not self.first._woken:
+                    self._wake_front()
+                if len(self._loops) > 1:
+                    self._watch()
             elif waiter is self._watcher:
                 self._watch()
 
@@ -142,6 +151,7 @@ class WaitQueue(HeldReservations):
 
     def block(self) -> None:
         """Note that somebody has to wait, and tell those who do not want to."""
+        self._room = 0
         if self.blocked:
             return
         with self._lock:
@@ -162,7 +172,7 @@ class WaitQueue(HeldReservations):
         """Have the front look again at what there is."""
         with self._lock:
             if self.first is not None:
-                self._wake_front(0)
+                self._wake_front()
 
     def units_before(self, waiter: Waiter) -> int:
         """How many units those want who came before."""
@@ -243,18 +253,19 @@ class WaitQueue(HeldReservations):
         else:
             counts.pop(key, None)
 
-    def _wake_front(self, room: int) -> None:
-        """Wake the front; and with it the tasks of its event loop that follow and also fit."""
-        waiter = self.first
+    def _wake_front(self) -> None:
+        """Wake the front; and with it some tasks of its event loop that follow and also fit."""
+        waiter, room, left = self.first, self._room, MOST_WOKEN
         while waiter is not None:
             follower = waiter.next
             if not waiter.wake():
                 self._remove(waiter)
                 waiter = follower
                 continue
-            room -= waiter.weight
+            room, left = room - waiter.weight, left - 1
             alike = follower is not None and follower.loop is waiter.loop is not None
-            waiter = follower if alike and room >= 0 else None
+            waiter = follower if alike and room >= 0 and left else None
+        self._room = max(0, room)
         if self.first is None:
             self._close()
 

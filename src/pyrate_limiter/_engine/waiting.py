@@ -106,7 +106,8 @@ class Waiting:
                 return Decision(self._bucket.rates[0], 0)
             raise
         self._leave()
-        if self._keeps_something():
+        # Whoever is admitted goes at once: the next in the queue gives back what is too much.
+        if self._keeps_something() and not (decision.allowed and self._queue.first is not None):
             yield from self._give_back()
         if not self._terms.known or not decision.allowed:
             return decision

@@ -154,7 +154,7 @@ class PostgresStateStore(StateStore):
 
         def take_back(record: StateRecord, _: int) -> bool:
             waits = [item for item in items if isinstance(item.timestamp, _Moment)]
-            return any([record._release(algorithm, rates, item) for item in waits])
+            return any([record._release(algorithm, rates, item) for item in waits])  # noqa: C419 - all of them
 
         async def undo(decisions: list[Decision]) -> None:
             for item, decision in zip(items, decisions):
