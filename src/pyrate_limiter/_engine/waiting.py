@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter._engine.queues import join
 from pyrate_limiter._engine.steps import Cleanup, Park, Pause, Work
-from pyrate_limiter._engine.terms import monotonic
+from pyrate_limiter._engine.terms import PATIENT_MS, monotonic
 from pyrate_limiter._engine.waiter import Waiter
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision, StateAlgorithm
 from pyrate_limiter.abstracts.awaiting import discard
@@ -144,6 +144,8 @@ class Waiting:
                     return refused
                 decision, slept = None, False
             if decision is None:
+                decision = self._try_now()
+            if decision is None:
                 decision = yield from self._try()
             if decision.allowed:
                 # Whoever has slept wakes all that fit; those need only wake the next.
@@ -155,6 +157,17 @@ class Waiting:
             slept = yield from self._sleep(pause)
             self._slept_ms = pause if slept else 0
             decision = None
+
+    def _try_now(self) -> Decision | None:
+        """`_try` with as little as possible around it, for those who were woken because they fit."""
+        waiter, bucket = self._waiter, self._bucket
+        if self._slept_ms or not self._is_plain or not waiter.stamped_by_bucket:
+            return None
+        now = bucket.stamp()
+        if not isinstance(now, int):
+            discard(now)
+            return None
+        return ADMITTED if bucket.put(RateItem(waiter.name, now, waiter.weight)) else None
 
     def _try(self) -> Program[Decision]:
         """Ask whether it fits now. Whoever has slept as long as told is taken at its word."""
@@ -169,8 +182,6 @@ class Waiting:
                 return (yield from acquisition.attempt(bucket, item, self._terms))
             finally:
                 self._queue.stop_asking(self._waiter)
-        if self._is_plain and not slept and bucket.put(item):
-            return ADMITTED
         lag = self._planned - item.timestamp if slept else 0
         if lag <= slept // 2:
             ask = self._call([item], bucket.claim, item, 0, self._terms.buffer_ms)
@@ -220,7 +231,10 @@ class Waiting:
     def _reach_front(self) -> Program[Decision | None]:
         """Wait until it is at the front; answered by a refusal where it does not get there."""
         waiter, terms = self._waiter, self._terms
-        if terms.known and terms.blocking:
+        if terms.patience_ms() == PATIENT_MS and not terms.known:  # nothing to be looked after
+            while waiter.queue is not None and not waiter.is_first:
+                yield Park(waiter, None)
+        elif terms.known and terms.blocking:
             refusal = yield from self._behind_others()
             if refusal.retry_after_ms is None or refusal.retry_after_ms > terms.patience_ms():
                 return refusal
