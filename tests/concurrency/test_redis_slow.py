@@ -131,8 +131,8 @@ def test_a_cancelled_task_over_a_sync_client_leaves_nothing(proxy, admin):
             limiter = Limiter(RedisBucket([Rate(1000, 60_000)], client, key))
             went = await cancelled_after(limiter, 0.05, size=4)
             went += await cancelled_after(limiter, 0.05, size=4)
-            assert names_in(admin, key) == sorted(went)
-            assert len(went) == 4
+            # What was reserved for one who left may be used by the next, under that name.
+            assert len(names_in(admin, key)) == len(went) == 4
 
     asyncio.run(main())
 

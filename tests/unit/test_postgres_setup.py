@@ -246,11 +246,11 @@ def test_a_pooler_in_transaction_mode_may_stand_between_tasks_and_the_server(poo
         await pool.close()
 
     asyncio.run(scenario())
-    assert_sessions_are_clean(pooler)
+    assert_sessions_are_clean(pooler, at_least=10)  # several tasks share one
 
 
-def assert_sessions_are_clean(pooler):
-    assert pooler.transactions > 60
+def assert_sessions_are_clean(pooler, at_least=60):
+    assert pooler.transactions > at_least
     with psycopg.connect(pooler.dsn, autocommit=True) as connection:
         for _ in range(2):  # sessions
             (left,) = connection.execute(

@@ -90,7 +90,7 @@ class Acquisition:
         item = None if bucket is None else _stamped(bucket, name, weight)
         if bucket is None or item is None:
             return self.acquire(name, weight, terms)
-        if not bucket.answers_in_order or id(bucket) in waited_for:
+        if not bucket.is_async or not bucket.answers_in_order or id(bucket) in waited_for:
             return self.at_bucket(bucket, item, terms)
         ticket = next(tickets)
         verdict = self.ask(bucket, item, terms)

@@ -42,9 +42,9 @@ def asks_in_turn(
         return False  # it is told at once that it never fits, or always
     if blocked:
         return True
-    if terms.replaced or bucket.answers_in_order or terms.patience_ms() == 0:
+    if terms.replaced or terms.patience_ms() == 0:
         return False
-    return bucket.is_async is True or (bucket.blocks and on_loop)
+    return not bucket.answers_in_order if bucket.is_async else bucket.blocks and on_loop
 
 
 def put_and_wait(bucket: AbstractBucket, item: RateItem) -> tuple[Any, Any]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     Program = Generator[Any, Any, T]
     Sleep = Callable[[float], Any]
 
+_GRACE_SECONDS = 0.25  # in which a call that keeps to its caller's time can say what is wrong
 _POLL_SECONDS = 0.001  # between two looks at a lock that an event loop must not wait for
 
 
@@ -134,7 +135,8 @@ class Work(Errand, BlockingStep):
 
     async def wait(self) -> Any:
         """See `Step.wait`."""
-        return await self.in_thread(seconds=self._seconds)
+        seconds = self._seconds
+        return await self.in_thread(seconds=None if seconds is None else seconds + _GRACE_SECONDS)
 
 
 class Within(Step):

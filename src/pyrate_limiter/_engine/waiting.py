@@ -159,7 +159,7 @@ class Waiting:
             decision = None
 
     def _try_now(self) -> Decision | None:
-        """`_try` with as little as possible around it, for those who were woken because they fit."""
+        """`_try` with as little as possible around it, for those who are woken because they fit."""
         waiter, bucket = self._waiter, self._bucket
         if self._slept_ms or not self._is_plain or not waiter.stamped_by_bucket:
             return None
