@@ -7,9 +7,9 @@ import time
 import zlib
 from functools import lru_cache
 from hashlib import blake2b
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pyrate_limiter._files import text_of
 from pyrate_limiter.buckets.postgres_link import driver
 from pyrate_limiter.buckets.postgres_text import literal
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from pyrate_limiter.abstracts.programs import Program
     from pyrate_limiter.buckets.postgres_link import Link
 
-_FOLDER = Path(__file__).with_name("sql")
 # Each argument costs its parsing, each access to an array its preparation: the parameters that a
 # plain acquisition uses once or never share an array.
 _PARAMETERS = (
@@ -85,7 +84,7 @@ def _body(step: str, table: str, keyed: bool) -> str:
 
 @lru_cache(maxsize=16)
 def _read(name: str) -> str:
-    return (_FOLDER / f"postgres_{name}.sql").read_text("utf-8")
+    return text_of("buckets", "sql", f"postgres_{name}.sql")
 
 
 def renumbering(table: str, first: int, name: str | None) -> str:

@@ -6,9 +6,9 @@ import hashlib
 import inspect
 import time
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pyrate_limiter._files import text_of
 from pyrate_limiter.abstracts.programs import drive, drive_async
 from pyrate_limiter.buckets.redis_calls import run_within
 from pyrate_limiter.buckets.redis_crews import Crews
@@ -46,7 +46,7 @@ class Script:
     @classmethod
     def read(cls, *place: str) -> Script:
         """The script in a file of this package."""
-        return cls(Path(__file__).parent.parent.joinpath(*place).read_text(encoding="utf-8"))
+        return cls(text_of(*place))
 
 
 class Request:
