@@ -16,6 +16,17 @@ if TYPE_CHECKING:
     from pyrate_limiter.algorithms.decision import Decision
 
 
+_SHOWN = 200  # characters of a value in a message
+
+
+def _shown(value: object) -> str:
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - the value is wrong in any case, and has yet to be named
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
 def _rebuild(cls: type[PyrateError], args: tuple[Any, ...], data: dict[str, Any]) -> PyrateError:
     error = cls.__new__(cls)
     error.args = args
@@ -40,7 +51,21 @@ class WrongType(PyrateError, TypeError):
     """
 
     def __init__(self, field: str, value: object, expected: str) -> None:
-        super().__init__(f"{field} must be {expected}, got {value!r}")
+        super().__init__(f"{field} must be {expected}, got {_shown(value)}")
+        self.field: str = field
+        self.value: object = value
+
+
+class OutOfRange(PyrateError, ValueError):
+    """An argument is of the right type, and its value makes no sense there.
+
+    Attributes:
+        field: what the argument is called.
+        value: what was given.
+    """
+
+    def __init__(self, field: str, value: object, expected: str) -> None:
+        super().__init__(f"{field} must be {expected}, got {_shown(value)}")
         self.field: str = field
         self.value: object = value
 
@@ -49,7 +74,7 @@ class InvalidRate(PyrateError, ValueError, AssertionError):
     """A rate's limit, interval or burst is below 1."""
 
     def __init__(self, field: str, value: object) -> None:
-        super().__init__(f"Rate's {field} must be >= 1, got {value!r}")
+        super().__init__(f"Rate's {field} must be >= 1, got {_shown(value)}")
         self.field: str = field
         self.value: object = value
 
@@ -112,27 +137,28 @@ class InvalidWeight(PyrateError, ValueError, AssertionError):
     """An item's weight is negative."""
 
     def __init__(self, weight: object) -> None:
-        super().__init__(f"item's weight must be >= 0, got {weight!r}")
+        super().__init__(f"item's weight must be >= 0, got {_shown(weight)}")
         self.weight: object = weight
 
 
 class InvalidTimestamp(PyrateError, ValueError):
-    """An item's timestamp is not a number of milliseconds that can be stored."""
+    """An item's timestamp is no number of milliseconds that can be stored."""
 
     def __init__(self, timestamp: object) -> None:
         super().__init__(
-            f"item's timestamp must be a whole number of milliseconds within +/-2**62, "
-            f"got {timestamp!r}"
+            f"item's timestamp must be a number of milliseconds within +/-2**62, "
+            f"got {_shown(timestamp)}"
         )
         self.timestamp: object = timestamp
 
 
 class InvalidTimeout(PyrateError, ValueError):
-    """A timeout is negative and not -1, or not a number."""
+    """A timeout is negative and not -1, or no number, or too large for one."""
 
     def __init__(self, timeout: object) -> None:
         super().__init__(
-            f"timeout must be -1 or >= 0, got {timeout!r} (seconds; -1 waits for ever)"
+            f"timeout must be -1 or >= 0, got {_shown(timeout)} "
+            "(seconds; -1 and None wait for ever)"
         )
         self.timeout: object = timeout
 

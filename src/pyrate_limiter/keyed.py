@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pyrate_limiter.abstracts.awaiting import is_awaitable, then
 from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
+from pyrate_limiter.abstracts.checks import check_whole
 from pyrate_limiter.abstracts.locks import shared_lock
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.abstracts.sweeper import Leaker
 from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
-from pyrate_limiter.errors import InvalidBucket, TooManyKeys, WrongType
+from pyrate_limiter.errors import InvalidBucket, TooManyKeys
 from pyrate_limiter.utils import one_or_more
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ class KeyedBucketFactory(BucketFactory):
 
     Raises:
         InvalidRateList: some rate of the list can never matter.
-        WrongType: ``max_keys`` is no whole number of 1 or more.
+        WrongType: ``max_keys`` is no whole number.
+        OutOfRange: ``max_keys`` is below 1.
     """
 
     def __init__(
@@ -55,14 +57,12 @@ class KeyedBucketFactory(BucketFactory):
         bucket: Callable[[list[Rate]], AbstractBucket] = InMemoryBucket,
         max_keys: int = 100_000,
     ) -> None:
-        if not isinstance(max_keys, int) or max_keys < 1:
-            raise WrongType("max_keys", max_keys, "a whole number, 1 or more")
         self._rates = one_or_more(rates)
         self._make = bucket
         self._for_name: Any = getattr(bucket, "for_name", None)
         is_kind = isinstance(bucket, type) and issubclass(bucket, AbstractBucket)
         self._kind = bucket if is_kind else None  # what it makes needs no check, key by key
-        self.max_keys: int = max_keys
+        self.max_keys: int = check_whole("max_keys", max_keys, least=1)
         self._keys = _Keys()
 
     def wrap_item(self, name: str, weight: int = 1) -> RateItem | Awaitable[RateItem]:

@@ -15,10 +15,10 @@ from pyrate_limiter._engine.terms import ADAPTIVE, AdaptiveBuffer, Terms, check_
 from pyrate_limiter.abstracts.algorithm import Decision
 from pyrate_limiter.abstracts.awaiting import is_awaitable
 from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
-from pyrate_limiter.abstracts.checks import check_weight
+from pyrate_limiter.abstracts.checks import check_weight, check_whole
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
-from pyrate_limiter.errors import AsyncBucketInSyncCode, WrongType
+from pyrate_limiter.errors import AsyncBucketInSyncCode
 from pyrate_limiter.single import SingleBucketFactory, as_factory
 
 if TYPE_CHECKING:
@@ -62,7 +62,8 @@ class Limiter:
     Raises:
         InvalidLimiterArgument: ``argument`` is nothing of the above.
         InvalidRateList: some rate of the list can never matter.
-        WrongType: ``buffer_ms`` is no whole number of 0 or more.
+        WrongType: ``buffer_ms`` is no whole number.
+        OutOfRange: ``buffer_ms`` is negative.
     """
 
     bucket_factory: BucketFactory
@@ -74,8 +75,8 @@ class Limiter:
         *,
         reserve_ahead: bool = True,
     ) -> None:
-        if not isinstance(buffer_ms, int) or buffer_ms < 0:
-            raise WrongType("buffer_ms", buffer_ms, "a whole number of milliseconds, 0 or more")
+        if not isinstance(buffer_ms, AdaptiveBuffer):
+            buffer_ms = check_whole("buffer_ms", buffer_ms, least=0, unit="milliseconds")
         self.buffer_ms: int = buffer_ms
         self.reserve_ahead: bool = reserve_ahead
         self.bucket_factory = as_factory(argument)
@@ -116,7 +117,11 @@ class Limiter:
         return cls(factory, buffer_ms, reserve_ahead=reserve_ahead)
 
     def try_acquire(
-        self, name: str = "pyrate", weight: int = 1, blocking: bool = True, timeout: float = -1
+        self,
+        name: str = "pyrate",
+        weight: int = 1,
+        blocking: bool = True,
+        timeout: float | None = -1,
     ) -> bool | Awaitable[bool]:
         """Admit ``weight`` units under ``name``, waiting for room if need be.
 
@@ -124,8 +129,8 @@ class Limiter:
             name: what the call is for.
             weight: how many units it takes; 0 is always admitted.
             blocking: whether to wait.
-            timeout: seconds to wait at the most. -1 waits for ever, 0 takes what is free now. Where
-                the wait is known to be longer, it still sleeps until its time is up.
+            timeout: seconds to wait at the most. -1 and None wait for ever, 0 takes what is free
+                now. Where the wait is known to be longer, it still sleeps until its time is up.
 
         Returns:
             Whether it was admitted. False at once if the weight can never fit. An awaitable of it,
@@ -133,13 +138,13 @@ class Limiter:
 
         Raises:
             InvalidWeight: it is negative.
-            InvalidTimeout: it is negative and not -1.
+            InvalidTimeout: it is negative and not -1, or no number.
             TimeoutWithoutBlocking: there is a timeout for a call that does not wait.
         """
         if timeout != -1:
-            check_timeout(timeout, blocking)
+            timeout = check_timeout(timeout, blocking)
         if weight.__class__ is not int or weight <= 0:
-            check_weight(weight)
+            weight = check_weight(weight)
             if weight == 0:
                 return True
         taken = self._take(name, weight)
@@ -151,16 +156,20 @@ class Limiter:
         return run_blocking(_verdict(started), _sleep)
 
     async def try_acquire_async(
-        self, name: str = "pyrate", weight: int = 1, blocking: bool = True, timeout: float = -1
+        self,
+        name: str = "pyrate",
+        weight: int = 1,
+        blocking: bool = True,
+        timeout: float | None = -1,
     ) -> bool:
         """`try_acquire` for asyncio, over sync and async buckets: it waits with ``asyncio.sleep``.
 
         A cancelled waiter gives back what it had claimed.
         """
         if timeout != -1:
-            check_timeout(timeout, blocking)
+            timeout = check_timeout(timeout, blocking)
         if weight.__class__ is not int or weight <= 0:
-            check_weight(weight)
+            weight = check_weight(weight)
             if weight == 0:
                 return True
         taken = self._take(name, weight)
@@ -174,7 +183,11 @@ class Limiter:
         return await run_async(_verdict(started))
 
     def acquire(
-        self, name: str = "pyrate", weight: int = 1, blocking: bool = True, timeout: float = -1
+        self,
+        name: str = "pyrate",
+        weight: int = 1,
+        blocking: bool = True,
+        timeout: float | None = -1,
     ) -> Decision:
         """`try_acquire`, with the whole `Decision` as the answer.
 
@@ -187,7 +200,11 @@ class Limiter:
         return self._now(self._acquire(name, weight, blocking, timeout), "acquire")
 
     async def acquire_async(
-        self, name: str = "pyrate", weight: int = 1, blocking: bool = True, timeout: float = -1
+        self,
+        name: str = "pyrate",
+        weight: int = 1,
+        blocking: bool = True,
+        timeout: float | None = -1,
     ) -> Decision:
         """`acquire` for asyncio, over sync and async buckets."""
         return await self._run(self._acquire(name, weight, blocking, timeout))
@@ -198,15 +215,15 @@ class Limiter:
         Raises:
             AsyncBucketInSyncCode: the bucket, its clock or the factory is async.
         """
-        check_weight(weight)
+        weight = check_weight(weight)
         return self._now(self._acquisition.check(name, weight), "check")
 
     async def check_async(self, name: str = "pyrate", weight: int = 1) -> Decision:
         """`check` for asyncio, over sync and async buckets."""
-        check_weight(weight)
+        weight = check_weight(weight)
         return await self._run(self._acquisition.check(name, weight))
 
-    def limit(self, name: str = "pyrate", weight: int = 1, timeout: float = -1) -> Admission:
+    def limit(self, name: str = "pyrate", weight: int = 1, timeout: float | None = -1) -> Admission:
         """A context, for ``with`` and ``async with``, that is entered when admitted.
 
         It waits for ``timeout`` seconds at the most, -1 for ever, and gives the `Decision`.
@@ -214,9 +231,9 @@ class Limiter:
         Raises:
             RateLimitExceeded: on entering, when it is not admitted.
         """
-        check_weight(weight)
+        weight = check_weight(weight)
         if timeout != -1:
-            check_timeout(timeout, blocking=True)
+            timeout = check_timeout(timeout, blocking=True)
         return Admission(self, name, weight, timeout)
 
     def as_decorator(
@@ -228,7 +245,7 @@ class Limiter:
             RateLimitExceeded: at the call, if the weight can never fit.
             AsyncBucketInSyncCode: at the call of a sync function, if the bucket is async.
         """
-        check_weight(weight)
+        weight = check_weight(weight)
         return partial(decorated, self, name, weight)
 
     def handle_bucket_put(
@@ -289,10 +306,12 @@ class Limiter:
         buffer_ms = None if isinstance(self.buffer_ms, AdaptiveBuffer) else self.buffer_ms
         return Terms(blocking=blocking, seconds=timeout, buffer_ms=buffer_ms, known=known)
 
-    def _acquire(self, name: str, weight: int, blocking: bool, timeout: float) -> Program[Decision]:
-        check_weight(weight)
+    def _acquire(
+        self, name: str, weight: int, blocking: bool, timeout: float | None
+    ) -> Program[Decision]:
+        weight = check_weight(weight)
         if timeout != -1:
-            check_timeout(timeout, blocking)
+            timeout = check_timeout(timeout, blocking)
         return self._acquisition.acquire(name, weight, self._terms(blocking, timeout, known=True))
 
     def _now(self, program: Program[R], method: str) -> R:

@@ -6,6 +6,7 @@ import math
 import threading
 import time
 
+from pyrate_limiter.abstracts.checks import number_of
 from pyrate_limiter.errors import InvalidTimeout, TimeoutWithoutBlocking
 
 PATIENT_MS = 1 << 60
@@ -72,9 +73,18 @@ class Terms:
         return min(_LONGEST_LOCK_SECONDS, max(0.0, self._deadline - time.monotonic()))
 
 
-def check_timeout(timeout: float, blocking: bool) -> None:
-    """Refuse a timeout that is none, or one for a call that does not wait."""
-    if not isinstance(timeout, (int, float)) or timeout < 0 or math.isnan(timeout):
+def check_timeout(timeout: float | None, blocking: bool) -> float:
+    """The timeout in seconds, -1 for ever; None is that too.
+
+    Raises:
+        InvalidTimeout: it is no number of 0 or more.
+        TimeoutWithoutBlocking: it is for a call that does not wait.
+    """
+    seconds = -1 if timeout is None else number_of(timeout)
+    if seconds == -1:
+        return -1
+    if seconds is None or not seconds >= 0:  # which a NaN is not
         raise InvalidTimeout(timeout)
     if not blocking:
         raise TimeoutWithoutBlocking(timeout)
+    return seconds

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision, LogAlgorithm, SlidingWindowLog
 from pyrate_limiter.abstracts.awaiting import then
+from pyrate_limiter.abstracts.checks import check_whole
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.abstracts.sweeper import Leaker
 from pyrate_limiter.clocks import AbstractClock, MonotonicClock
-from pyrate_limiter.errors import InvalidBucket, WrongType
+from pyrate_limiter.errors import InvalidBucket
 from pyrate_limiter.utils import RateList, enforce_rate_list, sorted_rates
 
 if TYPE_CHECKING:
@@ -286,8 +287,7 @@ class BucketFactory(ABC):
 
     @leak_interval.setter
     def leak_interval(self, value: int) -> None:
-        if not isinstance(value, int) or value < 0:
-            raise WrongType("leak_interval", value, "a whole number of milliseconds")
+        value = check_whole("leak_interval", value, least=0, unit="milliseconds")
         self._leak_interval = value
         if self._leaker is not None:
             self._leaker.leak_interval = value

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyrate_limiter._files import text_of
+from pyrate_limiter.abstracts.checks import check_seconds, check_whole
 from pyrate_limiter.abstracts.programs import drive, drive_async
 from pyrate_limiter.buckets.redis_calls import run_within
 from pyrate_limiter.buckets.redis_crews import Crews
@@ -131,18 +132,14 @@ class Server:
         execute = getattr(client, "execute_command", None)
         if execute is None:
             raise WrongType("redis", client, "a client of the redis package")
-        if call_timeout is not None and (
-            not isinstance(call_timeout, (int, float)) or not call_timeout > 0
-        ):
-            raise WrongType("call_timeout", call_timeout, "a number of seconds above 0, or None")
-        if not isinstance(denial_memory_ms, int) or denial_memory_ms < 0:
-            raise WrongType("denial_memory_ms", denial_memory_ms, "a whole number, 0 or more")
+        call_timeout = check_seconds("call_timeout", call_timeout)
+        memory_ms = check_whole("denial_memory_ms", denial_memory_ms, least=0, unit="milliseconds")
         self.client = client
         self.errors: Any = _driver_errors()
         self.is_async: bool = inspect.iscoroutinefunction(execute)
         self.outage: RedisOutage = RedisOutage(on_error, self.errors, is_async=self.is_async)
         self.call_timeout = call_timeout
-        self.denial_memory: float = denial_memory_ms / 1000
+        self.denial_memory: float = memory_ms / 1000
         self.clock: ServerClock = ServerClock()
         self.wire: Wire | None = None if self.is_async else Wire.of(client)
         self.crews: Crews = Crews(

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision, StateAlgorithm
+from pyrate_limiter.abstracts.checks import check_whole
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.abstracts.store import StateStore
 from pyrate_limiter.buckets.redis_outage import Down
@@ -14,7 +15,6 @@ from pyrate_limiter.buckets.redis_policy import knows_claims, script_of
 from pyrate_limiter.buckets.redis_server import LAST_MS, Command, Request, Server
 from pyrate_limiter.buckets.redis_spare import Spare, stand_in
 from pyrate_limiter.clocks import WallClock
-from pyrate_limiter.errors import WrongType
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Generator, Sequence
@@ -66,6 +66,7 @@ class RedisStateStore(StateStore):
     Raises:
         MissingDriver: the ``redis`` package is not installed.
         WrongType: an argument is of another type.
+        OutOfRange: ``ttl_ms`` or ``call_timeout`` is not above 0.
     """
 
     default_clock: AbstractClock = WallClock()
@@ -82,8 +83,8 @@ class RedisStateStore(StateStore):
         on_error: Any = "raise",
         call_timeout: float | None = None,
     ) -> None:
-        if ttl_ms is not None and (not isinstance(ttl_ms, int) or ttl_ms < 1):
-            raise WrongType("ttl_ms", ttl_ms, "a whole number of milliseconds, 1 or more, or None")
+        if ttl_ms is not None:
+            ttl_ms = check_whole("ttl_ms", ttl_ms, least=1, unit="milliseconds")
         self._server = Server(redis, on_error, call_timeout)
         self._fallback: AbstractBucket | None = None
         self.redis = redis
