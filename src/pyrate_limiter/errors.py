@@ -104,14 +104,32 @@ class InvalidRateList(PyrateError, ValueError, AssertionError):
         rates: the refused list, ordered by interval.
     """
 
-    def __init__(self, rates: Sequence[object], message: str | None = None) -> None:
+    def __init__(
+        self, rates: Sequence[object], message: str | None = None, *, reason: str | None = None
+    ) -> None:
         super().__init__(
             message
-            or "Invalid rate list: rates must be non-empty and ordered by strictly increasing "
-            "interval, with strictly increasing limits and non-increasing density "
-            f"(limit/interval). Got: {list(rates)!r}"
+            or f"Invalid rate list: {f'{reason}. Rates' if reason else 'rates'} must be non-empty "
+            "and ordered by strictly increasing interval, with strictly increasing limits and "
+            f"non-increasing density (limit/interval). Got: {list(rates)!r}"
         )
         self.rates: list[object] = list(rates)
+
+
+class NoRates(PyrateError, AttributeError):
+    """Something that has no rates was asked for them, or given some.
+
+    Attributes:
+        owner: what has none.
+    """
+
+    def __init__(self, owner: object, message: str | None = None) -> None:
+        super().__init__(
+            message
+            or f"this {type(owner).__name__} has no rates: assign self.rates = [Rate(...)] in its "
+            "__init__"
+        )
+        self.owner: object = owner
 
 
 class InvalidLimiterArgument(PyrateError, TypeError, AssertionError):

@@ -13,7 +13,7 @@ from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.abstracts.sweeper import Leaker
 from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
 from pyrate_limiter.errors import InvalidBucket, TooManyKeys
-from pyrate_limiter.utils import one_or_more
+from pyrate_limiter.utils import sorted_rates
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -57,7 +57,7 @@ class KeyedBucketFactory(BucketFactory):
         bucket: Callable[[list[Rate]], AbstractBucket] = InMemoryBucket,
         max_keys: int = 100_000,
     ) -> None:
-        self._rates = one_or_more(rates)
+        self._rates = sorted_rates(rates)
         self._make = bucket
         self._for_name: Any = getattr(bucket, "for_name", None)
         is_kind = isinstance(bucket, type) and issubclass(bucket, AbstractBucket)

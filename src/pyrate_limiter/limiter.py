@@ -12,6 +12,8 @@ from pyrate_limiter._engine.admission import Admission, decorated
 from pyrate_limiter._engine.locks import LockLike, combined_lock
 from pyrate_limiter._engine.steps import abandon, run_async, run_blocking
 from pyrate_limiter._engine.terms import ADAPTIVE, AdaptiveBuffer, Terms, check_timeout
+from pyrate_limiter._engine.time_limit import TimeIsUp
+from pyrate_limiter._engine.unawaited import verdict
 from pyrate_limiter.abstracts.algorithm import Decision
 from pyrate_limiter.abstracts.awaiting import is_awaitable
 from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
@@ -153,7 +155,7 @@ class Limiter:
         started = self._acquisition.start(name, weight, self._terms(blocking, timeout))
         if isinstance(started, Decision):
             return started.failing_rate is None
-        return run_blocking(_verdict(started), _sleep)
+        return verdict(run_blocking(_verdict(started), _sleep), f"try_acquire({name!r})")
 
     async def try_acquire_async(
         self,
@@ -269,7 +271,9 @@ class Limiter:
         if deadline is not None:
             terms.until(deadline)
         program = _verdict(self._acquisition.at_bucket(bucket, item, terms))
-        return run_async(program) if _force_async else run_blocking(program, _sleep)
+        if _force_async:
+            return run_async(program)
+        return verdict(run_blocking(program, _sleep), "handle_bucket_put(...)")
 
     def buckets(self) -> list[AbstractBucket]:
         """The buckets that are swept."""
@@ -337,7 +341,10 @@ class Limiter:
 
 
 def _verdict(program: Program[Decision]) -> Generator[Any, Any, bool]:
-    decision = yield from program
+    try:
+        decision = yield from program
+    except TimeIsUp:
+        return False
     return decision.failing_rate is None
 
 

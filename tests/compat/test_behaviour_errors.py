@@ -17,6 +17,7 @@ SAMPLES = [
     (errors.InvalidRateText("10/x", 3, "a unit"), [ValueError]),
     (errors.InvalidRateList([RATE, RATE]), [ValueError, AssertionError]),
     (errors.InvalidRateList([], "empty"), [ValueError]),
+    (errors.NoRates("a bucket"), [AttributeError]),
     (errors.InvalidLimiterArgument("x"), [TypeError, AssertionError]),
     (errors.InvalidBucket("x", "it"), [TypeError, AssertionError]),
     (errors.InvalidWeight(-1), [ValueError, AssertionError]),

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter._engine.line import line_of, tickets
 from pyrate_limiter._engine.steps import Acquire, AwaitTurn, Cleanup, Gates, Pause, Turn, Work
+from pyrate_limiter._engine.time_limit import within
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision, StateAlgorithm
 from pyrate_limiter.abstracts.awaiting import discard, is_awaitable
 from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
 from pyrate_limiter.abstracts.checks import pad_ms
 from pyrate_limiter.abstracts.rate import RateItem
 from pyrate_limiter.abstracts.wrappers import BucketAsyncWrapper
-from pyrate_limiter.errors import BucketRetired, InvalidBucket
+from pyrate_limiter.errors import BucketRetired, InvalidBucket, WrongType
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +53,7 @@ class Acquisition:
     def acquire(self, name: str, weight: int, terms: Terms) -> Program[Decision]:
         """Find the item's bucket, and admit it there."""
         while True:
-            item, bucket = yield from self._route(name, weight)
+            item, bucket = yield from self._route(name, weight, terms)
             try:
                 return (yield from self.at_bucket(bucket, item, terms))
             except BucketRetired:  # dropped by its factory after we got it
@@ -95,7 +96,7 @@ class Acquisition:
     def check(self, name: str, weight: int) -> Program[Decision]:
         """What the item's bucket would say, without taking anything."""
         while True:
-            item, bucket = yield from self._route(name, weight)
+            item, bucket = yield from self._route(name, weight, None)
             try:
                 decision: Decision = yield _work(bucket, bucket.check, item)
             except BucketRetired:
@@ -103,9 +104,13 @@ class Acquisition:
             else:
                 return decision
 
-    def _route(self, name: str, weight: int) -> Program[tuple[RateItem, AbstractBucket]]:
-        item = yield self.factory.wrap_item(name, weight)
-        bucket = yield self.factory.get(item)
+    def _route(
+        self, name: str, weight: int, terms: Terms | None
+    ) -> Program[tuple[RateItem, AbstractBucket]]:
+        item = yield within(self.factory.wrap_item(name, weight), terms)
+        if item is None:
+            raise WrongType("what the factory's wrap_item returns", item, "a RateItem")
+        bucket = yield within(self.factory.get(item), terms)
         if not isinstance(bucket, AbstractBucket):
             where = f"Invalid bucket: item: {name}: what the factory's get returns"
             raise InvalidBucket(bucket, where)
@@ -142,7 +147,7 @@ class Acquisition:
                 pad = self._pad(bucket, decision.failing_rate, terms)
                 wait = min(patience, max(1, wait + pad))
             yield Pause(wait / 1000)
-            item = yield from self._restamp(item, wait)
+            item = yield from self._restamp(item, wait, terms)
 
     def _ask(self, bucket: AbstractBucket, item: RateItem, terms: Terms) -> Any:
         """What the bucket makes of the item, or an awaitable of it."""
@@ -251,8 +256,8 @@ class Acquisition:
         finally:
             gate.release()
 
-    def _restamp(self, item: RateItem, waited_ms: int) -> Program[RateItem]:
-        fresh: RateItem = yield self.factory.wrap_item(item.name, item.weight)
+    def _restamp(self, item: RateItem, waited_ms: int, terms: Terms) -> Program[RateItem]:
+        fresh: RateItem = yield within(self.factory.wrap_item(item.name, item.weight), terms)
         if fresh.timestamp >= item.timestamp:
             # A sleep that was cut short, as tests do, still counts as slept.
             fresh.timestamp = max(fresh.timestamp, item.timestamp + waited_ms)

@@ -36,7 +36,7 @@ class Terms:
             know also gets a fresh outlook after a wait.
     """
 
-    __slots__ = ("_deadline", "blocking", "buffer_ms", "known")
+    __slots__ = ("_deadline", "at_once", "blocking", "buffer_ms", "known")
 
     def __init__(
         self, *, blocking: bool, seconds: float, buffer_ms: int | None, known: bool
@@ -44,6 +44,7 @@ class Terms:
         self.blocking = blocking
         self.buffer_ms = buffer_ms
         self.known = known
+        self.at_once = seconds == 0  # what is free now, once the factory has said where
         for_ever = seconds == -1 or seconds * 1000 >= PATIENT_MS
         self._deadline = None if for_ever else time.monotonic() + seconds
 

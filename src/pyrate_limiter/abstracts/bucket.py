@@ -11,7 +11,7 @@ from pyrate_limiter.abstracts.checks import check_whole
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.abstracts.sweeper import Leaker
 from pyrate_limiter.clocks import AbstractClock, MonotonicClock
-from pyrate_limiter.errors import InvalidBucket
+from pyrate_limiter.errors import InvalidBucket, NoRates
 from pyrate_limiter.utils import RateList, enforce_rate_list, sorted_rates
 
 if TYPE_CHECKING:
@@ -71,15 +71,19 @@ class AbstractBucket(ABC):
 
     @property
     def rates(self) -> list[Rate]:
-        """The rates, ordered by interval. Assigning checks and sorts them.
+        """The rates, ordered by interval. Assigning one or several checks and sorts them.
 
         Raises:
             InvalidRateList: on assigning a list in which some rate can never matter.
+            NoRates: none were assigned yet.
         """
-        return self._rates
+        try:
+            return self._rates
+        except AttributeError:
+            raise NoRates(self) from None
 
     @rates.setter
-    def rates(self, rates: Sequence[Rate]) -> None:
+    def rates(self, rates: Rate | Sequence[Rate]) -> None:
         self._rates = sorted_rates(rates)
 
     if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.abstracts.algorithm import (
@@ -63,7 +64,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
     is_async: bool | None = False
     failing_rate: Rate | None
 
-    def __init__(self, rates: Sequence[Rate], algorithm: LogAlgorithm | None = None) -> None:
+    def __init__(self, rates: Rate | Sequence[Rate], algorithm: LogAlgorithm | None = None) -> None:
         if algorithm is None:
             algorithm = _STOCK
         elif not isinstance(algorithm, LogAlgorithm):
@@ -77,9 +78,9 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
         return self._rates
 
     @rates.setter
-    def rates(self, rates: Sequence[Rate]) -> None:
+    def rates(self, rates: Rate | Sequence[Rate]) -> None:
         checked = sorted_rates(rates)
-        with self._lock:
+        with getattr(self, "_lock", None) or nullcontext():  # it may come before `__init__`
             self._rates = checked
             self._full = None
 

@@ -64,7 +64,7 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
 
     def __init__(
         self,
-        rates: Sequence[Rate],
+        rates: Rate | Sequence[Rate],
         items: ListProxy[Any],
         mp_lock: Any,
         algorithm: LogAlgorithm | None = None,
@@ -82,7 +82,7 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
         self._lock = Session(self, medium, mp_lock)
 
     @classmethod
-    def init(cls, rates: Sequence[Rate], algorithm: LogAlgorithm | None = None) -> Self:
+    def init(cls, rates: Rate | Sequence[Rate], algorithm: LogAlgorithm | None = None) -> Self:
         """A bucket in memory of its own, without a helper process.
 
         Where the system has no record locks (Windows) it is a manager's list, served by a helper

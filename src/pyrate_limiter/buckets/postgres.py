@@ -25,7 +25,7 @@ from pyrate_limiter.buckets.postgres_steps import LEAST_MS, Steps
 from pyrate_limiter.buckets.postgres_text import Limits, restored
 from pyrate_limiter.clocks import PostgresClock
 from pyrate_limiter.errors import AlgorithmMismatch, WrongType
-from pyrate_limiter.utils import RateList, one_or_more, sorted_rates
+from pyrate_limiter.utils import RateList, sorted_rates
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,12 +87,13 @@ class PostgresBucket(PostgresJudge):
     is_async: bool | None = False
     blocks: bool = True
     failing_rate: Rate | None
+    _fixed: bool = False
 
     def __init__(
         self,
         pool: Any,
         table: str,
-        rates: Sequence[Rate],
+        rates: Rate | Sequence[Rate],
         algorithm: LogAlgorithm | None = None,
         *,
         durable: bool = False,
@@ -141,7 +142,7 @@ class PostgresBucket(PostgresJudge):
         return self._rates
 
     @rates.setter
-    def rates(self, rates: Sequence[Rate]) -> None:
+    def rates(self, rates: Rate | Sequence[Rate]) -> None:
         self._rates = sorted_rates(rates)
         self._limits = Limits.of(self._rates, fixed=self._fixed)
         self._full = {}
@@ -284,7 +285,7 @@ class PostgresKeys:
 
     def keyed(self, rates: Rate | Sequence[Rate]) -> PostgresBucket:
         """The bucket of all names, which tells them apart by itself."""
-        return _KeyedPostgresBucket(self._pool, self._table, one_or_more(rates), **self._options)
+        return _KeyedPostgresBucket(self._pool, self._table, sorted_rates(rates), **self._options)
 
 
 class _KeyedPostgresBucket(PostgresBucket):

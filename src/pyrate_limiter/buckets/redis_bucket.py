@@ -104,7 +104,7 @@ class RedisBucket(RedisSteps):
 
     def __init__(
         self,
-        rates: Sequence[Rate],
+        rates: Rate | Sequence[Rate],
         redis: Any,
         bucket_key: str,
         script_hash: str = LOG_SCRIPT.sha,
@@ -120,7 +120,7 @@ class RedisBucket(RedisSteps):
     def _start(
         self,
         server: Server,
-        rates: Sequence[Rate],
+        rates: Rate | Sequence[Rate],
         bucket_key: str,
         script_hash: str,
         algorithm: LogAlgorithm | None,
@@ -139,7 +139,7 @@ class RedisBucket(RedisSteps):
     def on_server(
         cls,
         server: Server,
-        rates: Sequence[Rate],
+        rates: Rate | Sequence[Rate],
         bucket_key: str,
         algorithm: LogAlgorithm | None = None,
     ) -> RedisBucket:
@@ -151,7 +151,7 @@ class RedisBucket(RedisSteps):
     @classmethod
     def init(
         cls,
-        rates: Sequence[Rate],
+        rates: Rate | Sequence[Rate],
         redis: Any,
         bucket_key: str,
         algorithm: LogAlgorithm | None = None,
@@ -196,8 +196,10 @@ class RedisBucket(RedisSteps):
         return self._rates
 
     @rates.setter
-    def rates(self, rates: Sequence[Rate]) -> None:
+    def rates(self, rates: Rate | Sequence[Rate]) -> None:
         self._rates = sorted_rates(rates)
+        if not hasattr(self, "_server"):
+            return  # assigned before `__init__`, which does it again
         numbers = [f"{limit}/{interval}" for limit, interval, _ in self._rates.bounds]
         sliding = int(kind_of(self._algorithm) is SlidingWindowLog)
         self._head = (LOG_SCRIPT, self.bucket_key, f"~ ~ {sliding} {' '.join(numbers)}")

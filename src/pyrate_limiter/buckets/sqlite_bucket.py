@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.abstracts.algorithm import LogAlgorithm
@@ -74,7 +75,7 @@ class SQLiteBucket(AbstractBucket):
 
     def __init__(
         self,
-        rates: Sequence[Rate],
+        rates: Rate | Sequence[Rate],
         conn: sqlite3.Connection,
         table: str,
         lock: Any = None,
@@ -89,7 +90,7 @@ class SQLiteBucket(AbstractBucket):
     @classmethod
     def init_from_file(
         cls,
-        rates: Sequence[Rate],
+        rates: Rate | Sequence[Rate],
         table: str = "rate_bucket",
         db_path: str | None = None,
         create_new_table: bool = True,
@@ -164,7 +165,7 @@ class SQLiteBucket(AbstractBucket):
     _recipe: tuple[Any, ...] | None = None  # how another process opens it
 
     @classmethod
-    def _checked(cls, rates: Sequence[Rate], table: str, algorithm: Any) -> RateList:
+    def _checked(cls, rates: Rate | Sequence[Rate], table: str, algorithm: Any) -> RateList:
         if algorithm is not None and not isinstance(algorithm, LogAlgorithm):
             raise AlgorithmMismatch(algorithm, cls.__name__, "a LogAlgorithm")
         if not isinstance(table, str) or not table or "\0" in table:
@@ -177,6 +178,11 @@ class SQLiteBucket(AbstractBucket):
         self.table = table
         self._db = db
         self._log = RowLog(rates, algorithm, SQLiteClock(None), db, statements(table))
+
+    @property
+    def _facts(self) -> Any:
+        """What keeps the rates: the log, or a stand-in until `__init__` has made that."""
+        return self.__dict__.setdefault("_log", SimpleNamespace())
 
     @property
     def busy_seconds(self) -> float:
@@ -200,22 +206,22 @@ class SQLiteBucket(AbstractBucket):
     @property
     def rates(self) -> RateList:
         """See `AbstractBucket.rates`."""
-        return self._log._rates
+        return self._facts._rates  # type: ignore[no-any-return] # see there
 
     @rates.setter
-    def rates(self, rates: Sequence[Rate]) -> None:
+    def rates(self, rates: Rate | Sequence[Rate]) -> None:
         checked = sorted_rates(rates)
-        self._log._known = None
-        self._log._rates = checked
+        self._facts._known = None
+        self._facts._rates = checked
 
     @property
     def failing_rate(self) -> Rate | None:
         """See `AbstractBucket.failing_rate`."""
-        return self._log.failing_rate
+        return self._facts.failing_rate  # type: ignore[no-any-return] # see there
 
     @failing_rate.setter
     def failing_rate(self, rate: Rate | None) -> None:
-        self._log.failing_rate = rate
+        self._facts.failing_rate = rate
 
     @property
     def _algorithm(self) -> Any:

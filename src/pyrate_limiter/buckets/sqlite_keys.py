@@ -17,7 +17,7 @@ from pyrate_limiter.buckets.sqlite_file import Database
 from pyrate_limiter.buckets.sqlite_rows import RowLog
 from pyrate_limiter.buckets.sqlite_statements import SIDE_TABLES, Statements, statements
 from pyrate_limiter.errors import WrongType
-from pyrate_limiter.utils import one_or_more
+from pyrate_limiter.utils import sorted_rates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -61,7 +61,7 @@ class SQLiteKeyedFactory(BucketFactory):
     """
 
     def __init__(self, rates: Rate | Sequence[Rate], keys: SQLiteKeys) -> None:
-        self._rates = one_or_more(rates)
+        self._rates = sorted_rates(rates)
         self._keys = keys
         self._logs = _Logs(self._rates, keys)
         self._recent: deque[SQLiteBucket] = deque(maxlen=_RECENT)

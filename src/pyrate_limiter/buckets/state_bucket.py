@@ -76,7 +76,7 @@ class StateBucket(AbstractBucket):
 
     def __init__(
         self,
-        rates: Sequence[Rate],
+        rates: Rate | Sequence[Rate],
         algorithm: StateAlgorithm | None = None,
         store: StateStore | None = None,
         clock: AbstractClock | None = None,
@@ -109,7 +109,7 @@ class StateBucket(AbstractBucket):
         return self._rates
 
     @rates.setter
-    def rates(self, rates: Sequence[Rate]) -> None:
+    def rates(self, rates: Rate | Sequence[Rate]) -> None:
         self._rates = sorted_rates(rates)
         self._learnt = None
 

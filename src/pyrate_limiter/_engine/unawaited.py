@@ -1,0 +1,76 @@
+"""What has to be awaited, in place of a bare coroutine, which would be taken for "yes"."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from pyrate_limiter._engine.steps import abandon
+from pyrate_limiter.abstracts.awaiting import discard
+from pyrate_limiter.errors import AsyncBucketInSyncCode
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+
+def verdict(outcome: bool | Coroutine[Any, Any, bool], call: str) -> bool | Unawaited:
+    """A verdict as it is; what has to be awaited for one as an `Unawaited`."""
+    return outcome if isinstance(outcome, bool) else Unawaited(outcome, call)
+
+
+class Unawaited(Coroutine[Any, Any, bool]):
+    """A coroutine that is neither true nor false.
+
+    It is awaited, made a task and gathered like any other. One that is forgotten is warned of under
+    the name of the call that made it.
+
+    Args:
+        coroutine: what runs.
+        call: the call that made it, as its caller wrote it.
+    """
+
+    __slots__ = ("__weakref__", "_asked", "_coroutine", "_fresh")
+
+    def __init__(self, coroutine: Any, call: str) -> None:
+        coroutine.__qualname__ = call
+        self._coroutine = coroutine
+        self._fresh = True
+        self._asked = False
+
+    def __bool__(self) -> NoReturn:
+        self._asked = True
+        msg = (
+            f"{self._coroutine.__qualname__} is neither True nor False before it is awaited: the "
+            "bucket, its clock or the factory is async; write `await` before it"
+        )
+        raise AsyncBucketInSyncCode(msg)
+
+    def __await__(self) -> Generator[Any, Any, bool]:
+        self._fresh = False
+        return self._coroutine.__await__()  # type: ignore[no-any-return] # a coroutine's is that
+
+    def send(self, value: Any) -> Any:
+        """Run on to the next thing that is awaited."""
+        self._fresh = False
+        return self._coroutine.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        """Raise an error where it is waiting."""
+        self._fresh = False
+        return self._coroutine.throw(*error)
+
+    def close(self) -> None:
+        """End it, with what it was about to await."""
+        if self._fresh:
+            abandon(self._coroutine)
+        self._fresh = False
+        self._coroutine.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._coroutine, name)  # cr_frame and the like, which debuggers read
+
+    def __del__(self) -> None:
+        if self._fresh and self._asked:
+            self.close()  # the error has said it
+        elif self._fresh:  # it warns for itself; what it would await is not to warn as well
+            discard(self._coroutine.cr_frame.f_locals.get("step"))
