@@ -8,7 +8,7 @@ from time import sleep
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyrate_limiter._engine.acquisition import Acquisition
-from pyrate_limiter._engine.admission import Admission, decorated
+from pyrate_limiter._engine.admission import Admission, decorated, refuse_positional
 from pyrate_limiter._engine.locks import LockLike, combined_lock
 from pyrate_limiter._engine.steps import abandon, run_async, run_blocking
 from pyrate_limiter._engine.terms import ADAPTIVE, AdaptiveBuffer, Terms, check_timeout
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
     from types import TracebackType
 
-    from typing_extensions import ParamSpec, Self
+    from typing_extensions import Never, ParamSpec, Self
 
     from pyrate_limiter._engine.steps import Program
     from pyrate_limiter.keyed import KeyedStore
@@ -239,14 +239,19 @@ class Limiter:
         return Admission(self, name, weight, timeout)
 
     def as_decorator(
-        self, *, name: str = "ratelimiter", weight: int = 1
+        self, *wrong: Never, name: str = "ratelimiter", weight: int = 1
     ) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Make each call of a function, sync or async, wait until it is admitted.
 
+        Around an async generator function, it waits before the first value.
+
         Raises:
+            WrongType: at once, if it is given something without a name, or is put without
+                parentheses above a function.
             RateLimitExceeded: at the call, if the weight can never fit.
             AsyncBucketInSyncCode: at the call of a sync function, if the bucket is async.
         """
+        refuse_positional(wrong)
         weight = check_weight(weight)
         return partial(decorated, self, name, weight)
 
