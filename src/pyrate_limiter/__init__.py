@@ -6,6 +6,7 @@ Names are resolved on first use: importing this package loads no asyncio, no dat
 from typing import TYPE_CHECKING
 
 from pyrate_limiter._lazy import resolver
+from pyrate_limiter._removed import refuse_name
 from pyrate_limiter._version import __version__
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ _PLACES = {
 }
 
 if not TYPE_CHECKING:  # a checker would take every name for known
-    __getattr__ = resolver(__name__, _PLACES)
+    __getattr__ = resolver(__name__, _PLACES, refuse_name)
 
 
 def __dir__() -> list[str]:

@@ -138,16 +138,27 @@ class InvalidLimiterArgument(PyrateError, TypeError, AssertionError):
     def __init__(self, value: object, message: str = "Not a valid bucket/bucket-factory") -> None:
         super().__init__(
             f"{message}: Limiter takes a Rate, a list of Rate, an AbstractBucket or a "
-            f"BucketFactory, got {value!r}"
+            f"BucketFactory, got {_shown(value)}{_in_place_of_bucket(value)}"
         )
         self.value: object = value
+
+
+def _in_place_of_bucket(value: object) -> str:
+    """What to do where somebody has given something that leads to a bucket."""
+    if hasattr(type(value), "__await__"):
+        return "; await it first, as in `bucket = await RedisBucket.init(...)`"
+    if isinstance(value, type):
+        return f"; make one of it first: {value.__name__}(...)"
+    return ""
 
 
 class InvalidBucket(PyrateError, TypeError, AssertionError):
     """A bucket was expected, and something else was given."""
 
     def __init__(self, value: object, where: str) -> None:
-        super().__init__(f"{where} must be an AbstractBucket, got {value!r}")
+        super().__init__(
+            f"{where} must be an AbstractBucket, got {_shown(value)}{_in_place_of_bucket(value)}"
+        )
         self.value: object = value
 
 
@@ -275,18 +286,40 @@ class TooManyKeys(PyrateError, RuntimeError):
         self.max_keys: int = max_keys
 
 
+class RemovedName(PyrateError, ImportError):
+    """A name is imported that an older release had.
+
+    Attributes:
+        name: the name.
+    """
+
+    def __init__(self, module: str, name: str, instead: str) -> None:
+        super().__init__(f"{module} has no {name} any more: {instead}")
+        self.name: str = name
+
+
+class RemovedOption(PyrateError, TypeError):
+    """A keyword argument is given that an older release had.
+
+    Attributes:
+        option: the argument's name.
+    """
+
+    def __init__(self, owner: str, option: str, instead: str) -> None:
+        super().__init__(f"{owner} takes no {option}= any more: {instead}")
+        self.option: str = option
+
+
 class MissingDriver(PyrateError, ImportError):
-    """A backend needs a package that is not installed.
+    """A backend needs a package that is not installed, or not completely.
 
     Attributes:
         package: what is missing.
         extra: the extra of this distribution that brings it.
     """
 
-    def __init__(self, package: str, extra: str) -> None:
-        super().__init__(
-            f'{package} is not installed; it comes with: pip install "pyrate-limiter[{extra}]"'
-        )
+    def __init__(self, package: str, extra: str, why: str = "is not installed") -> None:
+        super().__init__(f'{package} {why}; it comes with: pip install "pyrate-limiter[{extra}]"')
         self.package: str = package
         self.extra: str = extra
 

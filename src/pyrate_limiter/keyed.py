@@ -12,7 +12,8 @@ from pyrate_limiter.abstracts.locks import shared_lock
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.abstracts.sweeper import Leaker
 from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
-from pyrate_limiter.errors import InvalidBucket, TooManyKeys
+from pyrate_limiter.buckets.state_bucket import StateBucket
+from pyrate_limiter.errors import InvalidBucket, TooManyKeys, WrongType
 from pyrate_limiter.utils import sorted_rates
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class KeyedBucketFactory(BucketFactory):
 
     Raises:
         InvalidRateList: some rate of the list can never matter.
-        WrongType: ``max_keys`` is no whole number.
+        WrongType: ``max_keys`` is no whole number, or ``bucket`` cannot make a bucket from rates.
         OutOfRange: ``max_keys`` is below 1.
     """
 
@@ -58,7 +59,7 @@ class KeyedBucketFactory(BucketFactory):
         max_keys: int = 100_000,
     ) -> None:
         self._rates = sorted_rates(rates)
-        self._make = bucket
+        self._make = _checked_maker(bucket)
         self._for_name: Any = getattr(bucket, "for_name", None)
         is_kind = isinstance(bucket, type) and issubclass(bucket, AbstractBucket)
         self._kind = bucket if is_kind else None  # what it makes needs no check, key by key
@@ -148,6 +149,30 @@ class KeyedBucketFactory(BucketFactory):
         self._keys = _Keys()
         self._keys.buckets.update(state.pop("_buckets"))
         self.__dict__.update(state)
+
+
+_FOR_EACH_NAME = {
+    "RedisBucket": "RedisKeys(client, prefix)",
+    "PostgresBucket": "PostgresKeys(pool, table)",
+    "SQLiteBucket": "SQLiteBucket.per_key(path)",
+    "MultiprocessBucket": "MultiprocessBucket.init",
+}
+
+
+def _checked_maker(bucket: Any) -> Any:
+    expected = "a bucket class such as InMemoryBucket, or a function that makes a bucket from rates"
+    if not (callable(bucket) or hasattr(bucket, "for_name")):
+        raise WrongType("bucket", bucket, expected)
+    if isinstance(bucket, type) and bucket not in {InMemoryBucket, StateBucket}:
+        from inspect import signature  # slow to import, and only needed here
+
+        try:
+            signature(bucket).bind(None)
+        except TypeError:
+            names = (base.__name__ for base in bucket.__mro__)
+            fix = next((_FOR_EACH_NAME[name] for name in names if name in _FOR_EACH_NAME), expected)
+            raise WrongType("bucket", bucket, f"made from rates alone: give {fix}") from None
+    return bucket
 
 
 class _Keys:

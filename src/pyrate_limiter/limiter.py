@@ -14,13 +14,14 @@ from pyrate_limiter._engine.steps import abandon, run_async, run_blocking
 from pyrate_limiter._engine.terms import ADAPTIVE, AdaptiveBuffer, Terms, check_timeout
 from pyrate_limiter._engine.time_limit import TimeIsUp
 from pyrate_limiter._engine.unawaited import verdict
+from pyrate_limiter._removed import refuse_options
 from pyrate_limiter.abstracts.algorithm import Decision
 from pyrate_limiter.abstracts.awaiting import is_awaitable
 from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
 from pyrate_limiter.abstracts.checks import check_weight, check_whole
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
-from pyrate_limiter.errors import AsyncBucketInSyncCode
+from pyrate_limiter.errors import AsyncBucketInSyncCode, NoRates
 from pyrate_limiter.single import SingleBucketFactory, as_factory
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from typing_extensions import Never, ParamSpec, Self
 
     from pyrate_limiter._engine.steps import Program
+    from pyrate_limiter._engine.terms import Timeout
     from pyrate_limiter.keyed import KeyedStore
 
     P = ParamSpec("P")
@@ -76,7 +78,10 @@ class Limiter:
         buffer_ms: int = ADAPTIVE,
         *,
         reserve_ahead: bool = True,
+        **removed: Never,
     ) -> None:
+        if removed:
+            refuse_options(removed, "Limiter")
         if not isinstance(buffer_ms, AdaptiveBuffer):
             buffer_ms = check_whole("buffer_ms", buffer_ms, least=0, unit="milliseconds")
         self.buffer_ms: int = buffer_ms
@@ -118,12 +123,14 @@ class Limiter:
         factory = KeyedBucketFactory(rates, bucket=make, max_keys=max_keys)
         return cls(factory, buffer_ms, reserve_ahead=reserve_ahead)
 
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "rates" and type(self) is Limiter:
+            msg = "a limiter has no rates of its own: assign to bucket.rates, or make a new limiter"
+            raise NoRates(self, msg)
+        object.__setattr__(self, name, value)
+
     def try_acquire(
-        self,
-        name: str = "pyrate",
-        weight: int = 1,
-        blocking: bool = True,
-        timeout: float | None = -1,
+        self, name: str = "pyrate", weight: int = 1, blocking: bool = True, timeout: Timeout = -1
     ) -> bool | Awaitable[bool]:
         """Admit ``weight`` units under ``name``, waiting for room if need be.
 
@@ -158,11 +165,7 @@ class Limiter:
         return verdict(run_blocking(_verdict(started), _sleep), f"try_acquire({name!r})")
 
     async def try_acquire_async(
-        self,
-        name: str = "pyrate",
-        weight: int = 1,
-        blocking: bool = True,
-        timeout: float | None = -1,
+        self, name: str = "pyrate", weight: int = 1, blocking: bool = True, timeout: Timeout = -1
     ) -> bool:
         """`try_acquire` for asyncio, over sync and async buckets: it waits with ``asyncio.sleep``.
 
@@ -185,11 +188,7 @@ class Limiter:
         return await run_async(_verdict(started))
 
     def acquire(
-        self,
-        name: str = "pyrate",
-        weight: int = 1,
-        blocking: bool = True,
-        timeout: float | None = -1,
+        self, name: str = "pyrate", weight: int = 1, blocking: bool = True, timeout: Timeout = -1
     ) -> Decision:
         """`try_acquire`, with the whole `Decision` as the answer.
 
@@ -202,11 +201,7 @@ class Limiter:
         return self._now(self._acquire(name, weight, blocking, timeout), "acquire")
 
     async def acquire_async(
-        self,
-        name: str = "pyrate",
-        weight: int = 1,
-        blocking: bool = True,
-        timeout: float | None = -1,
+        self, name: str = "pyrate", weight: int = 1, blocking: bool = True, timeout: Timeout = -1
     ) -> Decision:
         """`acquire` for asyncio, over sync and async buckets."""
         return await self._run(self._acquire(name, weight, blocking, timeout))
@@ -225,7 +220,7 @@ class Limiter:
         weight = check_weight(weight)
         return await self._run(self._acquisition.check(name, weight))
 
-    def limit(self, name: str = "pyrate", weight: int = 1, timeout: float | None = -1) -> Admission:
+    def limit(self, name: str = "pyrate", weight: int = 1, timeout: Timeout = -1) -> Admission:
         """A context, for ``with`` and ``async with``, that is entered when admitted.
 
         It waits for ``timeout`` seconds at the most, -1 for ever, and gives the `Decision`.
@@ -316,7 +311,7 @@ class Limiter:
         return Terms(blocking=blocking, seconds=timeout, buffer_ms=buffer_ms, known=known)
 
     def _acquire(
-        self, name: str, weight: int, blocking: bool, timeout: float | None
+        self, name: str, weight: int, blocking: bool, timeout: Timeout
     ) -> Program[Decision]:
         weight = check_weight(weight)
         if timeout != -1:

@@ -8,7 +8,7 @@ from pyrate_limiter.abstracts.awaiting import then
 from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
-from pyrate_limiter.errors import InvalidLimiterArgument, InvalidRateList
+from pyrate_limiter.errors import InvalidBucket, InvalidLimiterArgument, InvalidRateList
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -23,6 +23,8 @@ class SingleBucketFactory(BucketFactory):
     """
 
     def __init__(self, bucket: AbstractBucket, schedule_leak: bool = True) -> None:
+        if not isinstance(bucket, AbstractBucket):
+            raise InvalidBucket(bucket, "the bucket of a SingleBucketFactory")
         self.bucket = bucket
         if schedule_leak:
             self.schedule_leak(bucket)

@@ -5,9 +5,15 @@ from __future__ import annotations
 import math
 import threading
 import time
+from typing import TYPE_CHECKING
 
 from pyrate_limiter.abstracts.checks import number_of
 from pyrate_limiter.errors import InvalidTimeout, TimeoutWithoutBlocking
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    Timeout: TypeAlias = "float | None"
 
 PATIENT_MS = 1 << 60
 """The patience of a caller who waits for ever."""
@@ -74,7 +80,7 @@ class Terms:
         return min(_LONGEST_LOCK_SECONDS, max(0.0, self._deadline - time.monotonic()))
 
 
-def check_timeout(timeout: float | None, blocking: bool) -> float:
+def check_timeout(timeout: Timeout, blocking: bool) -> float:
     """The timeout in seconds, -1 for ever; None is that too.
 
     Raises:

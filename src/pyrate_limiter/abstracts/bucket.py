@@ -150,7 +150,8 @@ class AbstractBucket(ABC):
 
         def after(unit: RateItem | None) -> int:
             blocking = None if unit is None else unit.timestamp
-            return max(0, algorithm.retry_after(rate, item.timestamp, blocking))
+            # A policy that names no wait leaves it at trying again.
+            return max(0, algorithm.retry_after(rate, item.timestamp, blocking) or 0)
 
         return then(None if offset is None else self.peek(offset), after)
 
@@ -226,7 +227,7 @@ class AbstractBucket(ABC):
     def check(self, item: RateItem) -> Decision | Awaitable[Decision]:
         """What `claim` would answer to somebody without patience; nothing is stored.
 
-        This default asks for the one unit per rate that decides, as `SlidingWindowLog` does.
+        This default asks the bucket's policy about the one unit per rate that decides.
         """
         decision: Decision | Awaitable[Decision]
         decision = self._check_from(item, list(self.rates), None, item.timestamp)
@@ -237,17 +238,18 @@ class AbstractBucket(ABC):
     ) -> Any:
         if not rates:
             return ADMITTED if failing is None else Decision(failing, fits - item.timestamp)
-        rate = rates[0]
-        if item.weight > self._algorithm.max_weight(rate):
+        rate, now, algorithm = rates[0], item.timestamp, self._algorithm
+        if item.weight > algorithm.max_weight(rate):
             return Decision(rate)
 
         def look(unit: RateItem | None) -> Any:
-            leaves = item.timestamp if unit is None else unit.timestamp + rate.interval + 1
-            first = failing or (rate if leaves > item.timestamp else None)
-            return self._check_from(item, rates[1:], first, max(fits, leaves))
+            if unit is None or unit.timestamp < algorithm.window_start(rate, now):
+                return self._check_from(item, rates[1:], failing, fits)
+            wait = algorithm.retry_after(rate, now, unit.timestamp) or 0
+            return self._check_from(item, rates[1:], failing or rate, max(fits, now + wait))
 
-        unit = self.peek(rate.limit - item.weight) if item.weight else None
-        return then(unit, look)
+        counts = item.weight and isinstance(algorithm, LogAlgorithm)
+        return then(self.peek(rate.limit - item.weight) if counts else None, look)
 
     def pause(self, item: RateItem, decision: Decision) -> float:
         """How long the holder of a claim sleeps, in seconds, as exactly as the clock can say."""

@@ -146,7 +146,13 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
             if full is not None and full[1] == item.weight and full[4] == self._total:
                 moment = full[3]
             else:
+                check_item(item)
+                if type(self).peek is not InMemoryBucket.peek:
+                    return super().waiting(item)  # type: ignore[return-value] # as `peek` is
                 moment = self._earliest(self._observe(item.timestamp), item.weight)[0]
+                largest = min(map(self._algorithm.max_weight, self._rates))
+                if moment == FOREVER and item.weight <= largest:  # its policy named no moment
+                    return super().waiting(item)  # type: ignore[return-value] # as `peek` is
         return -1 if moment == FOREVER else max(0, moment - item.timestamp)
 
     def claim(self, item: RateItem, patience_ms: int = 0, buffer_ms: int | None = None) -> Decision:

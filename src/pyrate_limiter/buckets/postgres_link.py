@@ -35,12 +35,15 @@ def driver() -> Any:
     """The psycopg module.
 
     Raises:
-        MissingDriver: it is not installed.
+        MissingDriver: it is not installed, or the library of PostgreSQL that it needs is not.
     """
     try:
         return import_module("psycopg")
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise MissingDriver("psycopg", "postgres") from error
+    except ImportError as error:
+        why = f"cannot be loaded, since psycopg found no libpq ({error})"
+        raise MissingDriver("psycopg[binary]", "postgres", why) from error
 
 
 class Nap(Step):

@@ -15,7 +15,7 @@ from pyrate_limiter.buckets.redis_calls import run_within
 from pyrate_limiter.buckets.redis_crews import Crews
 from pyrate_limiter.buckets.redis_outage import RedisOutage
 from pyrate_limiter.buckets.redis_wire import Wire
-from pyrate_limiter.clocks import AbstractClock
+from pyrate_limiter.clocks import WallClock
 from pyrate_limiter.errors import MissingDriver, WrongType
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class Command:
         self.options: dict[str, Any] = options
 
 
-class ServerClock(AbstractClock):
+class ServerClock(WallClock):
     """Epoch milliseconds: this machine's, put right by what the server's replies said."""
 
     __slots__ = ("_offset",)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.checks import Unread
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.buckets.sqlite_clock import SQLiteClock
-from pyrate_limiter.buckets.sqlite_connections import file_name
+from pyrate_limiter.buckets.sqlite_connections import file_name, file_of, refuse_path_as_table
 from pyrate_limiter.buckets.sqlite_file import Database
 from pyrate_limiter.buckets.sqlite_queries import SQLiteQueries
 from pyrate_limiter.buckets.sqlite_rows import RowLog
@@ -23,6 +22,7 @@ from pyrate_limiter.errors import AlgorithmMismatch, InvalidDatabase, WrongType
 from pyrate_limiter.utils import dedicated_sqlite_clock_connection, sorted_rates
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Awaitable, Callable, Sequence
 
     from pyrate_limiter.abstracts.algorithm import Decision
@@ -102,7 +102,8 @@ class SQLiteBucket(AbstractBucket):
         Args:
             rates: see the class.
             table: see the class.
-            db_path: the file; made if missing. None is a new temporary file, removed on close.
+            db_path: the file, made if missing; or a URI of SQLite, such as
+                ``"file:limits.db?mode=rw"``. None is a new temporary file, removed on close.
             create_new_table: whether to make the table where it is missing.
             use_file_lock: whether to hold the lock file ``db_path + ".lock"`` around each
                 transaction. Only needed beside programs that run 4.5.1, which do so.
@@ -113,6 +114,8 @@ class SQLiteBucket(AbstractBucket):
             MissingDriver: a file lock, and filelock is not installed.
             sqlite3.OperationalError: the file cannot be opened, or the table is missing.
         """
+        if db_path is None:
+            refuse_path_as_table(table)
         checked = cls._checked(rates, table, algorithm)
         lock: Any = None
         if use_file_lock:
@@ -120,7 +123,7 @@ class SQLiteBucket(AbstractBucket):
 
             if db_path is None:
                 raise InvalidDatabase("db_path must be specified when using use_file_lock")
-            lock = SharedFileLock(os.path.abspath(db_path) + ".lock")
+            lock = SharedFileLock(file_of(file_name(db_path)) + ".lock")
         sql = statements(table)
         schema = (sql.create, *SIDE_TABLES) if create_new_table else SIDE_TABLES
         temporary = db_path is None
@@ -139,7 +142,7 @@ class SQLiteBucket(AbstractBucket):
         bucket = cls.__new__(cls)
         bucket._set_up(checked, db, table, algorithm)
         if not temporary and db.is_file:
-            bucket._recipe = (table, db.path, create_new_table, use_file_lock)
+            bucket._recipe = (table, db.target, create_new_table, use_file_lock)
         return bucket
 
     @staticmethod

@@ -14,8 +14,10 @@ from pyrate_limiter.buckets.sqlite_connections import (
     OWN_SETTINGS,
     connected,
     dispose,
+    file_of,
     insist,
     is_busy,
+    name_file,
     parked,
     path_of,
     plain_cursor,
@@ -74,8 +76,9 @@ class Database:
         self._thread = threading.get_ident()  # its own one; 0 for none
         if conn is not None:
             path = path_of(conn)
-        self.path: str | None = path
-        self.is_file: bool = bool(path) and path != ":memory:"
+        self.target: str = path or ""
+        self.path: str = file_of(self.target)
+        self.is_file: bool = self.path not in {"", ":memory:"}
         self._tag: tuple[int, int] | None = None
         self._look_at = 0.0
         self._lock: Any = threading.RLock()
@@ -84,7 +87,7 @@ class Database:
         self.run: Callable[..., sqlite3.Cursor] = _not_begun
         self._inside = ""
         _databases.add(self)
-        removed = path if temporary else None
+        removed = self.path if temporary else None
         self._finalizer = weakref.finalize(self, dispose, self._own, os.getpid(), removed)
         if conn is None:
             self._connect()
@@ -246,7 +249,7 @@ class Database:
             return
         if not self._is_there():
             if tag_of(self.path) is None:
-                raise DatabaseVanished(self.path or "")
+                raise DatabaseVanished(self.path)
             # Closing it would remove the log that belongs to the new file.
             self._park()
         if self._own[0] is None:
@@ -271,7 +274,7 @@ class Database:
 
     def _connect(self) -> None:
         if self._tag is not None and tag_of(self.path) is None:
-            raise DatabaseVanished(self.path or "")
+            raise DatabaseVanished(self.path)
         if self._handed is not None and not self.is_file:
             msg = (
                 "the connection belongs to the thread and process that opened it, and its database "
@@ -279,7 +282,7 @@ class Database:
             )
             raise UnusableConnection(msg)
         settings = OWN_SETTINGS if self._handed is None else ()
-        conn = self._own[0] = connected(self.path or "", settings, self.busy_seconds)
+        conn = self._own[0] = connected(self.target, settings, self.busy_seconds)
         self._prepared = False
         self._cursor = plain_cursor(conn)
         self._tag = tag_of(self.path) if self.is_file else None
@@ -292,6 +295,7 @@ class Database:
             if is_busy(error):
                 raise DatabaseLocked(self.path or "it", patience) from error
             self._drop()
+            name_file(error, self.path)
             raise
         self.run = self._cursor.execute
         self.depth = 1
@@ -343,6 +347,7 @@ class Database:
         except sqlite3.Error as second:
             error = second
         if isinstance(error, sqlite3.Error):
+            name_file(error, self.path)
             self._prepared = False
             self._drop()
 
