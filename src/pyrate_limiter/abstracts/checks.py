@@ -74,6 +74,17 @@ def whole_number(value: Any) -> int | None:
     return number if number == value else None
 
 
+def name_text(name: Any) -> str:
+    """A name as a text that every store can keep: halves of surrogate pairs become escapes.
+
+    A name should be a text; programs also use numbers, enumerations and None.
+    """
+    if name.__class__ is str and name.isascii():
+        return name  # type: ignore[no-any-return] # that is a str
+    text = str.__str__(name) if isinstance(name, str) else str(name)
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def check_whole(field: str, value: Any, *, least: int, unit: str = "") -> int:
     """An argument that has to be a whole number, as an ``int``.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pyrate_limiter.abstracts.checks import name_text
 from pyrate_limiter.buckets.redis_bucket import RedisBucket
 from pyrate_limiter.buckets.redis_policy import checked
 from pyrate_limiter.buckets.redis_server import Server
@@ -47,7 +48,9 @@ class RedisKeys:
 
     def for_name(self, rates: Sequence[Rate], name: str) -> RedisBucket:
         """The bucket of a name."""
-        return RedisBucket.on_server(self._server, rates, self.prefix + name, self._algorithm)
+        return RedisBucket.on_server(
+            self._server, rates, self.prefix + name_text(name), self._algorithm
+        )
 
     def __call__(self, rates: Sequence[Rate]) -> RedisBucket:
         """The bucket of no name, whose key is the prefix itself."""

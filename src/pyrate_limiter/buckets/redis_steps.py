@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
 from pyrate_limiter.abstracts.awaiting import discard, is_awaitable
 from pyrate_limiter.abstracts.bucket import AbstractBucket
+from pyrate_limiter.abstracts.checks import name_text
 from pyrate_limiter.buckets.redis_outage import Down
 from pyrate_limiter.buckets.redis_server import LAST_MS, Request, Script, Server, numbers_of
 from pyrate_limiter.buckets.redis_spare import Spare, stand_in
@@ -327,5 +328,5 @@ class RedisSteps(AbstractBucket):
 
 def _claim_step(item: RateItem, patience_ms: int, pad: int) -> tuple[str, str]:
     """A label of its own for an item, and the step that claims under it."""
-    label = f"{item.name}:{_random.getrandbits(64):016x}"
+    label = f"{name_text(item.name)}:{_random.getrandbits(64):016x}"
     return label, f"claim {item.weight} {min(patience_ms, PATIENT_MS)} {pad} {label}"

@@ -9,6 +9,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.abstracts.bucket import BucketFactory
+from pyrate_limiter.abstracts.checks import name_text
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.abstracts.sweeper import Leaker
 from pyrate_limiter.buckets.sqlite_bucket import SQLiteBucket, SQLiteClock
@@ -181,7 +182,7 @@ class _KeyLog(RowLog):
 
     def __init__(self, logs: _Logs, name: str) -> None:
         self._logs = logs
-        super().__init__(logs.rates, None, logs.clock, logs.db, logs.sql, (name,))
+        super().__init__(logs.rates, None, logs.clock, logs.db, logs.sql, (name_text(name),))
 
     def _refresh(self) -> None:
         self._loaded = False
