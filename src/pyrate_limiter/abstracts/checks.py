@@ -80,7 +80,7 @@ def name_text(name: Any) -> str:
     A name should be a text; programs also use numbers, enumerations and None.
     """
     if name.__class__ is str and name.isascii():
-        return name  # type: ignore[no-any-return] # that is a str
+        return name
     text = str.__str__(name) if isinstance(name, str) else str(name)
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
