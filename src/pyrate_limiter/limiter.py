@@ -5,14 +5,14 @@ from __future__ import annotations
 import threading
 from functools import partial
 from time import sleep
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from pyrate_limiter._engine.acquisition import Acquisition
 from pyrate_limiter._engine.admission import Admission, decorated, refuse_positional
 from pyrate_limiter._engine.locks import LockLike, combined_lock
 from pyrate_limiter._engine.steps import abandon, run_async, run_blocking
 from pyrate_limiter._engine.terms import ADAPTIVE, AdaptiveBuffer, Terms, check_timeout
-from pyrate_limiter._engine.time_limit import TimeIsUp
+from pyrate_limiter._engine.time_limit import verdict_of
 from pyrate_limiter._engine.unawaited import verdict
 from pyrate_limiter._removed import refuse_options
 from pyrate_limiter.abstracts.algorithm import Decision
@@ -22,20 +22,32 @@ from pyrate_limiter.abstracts.checks import check_weight, check_whole
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
 from pyrate_limiter.errors import AsyncBucketInSyncCode, NoRates
-from pyrate_limiter.single import SingleBucketFactory, as_factory
+from pyrate_limiter.single import SingleBucketFactory, as_factory, straight_path
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
+    from typing import TypeAlias
 
     from typing_extensions import Never, ParamSpec, Self
+    from typing_extensions import TypeVar as TypeVarWithDefault
 
     from pyrate_limiter._engine.steps import Program
     from pyrate_limiter._engine.terms import Timeout
+    from pyrate_limiter.abstracts.wrappers import BucketAsyncWrapper
+    from pyrate_limiter.buckets.sqlite_bucket import SQLiteBucket
     from pyrate_limiter.keyed import KeyedStore
 
     P = ParamSpec("P")
     R = TypeVar("R")
+    Sync: TypeAlias = Rate | list[Rate] | InMemoryBucket | SQLiteBucket
+    Async: TypeAlias = BucketAsyncWrapper
+    Either: TypeAlias = BucketFactory | AbstractBucket | Rate | list[Rate]
+    Awaited: TypeAlias = "Limiter[Awaitable[bool]]"
+    # What `try_acquire` answers: where the type of the bucket tells, a bool or an awaitable.
+    Verdict_co = TypeVarWithDefault("Verdict_co", covariant=True, default=bool | Awaitable[bool])
+else:
+    Verdict_co = TypeVar("Verdict_co", covariant=True)
 
 __all__ = [
     "AbstractBucket",
@@ -51,7 +63,7 @@ __all__ = [
 ]
 
 
-class Limiter:
+class Limiter(Generic[Verdict_co]):
     """Lets calls through at a rate, and makes the others wait or go away.
 
     Args:
@@ -72,9 +84,21 @@ class Limiter:
 
     bucket_factory: BucketFactory
 
+    @overload
+    def __init__(
+        self: Limiter[bool], argument: Sync, buffer_ms: int = ..., *, reserve_ahead: bool = ...
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Awaited, argument: Async, buffer_ms: int = ..., *, reserve_ahead: bool = ...
+    ) -> None: ...
+    @overload
+    def __init__(
+        self, argument: Either, buffer_ms: int = ..., *, reserve_ahead: bool = ...
+    ) -> None: ...
     def __init__(
         self,
-        argument: BucketFactory | AbstractBucket | Rate | list[Rate],
+        argument: Either,
         buffer_ms: int = ADAPTIVE,
         *,
         reserve_ahead: bool = True,
@@ -96,7 +120,7 @@ class Limiter:
         self._acquisition = Acquisition(
             factory, self.lock, reserve_ahead=self.reserve_ahead, only=only
         )
-        self._take = _straight_path(factory) or _no_straight_path
+        self._take = straight_path(factory)
 
     @classmethod
     def per_key(
@@ -131,7 +155,7 @@ class Limiter:
 
     def try_acquire(
         self, name: str = "pyrate", weight: int = 1, blocking: bool = True, timeout: Timeout = -1
-    ) -> bool | Awaitable[bool]:
+    ) -> Verdict_co:
         """Admit ``weight`` units under ``name``, waiting for room if need be.
 
         Args:
@@ -155,14 +179,15 @@ class Limiter:
         if weight.__class__ is not int or weight <= 0:
             weight = check_weight(weight)
             if weight == 0:
-                return True
+                return True  # type: ignore[return-value] # see `Verdict_co`
         taken = self._take(name, weight)
         if taken is not None and (taken or not blocking):
-            return taken
+            return taken  # type: ignore[return-value] # see `Verdict_co`
         started = self._acquisition.start(name, weight, self._terms(blocking, timeout))
         if isinstance(started, Decision):
-            return started.failing_rate is None
-        return verdict(run_blocking(_verdict(started), _sleep), f"try_acquire({name!r})")
+            return started.failing_rate is None  # type: ignore[return-value] # see `Verdict_co`
+        outcome = run_blocking(verdict_of(started), _sleep)
+        return verdict(outcome, f"try_acquire({name!r})")  # type: ignore[return-value] # as above
 
     async def try_acquire_async(
         self, name: str = "pyrate", weight: int = 1, blocking: bool = True, timeout: Timeout = -1
@@ -185,7 +210,7 @@ class Limiter:
         started = await self._acquisition.start_async(name, weight, terms)
         if isinstance(started, Decision):
             return started.failing_rate is None
-        return await run_async(_verdict(started))
+        return await run_async(verdict_of(started))
 
     def acquire(
         self, name: str = "pyrate", weight: int = 1, blocking: bool = True, timeout: Timeout = -1
@@ -270,7 +295,7 @@ class Limiter:
         terms = self._terms(blocking, -1)
         if deadline is not None:
             terms.until(deadline)
-        program = _verdict(self._acquisition.at_bucket(bucket, item, terms))
+        program = verdict_of(self._acquisition.at_bucket(bucket, item, terms))
         if _force_async:
             return run_async(program)
         return verdict(run_blocking(program, _sleep), "handle_bucket_put(...)")
@@ -340,26 +365,5 @@ class Limiter:
             leaker.bind()
 
 
-def _verdict(program: Program[Decision]) -> Generator[Any, Any, bool]:
-    try:
-        decision = yield from program
-    except TimeIsUp:
-        return False
-    return decision.failing_rate is None
-
-
 def _sleep(seconds: float) -> None:
     sleep(seconds)  # looked up each time: programs' tests replace it in this module
-
-
-def _straight_path(factory: BucketFactory) -> Callable[[str, int], bool | None] | None:
-    """The way of the first attempt that needs no generator, where the factory has one."""
-    if type(factory) is SingleBucketFactory:
-        straight = getattr(factory.bucket, "straight", None)
-    else:
-        straight = getattr(factory, "straight", None)
-    return None if straight is None else straight()
-
-
-def _no_straight_path(name: str, weight: int) -> None:
-    del name, weight

@@ -11,7 +11,7 @@ from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
 from pyrate_limiter.errors import InvalidBucket, InvalidLimiterArgument, InvalidRateList
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
 
 class SingleBucketFactory(BucketFactory):
@@ -58,3 +58,18 @@ def as_factory(argument: Any) -> BucketFactory:
     if not all(isinstance(rate, Rate) for rate in argument):
         raise InvalidLimiterArgument(argument, "Not valid rates list")
     return SingleBucketFactory(InMemoryBucket(argument))
+
+
+def straight_path(factory: BucketFactory) -> Callable[[str, int], bool | None]:
+    """The way of a first attempt that needs no generator, where the factory or its bucket has one.
+
+    It takes a name and a weight, and answers None where nothing can be said at once.
+    """
+    chosen = factory.bucket if type(factory) is SingleBucketFactory else factory
+    straight = getattr(chosen, "straight", None)
+    path: Callable[[str, int], bool | None] | None = None if straight is None else straight()
+    return path or _nothing_at_once
+
+
+def _nothing_at_once(name: str, weight: int) -> None:
+    del name, weight

@@ -25,7 +25,7 @@ class Admission:
 
     __slots__ = ("_limiter", "_name", "_timeout", "_weight")
 
-    def __init__(self, limiter: Limiter, name: str, weight: int, timeout: float) -> None:
+    def __init__(self, limiter: Limiter[Any], name: str, weight: int, timeout: float) -> None:
         self._limiter = limiter
         self._name, self._weight, self._timeout = name, weight, timeout
 
@@ -51,7 +51,9 @@ class Admission:
         return
 
 
-def decorated(limiter: Limiter, name: str, weight: int, function: Callable[P, R]) -> Callable[P, R]:
+def decorated(
+    limiter: Limiter[Any], name: str, weight: int, function: Callable[P, R]
+) -> Callable[P, R]:
     """See `Limiter.as_decorator`."""
     from inspect import isasyncgenfunction, iscoroutinefunction  # slow to import, needed only here
 
@@ -72,7 +74,7 @@ def decorated(limiter: Limiter, name: str, weight: int, function: Callable[P, R]
 class _Wrappers:
     """Makes what waits, and then calls: one for each kind of function."""
 
-    def __init__(self, limiter: Limiter, name: str, weight: int) -> None:
+    def __init__(self, limiter: Limiter[Any], name: str, weight: int) -> None:
         self._limiter = limiter
         self._name, self._weight = name, weight
 

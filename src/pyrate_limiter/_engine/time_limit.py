@@ -9,11 +9,22 @@ from pyrate_limiter.abstracts.awaiting import discard, is_awaitable
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from pyrate_limiter._engine.steps import Program
     from pyrate_limiter._engine.terms import Terms
+    from pyrate_limiter.algorithms.decision import Decision
 
 
 class TimeIsUp(Exception):
     """The caller's time was over before the factory had answered."""
+
+
+def verdict_of(program: Program[Decision]) -> Program[bool]:
+    """Whether it was admitted, in place of the decision."""
+    try:
+        decision = yield from program
+    except TimeIsUp:
+        return False
+    return decision.failing_rate is None
 
 
 def within(value: Any, terms: Terms | None) -> Any:
