@@ -4,6 +4,8 @@ from collections.abc import Awaitable, Coroutine
 from datetime import timedelta
 from typing import Any
 
+import redis
+import redis.asyncio
 from typing_extensions import assert_type
 
 from pyrate_limiter import (
@@ -16,6 +18,7 @@ from pyrate_limiter import (
     Limiter,
     Rate,
     RateItem,
+    RedisBucket,
     SQLiteBucket,
     StateBucket,
     limiter_factory,
@@ -110,6 +113,15 @@ class Routed(BucketFactory):
 
 
 assert_type(Routed().create(InMemoryBucket, [Rate(1, 1)]), InMemoryBucket)
+
+assert_type(RedisBucket.init([Rate(1, 1)], redis.Redis(), "key"), RedisBucket)
+assert_type(RedisBucket.init([Rate(1, 1)], redis.RedisCluster(), "key"), RedisBucket)
+
+
+async def use_redis() -> None:
+    """An asyncio client makes the bucket awaitable."""
+    client = redis.asyncio.Redis()
+    assert_type(await RedisBucket.init(Rate(1, 1), client, "key", on_error="deny"), RedisBucket)
 
 
 class OwnLimiter(Limiter):

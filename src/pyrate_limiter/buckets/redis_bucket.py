@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from pyrate_limiter.abstracts.algorithm import (
     ADMITTED,
@@ -15,6 +15,7 @@ from pyrate_limiter.abstracts.awaiting import then
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.checks import check_item
 from pyrate_limiter.abstracts.rate import Rate, RateItem
+from pyrate_limiter.buckets.redis_answers import first_unit, is_allowed, wait_of
 from pyrate_limiter.buckets.redis_policy import checked, kind_of
 from pyrate_limiter.buckets.redis_server import Command, Server
 from pyrate_limiter.buckets.redis_steps import LOG_SCRIPT, PATIENT_MS, Claim, RedisSteps
@@ -23,6 +24,14 @@ from pyrate_limiter.utils import RateList, id_generator, sorted_rates
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Sequence
+    from typing import TypeAlias
+
+    from typing_extensions import Self
+
+    from pyrate_limiter.buckets.redis_answers import AsyncClient, SyncClient
+
+    Rates: TypeAlias = Rate | Sequence[Rate]
+    Log: TypeAlias = LogAlgorithm | None
 
 __all__ = [
     "ADMITTED",
@@ -148,14 +157,19 @@ class RedisBucket(RedisSteps):
         bucket._start(server, rates, bucket_key, LOG_SCRIPT.sha, algorithm)
         return bucket
 
+    @overload
     @classmethod
     def init(
-        cls,
-        rates: Rate | Sequence[Rate],
-        redis: Any,
-        bucket_key: str,
-        algorithm: LogAlgorithm | None = None,
-        **options: Any,
+        cls, rates: Rates, redis: AsyncClient, bucket_key: str, algorithm: Log = ..., **options: Any
+    ) -> Awaitable[Self]: ...
+    @overload
+    @classmethod
+    def init(
+        cls, rates: Rates, redis: SyncClient, bucket_key: str, algorithm: Log = ..., **options: Any
+    ) -> Self: ...
+    @classmethod
+    def init(
+        cls, rates: Rates, redis: Any, bucket_key: str, algorithm: Log = None, **options: Any
     ) -> Any:
         """Load the script, and make a bucket; for an asyncio client, an awaitable of it.
 
@@ -226,7 +240,7 @@ class RedisBucket(RedisSteps):
 
     def put(self, item: RateItem) -> bool | Awaitable[bool]:
         """See `AbstractBucket.put`. The item is judged by its own timestamp."""
-        return then(self.put_decision(item), _allowed)
+        return then(self.put_decision(item), is_allowed)
 
     def put_decision(self, item: RateItem) -> Decision | Awaitable[Decision]:
         """See `AbstractBucket.put_decision`. The item is judged by its own timestamp."""
@@ -262,7 +276,7 @@ class RedisBucket(RedisSteps):
         if learnt is not None and learnt[0] == item.weight:
             return -1 if learnt[1] is None else max(0, learnt[1] - item.timestamp)
         self._check(item)
-        return then(self._server.run(self._look(item, item.timestamp)), _wait)
+        return then(self._server.run(self._look(item, item.timestamp)), wait_of)
 
     def settle(
         self, item: RateItem, now: int, patience_ms: int = 0
@@ -312,7 +326,7 @@ class RedisBucket(RedisSteps):
         """See `AbstractBucket.peek`."""
         place = index if index >= 0 else 1 << 52
         units = self._command("zrevrange", self.bucket_key, place, place, withscores=True)
-        return then(units, _first_unit)
+        return then(units, first_unit)
 
     def retire(self, now: int) -> bool:
         """True: all that counts is in Redis, and a new bucket finds it there."""
@@ -330,22 +344,3 @@ class RedisBucket(RedisSteps):
             return (yield Command(self._server.limit(), method, *args, **options))
 
         return self._server.run(ask())
-
-
-def _first_unit(units: Sequence[Any]) -> RateItem | None:
-    if not units:
-        return None
-    member, score = units[0]
-    if isinstance(member, bytes):
-        member = member.decode("utf-8", "surrogateescape")
-    return RateItem(member.rsplit(":", 2)[0], int(score))
-
-
-def _allowed(decision: Decision) -> bool:
-    return decision.allowed
-
-
-def _wait(decision: Decision) -> int:
-    if decision.failing_rate is None:
-        return 0
-    return -1 if decision.retry_after_ms is None else decision.retry_after_ms
