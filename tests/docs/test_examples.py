@@ -1,5 +1,6 @@
-"""Every Python example of the README and the documentation passes mypy --strict, and runs."""
+"""Every Python example of the README and the pages passes mypy --strict, and runs."""
 
+import doctest
 import os
 import re
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import pyrate_limiter
+from pyrate_limiter.testing import sleeping_advances
 from tests import postgres_fixtures as postgres
 from tests.redis_servers import RedisServer
 
@@ -18,6 +20,7 @@ BLOCK = re.compile(
     r"^(?:<!-- needs: (?P<needs>\w+) -->\n)?```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
 )
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCSTRINGS = doctest.DocTestParser().get_examples(sleeping_advances.__doc__)
 EXAMPLES = [
     pytest.param(block["needs"], block["code"], id=f"{page.stem}-{number}")
     for page in PAGES
@@ -49,6 +52,8 @@ def test_the_examples_pass_strict_type_checks(tmp_path):
         needs, code = example.values
         name = example.id.replace("-", "_") + ".py"
         (tmp_path / name).write_text(preamble(needs, "") + code, encoding="utf-8")
+    docstring = "".join(example.source for example in DOCSTRINGS)
+    (tmp_path / "docstring.py").write_text(docstring, encoding="utf-8")
     settings = ("--strict", "--python-version", "3.10", "--config-file=", "--no-error-summary")
     environment = {**os.environ}
     if SOURCE.name != "site-packages":  # mypy looks there by itself, and nowhere else for it
@@ -82,3 +87,9 @@ def test_the_example_runs(needs, code, tmp_path, request):
         check=True,
         timeout=50,
     )
+
+
+def test_the_example_of_a_docstring_gives_what_it_shows():
+    assert DOCSTRINGS
+    module = sys.modules[sleeping_advances.__module__]
+    assert doctest.testmod(module).failed == 0

@@ -84,6 +84,11 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
             self._rates = checked
             self._full = None
 
+    if TYPE_CHECKING:  # as the clock is; a program that sets an async one awaits it
+
+        def now(self) -> int:
+            """See `AbstractBucket.now`."""
+
     @property
     def items(self) -> UnitsView:
         """The stored units as a sequence of `RateItem`, oldest first."""
