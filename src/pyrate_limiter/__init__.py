@@ -6,7 +6,6 @@ Names are resolved on first use: importing this package loads no asyncio, no dat
 from typing import TYPE_CHECKING
 
 from pyrate_limiter._lazy import resolver
-from pyrate_limiter._removed import refuse_name
 from pyrate_limiter._version import __version__
 
 if TYPE_CHECKING:
@@ -141,7 +140,7 @@ _PLACES = {
 }
 
 if not TYPE_CHECKING:  # a checker would take every name for known
-    __getattr__ = resolver(__name__, _PLACES, refuse_name)
+    __getattr__ = resolver(__name__, _PLACES)
 
 
 def __dir__() -> list[str]:

@@ -10,15 +10,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 
-def resolver(
-    module: str,
-    places: Mapping[str, str],
-    missing: Callable[[str, str], None] | None = None,
-) -> Callable[[str], Any]:
+def resolver(module: str, places: Mapping[str, str]) -> Callable[[str], Any]:
     """A module's ``__getattr__`` that finds each name in the module that ``places`` gives for it.
 
     The submodules that lead to those are attributes as well, without being imported first.
-    ``missing`` is called with the module and a name that is not there, before that is an error.
     """
     children = {place[len(module) + 1 :].partition(".")[0] for place in places.values()}
     places = {**{child: f"{module}.{child}" for child in children}, **places}
@@ -27,8 +22,6 @@ def resolver(
         try:
             place = places[name]
         except KeyError:
-            if missing is not None:
-                missing(module, name)
             msg = f"module {module!r} has no attribute {name!r}"
             raise AttributeError(msg) from None
         found = import_module(place)

@@ -286,30 +286,6 @@ class TooManyKeys(PyrateError, RuntimeError):
         self.max_keys: int = max_keys
 
 
-class RemovedName(PyrateError, ImportError):
-    """A name is imported that an older release had.
-
-    Attributes:
-        name: the name.
-    """
-
-    def __init__(self, module: str, name: str, instead: str) -> None:
-        super().__init__(f"{module} has no {name} any more: {instead}")
-        self.name: str = name
-
-
-class RemovedOption(PyrateError, TypeError):
-    """A keyword argument is given that an older release had.
-
-    Attributes:
-        option: the argument's name.
-    """
-
-    def __init__(self, owner: str, option: str, instead: str) -> None:
-        super().__init__(f"{owner} takes no {option}= any more: {instead}")
-        self.option: str = option
-
-
 class MissingDriver(PyrateError, ImportError):
     """A backend needs a package that is not installed, or not completely.
 

@@ -14,7 +14,6 @@ from pyrate_limiter._engine.steps import abandon, run_async, run_blocking
 from pyrate_limiter._engine.terms import ADAPTIVE, AdaptiveBuffer, Terms, check_timeout
 from pyrate_limiter._engine.time_limit import verdict_of
 from pyrate_limiter._engine.unawaited import verdict
-from pyrate_limiter._removed import refuse_options
 from pyrate_limiter.abstracts.algorithm import Decision
 from pyrate_limiter.abstracts.awaiting import is_awaitable
 from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
@@ -102,10 +101,7 @@ class Limiter(Generic[Verdict_co]):
         buffer_ms: int = ADAPTIVE,
         *,
         reserve_ahead: bool = True,
-        **removed: Never,
     ) -> None:
-        if removed:
-            refuse_options(removed, "Limiter")
         if not isinstance(buffer_ms, AdaptiveBuffer):
             buffer_ms = check_whole("buffer_ms", buffer_ms, least=0, unit="milliseconds")
         self.buffer_ms: int = buffer_ms

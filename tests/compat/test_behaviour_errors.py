@@ -35,8 +35,6 @@ SAMPLES = [
     (errors.NotShared("items", []), [ValueError]),
     (errors.SharedStorageLost("a place"), [ConnectionError, OSError, EOFError]),
     (errors.MissingDriver("psycopg", "postgres"), [ImportError]),
-    (errors.RemovedName("pyrate_limiter", "RequestRate", "Rate"), [ImportError]),
-    (errors.RemovedOption("Limiter", "max_delay", "timeout="), [TypeError]),
     (errors.NoRedisImplementation("a policy"), [TypeError]),
 ]
 IDS = [type(error).__name__ for error, _ in SAMPLES]

@@ -30,8 +30,6 @@ from pyrate_limiter.errors import (
     InvalidRateList,
     MissingDriver,
     NoRates,
-    RemovedName,
-    RemovedOption,
     WrongType,
 )
 from tests.kinds import KINDS, ends
@@ -235,29 +233,6 @@ def test_a_table_may_be_named_like_a_file_where_a_file_is_given(tmp_path):
     path = str(tmp_path / "real.db")
     with SQLiteBucket.init_from_file([RATE], "limits.db", path) as bucket:
         assert bucket.put(RateItem("a", bucket.now()))
-
-
-@pytest.mark.parametrize("option", ["max_delay", "raise_when_fail", "retry_until_max_delay"])
-def test_an_option_of_older_releases_names_what_took_its_place(option):
-    with pytest.raises(RemovedOption, match=rf"no {option}= any more: .*migration"):
-        Limiter(RATE, **{option: 500})
-
-
-def test_an_option_that_never_was_is_a_type_error():
-    with pytest.raises(TypeError, match="unexpected keyword argument 'timeout'"):
-        Limiter(RATE, timeout=3)
-
-
-@pytest.mark.parametrize("name", ["BucketFullException", "RequestRate", "MemoryQueueBucket"])
-def test_a_name_of_older_releases_names_what_took_its_place(name):
-    with pytest.raises(ImportError, match=f"pyrate_limiter has no {name} any more: .*migration"):
-        exec(f"from pyrate_limiter import {name}", {})
-    with pytest.raises(RemovedName):
-        getattr(pyrate_limiter, name)
-
-
-def test_a_name_that_never_was_is_an_attribute_error():
-    assert not hasattr(pyrate_limiter, "NeverWas")
 
 
 def test_psycopg_without_its_library_names_the_package_that_brings_it():
