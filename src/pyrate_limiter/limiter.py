@@ -13,7 +13,7 @@ from pyrate_limiter._engine.locks import LockLike, combined_lock
 from pyrate_limiter._engine.steps import abandon, run_async, run_blocking
 from pyrate_limiter._engine.terms import ADAPTIVE, AdaptiveBuffer, Terms, check_timeout
 from pyrate_limiter._engine.time_limit import verdict_of
-from pyrate_limiter._engine.unawaited import verdict
+from pyrate_limiter._engine.unawaited import Verdict_co, verdict
 from pyrate_limiter.abstracts.algorithm import Decision
 from pyrate_limiter.abstracts.awaiting import is_awaitable
 from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
@@ -29,24 +29,15 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from typing_extensions import Never, ParamSpec, Self
-    from typing_extensions import TypeVar as TypeVarWithDefault
 
     from pyrate_limiter._engine.steps import Program
     from pyrate_limiter._engine.terms import Timeout
-    from pyrate_limiter.abstracts.wrappers import BucketAsyncWrapper
-    from pyrate_limiter.buckets.sqlite_bucket import SQLiteBucket
+    from pyrate_limiter._engine.unawaited import Async, Either, Sync
     from pyrate_limiter.keyed import KeyedStore
 
     P = ParamSpec("P")
     R = TypeVar("R")
-    Sync: TypeAlias = Rate | list[Rate] | InMemoryBucket | SQLiteBucket
-    Async: TypeAlias = BucketAsyncWrapper
-    Either: TypeAlias = BucketFactory | AbstractBucket | Rate | list[Rate]
     Awaited: TypeAlias = "Limiter[Awaitable[bool]]"
-    # What `try_acquire` answers: where the type of the bucket tells, a bool or an awaitable.
-    Verdict_co = TypeVarWithDefault("Verdict_co", covariant=True, default=bool | Awaitable[bool])
-else:
-    Verdict_co = TypeVar("Verdict_co", covariant=True)
 
 __all__ = [
     "AbstractBucket",
@@ -96,11 +87,7 @@ class Limiter(Generic[Verdict_co]):
         self, argument: Either, buffer_ms: int = ..., *, reserve_ahead: bool = ...
     ) -> None: ...
     def __init__(
-        self,
-        argument: Either,
-        buffer_ms: int = ADAPTIVE,
-        *,
-        reserve_ahead: bool = True,
+        self, argument: Either, buffer_ms: int = ADAPTIVE, *, reserve_ahead: bool = True
     ) -> None:
         if not isinstance(buffer_ms, AdaptiveBuffer):
             buffer_ms = check_whole("buffer_ms", buffer_ms, least=0, unit="milliseconds")
@@ -145,8 +132,7 @@ class Limiter(Generic[Verdict_co]):
 
     def __setattr__(self, name: str, value: object) -> None:
         if name == "rates" and type(self) is Limiter:
-            msg = "a limiter has no rates of its own: assign to bucket.rates, or make a new limiter"
-            raise NoRates(self, msg)
+            raise NoRates(self, "a limiter has no rates: assign to bucket.rates, or make another")
         object.__setattr__(self, name, value)
 
     def try_acquire(
@@ -262,8 +248,7 @@ class Limiter(Generic[Verdict_co]):
         Around an async generator function, it waits before the first value.
 
         Raises:
-            WrongType: at once, if it is given something without a name, or is put without
-                parentheses above a function.
+            WrongType: at once, if it has no parentheses, or is given something without a name.
             RateLimitExceeded: at the call, if the weight can never fit.
             AsyncBucketInSyncCode: at the call of a sync function, if the bucket is async.
         """

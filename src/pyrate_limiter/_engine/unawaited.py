@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from pyrate_limiter._engine.steps import abandon
 from pyrate_limiter.abstracts.awaiting import discard
 from pyrate_limiter.errors import AsyncBucketInSyncCode
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Awaitable, Generator
+    from typing import TypeAlias
+
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
+    from pyrate_limiter.abstracts.rate import Rate
+    from pyrate_limiter.abstracts.wrappers import BucketAsyncWrapper
+    from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
+    from pyrate_limiter.buckets.sqlite_bucket import SQLiteBucket
+
+    # What `Limiter` is given, by what its `try_acquire` answers: a bool, an awaitable, either.
+    Sync: TypeAlias = Rate | list[Rate] | InMemoryBucket | SQLiteBucket
+    Async: TypeAlias = BucketAsyncWrapper
+    Either: TypeAlias = BucketFactory | AbstractBucket | Rate | list[Rate]
+    Verdict_co = TypeVarWithDefault("Verdict_co", covariant=True, default=bool | Awaitable[bool])
+else:
+    Verdict_co = TypeVar("Verdict_co", covariant=True)
 
 
 def verdict(outcome: bool | Coroutine[Any, Any, bool], call: str) -> bool | Unawaited:
