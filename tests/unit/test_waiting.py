@@ -11,15 +11,18 @@ from pyrate_limiter import (
     Decision,
     FixedWindow,
     InMemoryBucket,
+    PostgresBucket,
     Rate,
     RateItem,
     RedisStateStore,
     SlidingWindowLog,
+    SQLiteBucket,
     SQLiteClock,
     StateBucket,
     WallClock,
 )
 from pyrate_limiter.utils import dedicated_sqlite_clock_connection
+from tests import postgres_fixtures as postgres
 from tests.redis_servers import fresh_key, shared_url, sync_client
 
 RATE = Rate(3, 1000)
@@ -49,13 +52,25 @@ def refused(bucket):
     return [bucket.waiting(RateItem("a", 11, weight)) for weight in (1, 3, 4)]
 
 
-def test_after_a_refusal_that_names_no_wait_another_weight_may_try_at_once():
+@pytest.fixture(scope="module")
+def pool():
+    pool = postgres.pool()
+    yield pool
+    pool.close()
+
+
+def test_after_a_refusal_that_names_no_wait_another_weight_may_try_at_once(pool):
     assert refused(StateBucket([RATE], SilentState())) == [0, 0, -1]
     assert refused(InMemoryBucket([RATE], SilentToTheEnd())) == [0, 0, -1]
+    with SQLiteBucket.init_from_file([RATE], algorithm=SilentToTheEnd()) as bucket:
+        assert refused(bucket) == [0, 0, -1]
+    assert refused(PostgresBucket(pool, postgres.table(), RATE, SilentLog())) == [0, 0, -1]
 
 
 def test_a_log_policy_that_only_decides_without_a_wait_is_asked_for_it():
     assert refused(InMemoryBucket([RATE], SilentLog())) == [1000, 1000, -1]
+    with SQLiteBucket.init_from_file([RATE], algorithm=SilentLog()) as bucket:
+        assert refused(bucket) == [1000, 1000, -1]
 
 
 def test_a_bucket_with_an_awaitable_peek_gives_an_awaitable_wait():

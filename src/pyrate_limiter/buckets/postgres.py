@@ -200,9 +200,10 @@ class PostgresBucket(PostgresJudge):
             return self._answer(-1 if moment is None else max(0, moment - item.timestamp))
 
         def wait(decision: Decision) -> int:
-            if decision.allowed:
-                return 0
-            return -1 if decision.retry_after_ms is None else decision.retry_after_ms
+            if decision.failing_rate is None or decision.retry_after_ms is not None:
+                return decision.retry_after_ms or 0
+            # A policy that names no wait leaves it at trying again.
+            return -1 if item.weight > self._algorithm.max_weight(decision.failing_rate) else 0
 
         return then(self.check(item), wait)
 
