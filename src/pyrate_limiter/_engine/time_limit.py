@@ -33,10 +33,9 @@ def within(value: Any, terms: Terms | None) -> Any:
     A caller who wants the whole decision waits for the factory in any case, for without the bucket
     there is none to give; so does one who takes what is free now.
     """
-    if terms is None or terms.known or terms.at_once or not is_awaitable(value):
+    if terms is None or terms._deadline is None or terms.known or terms.at_once:
         return value
-    limit_ms = terms.limit_ms()
-    return value if limit_ms is None else _Within(value, limit_ms / 1000)
+    return _Within(value, (terms.limit_ms() or 0) / 1000) if is_awaitable(value) else value
 
 
 class _Within:
