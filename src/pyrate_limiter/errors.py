@@ -42,7 +42,14 @@ class PyrateError(Exception):
         return _rebuild, (type(self), self.args, self.__dict__)
 
 
-class WrongType(PyrateError, TypeError):
+class _AboutArgument(Exception):
+    def __init__(self, field: str, value: object, expected: str) -> None:
+        super().__init__(f"{field} must be {expected}, got {_shown(value)}")
+        self.field: str = field
+        self.value: object = value
+
+
+class WrongType(_AboutArgument, PyrateError, TypeError):
     """An argument is of a type that cannot be used there.
 
     Attributes:
@@ -50,24 +57,14 @@ class WrongType(PyrateError, TypeError):
         value: what was given.
     """
 
-    def __init__(self, field: str, value: object, expected: str) -> None:
-        super().__init__(f"{field} must be {expected}, got {_shown(value)}")
-        self.field: str = field
-        self.value: object = value
 
-
-class OutOfRange(PyrateError, ValueError):
+class OutOfRange(_AboutArgument, PyrateError, ValueError):
     """An argument is of the right type, and its value makes no sense there.
 
     Attributes:
         field: what the argument is called.
         value: what was given.
     """
-
-    def __init__(self, field: str, value: object, expected: str) -> None:
-        super().__init__(f"{field} must be {expected}, got {_shown(value)}")
-        self.field: str = field
-        self.value: object = value
 
 
 class InvalidRate(PyrateError, ValueError, AssertionError):

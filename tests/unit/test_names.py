@@ -6,7 +6,7 @@ import pytest
 
 from pyrate_limiter import Limiter, PostgresKeys, Rate, RateItem, RedisKeys, SQLiteBucket
 from tests import postgres_fixtures as postgres
-from tests.kinds import KINDS, ends
+from tests.kinds import KINDS
 from tests.redis_servers import fresh_key
 
 RATE = Rate(2, 60_000)
@@ -24,12 +24,6 @@ NAMES = [
     *("plain", "", "a:b:c", "ü😀", "nul\0x", "line\nbreak", "quote'\"`\\", "%s %d {x}", "x" * 5000),
     *("lone\ud800", 12345, 0, None, b"bytes", ("t", 1), Text.A, Plain.A, 1.5, True),
 ]
-
-
-@pytest.fixture
-def made(tmp_path):
-    with ends(tmp_path) as made:
-        yield made
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -16,7 +16,7 @@ from pyrate_limiter.errors import (
     WrongType,
 )
 from pyrate_limiter.testing import ManualClock
-from tests.kinds import KINDS, ends
+from tests.kinds import KINDS
 
 
 class Whole:
@@ -39,12 +39,6 @@ class Flag:
         return other == 1
 
     __hash__ = None
-
-
-@pytest.fixture
-def make(tmp_path):
-    with ends(tmp_path) as made:
-        yield made.make
 
 
 @pytest.mark.parametrize("kind", KINDS)

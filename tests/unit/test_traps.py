@@ -32,15 +32,9 @@ from pyrate_limiter.errors import (
     NoRates,
     WrongType,
 )
-from tests.kinds import KINDS, ends
+from tests.kinds import KINDS
 
 RATE = Rate(2, 1000)
-
-
-@pytest.fixture
-def make(tmp_path):
-    with ends(tmp_path) as made:
-        yield made.make
 
 
 @pytest.mark.parametrize("kind", KINDS)
