@@ -24,6 +24,7 @@ from pyrate_limiter import (
     StateBucket,
 )
 from pyrate_limiter.errors import (
+    BucketClosed,
     InvalidBucket,
     InvalidDatabase,
     InvalidLimiterArgument,
@@ -48,6 +49,19 @@ def test_a_bucket_takes_a_single_rate(make, kind):
     assert not bucket.put(RateItem("a", now))
     BucketAsyncWrapper(bucket).rates = RATE
     assert bucket.rates == [RATE]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_closed_bucket_answers_on_unless_it_has_closed_what_it_needs(make, kind):
+    bucket = make(kind, [RATE])
+    limiter = Limiter(bucket)
+    limiter.close()
+    limiter.close()
+    if kind.startswith("sqlite"):
+        with pytest.raises(BucketClosed, match="make a new one"):
+            limiter.try_acquire()
+    else:
+        assert limiter.try_acquire()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -261,7 +261,7 @@ class AbstractBucket(ABC):
         return None
 
     def close(self) -> None:
-        """Release what the bucket opened; may be called again."""
+        """Release what the bucket opened; may be called again. Without that it may answer on."""
         return
 
     def __enter__(self) -> Self:
