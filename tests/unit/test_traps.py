@@ -314,6 +314,21 @@ def test_an_awaitable_verdict_is_taken_wherever_a_coroutine_is(asynchronous):
     assert asyncio.run(asynchronous.try_acquire("x", blocking=False)) in {True, False}
 
 
+def test_a_task_of_a_verdict_can_be_shown_at_any_time(asynchronous):
+    async def main():
+        assert await asynchronous.try_acquire("x", 2)
+        task = asyncio.create_task(asynchronous.try_acquire("shown", 2))
+        assert "try_acquire('shown')" in repr(task)
+        await asyncio.sleep(0)
+        assert "try_acquire('shown')" in repr(task)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert "cancelled" in repr(task)
+
+    asyncio.run(main())
+
+
 def test_an_awaitable_verdict_can_be_closed_and_cancelled(asynchronous):
     async def main():
         asynchronous.try_acquire("x").close()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyrate_limiter._engine.steps import abandon
 from pyrate_limiter.abstracts.awaiting import discard
@@ -54,7 +55,10 @@ class Unawaited(Coroutine[Any, Any, bool]):
         self._fresh = True
         self._asked = False
 
-    def __bool__(self) -> NoReturn:
+    def __bool__(self) -> bool:
+        # A task looks in this way whether it has a coroutine, when it is to be shown.
+        if not self._fresh or sys._getframe(1).f_globals["__name__"] == "asyncio.base_tasks":
+            return True
         self._asked = True
         msg = (
             f"{self._coroutine.__qualname__} is neither True nor False before it is awaited: the "
