@@ -103,7 +103,7 @@ class Link:
         if not callable(getattr(pool, "getconn", None)):
             raise WrongType("pool", pool, "a psycopg_pool.ConnectionPool or AsyncConnectionPool")
         self.pool = pool
-        self.call_timeout = check_seconds("call_timeout", call_timeout)
+        self.call_timeout: float | None = check_seconds("call_timeout", call_timeout)
         self.is_async: bool = iscoroutinefunction(pool.getconn)
         self._error = psycopg.Error
         self._conflicts = (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected)

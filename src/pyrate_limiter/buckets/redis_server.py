@@ -138,7 +138,7 @@ class Server:
         self.errors: Any = _driver_errors()
         self.is_async: bool = inspect.iscoroutinefunction(execute)
         self.outage: RedisOutage = RedisOutage(on_error, self.errors, is_async=self.is_async)
-        self.call_timeout = call_timeout
+        self.call_timeout: float | None = call_timeout
         self.denial_memory: float = memory_ms / 1000
         self.clock: ServerClock = ServerClock()
         self.wire: Wire | None = None if self.is_async else Wire.of(client)
