@@ -28,7 +28,6 @@ class SteppingServer:
             "LD_PRELOAD": str(LIBRARY),
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
             "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_DISABLE_SHM": "1",  # it would stay behind, and the file is read each time
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         }
         self.server = RedisServer(environment=environment)
