@@ -329,6 +329,21 @@ def test_a_task_of_a_verdict_can_be_shown_at_any_time(asynchronous):
     asyncio.run(main())
 
 
+def test_a_verdict_that_is_under_way_is_a_coroutine_like_any_other(asynchronous):
+    async def main():
+        assert await asynchronous.try_acquire("x", 2)
+        verdict = asynchronous.try_acquire("x", 2)
+        task = asyncio.create_task(verdict)
+        await asyncio.sleep(0)
+        assert verdict  # as a task asks, when it is to be shown
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        verdict.close()
+
+    asyncio.run(main())
+
+
 def test_an_awaitable_verdict_can_be_closed_and_cancelled(asynchronous):
     async def main():
         asynchronous.try_acquire("x").close()
