@@ -1,7 +1,9 @@
 """The project's checks: ``nox`` runs the first four, ``nox -s NAME -- ARGS`` one of them.
 
-Every session uses the interpreter that runs nox.
+Every session but ``versions`` uses the interpreter that runs nox.
 """
+
+from pathlib import Path
 
 import nox
 
@@ -18,10 +20,22 @@ def tests(session: nox.Session) -> None:
     """Run the tests; the whole suite also has to take every branch of the core."""
     session.install("-r", "tests/requirements.txt", ".")
     if session.posargs:
-        session.run("python", "-m", "pytest", *session.posargs)
+        session.run("python", "-m", "pytest", _own_folder(session), *session.posargs)
         return
-    session.run("coverage", "run", "-m", "pytest")
+    session.run("coverage", "run", "-m", "pytest", _own_folder(session))
     session.run("coverage", "report", f"--include={FULLY_COVERED}", "--fail-under=100")
+
+
+@nox.session(python=["3.10", "3.11", "3.12", "3.13"])
+def versions(session: nox.Session) -> None:
+    """Run the tests on each Python that is supported; ``--download-python=auto`` fetches them."""
+    session.install("-r", "tests/requirements.txt", ".")
+    session.run("python", "-m", "pytest", _own_folder(session), *session.posargs)
+
+
+def _own_folder(session: nox.Session) -> str:
+    """Keep the files of the tests here: pytest would leave a folder in the machine's own."""
+    return f"--basetemp={Path(session.virtualenv.location) / 'pytest'}"
 
 
 @nox.session

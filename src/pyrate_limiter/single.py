@@ -8,10 +8,10 @@ from pyrate_limiter.abstracts.awaiting import then
 from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
-from pyrate_limiter.errors import InvalidLimiterArgument, InvalidRateList
+from pyrate_limiter.errors import InvalidBucket, InvalidLimiterArgument, InvalidRateList
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
     from pyrate_limiter.clocks import AbstractClock
 
@@ -26,6 +26,8 @@ class SingleBucketFactory(BucketFactory):
     """
 
     def __init__(self, bucket: AbstractBucket, schedule_leak: bool | AbstractClock = True) -> None:
+        if not isinstance(bucket, AbstractBucket):
+            raise InvalidBucket(bucket, "the bucket of a SingleBucketFactory")
         self.bucket = bucket
         if not isinstance(schedule_leak, bool):
             self.clock = schedule_leak
@@ -65,3 +67,25 @@ def as_factory(argument: Any) -> BucketFactory:
     if not all(isinstance(rate, Rate) for rate in argument):
         raise InvalidLimiterArgument(argument, "Not valid rates list")
     return SingleBucketFactory(InMemoryBucket(argument))
+
+
+def bind_sweeper(factory: BucketFactory) -> None:
+    """Let async buckets be swept by the running event loop."""
+    leaker = getattr(factory, "_leaker", None)
+    if leaker is not None and leaker.async_buckets:
+        leaker.bind()
+
+
+def straight_path(factory: BucketFactory) -> Callable[[str, int], bool | None]:
+    """The way of a first attempt that needs no generator, where the factory or its bucket has one.
+
+    It takes a name and a weight, and answers None where nothing can be said at once.
+    """
+    chosen = factory.bucket if type(factory) is SingleBucketFactory else factory
+    straight = getattr(chosen, "straight", None)
+    path: Callable[[str, int], bool | None] | None = None if straight is None else straight()
+    return path or _nothing_at_once
+
+
+def _nothing_at_once(name: str, weight: int) -> None:
+    del name, weight

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter._lazy import resolver
 from pyrate_limiter._older import places
@@ -53,10 +53,30 @@ def enforce_rate_list(rates: Sequence[Rate]) -> None:
     """Raise unless `validate_rate_list`.
 
     Raises:
-        InvalidRateList: it lists the rates.
+        InvalidRateList: it lists the rates, and says which of them to drop.
     """
     if not validate_rate_list(rates):
-        raise InvalidRateList(rates)
+        raise InvalidRateList(rates, reason=_why_invalid(rates))
+
+
+def _why_invalid(rates: Sequence[Rate]) -> str:
+    for earlier, later in pairwise(rates):
+        if earlier.interval > later.interval:
+            return f"{earlier} stands before {later}, whose interval is shorter: sort by interval"
+        if earlier.interval == later.interval:
+            drop, keep = sorted((earlier, later), key=lambda rate: -rate.limit)
+            return f"{earlier} and {later} have the same interval: drop {drop}, keep {keep}"
+        if earlier.limit >= later.limit:
+            return (
+                f"{earlier} never refuses anything beside {later}, which allows no more in a "
+                f"longer interval: drop {earlier}"
+            )
+        if earlier.limit * later.interval < later.limit * earlier.interval:
+            return (
+                f"{later} never refuses anything beside {earlier}, which allows less over the "
+                f"same time: drop {later}"
+            )
+    return "it has no rates: give at least one"
 
 
 _MOST = 1 << 60  # units that a log can have in a window, as good as any number
@@ -67,13 +87,14 @@ class RateList(list["Rate"]):
 
     __slots__ = ("bounds", "longest_ms", "shortest_ms")
 
-    def __init__(self, rates: Sequence[Rate]) -> None:
+    def __init__(self, rates: Rate | Sequence[Rate]) -> None:
         from pyrate_limiter.abstracts.rate import Rate
 
-        for rate in rates:
-            if not isinstance(rate, Rate):
-                raise WrongType("rates", rate, "Rate objects")
-        super().__init__(sorted(rates, key=lambda rate: rate.interval))
+        given: list[Any]
+        given = [rates] if isinstance(rates, Rate) or not hasattr(rates, "__iter__") else [*rates]
+        if not all(isinstance(rate, Rate) for rate in given):
+            raise WrongType("rates", rates, "a Rate or a list of Rate")
+        super().__init__(sorted(given, key=lambda rate: rate.interval))
         enforce_rate_list(self)
         self.bounds: tuple[tuple[int, int, Rate], ...] = tuple(
             (min(rate.limit, _MOST), rate.interval, rate) for rate in self
@@ -85,18 +106,11 @@ class RateList(list["Rate"]):
         return type(self), (list(self),)
 
 
-def one_or_more(rates: Rate | Sequence[Rate]) -> RateList:
-    """`sorted_rates`, also of a single rate."""
-    from pyrate_limiter.abstracts.rate import Rate
-
-    return sorted_rates([rates] if isinstance(rates, Rate) else rates)
-
-
-def sorted_rates(rates: Sequence[Rate]) -> RateList:
-    """A copy ordered by interval, checked; a `RateList` as it is.
+def sorted_rates(rates: Rate | Sequence[Rate]) -> RateList:
+    """One rate or several, as a copy ordered by interval, checked; a `RateList` as it is.
 
     Raises:
-        WrongType: something in the list is no rate.
+        WrongType: it is no list, or something in it is no rate.
         InvalidRateList: some rate of the list can never matter.
     """
     return rates if isinstance(rates, RateList) else RateList(rates)

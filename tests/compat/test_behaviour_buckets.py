@@ -199,9 +199,9 @@ class TestBothInMemory:
         with pytest.raises(ValueError, match="weight must be >= 0"):
             put(kind([Rate(5, 1000)]), 0, -1)
 
-    @pytest.mark.parametrize("stamp", [1 << 62, -(1 << 62), 1.5, None])
+    @pytest.mark.parametrize("stamp", [1 << 62, -(1 << 62), "1", None])
     def test_a_timestamp_that_cannot_be_stored_is_refused(self, kind, stamp):
-        with pytest.raises(ValueError, match="timestamp must be a whole number"):
+        with pytest.raises(ValueError, match="timestamp must be a number"):
             put(kind([Rate(5, 1000)]), stamp)
 
     def test_equal_timestamps_share_the_limit(self, kind):

@@ -12,10 +12,12 @@ from pyrate_limiter import Decision, PyrateError, Rate, errors
 RATE = Rate(1, 1000)
 SAMPLES = [
     (errors.WrongType("weight", "x", "a number"), [TypeError]),
+    (errors.OutOfRange("max_keys", 0, "1 or more"), [ValueError]),
     (errors.InvalidRate("limit", 0), [ValueError, AssertionError]),
     (errors.InvalidRateText("10/x", 3, "a unit"), [ValueError]),
     (errors.InvalidRateList([RATE, RATE]), [ValueError, AssertionError]),
     (errors.InvalidRateList([], "empty"), [ValueError]),
+    (errors.NoRates("a bucket"), [AttributeError]),
     (errors.InvalidLimiterArgument("x"), [TypeError, AssertionError]),
     (errors.InvalidBucket("x", "it"), [TypeError, AssertionError]),
     (errors.InvalidWeight(-1), [ValueError, AssertionError]),
@@ -101,7 +103,7 @@ nonsense = [
     (lambda: Limiter([]), ValueError),
     (lambda: Limiter("x"), TypeError),
     (lambda: Limiter([1]), TypeError),
-    (lambda: Limiter(Rate(1, 1), -1), TypeError),
+    (lambda: Limiter(Rate(1, 1), -1), ValueError),
     (lambda: InMemoryBucket([]), ValueError),
     (lambda: InMemoryBucket([Rate(2, 1), Rate(1, 2)]), ValueError),
     (lambda: InMemoryBucket([Rate(2, 1)], GCRA()), TypeError),
@@ -114,7 +116,7 @@ nonsense = [
     (lambda: limiter.check(weight=-1), ValueError),
     (lambda: limiter.limit(weight=-1), ValueError),
     (lambda: limiter.as_decorator(weight=-1), ValueError),
-    (lambda: Limiter.per_key(Rate(1, 1), max_keys=0), TypeError),
+    (lambda: Limiter.per_key(Rate(1, 1), max_keys=0), ValueError),
     (lambda: Rate.parse("x"), ValueError),
 ]
 for number, (call, error) in enumerate(nonsense):

@@ -79,7 +79,7 @@ class TestArgument:
         assert Limiter(Rate(1, 1), 7).buffer_ms == 7
         assert Limiter(Rate(1, 1), buffer_ms=0).buffer_ms == 0
 
-    @pytest.mark.parametrize("wrong", [-1, 1.5, "50", None])
+    @pytest.mark.parametrize("wrong", [1.5, "50", None])
     def test_a_buffer_that_is_no_number_of_ms_is_refused(self, wrong):
         with pytest.raises(TypeError, match="buffer_ms must be"):
             Limiter(Rate(1, 1), wrong)

@@ -1,8 +1,11 @@
 """Checked by mypy --strict and pyright, and never run: what the types of the public API are."""
 
 from collections.abc import Awaitable, Coroutine
+from datetime import timedelta
 from typing import Any
 
+import redis
+import redis.asyncio
 from typing_extensions import assert_type
 
 from pyrate_limiter import (
@@ -15,6 +18,8 @@ from pyrate_limiter import (
     Limiter,
     Rate,
     RateItem,
+    RedisBucket,
+    SQLiteBucket,
     StateBucket,
     limiter_factory,
     validate_rate_list,
@@ -25,7 +30,7 @@ limiter = Limiter(Rate(10, Duration.SECOND))
 Limiter([Rate(10, 1000)], 50)
 Limiter(InMemoryBucket([Rate(10, 1000)]), buffer_ms=0)
 Limiter(limiter.bucket_factory)
-Limiter("10/second")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+Limiter("10/second")  # type: ignore[call-overload] # pyright: ignore[reportArgumentType, reportCallIssue]
 
 assert_type(Duration.SECOND * 5, int)
 assert_type(5 * Duration.SECOND, int)
@@ -74,7 +79,15 @@ async def use() -> None:
     assert_type(await wrapped.peek(0), RateItem | None)
 
 
-assert_type(limiter.try_acquire("x", 1, blocking=True, timeout=1.5), bool | Awaitable[bool])
+assert_type(limiter.try_acquire("x", 1, blocking=True, timeout=1.5), bool)
+assert_type(limiter.try_acquire(timeout=None), bool)
+assert_type(Limiter(Rate(1, timedelta(seconds=1))), Limiter[bool])
+assert_type(Limiter(SQLiteBucket.init_from_file(Rate(1, 1))).try_acquire(), bool)
+wrapper = BucketAsyncWrapper(InMemoryBucket([Rate(1, 1)]))
+assert_type(Limiter(wrapper).try_acquire(), Awaitable[bool])
+assert_type(Limiter(StateBucket(Rate(1, 1))).try_acquire(), bool | Awaitable[bool])
+anything: Limiter = limiter
+anything = Limiter(wrapper)
 assert_type(limiter.acquire("x"), Decision)
 assert_type(limiter.check("x"), Decision)
 assert_type(limiter.buckets(), list[AbstractBucket])
@@ -82,7 +95,7 @@ assert_type(limiter.dispose(5), bool)
 assert_type(Limiter.per_key(Rate(1, 1), bucket=StateBucket, max_keys=5), Limiter)
 assert_type(limiter_factory.create_inmemory_limiter(), Limiter)
 with limiter as entered:
-    assert_type(entered, Limiter)
+    assert_type(entered, Limiter[bool])
 with limiter.limit("x") as admitted:
     assert_type(admitted, Decision)
 
@@ -100,6 +113,25 @@ class Routed(BucketFactory):
 
 
 assert_type(Routed().create(InMemoryBucket, [Rate(1, 1)]), InMemoryBucket)
+
+assert_type(RedisBucket.init([Rate(1, 1)], redis.Redis(), "key"), RedisBucket)
+assert_type(RedisBucket.init([Rate(1, 1)], redis.RedisCluster(), "key"), RedisBucket)
+
+
+async def use_redis() -> None:
+    """An asyncio client makes the bucket awaitable."""
+    client = redis.asyncio.Redis()
+    assert_type(await RedisBucket.init(Rate(1, 1), client, "key", on_error="deny"), RedisBucket)
+
+
+class OwnLimiter(Limiter):
+    """A user's limiter, as the types allow it."""
+
+    def __init__(self, rates: list[Rate]) -> None:
+        super().__init__(rates, buffer_ms=0)
+
+
+assert_type(OwnLimiter([Rate(1, 1)]).try_acquire(), bool | Awaitable[bool])
 
 
 class Sync(AbstractBucket):

@@ -16,7 +16,13 @@ from pyrate_limiter import (
     StateBucket,
 )
 from pyrate_limiter.buckets.redis_bucket import LuaScript
-from pyrate_limiter.errors import AlgorithmMismatch, MissingDriver, NoRedisImplementation, WrongType
+from pyrate_limiter.errors import (
+    AlgorithmMismatch,
+    MissingDriver,
+    NoRedisImplementation,
+    OutOfRange,
+    WrongType,
+)
 from pyrate_limiter.testing import ManualClock
 from tests.redis_servers import shared_url, sync_client
 
@@ -111,11 +117,19 @@ def test_a_script_of_ones_own_is_run(client):
 
 @pytest.mark.parametrize(
     "options",
-    [{"on_error": "ignore"}, {"call_timeout": 0}, {"denial_memory_ms": -1}, {"on_error": 3}],
+    [{"on_error": "ignore"}, {"call_timeout": "1"}, {"denial_memory_ms": 1.5}, {"on_error": 3}],
 )
 def test_bad_options_are_refused(client, options):
     with pytest.raises(WrongType):
         RedisBucket([RATE], client, "unit", **options)
+
+
+def test_options_out_of_range_are_refused(client):
+    for options in ({"call_timeout": 0}, {"call_timeout": -1.5}, {"denial_memory_ms": -1}):
+        with pytest.raises(OutOfRange):
+            RedisBucket([RATE], client, "unit", **options)
+    with pytest.raises(OutOfRange, match=r"ttl_ms .* 1 or more, got 0"):
+        RedisStateStore(client, "unit", ttl_ms=0)
 
 
 def test_what_is_no_client_is_refused():

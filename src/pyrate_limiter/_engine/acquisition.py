@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter._engine.native import asks_in_turn, keeps_claims, put_and_wait
+from pyrate_limiter._engine.native import asks_in_turn, keeps_claims, put_and_wait, stamped
 from pyrate_limiter._engine.outlook import outlook_behind
 from pyrate_limiter._engine.queues import queue_at, unwrapped
 from pyrate_limiter._engine.reserving import Reserving
@@ -17,13 +17,14 @@ from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
 from pyrate_limiter.abstracts.errand import OutOfTime
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.abstracts.waited_for import waited_for
-from pyrate_limiter.errors import BucketRetired, InvalidBucket
+from pyrate_limiter.errors import BucketRetired, InvalidBucket, WrongType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pyrate_limiter._engine.steps import Program
     from pyrate_limiter._engine.terms import Terms
+    from pyrate_limiter._engine.wait_queue import WaitQueue
     from pyrate_limiter._engine.waiter import Waiter
 
 _UNANSWERED = Decision(Rate(1, 1), 0)  # the factory had not named a bucket within the time
@@ -74,7 +75,7 @@ class Acquisition:
         Most calls that get here end with that one, and are spared the program.
         """
         bucket = self._only
-        item = None if bucket is None else _stamped(bucket, name, weight)
+        item = None if bucket is None else stamped(bucket, name, weight)
         if bucket is None or item is None:
             return self.acquire(name, weight, terms)
         if not bucket.blocks or id(bucket) in waited_for:
@@ -87,7 +88,7 @@ class Acquisition:
     ) -> Decision | Program[Decision]:
         """`start` where the claim is awaited."""
         bucket = self._only
-        item = None if bucket is None else _stamped(bucket, name, weight)
+        item = None if bucket is None else stamped(bucket, name, weight)
         if bucket is None or item is None:
             return self.acquire(name, weight, terms)
         if not bucket.is_async or not bucket.answers_in_order or id(bucket) in waited_for:
@@ -124,7 +125,7 @@ class Acquisition:
     def _route(
         self, name: str, weight: int, terms: Terms
     ) -> Program[tuple[RateItem, AbstractBucket]]:
-        item = yield self._bounded(self.factory.wrap_item(name, weight), terms)
+        item = _checked((yield self._bounded(self.factory.wrap_item(name, weight), terms)))
         bucket = yield self._bounded(self.factory.get(item), terms)
         if not isinstance(bucket, AbstractBucket):
             where = f"Invalid bucket: item: {name}: what the factory's get returns"
@@ -213,7 +214,7 @@ class Acquisition:
         if self.stamps_by_bucket:
             now = yield self._bounded(bucket.stamp(), terms)
             return RateItem(name, now, weight)
-        return (yield self._bounded(self.factory.wrap_item(name, weight), terms))  # type: ignore[no-any-return]
+        return _checked((yield self._bounded(self.factory.wrap_item(name, weight), terms)))
 
     def items(self, bucket: AbstractBucket, waiters: Sequence[Waiter]) -> Program[list[RateItem]]:
         """An item for each waiter."""
@@ -266,7 +267,9 @@ class Acquisition:
             return Decision(None, None, waited, fresh.remaining, fresh.reset_after_ms)
         return decision
 
-    def attempt(self, bucket: AbstractBucket, item: RateItem, terms: Terms) -> Program[Decision]:
+    def attempt(
+        self, bucket: AbstractBucket, item: RateItem, terms: Terms, queue: WaitQueue
+    ) -> Program[Decision]:
         """One try at a user's own bucket, by whoever is at the front of its queue."""
         shared = bucket.limiter_lock()
         if shared is not None and not (yield Acquire(shared, terms.lock_seconds())):
@@ -282,6 +285,7 @@ class Acquisition:
                 answer = yield self.work(bucket, terms, self._put_locked, bucket, item)
             admitted, waiting = answer
             if is_awaitable(admitted):
+                queue.awaits = True
                 admitted = yield self._bounded(admitted, terms)
                 if not admitted:
                     waiting = bucket.waiting(item)
@@ -302,7 +306,7 @@ class Acquisition:
         """The first claim at a bucket that has one of its own, at which nobody waits."""
         step = self.work(bucket, terms, self.ask, bucket, item, terms)
         try:
-            decision: Decision = yield step
+            return (yield step)  # type: ignore[no-any-return]
         except BaseException as error:
             # Cancelled while a worker thread was at it: what it stores is nobody's.
             late = _left_to_thread(step, lambda decision: decision and bucket.release(item))
@@ -311,7 +315,6 @@ class Acquisition:
             if isinstance(error, OutOfTime):
                 return Decision(bucket.rates[0], 0)
             raise
-        return decision
 
     def _wait(
         self,
@@ -336,13 +339,10 @@ class Acquisition:
         return value if seconds is None else Within(value, seconds)
 
 
-def _stamped(bucket: AbstractBucket, name: str, weight: int) -> RateItem | None:
-    """An item of this moment; None where the bucket's time has to be awaited."""
-    now = bucket.stamp()
-    if isinstance(now, int):
-        return RateItem(name, now, weight)
-    discard(now)
-    return None
+def _checked(item: RateItem | None) -> RateItem:
+    if item is None:
+        raise WrongType("what the factory's wrap_item returns", item, "a RateItem")
+    return item
 
 
 def _left_to_thread(step: Any, use: Callable[[Any], object]) -> bool:

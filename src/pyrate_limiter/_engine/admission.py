@@ -5,9 +5,8 @@ from __future__ import annotations
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pyrate_limiter._engine.steps import abandon
-from pyrate_limiter.abstracts.awaiting import is_awaitable
-from pyrate_limiter.errors import AsyncBucketInSyncCode, RateLimitExceeded
+from pyrate_limiter.abstracts.awaiting import discard, is_awaitable
+from pyrate_limiter.errors import AsyncBucketInSyncCode, RateLimitExceeded, WrongType
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +25,7 @@ class Admission:
 
     __slots__ = ("_limiter", "_name", "_timeout", "_weight")
 
-    def __init__(self, limiter: Limiter, name: str, weight: int, timeout: float) -> None:
+    def __init__(self, limiter: Limiter[Any], name: str, weight: int, timeout: float) -> None:
         self._limiter = limiter
         self._name, self._weight, self._timeout = name, weight, timeout
 
@@ -52,34 +51,100 @@ class Admission:
         return
 
 
-def decorated(limiter: Limiter, name: str, weight: int, function: Callable[P, R]) -> Callable[P, R]:
+def decorated(
+    limiter: Limiter[Any], name: str, weight: int, function: Callable[P, R]
+) -> Callable[P, R]:
     """See `Limiter.as_decorator`."""
-    from inspect import iscoroutinefunction  # slow to import, and only needed here
+    from inspect import isasyncgenfunction, iscoroutinefunction  # slow to import, needed only here
 
-    if iscoroutinefunction(function):
+    if not callable(function):
+        expected = "a function: it stands below @classmethod and @property, not above"
+        raise WrongType("what as_decorator decorates", function, expected)
+    called = _called(function)
+    wrapper: Any = _Wrappers(limiter, name, weight)
+    if isasyncgenfunction(called):
+        wrapper = wrapper.of_generator(function)
+    elif iscoroutinefunction(called) or iscoroutinefunction(function):
+        wrapper = wrapper.of_coroutine(function)
+    else:
+        wrapper = wrapper.of_function(function)
+    return wraps(function)(wrapper)
 
-        @wraps(function)
-        async def wait_async(*args: P.args, **kwargs: P.kwargs) -> Any:
-            if not await limiter.try_acquire_async(name, weight):
-                raise _never(name, weight, await limiter.check_async(name, weight))
+
+class _Wrappers:
+    """Makes what waits, and then calls: one for each kind of function."""
+
+    def __init__(self, limiter: Limiter[Any], name: str, weight: int) -> None:
+        self._limiter = limiter
+        self._name, self._weight = name, weight
+
+    def of_function(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def wait(*args: Any, **kwargs: Any) -> Any:
+            admitted = self._limiter.try_acquire(self._name, self._weight)
+            if is_awaitable(admitted):
+                discard(admitted)
+                title = getattr(function, "__qualname__", repr(function))
+                msg = (
+                    f"Can't use async bucket with sync decorator: make {title} an `async def`, or "
+                    "use a sync bucket"
+                )
+                raise AsyncBucketInSyncCode(msg)
+            if not admitted:
+                raise self._never(self._limiter.check(self._name, self._weight))
+            return function(*args, **kwargs)
+
+        return wait
+
+    def of_coroutine(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        async def wait_async(*args: Any, **kwargs: Any) -> Any:
+            await self._admit()
             return await function(*args, **kwargs)
 
-        return wait_async  # type: ignore[return-value] # R is a coroutine here
+        return wait_async
 
-    @wraps(function)
-    def wait(*args: P.args, **kwargs: P.kwargs) -> R:
-        admitted = limiter.try_acquire(name, weight)
-        if admitted is not True:
-            if is_awaitable(admitted):
-                abandon(admitted)
-                msg = "Can't use async bucket with sync decorator"
-                raise AsyncBucketInSyncCode(msg)
-            raise _never(name, weight, limiter.check(name, weight))
-        return function(*args, **kwargs)
+    def of_generator(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        async def wait_and_iterate(*args: Any, **kwargs: Any) -> Any:
+            await self._admit()
+            units = function(*args, **kwargs)
+            step = units.asend(None)
+            while True:  # there is no `yield from` for it
+                try:
+                    unit = await step
+                except StopAsyncIteration:
+                    return
+                try:
+                    step = units.asend((yield unit))
+                except GeneratorExit:
+                    await units.aclose()
+                    raise
+                except BaseException as error:  # noqa: BLE001 - the generator may handle it
+                    step = units.athrow(error)
 
-    return wait
+        return wait_and_iterate
+
+    async def _admit(self) -> None:
+        if not await self._limiter.try_acquire_async(self._name, self._weight):
+            raise self._never(await self._limiter.check_async(self._name, self._weight))
+
+    def _never(self, decision: Decision) -> RateLimitExceeded:
+        message = (
+            f"Rate limit for {self._name!r} can never admit weight={self._weight}; call denied."
+        )
+        return RateLimitExceeded(self._name, self._weight, decision, message)
 
 
-def _never(name: str, weight: int, decision: Decision) -> RateLimitExceeded:
-    message = f"Rate limit for {name!r} can never admit weight={weight}; call denied."
-    return RateLimitExceeded(name, weight, decision, message)
+def _called(function: Any) -> Any:
+    """What runs when it is called: of an object with a ``__call__``, that."""
+    from functools import partial
+    from inspect import isclass, isroutine
+
+    while isinstance(function, partial):
+        function = function.func
+    return function if isroutine(function) or isclass(function) else type(function).__call__
+
+
+def refuse_positional(given: tuple[Any, ...]) -> None:
+    """Refuse what `Limiter.as_decorator` was given without a name, such as the function itself."""
+    if given:
+        expected = "given by name, and in parentheses: @limiter.as_decorator(name='search')"
+        raise WrongType("the arguments of as_decorator", given[0], expected)

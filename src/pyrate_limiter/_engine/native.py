@@ -6,12 +6,12 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter._engine.queues import unwrapped
-from pyrate_limiter.abstracts.awaiting import is_awaitable
+from pyrate_limiter.abstracts.awaiting import discard, is_awaitable
 from pyrate_limiter.abstracts.bucket import AbstractBucket
+from pyrate_limiter.abstracts.rate import RateItem
 
 if TYPE_CHECKING:
     from pyrate_limiter._engine.terms import Terms
-    from pyrate_limiter.abstracts.rate import RateItem
 
 
 def keeps_claims(bucket: AbstractBucket) -> bool:
@@ -45,6 +45,15 @@ def asks_in_turn(
     if terms.replaced or terms.patience_ms() == 0:
         return False
     return not bucket.answers_in_order if bucket.is_async else bucket.blocks and on_loop
+
+
+def stamped(bucket: AbstractBucket, name: str, weight: int) -> RateItem | None:
+    """An item of this moment; None where the bucket's time has to be awaited."""
+    now = bucket.stamp()
+    if isinstance(now, int):
+        return RateItem(name, now, weight)
+    discard(now)
+    return None
 
 
 def put_and_wait(bucket: AbstractBucket, item: RateItem) -> tuple[Any, Any]:

@@ -241,10 +241,15 @@ def sleep_is_replaced() -> bool:
 
 def abandon(outcome: object) -> None:
     """Drop the rest of a program that nobody will await, and what it was about to await."""
-    frame = getattr(outcome, "cr_frame", None)
-    if frame is not None:
-        discard(frame.f_locals.get("step"))
+    drop_step(outcome)
     discard(outcome)
+
+
+def drop_step(outcome: object) -> None:
+    """Drop what the rest of a program was about to await."""
+    frame = getattr(outcome, "cr_frame", None)
+    step = None if frame is None else frame.f_locals.get("step")
+    discard(step.awaitable if isinstance(step, Within) else step)
 
 
 async def _as_coroutine(step: Awaitable[Any]) -> Any:

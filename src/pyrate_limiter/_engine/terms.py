@@ -5,8 +5,15 @@ from __future__ import annotations
 import math
 import threading
 import time
+from typing import TYPE_CHECKING
 
+from pyrate_limiter.abstracts.checks import number_of
 from pyrate_limiter.errors import InvalidReserveAhead, InvalidTimeout, TimeoutWithoutBlocking
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    Timeout: TypeAlias = "float | None"
 
 PATIENT_MS = 1 << 60
 """The patience of a caller who waits for ever."""
@@ -103,9 +110,18 @@ def ahead_ms(reserve_ahead: float) -> int:
     return round(reserve_ahead * 1000)
 
 
-def check_timeout(timeout: float, blocking: bool) -> None:
-    """Refuse a timeout that is none, or one for a call that does not wait."""
-    if not isinstance(timeout, (int, float)) or timeout < 0 or math.isnan(timeout):
+def check_timeout(timeout: Timeout, blocking: bool) -> float:
+    """The timeout in seconds, -1 for ever; None is that too.
+
+    Raises:
+        InvalidTimeout: it is no number of 0 or more.
+        TimeoutWithoutBlocking: it is for a call that does not wait.
+    """
+    seconds = -1 if timeout is None else number_of(timeout)
+    if seconds == -1:
+        return -1
+    if seconds is None or not seconds >= 0:  # which a NaN is not
         raise InvalidTimeout(timeout)
     if not blocking:
         raise TimeoutWithoutBlocking(timeout)
+    return seconds

@@ -48,6 +48,7 @@ class WaitQueue(HeldReservations):
         "_weights",
         "ask_at",
         "asking",
+        "awaits",
         "blocked",
         "due",
         "first",
@@ -77,6 +78,8 @@ class WaitQueue(HeldReservations):
         """When the front wakes, on the clock of ``time.monotonic``."""
         self.asking = False
         """Whether the front is asking the bucket."""
+        self.awaits = False
+        """Whether what the bucket has answered had to be awaited."""
         self.blocked = False
         """Whether somebody has had to wait; before that, those in the queue are about to ask."""
         self.ask_at = 0.0

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter._engine.queues import join
-from pyrate_limiter._engine.steps import Cleanup, Park, Pause, Work
+from pyrate_limiter._engine.steps import ON_LOOP, Cleanup, Park, Pause, Work
 from pyrate_limiter._engine.terms import PATIENT_MS, monotonic
 from pyrate_limiter._engine.waiter import Waiter
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision, StateAlgorithm
@@ -179,7 +179,7 @@ class Waiting:
                 item.timestamp = max(item.timestamp, before.timestamp + slept)
             self._queue.asking = True
             try:
-                return (yield from acquisition.attempt(bucket, item, self._terms))
+                return (yield from acquisition.attempt(bucket, item, self._terms, self._queue))
             finally:
                 self._queue.stop_asking(self._waiter)
         lag = self._planned - item.timestamp if slept else 0
@@ -246,6 +246,8 @@ class Waiting:
             left = terms.seconds_left()
             if not in_time or left == 0 or (not terms.blocking and self._queue.blocked):
                 return (yield from self._behind_others())
+            if self._queue.awaits:  # perhaps by a task of this very thread
+                yield ON_LOOP
             in_time = yield Park(waiter, left)
         return None
 

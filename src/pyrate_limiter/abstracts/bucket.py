@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision, LogAlgorithm, SlidingWindowLog
 from pyrate_limiter.abstracts.awaiting import all_of, then
+from pyrate_limiter.abstracts.checks import check_whole
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.abstracts.sweeper import Leaker
 from pyrate_limiter.clocks import AbstractClock, MonotonicClock, WallClock
-from pyrate_limiter.errors import InvalidBucket, WrongType
+from pyrate_limiter.errors import InvalidBucket, NoRates
 from pyrate_limiter.utils import RateList, enforce_rate_list, sorted_rates
 
 if TYPE_CHECKING:
@@ -74,15 +75,19 @@ class AbstractBucket(ABC):
 
     @property
     def rates(self) -> list[Rate]:
-        """The rates, ordered by interval. Assigning checks and sorts them.
+        """The rates, ordered by interval. Assigning one or several checks and sorts them.
 
         Raises:
             InvalidRateList: on assigning a list in which some rate can never matter.
+            NoRates: none were assigned yet.
         """
-        return self._rates
+        try:
+            return self._rates
+        except AttributeError:
+            raise NoRates(self) from None
 
     @rates.setter
-    def rates(self, rates: Sequence[Rate]) -> None:
+    def rates(self, rates: Rate | Sequence[Rate]) -> None:
         self._rates = sorted_rates(rates)
 
     if TYPE_CHECKING:
@@ -158,7 +163,8 @@ class AbstractBucket(ABC):
 
         def after(unit: RateItem | None) -> int:
             blocking = None if unit is None else unit.timestamp
-            return max(0, algorithm.retry_after(rate, item.timestamp, blocking))
+            # A policy that names no wait leaves it at trying again.
+            return max(0, algorithm.retry_after(rate, item.timestamp, blocking) or 0)
 
         return then(None if offset is None else self.peek(offset), after)
 
@@ -251,7 +257,7 @@ class AbstractBucket(ABC):
     def check(self, item: RateItem) -> Decision | Awaitable[Decision]:
         """What `claim` would answer to somebody without patience; nothing is stored.
 
-        This default asks for the one unit per rate that decides, as `SlidingWindowLog` does.
+        This default asks the bucket's policy about the one unit per rate that decides.
         """
         decision: Decision | Awaitable[Decision]
         decision = self._check_from(item, list(self.rates), None, item.timestamp)
@@ -262,17 +268,18 @@ class AbstractBucket(ABC):
     ) -> Any:
         if not rates:
             return ADMITTED if failing is None else Decision(failing, fits - item.timestamp)
-        rate = rates[0]
-        if item.weight > self._algorithm.max_weight(rate):
+        rate, now, algorithm = rates[0], item.timestamp, self._algorithm
+        if item.weight > algorithm.max_weight(rate):
             return Decision(rate)
 
         def look(unit: RateItem | None) -> Any:
-            leaves = item.timestamp if unit is None else unit.timestamp + rate.interval + 1
-            first = failing or (rate if leaves > item.timestamp else None)
-            return self._check_from(item, rates[1:], first, max(fits, leaves))
+            if unit is None or unit.timestamp < algorithm.window_start(rate, now):
+                return self._check_from(item, rates[1:], failing, fits)
+            wait = algorithm.retry_after(rate, now, unit.timestamp) or 0
+            return self._check_from(item, rates[1:], failing or rate, max(fits, now + wait))
 
-        unit = self.peek(rate.limit - item.weight) if item.weight else None
-        return then(unit, look)
+        counts = item.weight and isinstance(algorithm, LogAlgorithm)
+        return then(self.peek(rate.limit - item.weight) if counts else None, look)
 
     def pause(self, item: RateItem, decision: Decision) -> float:
         """How long the holder of a claim sleeps, in seconds, as exactly as the clock can say."""
@@ -284,7 +291,7 @@ class AbstractBucket(ABC):
         return None
 
     def close(self) -> None:
-        """Release what the bucket opened; may be called again."""
+        """Release what the bucket opened; may be called again. Without that it may answer on."""
         return
 
     def __enter__(self) -> Self:
@@ -316,8 +323,7 @@ class BucketFactory(ABC):
 
     @leak_interval.setter
     def leak_interval(self, value: int) -> None:
-        if not isinstance(value, int) or value < 0:
-            raise WrongType("leak_interval", value, "a whole number of milliseconds")
+        value = check_whole("leak_interval", value, least=0, unit="milliseconds")
         self._leak_interval = value
         if self._leaker is not None:
             self._leaker.leak_interval = value

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import operator
+from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter.errors import InvalidTimestamp, InvalidWeight, WrongType
+from pyrate_limiter.errors import InvalidTimestamp, InvalidWeight, OutOfRange, WrongType
 
 if TYPE_CHECKING:
     from pyrate_limiter.abstracts.rate import RateItem
@@ -25,23 +26,113 @@ class Unread(int):
 def check_item(item: RateItem) -> None:
     """Refuse what cannot be stored, before anything is changed.
 
+    Numbers of other types, such as numpy's, become plain ones in the item.
+
     Raises:
         InvalidWeight: the weight is negative.
-        InvalidTimestamp: the timestamp is no whole number of ms, or out of all bounds.
+        InvalidTimestamp: the timestamp is no number of ms, or out of all bounds.
         WrongType: the weight is no whole number.
     """
-    check_weight(item.weight)
-    stamp = item.timestamp
-    if not isinstance(stamp, int) or not BEGINNING < stamp < FOREVER:
+    weight, stamp = item.weight, item.timestamp
+    if weight.__class__ is not int or weight < 0:
+        item.weight = check_weight(weight)
+    if not isinstance(stamp, int):
+        item.timestamp = stamp = check_timestamp(stamp)
+    if not BEGINNING < stamp < FOREVER:
         raise InvalidTimestamp(stamp)
 
 
-def check_weight(weight: int) -> None:
-    """Refuse a weight that is negative or no whole number."""
-    if not isinstance(weight, int):
+def check_weight(weight: Any) -> int:
+    """The weight as an ``int``; refuses one that is negative or no whole number."""
+    number = whole_number(weight)
+    if number is None:
         raise WrongType("item's weight", weight, "a whole number")
-    if weight < 0:
+    if number < 0:
         raise InvalidWeight(weight)
+    return number
+
+
+def check_timestamp(stamp: Any) -> int:
+    """A timestamp as an ``int``, fractions of a ms dropped; refuses what is no number."""
+    try:
+        # A float such as time.time() * 1000 has digits after the point.
+        return int(stamp) if isinstance(stamp, float) else operator.index(stamp)
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidTimestamp(stamp) from None
+
+
+def whole_number(value: Any) -> int | None:
+    """The whole number that a value of any numeric type is; None if it is none."""
+    if isinstance(value, int):
+        return int(value)
+    try:
+        if hasattr(value, "__index__"):
+            return operator.index(value)
+        number = int(value) if hasattr(value, "__int__") else None
+    except (TypeError, ValueError, OverflowError):  # an array, a NaN, an infinity
+        return None
+    return number if number == value else None
+
+
+def name_text(name: Any) -> str:
+    """A name as a text that every store can keep: halves of surrogate pairs become escapes.
+
+    A name should be a text; programs also use numbers, enumerations and None.
+    """
+    if name.__class__ is str and name.isascii():
+        return name
+    text = str.__str__(name) if isinstance(name, str) else str(name)
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def check_whole(field: str, value: Any, *, least: int, unit: str = "") -> int:
+    """An argument that has to be a whole number, as an ``int``.
+
+    Args:
+        field: what the argument is called.
+        value: what was given.
+        least: the smallest value that makes sense.
+        unit: such as ``"milliseconds"``.
+
+    Raises:
+        WrongType: it is no whole number.
+        OutOfRange: it is below ``least``.
+    """
+    expected = f"a whole number{unit and f' of {unit}'}, {least} or more"
+    number = whole_number(value)
+    if number is None:
+        raise WrongType(field, value, expected)
+    if number < least:
+        raise OutOfRange(field, value, expected)
+    return number
+
+
+def check_seconds(field: str, value: Any) -> float | None:
+    """An argument that has to be a number of seconds above 0, or None.
+
+    Raises:
+        WrongType: it is no number.
+        OutOfRange: it is not above 0.
+    """
+    if value is None:
+        return None
+    expected = "a number of seconds above 0, or None"
+    seconds = number_of(value)
+    if seconds is None:
+        raise WrongType(field, value, expected)
+    if not seconds > 0:
+        raise OutOfRange(field, value, expected)
+    return seconds
+
+
+def number_of(value: Any) -> float | None:
+    """The number that a value of any numeric type is; None if it is none, or too large a one."""
+    if not (hasattr(value, "__float__") or hasattr(value, "__index__")):
+        return None  # a text can be read as a number, and is none
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def pad_ms(interval_ms: int) -> int:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 from enum import Enum
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from pyrate_limiter.abstracts.checks import number_of, whole_number
 from pyrate_limiter.errors import InvalidRate, InvalidRateText, WrongType
+
+if TYPE_CHECKING:
+    from datetime import timedelta
 
 _set = object.__setattr__
 
@@ -97,28 +101,35 @@ Duration.MONTH = Milliseconds(30 * Duration.DAY.value)  # type: ignore[attr-defi
 
 
 def _number(field: str, value: object) -> float:
-    if isinstance(value, (int, float)):
-        return value
-    raise WrongType(field, value, "a number")
+    whole = whole_number(value)
+    number = number_of(value) if whole is None else whole
+    if number is None:
+        raise WrongType(field, value, "a number")
+    return number
 
 
-def _milliseconds(field: str, value: object) -> int:
-    if isinstance(value, Duration):
-        return int(value.value)
-    if isinstance(value, (int, float, str)):
-        try:
+def _milliseconds(field: str, value: Any) -> int:
+    if hasattr(value, "total_seconds"):  # a timedelta: not imported for the sake of a question
+        value = round(value.total_seconds() * 1000)
+    try:
+        if isinstance(value, (Duration, float, str)):
             return int(value)
-        except (ValueError, OverflowError):
-            pass
-    raise WrongType(field, value, "a whole number of milliseconds or a Duration")
+        milliseconds = whole_number(value)
+    except (ValueError, OverflowError):
+        milliseconds = None
+    if milliseconds is None:
+        expected = "a whole number of milliseconds, a Duration or a timedelta"
+        raise WrongType(field, value, expected)
+    return milliseconds
 
 
 def _count(field: str, value: object) -> int:
-    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
-        if value < 1:
-            raise InvalidRate(field, value)
-        return int(value)
-    raise WrongType(f"Rate's {field}", value, "a whole number")
+    count = whole_number(value)
+    if count is None:
+        raise WrongType(f"Rate's {field}", value, "a whole number")
+    if count < 1:
+        raise InvalidRate(field, value)
+    return count
 
 
 class Rate:
@@ -126,7 +137,7 @@ class Rate:
 
     Args:
         limit: units per interval, 1 or more.
-        interval: milliseconds, 1 or more, or a `Duration`.
+        interval: milliseconds, 1 or more, a `Duration` or a ``timedelta``.
         burst: how many units may pass at once under GCRA and token bucket; ``limit`` if left out.
             The log algorithms do not look at it.
 
@@ -143,7 +154,9 @@ class Rate:
     emission_us: int
     """The time that one unit takes, in whole microseconds, rounded up."""
 
-    def __init__(self, limit: int, interval: int | Duration, burst: int | None = None) -> None:
+    def __init__(
+        self, limit: int, interval: int | Duration | timedelta, burst: int | None = None
+    ) -> None:
         _set(self, "limit", _count("limit", limit))
         milliseconds = _milliseconds("Rate's interval", interval)
         if milliseconds < 1:

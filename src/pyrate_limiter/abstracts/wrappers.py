@@ -48,8 +48,8 @@ class BucketAsyncWrapper(AbstractBucket):
         return self.bucket.rates
 
     @rates.setter
-    def rates(self, rates: Sequence[Rate]) -> None:
-        self.bucket.rates = list(rates)
+    def rates(self, rates: Rate | Sequence[Rate]) -> None:
+        self.bucket.rates = rates
 
     @property
     def failing_rate(self) -> Rate | None:  # type: ignore[override] # not stored here

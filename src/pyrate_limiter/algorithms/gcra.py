@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from pyrate_limiter._files import text_of
 from pyrate_limiter.algorithms.base import State, StateAlgorithm
 from pyrate_limiter.algorithms.decision import ADMITTED, Decision
 
@@ -82,9 +83,7 @@ class GCRA(StateAlgorithm):
 
 @lru_cache(maxsize=1)
 def _script() -> str:
-    from pathlib import Path
-
-    return Path(__file__).with_name("gcra.lua").read_text(encoding="utf-8")
+    return text_of("algorithms", "gcra.lua")
 
 
 def _refusal(rates: Sequence[Rate], state: State, now_us: int, weight: int) -> Decision:

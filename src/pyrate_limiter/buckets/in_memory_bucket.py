@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from copy import copy
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
@@ -80,7 +81,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
     is_async: bool | None = False
     failing_rate: Rate | None
 
-    def __init__(self, rates: Sequence[Rate], algorithm: LogAlgorithm | None = None) -> None:
+    def __init__(self, rates: Rate | Sequence[Rate], algorithm: LogAlgorithm | None = None) -> None:
         if algorithm is None:
             algorithm = _STOCK
         elif not isinstance(algorithm, LogAlgorithm):
@@ -113,11 +114,16 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
         return self._rates
 
     @rates.setter
-    def rates(self, rates: Sequence[Rate]) -> None:
+    def rates(self, rates: Rate | Sequence[Rate]) -> None:
         checked = sorted_rates(rates)
-        with self._lock:
+        with getattr(self, "_lock", None) or nullcontext():  # it may come before `__init__`
             self._rates = checked
             self._changed()
+
+    if TYPE_CHECKING:  # as the clock is; a program that sets an async one awaits it
+
+        def now(self) -> int:
+            """See `AbstractBucket.now`."""
 
     @property
     def items(self) -> UnitsView:
@@ -169,11 +175,11 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
             ):
                 return self._put_now(item.name, weight, now)
             check_item(item)
-            now = self._observe(now)
-            if weight == 0:
+            now = self._observe(item.timestamp)
+            if item.weight == 0:
                 self.failing_rate = None
                 return True
-            return self._put_now(item.name, weight, now)
+            return self._put_now(item.name, item.weight, now)
 
     def put_decision(self, item: RateItem) -> Decision:
         """See `AbstractBucket.put_decision`."""
@@ -185,6 +191,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
 
     def waiting(self, item: RateItem) -> int:
         """See `AbstractBucket.waiting`."""
+        moment: int | None = None
         with self._lock:
             if self.failing_rate is None or item.weight == 0:
                 return 0
@@ -192,7 +199,15 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
             if full is not None and full[1] == item.weight and full[4] == self._total:
                 moment = full[3]
             else:
-                moment = self._earliest(self._observe(item.timestamp, asks=True), item.weight)[0]
+                check_item(item)
+                if type(self).peek is type(self)._stock_peek:
+                    now = self._observe(item.timestamp, asks=True)
+                    moment = self._earliest(now, item.weight)[0]
+                largest = min(map(self._algorithm.max_weight, self._rates))
+                if moment == FOREVER and item.weight <= largest:
+                    moment = None  # its policy named none
+        if moment is None:
+            return super().waiting(item)  # type: ignore[return-value] # as `peek` is
         return -1 if moment == FOREVER else max(0, moment - item.timestamp)
 
     def claim(self, item: RateItem, patience_ms: int = 0, buffer_ms: int | None = None) -> Decision:
@@ -336,6 +351,8 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
             if index < 0 or number <= self._base:
                 return None
             return RateItem(self._name_of(number), self._stamp(number))
+
+    _stock_peek = peek  # a subclass with another one has its wait from that
 
     @property
     def retired(self) -> bool:

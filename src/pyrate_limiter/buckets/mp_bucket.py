@@ -68,7 +68,7 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
 
     def __init__(
         self,
-        rates: Sequence[Rate],
+        rates: Rate | Sequence[Rate],
         items: ListProxy[Any],
         mp_lock: Any,
         algorithm: LogAlgorithm | None = None,
@@ -86,7 +86,7 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
         self._lock = Session(self, medium, mp_lock)
 
     @classmethod
-    def init(cls, rates: Sequence[Rate], algorithm: LogAlgorithm | None = None) -> Self:
+    def init(cls, rates: Rate | Sequence[Rate], algorithm: LogAlgorithm | None = None) -> Self:
         """A bucket in memory of its own, without a helper process.
 
         It holds three file descriptors. Where the system allows 1024, that is enough for some 300

@@ -33,7 +33,7 @@ from pyrate_limiter.buckets.postgres_text import Limits, restored
 from pyrate_limiter.buckets.postgres_turns import Turns
 from pyrate_limiter.clocks import PostgresClock
 from pyrate_limiter.errors import AlgorithmMismatch, WrongType
-from pyrate_limiter.utils import RateList, one_or_more, sorted_rates
+from pyrate_limiter.utils import RateList, sorted_rates
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,12 +95,13 @@ class PostgresBucket(PostgresLine):
     is_async: bool | None = False
     blocks: bool = True
     failing_rate: Rate | None
+    _fixed: bool = False
 
     def __init__(
         self,
         pool: Any,
         table: str,
-        rates: Sequence[Rate],
+        rates: Rate | Sequence[Rate],
         algorithm: LogAlgorithm | None = None,
         *,
         durable: bool = False,
@@ -149,7 +150,7 @@ class PostgresBucket(PostgresLine):
         return self._rates
 
     @rates.setter
-    def rates(self, rates: Sequence[Rate]) -> None:
+    def rates(self, rates: Rate | Sequence[Rate]) -> None:
         self._rates = sorted_rates(rates)
         self._limits = Limits.of(self._rates, fixed=self._fixed)
         self._full = {}
@@ -219,9 +220,10 @@ class PostgresBucket(PostgresLine):
             return self._answer(-1 if moment is None else max(0, moment - item.timestamp))
 
         def wait(decision: Decision) -> int:
-            if decision.allowed:
-                return 0
-            return -1 if decision.retry_after_ms is None else decision.retry_after_ms
+            if decision.failing_rate is None or decision.retry_after_ms is not None:
+                return decision.retry_after_ms or 0
+            # A policy that names no wait leaves it at trying again.
+            return -1 if item.weight > self._algorithm.max_weight(decision.failing_rate) else 0
 
         return then(self.check(item), wait)
 
@@ -307,7 +309,7 @@ class PostgresKeys:
 
     def keyed(self, rates: Rate | Sequence[Rate]) -> PostgresBucket:
         """The bucket of all names, which tells them apart by itself."""
-        return _KeyedPostgresBucket(self._pool, self._table, one_or_more(rates), **self._options)
+        return _KeyedPostgresBucket(self._pool, self._table, sorted_rates(rates), **self._options)
 
 
 class _KeyedPostgresBucket(PostgresBucket):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from hashlib import blake2b, sha256
-from pathlib import Path
 
-_FOLDER = Path(__file__).with_name("sql")
+from pyrate_limiter._files import text_of
+
 # Each argument costs its parsing, each access to an array its preparation: the parameters that a
 # plain acquisition uses once or never share an array.
 _ONE = (
@@ -99,7 +99,7 @@ def _named(text: str, table: str, mine: str) -> str:
 
 @lru_cache(maxsize=32)
 def _read(name: str) -> str:
-    return (_FOLDER / f"postgres_{name}.sql").read_text("utf-8")
+    return text_of("buckets", "sql", f"postgres_{name}.sql")
 
 
 def renumbering(table: str, first: int, mine: str) -> str:

@@ -12,6 +12,7 @@ from importlib import import_module
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pyrate_limiter.abstracts.checks import check_seconds
 from pyrate_limiter.abstracts.programs import drive, drive_async
 from pyrate_limiter.buckets.postgres_ping import Ping, mark
 from pyrate_limiter.buckets.postgres_wire import Step, exchange
@@ -36,12 +37,15 @@ def driver() -> Any:
     """The psycopg module.
 
     Raises:
-        MissingDriver: it is not installed.
+        MissingDriver: it is not installed, or the library of PostgreSQL that it needs is not.
     """
     try:
         return import_module("psycopg")
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise MissingDriver("psycopg", "postgres") from error
+    except ImportError as error:
+        why = f"cannot be loaded, since psycopg found no libpq ({error})"
+        raise MissingDriver("psycopg[binary]", "postgres", why) from error
 
 
 class Nap(Step):
@@ -116,12 +120,8 @@ class Link:
         psycopg = driver()
         if not callable(getattr(pool, "getconn", None)):
             raise WrongType("pool", pool, "a psycopg_pool.ConnectionPool or AsyncConnectionPool")
-        if call_timeout is not None and (
-            not isinstance(call_timeout, (int, float)) or not call_timeout > 0
-        ):
-            raise WrongType("call_timeout", call_timeout, "a number of seconds above 0, or None")
         self.pool = pool
-        self.call_timeout = call_timeout
+        self.call_timeout: float | None = check_seconds("call_timeout", call_timeout)
         self.is_async: bool = iscoroutinefunction(pool.getconn)
         self._error = psycopg.Error
         self._conflicts = (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from pyrate_limiter._older import TakesKeywordsOf2x
 from pyrate_limiter.abstracts.algorithm import (
@@ -15,6 +15,7 @@ from pyrate_limiter.abstracts.algorithm import (
 from pyrate_limiter.abstracts.awaiting import then
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.rate import Rate, RateItem
+from pyrate_limiter.buckets.redis_answers import is_allowed, wait_of
 from pyrate_limiter.buckets.redis_claim import Doubts, at_hand, check_in_reach, claim_of, first_unit
 from pyrate_limiter.buckets.redis_policy import checked, kind_of
 from pyrate_limiter.buckets.redis_request import Command
@@ -24,6 +25,14 @@ from pyrate_limiter.utils import RateList, id_generator, sorted_rates
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Sequence
+    from typing import TypeAlias
+
+    from typing_extensions import Self
+
+    from pyrate_limiter.buckets.redis_answers import AsyncClient, SyncClient
+
+    Rates: TypeAlias = Rate | Sequence[Rate]
+    Log: TypeAlias = LogAlgorithm | None
 
 __all__ = [
     "ADMITTED",
@@ -104,7 +113,7 @@ class RedisBucket(TakesKeywordsOf2x, RedisSteps):
 
     def __init__(
         self,
-        rates: Sequence[Rate],
+        rates: Rate | Sequence[Rate],
         redis: Any,
         bucket_key: str,
         script_hash: str = LOG_SCRIPT.sha,
@@ -120,7 +129,7 @@ class RedisBucket(TakesKeywordsOf2x, RedisSteps):
     def _start(
         self,
         server: Server,
-        rates: Sequence[Rate],
+        rates: Rate | Sequence[Rate],
         bucket_key: str,
         script_hash: str,
         algorithm: LogAlgorithm | None,
@@ -139,7 +148,7 @@ class RedisBucket(TakesKeywordsOf2x, RedisSteps):
     def on_server(
         cls,
         server: Server,
-        rates: Sequence[Rate],
+        rates: Rate | Sequence[Rate],
         bucket_key: str,
         algorithm: LogAlgorithm | None = None,
     ) -> RedisBucket:
@@ -148,14 +157,19 @@ class RedisBucket(TakesKeywordsOf2x, RedisSteps):
         bucket._start(server, rates, bucket_key, LOG_SCRIPT.sha, algorithm)
         return bucket
 
+    @overload
     @classmethod
     def init(
-        cls,
-        rates: Sequence[Rate],
-        redis: Any,
-        bucket_key: str,
-        algorithm: LogAlgorithm | None = None,
-        **options: Any,
+        cls, rates: Rates, redis: AsyncClient, bucket_key: str, algorithm: Log = ..., **options: Any
+    ) -> Awaitable[Self]: ...
+    @overload
+    @classmethod
+    def init(
+        cls, rates: Rates, redis: SyncClient, bucket_key: str, algorithm: Log = ..., **options: Any
+    ) -> Self: ...
+    @classmethod
+    def init(
+        cls, rates: Rates, redis: Any, bucket_key: str, algorithm: Log = None, **options: Any
     ) -> Any:
         """Load the script, and make a bucket; for an asyncio client, an awaitable of it.
 
@@ -201,8 +215,10 @@ class RedisBucket(TakesKeywordsOf2x, RedisSteps):
         return self._rates
 
     @rates.setter
-    def rates(self, rates: Sequence[Rate]) -> None:
+    def rates(self, rates: Rate | Sequence[Rate]) -> None:
         self._rates = sorted_rates(rates)
+        if not hasattr(self, "_server"):
+            return  # assigned before `__init__`, which does it again
         numbers = [f"{limit}/{interval}" for limit, interval, _ in self._rates.bounds]
         sliding = int(kind_of(self._algorithm) is SlidingWindowLog)
         self._head = (LOG_SCRIPT, self.bucket_key, f"~ ~ {sliding} {' '.join(numbers)}")
@@ -227,7 +243,7 @@ class RedisBucket(TakesKeywordsOf2x, RedisSteps):
 
     def put(self, item: RateItem) -> bool | Awaitable[bool]:
         """See `AbstractBucket.put`. The item is judged by its own timestamp."""
-        return then(self.put_decision(item), _allowed)
+        return then(self.put_decision(item), is_allowed)
 
     def put_decision(self, item: RateItem) -> Decision | Awaitable[Decision]:
         """See `AbstractBucket.put_decision`. The item is judged by its own timestamp."""
@@ -282,7 +298,7 @@ class RedisBucket(TakesKeywordsOf2x, RedisSteps):
         if learnt is not None and learnt[0] == item.weight:
             return -1 if learnt[1] is None else max(0, learnt[1] - item.timestamp)
         check_in_reach(item)
-        return then(self._server.run(self._look(item, item.timestamp)), _wait)
+        return then(self._server.run(self._look(item, item.timestamp)), wait_of)
 
     def settle(
         self, item: RateItem, now: int, patience_ms: int = 0
@@ -339,13 +355,3 @@ class RedisBucket(TakesKeywordsOf2x, RedisSteps):
             return (yield Command(self._server.limit(), method, *args, **options))
 
         return self._server.run(ask())
-
-
-def _allowed(decision: Decision) -> bool:
-    return decision.allowed
-
-
-def _wait(decision: Decision) -> int:
-    if decision.failing_rate is None:
-        return 0
-    return -1 if decision.retry_after_ms is None else decision.retry_after_ms

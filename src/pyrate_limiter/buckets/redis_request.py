@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pyrate_limiter._files import text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,8 +34,7 @@ class Script:
     @classmethod
     def read(cls, *names: str) -> Script:
         """The script in files beside this one, one after the other."""
-        here = Path(__file__).parent
-        return cls("".join(here.joinpath(name).read_text(encoding="utf-8") for name in names))
+        return cls("".join(text_of("buckets", name) for name in names))
 
 
 class Request:

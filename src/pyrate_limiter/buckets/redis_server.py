@@ -6,12 +6,13 @@ import inspect
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pyrate_limiter.abstracts.checks import check_seconds, check_whole
 from pyrate_limiter.abstracts.programs import drive, drive_async
 from pyrate_limiter.buckets.redis_calls import run_within
 from pyrate_limiter.buckets.redis_crews import Crews
 from pyrate_limiter.buckets.redis_outage import RedisOutage, is_no_connection
 from pyrate_limiter.buckets.redis_request import Command, Request, numbers_of, words_of
-from pyrate_limiter.clocks import AbstractClock
+from pyrate_limiter.clocks import WallClock
 from pyrate_limiter.errors import MissingDriver, WrongType
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ NO_CONNECTION_SECONDS = 20  # the longest wait for a free one, as in the driver'
 _NS = 1_000_000  # nanoseconds in a millisecond
 
 
-class ServerClock(AbstractClock):
+class ServerClock(WallClock):
     """Epoch milliseconds: this machine's, put right by what the server's replies said."""
 
     __slots__ = ("_offset",)
@@ -65,20 +66,16 @@ class Server:
         execute = getattr(client, "execute_command", None)
         if execute is None:
             raise WrongType("redis", client, "a client of the redis package")
-        if call_timeout is not None and (
-            not isinstance(call_timeout, (int, float)) or not call_timeout > 0
-        ):
-            raise WrongType("call_timeout", call_timeout, "a number of seconds above 0, or None")
-        if not isinstance(denial_memory_ms, int) or denial_memory_ms < 0:
-            raise WrongType("denial_memory_ms", denial_memory_ms, "a whole number, 0 or more")
+        call_timeout = check_seconds("call_timeout", call_timeout)
+        memory_ms = check_whole("denial_memory_ms", denial_memory_ms, least=0, unit="milliseconds")
         self.client = client
         self.errors: Any = _driver_errors()
         self.is_async: bool = inspect.iscoroutinefunction(execute)
         self.outage: RedisOutage = RedisOutage(self, on_error)
         if call_timeout is None and not self.outage.raises:
             call_timeout = _ON_ERROR_SECONDS
-        self.call_timeout = call_timeout
-        self.denial_memory: float = denial_memory_ms / 1000
+        self.call_timeout: float | None = call_timeout
+        self.denial_memory: float = memory_ms / 1000
         self.clock: ServerClock = ServerClock()
         self.crews: Crews = Crews(self)
         if self.is_async:

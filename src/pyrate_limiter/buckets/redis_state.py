@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision, StateAlgorithm
+from pyrate_limiter.abstracts.checks import check_whole
 from pyrate_limiter.abstracts.rate import Rate
 from pyrate_limiter.abstracts.store import StateStore
 from pyrate_limiter.buckets.redis_claim import at_hand, claim_of
@@ -14,7 +15,6 @@ from pyrate_limiter.buckets.redis_policy import knows_claims, script_of
 from pyrate_limiter.buckets.redis_request import Command
 from pyrate_limiter.buckets.redis_server import Server
 from pyrate_limiter.clocks import WallClock
-from pyrate_limiter.errors import WrongType
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Generator, Sequence
@@ -53,6 +53,7 @@ class RedisStateStore(StateSteps, StateStore):
     Raises:
         MissingDriver: the ``redis`` package is not installed.
         WrongType: an argument is of another type.
+        OutOfRange: ``ttl_ms`` or ``call_timeout`` is not above 0.
     """
 
     default_clock: AbstractClock = WallClock()
@@ -71,8 +72,8 @@ class RedisStateStore(StateSteps, StateStore):
         call_timeout: float | None = None,
         denial_memory_ms: int = 1000,
     ) -> None:
-        if ttl_ms is not None and (not isinstance(ttl_ms, int) or ttl_ms < 1):
-            raise WrongType("ttl_ms", ttl_ms, "a whole number of milliseconds, 1 or more, or None")
+        if ttl_ms is not None:
+            ttl_ms = check_whole("ttl_ms", ttl_ms, least=1, unit="milliseconds")
         self._server = Server(redis, on_error, call_timeout, denial_memory_ms)
         self._doubts = None  # a state does not tell units apart: what is in doubt drains
         self._fallback: AbstractBucket | None = None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter._older import TakesKeywordsOf2x
@@ -13,7 +13,7 @@ from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.checks import Unread
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.buckets.sqlite_clock import SQLiteClock
-from pyrate_limiter.buckets.sqlite_connections import file_name
+from pyrate_limiter.buckets.sqlite_connections import file_name, file_of, refuse_path_as_table
 from pyrate_limiter.buckets.sqlite_file import Database
 from pyrate_limiter.buckets.sqlite_queries import SQLiteQueries
 from pyrate_limiter.buckets.sqlite_rows import RowLog
@@ -23,6 +23,7 @@ from pyrate_limiter.errors import AlgorithmMismatch, InvalidDatabase, WrongType
 from pyrate_limiter.utils import dedicated_sqlite_clock_connection, sorted_rates
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Awaitable, Callable, Sequence
 
     from pyrate_limiter.abstracts.algorithm import Decision
@@ -76,7 +77,7 @@ class SQLiteBucket(TakesKeywordsOf2x, AbstractBucket):
 
     def __init__(
         self,
-        rates: Sequence[Rate],
+        rates: Rate | Sequence[Rate],
         conn: sqlite3.Connection,
         table: str,
         lock: Any = None,
@@ -91,7 +92,7 @@ class SQLiteBucket(TakesKeywordsOf2x, AbstractBucket):
     @classmethod
     def init_from_file(
         cls,
-        rates: Sequence[Rate],
+        rates: Rate | Sequence[Rate],
         table: str = "rate_bucket",
         db_path: str | None = None,
         create_new_table: bool = True,
@@ -103,7 +104,8 @@ class SQLiteBucket(TakesKeywordsOf2x, AbstractBucket):
         Args:
             rates: see the class.
             table: see the class.
-            db_path: the file; made if missing. None is a new temporary file, removed on close.
+            db_path: the file, made if missing; or a URI of SQLite, such as
+                ``"file:limits.db?mode=rw"``. None is a new temporary file, removed on close.
             create_new_table: whether to make the table where it is missing.
             use_file_lock: whether to hold the lock file ``db_path + ".lock"`` around each
                 transaction. Only needed beside programs that run 4.5.1, which do so.
@@ -114,6 +116,8 @@ class SQLiteBucket(TakesKeywordsOf2x, AbstractBucket):
             MissingDriver: a file lock, and filelock is not installed.
             sqlite3.OperationalError: the file cannot be opened, or the table is missing.
         """
+        if db_path is None:
+            refuse_path_as_table(table)
         checked = cls._checked(rates, table, algorithm)
         lock: Any = None
         if use_file_lock:
@@ -121,7 +125,7 @@ class SQLiteBucket(TakesKeywordsOf2x, AbstractBucket):
 
             if db_path is None:
                 raise InvalidDatabase("db_path must be specified when using use_file_lock")
-            lock = SharedFileLock(os.path.abspath(db_path) + ".lock")
+            lock = SharedFileLock(file_of(file_name(db_path)) + ".lock")
         sql = statements(table)
         schema = (sql.create, *SIDE_TABLES) if create_new_table else SIDE_TABLES
         temporary = db_path is None
@@ -140,7 +144,7 @@ class SQLiteBucket(TakesKeywordsOf2x, AbstractBucket):
         bucket = cls.__new__(cls)
         bucket._set_up(checked, db, table, algorithm)
         if not temporary and db.is_file:
-            bucket._recipe = (table, db.path, create_new_table, use_file_lock)
+            bucket._recipe = (table, db.target, create_new_table, use_file_lock)
         return bucket
 
     @staticmethod
@@ -166,7 +170,7 @@ class SQLiteBucket(TakesKeywordsOf2x, AbstractBucket):
     _recipe: tuple[Any, ...] | None = None  # how another process opens it
 
     @classmethod
-    def _checked(cls, rates: Sequence[Rate], table: str, algorithm: Any) -> RateList:
+    def _checked(cls, rates: Rate | Sequence[Rate], table: str, algorithm: Any) -> RateList:
         if algorithm is not None and not isinstance(algorithm, LogAlgorithm):
             raise AlgorithmMismatch(algorithm, cls.__name__, "a LogAlgorithm")
         if not isinstance(table, str) or not table or "\0" in table:
@@ -179,6 +183,11 @@ class SQLiteBucket(TakesKeywordsOf2x, AbstractBucket):
         self.table = table
         self._db = db
         self._log = RowLog(rates, algorithm, SQLiteClock(None), db, statements(table))
+
+    @property
+    def _facts(self) -> Any:
+        """What keeps the rates: the log, or a stand-in until `__init__` has made that."""
+        return self.__dict__.setdefault("_log", SimpleNamespace())
 
     @property
     def busy_seconds(self) -> float:
@@ -202,22 +211,22 @@ class SQLiteBucket(TakesKeywordsOf2x, AbstractBucket):
     @property
     def rates(self) -> RateList:
         """See `AbstractBucket.rates`."""
-        return self._log._rates
+        return self._facts._rates  # type: ignore[no-any-return] # see there
 
     @rates.setter
-    def rates(self, rates: Sequence[Rate]) -> None:
+    def rates(self, rates: Rate | Sequence[Rate]) -> None:
         checked = sorted_rates(rates)
-        self._log._known = None
-        self._log._rates = checked
+        self._facts._known = None
+        self._facts._rates = checked
 
     @property
     def failing_rate(self) -> Rate | None:
         """See `AbstractBucket.failing_rate`."""
-        return self._log.failing_rate
+        return self._facts.failing_rate  # type: ignore[no-any-return] # see there
 
     @failing_rate.setter
     def failing_rate(self, rate: Rate | None) -> None:
-        self._log.failing_rate = rate
+        self._facts.failing_rate = rate
 
     @property
     def _algorithm(self) -> Any:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.abstracts.locks import TurnLock
 from pyrate_limiter.buckets.process_lock import ProcessLock
-from pyrate_limiter.buckets.sqlite_connections import insist, is_busy
+from pyrate_limiter.buckets.sqlite_connections import insist, is_busy, name_file
 from pyrate_limiter.buckets.sqlite_errors import DatabaseLocked
 from pyrate_limiter.buckets.sqlite_link import Link, not_begun
 from pyrate_limiter.errors import ReentrantCall
@@ -243,6 +243,7 @@ class Database(Link):
             if is_busy(error):
                 raise DatabaseLocked(self.path or "it", patience) from error
             self._drop()
+            name_file(error, self.path)
             raise
         self.run = self._cursor.execute
         self.depth = 1
@@ -297,5 +298,6 @@ class Database(Link):
         except sqlite3.Error as second:
             error = second
         if isinstance(error, sqlite3.Error):
+            name_file(error, self.path)
             self._prepared = False
             self._drop()

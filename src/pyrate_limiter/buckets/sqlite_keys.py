@@ -9,6 +9,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.abstracts.bucket import BucketFactory
+from pyrate_limiter.abstracts.checks import name_text
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.abstracts.sweeper import Leaker
 from pyrate_limiter.buckets.sqlite_bucket import SQLiteBucket, SQLiteClock
@@ -17,7 +18,7 @@ from pyrate_limiter.buckets.sqlite_file import Database
 from pyrate_limiter.buckets.sqlite_rows import RowLog
 from pyrate_limiter.buckets.sqlite_statements import SIDE_TABLES, Statements, statements
 from pyrate_limiter.errors import WrongType
-from pyrate_limiter.utils import one_or_more
+from pyrate_limiter.utils import sorted_rates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -61,7 +62,7 @@ class SQLiteKeyedFactory(BucketFactory):
     """
 
     def __init__(self, rates: Rate | Sequence[Rate], keys: SQLiteKeys) -> None:
-        self._rates = one_or_more(rates)
+        self._rates = sorted_rates(rates)
         self._keys = keys
         self._logs = _Logs(self._rates, keys)
         self._recent: deque[SQLiteBucket] = deque(maxlen=_RECENT)
@@ -181,7 +182,7 @@ class _KeyLog(RowLog):
 
     def __init__(self, logs: _Logs, name: str) -> None:
         self._logs = logs
-        super().__init__(logs.rates, None, logs.clock, logs.db, logs.sql, (name,))
+        super().__init__(logs.rates, None, logs.clock, logs.db, logs.sql, (name_text(name),))
 
     def _refresh(self) -> None:
         self._loaded = False

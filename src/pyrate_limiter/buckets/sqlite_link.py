@@ -14,6 +14,7 @@ from pyrate_limiter.buckets.sqlite_connections import (
     OWN_SETTINGS,
     connected,
     dispose,
+    file_of,
     is_busy,
     parked,
     path_of,
@@ -55,14 +56,15 @@ class Link:
         self._thread = threading.get_ident()  # its own one; 0 for none
         if conn is not None:
             path = path_of(conn)
-        self.path: str | None = path
-        self.is_file: bool = bool(path) and path != ":memory:"
+        self.target: str = path or ""
+        self.path: str = file_of(self.target)
+        self.is_file: bool = self.path not in {"", ":memory:"}
         self._tag: tuple[int, int] | None = None
         self._own: list[sqlite3.Connection | None] = [None]
         self._cursor: Any = None
         self.run: Callable[..., sqlite3.Cursor] = not_begun
         _databases.add(self)
-        removed = path if temporary else None
+        removed = self.path if temporary else None
         self._finalizer = weakref.finalize(self, dispose, self._own, os.getpid(), removed)
         if conn is None:
             self._connect(time.monotonic() + self.busy_seconds)
@@ -95,7 +97,7 @@ class Link:
             return
         if not self._is_there():
             if tag_of(self.path) is None:
-                raise DatabaseVanished(self.path or "")
+                raise DatabaseVanished(self.path)
             # Closing it would remove the log that belongs to the new file.
             self._park()
         if self._own[0] is None:
@@ -120,7 +122,7 @@ class Link:
 
     def _connect(self, deadline: float) -> None:
         if self._tag is not None and tag_of(self.path) is None:
-            raise DatabaseVanished(self.path or "")
+            raise DatabaseVanished(self.path)
         if self._handed is not None and not self.is_file:
             msg = (
                 "the connection belongs to the thread and process that opened it, and its database "
@@ -130,7 +132,7 @@ class Link:
         settings = OWN_SETTINGS if self._handed is None else ()
         left = max(0.0, deadline - time.monotonic())
         try:
-            conn = self._own[0] = connected(self.path or "", settings, left)
+            conn = self._own[0] = connected(self.target, settings, left)
         except sqlite3.OperationalError as error:
             if is_busy(error):
                 raise DatabaseLocked(self.path or "it", left) from error

@@ -142,6 +142,8 @@ class RowLog(RowTable):
             row = None if index < 0 else self._run(self._sql.unit, self._total - index)
             return None if row is None else RateItem(str(row[0]), row[1])
 
+    _stock_peek = peek
+
     def _time_of(self, stamp: int) -> int:
         """The stamp, or the clock's reading where it has gone on while the caller waited."""
         now = read(self._clock)

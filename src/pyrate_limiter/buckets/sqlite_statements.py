@@ -88,8 +88,8 @@ class Statements:
         into = f"INSERT INTO {name} ({number}, name, item_timestamp)"
         self.insert: str = f"{into} VALUES (?, ?, ?)"
         self.insert_many: str = (
-            f"{into} WITH RECURSIVE n (i) AS (SELECT ?1 UNION ALL SELECT i + 1 FROM n WHERE i < ?2)"
-            " SELECT i, ?3, ?4 FROM n"
+            f"{into} WITH RECURSIVE n (i) AS (SELECT ? UNION ALL SELECT i + 1 FROM n WHERE i < ?)"
+            " SELECT i, ?, ? FROM n"
         )
         # Name and timestamp, then the scope and the number.
         self.replace: str = (

@@ -6,7 +6,7 @@ import sys
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pyrate_limiter.abstracts.checks import BEGINNING
+from pyrate_limiter.abstracts.checks import BEGINNING, name_text
 from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
 
 if TYPE_CHECKING:
@@ -244,7 +244,7 @@ class RowTable(InMemoryBucket):
         self._newest = BEGINNING
 
     def _insert(self, name: str, weight: int, stamp: int) -> None:
-        first = self._total + 1
+        first, name = self._total + 1, name_text(name)
         if weight == 1:
             self._db.run(self._sql.insert, (first, name, stamp))
         else:
@@ -305,7 +305,7 @@ class RowTable(InMemoryBucket):
         return dropped
 
     def _edit(self, stamp: int, later: int, name: str, weight: int, sign: int) -> bool:
-        low, high = self._before(stamp), self._before(later + 1)
+        low, high, name = self._before(stamp), self._before(later + 1), name_text(name)
         units = [(who, when) for _, who, when in self._rows(self._sql.units_between, low, high)]
         places = [place for place, unit in enumerate(units) if unit == (name, stamp)]
         if len(places) < weight:

@@ -14,7 +14,7 @@ from pyrate_limiter.abstracts.store import StateStore
 from pyrate_limiter.abstracts.waited_for import waited_for
 from pyrate_limiter.buckets.in_memory_state import InMemoryStateStore
 from pyrate_limiter.clocks import AbstractClock
-from pyrate_limiter.errors import AlgorithmMismatch
+from pyrate_limiter.errors import AlgorithmMismatch, WrongType
 from pyrate_limiter.utils import RateList, sorted_rates
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class StateBucket(AbstractBucket):
     Raises:
         InvalidRateList: some rate of the list can never matter.
         AlgorithmMismatch: the algorithm works on a log.
+        WrongType: ``store`` is no `StateStore`.
     """
 
     __slots__ = (
@@ -77,7 +78,7 @@ class StateBucket(AbstractBucket):
 
     def __init__(
         self,
-        rates: Sequence[Rate],
+        rates: Rate | Sequence[Rate],
         algorithm: StateAlgorithm | None = None,
         store: StateStore | None = None,
         clock: AbstractClock | None = None,
@@ -86,6 +87,8 @@ class StateBucket(AbstractBucket):
             algorithm = _STOCK
         elif not isinstance(algorithm, StateAlgorithm):
             raise AlgorithmMismatch(algorithm, type(self).__name__, "a StateAlgorithm")
+        if store is not None and not isinstance(store, StateStore):
+            raise WrongType("store", store, "a StateStore, such as RedisStateStore(client, key)")
         self._rates = sorted_rates(rates)
         self._algorithm = algorithm
         self.store: StateStore = InMemoryStateStore() if store is None else store
@@ -115,7 +118,7 @@ class StateBucket(AbstractBucket):
         return self._rates
 
     @rates.setter
-    def rates(self, rates: Sequence[Rate]) -> None:
+    def rates(self, rates: Rate | Sequence[Rate]) -> None:
         self._rates = sorted_rates(rates)
         self._learnt = None
 
@@ -179,7 +182,13 @@ class StateBucket(AbstractBucket):
         learnt = self._learnt
         if learnt is not None and learnt[0] == item.weight:
             return -1 if learnt[1] == -1 else max(0, learnt[1] - item.timestamp)
-        return then(self.check(item), _wait)
+        return then(self.check(item), lambda decision: self._wait(item.weight, decision))
+
+    def _wait(self, weight: int, decision: Decision) -> int:
+        if decision.retry_after_ms is not None or decision.failing_rate is None:
+            return decision.retry_after_ms or 0
+        # A policy that names no wait leaves it at trying again.
+        return -1 if weight > self._algorithm.max_weight(decision.failing_rate) else 0
 
     def check(self, item: RateItem) -> Decision | Awaitable[Decision]:
         """See `AbstractBucket.check`."""
@@ -358,9 +367,3 @@ class StateBucket(AbstractBucket):
 
 def _allowed(decision: Decision) -> bool:
     return decision.allowed
-
-
-def _wait(decision: Decision) -> int:
-    if decision.failing_rate is None:
-        return 0
-    return -1 if decision.retry_after_ms is None else decision.retry_after_ms

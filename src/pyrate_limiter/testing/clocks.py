@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 
+from pyrate_limiter.abstracts.checks import whole_number
 from pyrate_limiter.clocks import AbstractClock
-from pyrate_limiter.errors import WrongType
+from pyrate_limiter.errors import OutOfRange, WrongType
 
 
 class _HandMoved(AbstractClock):
@@ -26,10 +27,12 @@ class _HandMoved(AbstractClock):
         """Move the clock on, and return the new time in ms.
 
         Raises:
-            WrongType: ``ms`` is no whole number of 0 or more; to step back, use `set`.
+            WrongType: ``ms`` is no whole number.
+            OutOfRange: it is negative; to step back, use `set`.
         """
-        if _whole("ms", ms) < 0:
-            raise WrongType("ms", ms, "0 or more: use set() for a clock that steps back")
+        ms = _whole("ms", ms)
+        if ms < 0:
+            raise OutOfRange("ms", ms, "0 or more: use set() for a clock that steps back")
         with self._lock:
             self._ms += ms
             return self._ms
@@ -79,6 +82,7 @@ class ManualAsyncClock(_HandMoved):
 
 
 def _whole(field: str, value: int) -> int:
-    if not isinstance(value, int):
+    number = whole_number(value)
+    if number is None:
         raise WrongType(field, value, "a whole number of milliseconds")
-    return value
+    return number

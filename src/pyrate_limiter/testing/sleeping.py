@@ -29,10 +29,16 @@ def sleeping_advances(clock: ManualClock | ManualAsyncClock) -> Iterator[list[fl
     It is meant for one thread: a second one that sleeps moves the same clock.
 
     Example:
-        >>> clock = ManualClock()
-        >>> limiter.bucket_factory.bucket._clock = clock
+        >>> from pyrate_limiter import InMemoryBucket, Limiter, Rate
+        >>> from pyrate_limiter.testing import ManualClock, sleeping_advances
+        >>> bucket = InMemoryBucket([Rate(1, 1000)])
+        >>> bucket._clock = clock = ManualClock()
+        >>> limiter = Limiter(bucket, buffer_ms=0)
         >>> with sleeping_advances(clock) as slept:
-        ...     limiter.try_acquire("name")
+        ...     print(limiter.try_acquire("first"), limiter.try_acquire("second"))
+        True True
+        >>> clock.now()
+        1001
 
     Args:
         clock: the clock of the buckets under test.

@@ -1,0 +1,123 @@
+"""What has to be awaited, in place of a bare coroutine, which would be taken for "yes"."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pyrate_limiter._engine.steps import abandon, drop_step
+from pyrate_limiter.abstracts.awaiting import is_awaitable
+from pyrate_limiter.errors import AsyncBucketInSyncCode
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Generator
+    from typing import TypeAlias
+
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    from pyrate_limiter._engine.steps import Program
+    from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
+    from pyrate_limiter.abstracts.rate import Rate
+    from pyrate_limiter.abstracts.wrappers import BucketAsyncWrapper
+    from pyrate_limiter.algorithms.decision import Decision
+    from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
+    from pyrate_limiter.buckets.sqlite_bucket import SQLiteBucket
+
+    # What `Limiter` is given, by what its `try_acquire` answers: a bool, an awaitable, either.
+    Sync: TypeAlias = Rate | list[Rate] | InMemoryBucket | SQLiteBucket
+    Async: TypeAlias = BucketAsyncWrapper
+    Either: TypeAlias = BucketFactory | AbstractBucket | Rate | list[Rate]
+    Verdict_co = TypeVarWithDefault("Verdict_co", covariant=True, default=bool | Awaitable[bool])
+else:
+    Verdict_co = TypeVar("Verdict_co", covariant=True)
+
+T = TypeVar("T")
+
+
+def verdict_of(program: Program[Decision]) -> Program[bool]:
+    """Whether it was admitted, in place of the decision."""
+    decision = yield from program
+    return decision.failing_rate is None
+
+
+def at_once(outcome: T | Awaitable[T], method: str) -> T:
+    """What a sync method answers.
+
+    Raises:
+        AsyncBucketInSyncCode: it has to be awaited first.
+    """
+    if is_awaitable(outcome):
+        abandon(outcome)
+        msg = (
+            f"{method} cannot answer at once: the bucket, its clock or the factory is async; "
+            f"await {method}_async instead"
+        )
+        raise AsyncBucketInSyncCode(msg)
+    return outcome  # type: ignore[return-value] # it is no awaitable
+
+
+def verdict(outcome: bool | Coroutine[Any, Any, bool], call: str) -> bool | Unawaited:
+    """A verdict as it is; what has to be awaited for one as an `Unawaited`."""
+    return outcome if isinstance(outcome, bool) else Unawaited(outcome, call)
+
+
+class Unawaited(Coroutine[Any, Any, bool]):
+    """A coroutine that is neither true nor false.
+
+    It is awaited, made a task and gathered like any other. One that is forgotten is warned of under
+    the name of the call that made it.
+
+    Args:
+        coroutine: what runs.
+        call: the call that made it, as its caller wrote it.
+    """
+
+    __slots__ = ("__weakref__", "_asked", "_coroutine", "_fresh")
+
+    def __init__(self, coroutine: Any, call: str) -> None:
+        coroutine.__qualname__ = call
+        self._coroutine = coroutine
+        self._fresh = True
+        self._asked = False
+
+    def __bool__(self) -> bool:
+        # A task looks in this way whether it has a coroutine, when it is to be shown.
+        if not self._fresh or sys._getframe(1).f_globals["__name__"] == "asyncio.base_tasks":
+            return True
+        self._asked = True
+        msg = (
+            f"{self._coroutine.__qualname__} is neither True nor False before it is awaited: the "
+            "bucket, its clock or the factory is async; write `await` before it"
+        )
+        raise AsyncBucketInSyncCode(msg)
+
+    def __await__(self) -> Generator[Any, Any, bool]:
+        self._fresh = False
+        return self._coroutine.__await__()  # type: ignore[no-any-return] # a coroutine's is that
+
+    def send(self, value: Any) -> Any:
+        """Run on to the next thing that is awaited."""
+        self._fresh = False
+        return self._coroutine.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        """Raise an error where it is waiting."""
+        self._fresh = False
+        return self._coroutine.throw(*error)
+
+    def close(self) -> None:
+        """End it, with what it was about to await."""
+        if self._fresh:
+            abandon(self._coroutine)
+        self._fresh = False
+        self._coroutine.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._coroutine, name)  # cr_frame and the like, which debuggers read
+
+    def __del__(self) -> None:
+        if self._fresh and self._asked:
+            self.close()  # the error has said it
+        elif self._fresh:  # it warns for itself; what it would await is not to warn as well
+            drop_step(self._coroutine)
