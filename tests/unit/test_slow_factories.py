@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import time
+import warnings
 
 import pytest
 
@@ -60,7 +61,9 @@ def test_the_factory_is_given_up_after_a_wait_as_well(call):
         waiter = asyncio.ensure_future(getattr(limiter, call)("a", timeout=SHORT))
         await asyncio.sleep(0)
         factory.wrap_item = later
+        began = time.monotonic()
         assert not await waiter
+        assert time.monotonic() - began < LONG
 
     asyncio.run(main())
 
@@ -113,6 +116,16 @@ def test_a_cancelled_caller_cancels_its_factory():
 def test_a_verdict_over_a_factory_that_is_closed_unawaited_leaves_nothing():
     Limiter(Slow()).try_acquire("a", timeout=LONG).close()
     gc.collect()
+
+
+def test_a_forgotten_verdict_over_a_factory_is_warned_of_once():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Limiter(Slow()).try_acquire("a", timeout=LONG)
+        gc.collect()
+    assert [str(warning.message) for warning in caught] == [
+        "coroutine 'try_acquire('a')' was never awaited"
+    ]
 
 
 def test_a_sync_factory_that_takes_longer_than_the_timeout_gets_no_wait_on_top():

@@ -172,7 +172,8 @@ class Waiting:
     def _try(self) -> Program[Decision]:
         """Ask whether it fits now. Whoever has slept as long as told is taken at its word."""
         acquisition, bucket, before = self._acquisition, self._bucket, self._item
-        item = self._item = yield from acquisition.item(bucket, before.name, before.weight)
+        name, weight = before.name, before.weight
+        item = self._item = yield from acquisition.item(bucket, name, weight, self._terms)
         slept, self._slept_ms = self._slept_ms, 0
         if not self._native:
             if item.timestamp >= before.timestamp:

@@ -127,12 +127,7 @@ class RedisBucket(TakesKeywordsOf2x, RedisSteps):
         self._start(server, rates, bucket_key, script_hash, algorithm)
 
     def _start(
-        self,
-        server: Server,
-        rates: Rate | Sequence[Rate],
-        bucket_key: str,
-        script_hash: str,
-        algorithm: LogAlgorithm | None,
+        self, server: Server, rates: Rates, bucket_key: str, script_hash: str, algorithm: Log
     ) -> None:
         self._algorithm = _STOCK if algorithm is None else checked(algorithm)
         self._server = server
@@ -146,11 +141,7 @@ class RedisBucket(TakesKeywordsOf2x, RedisSteps):
 
     @classmethod
     def on_server(
-        cls,
-        server: Server,
-        rates: Rate | Sequence[Rate],
-        bucket_key: str,
-        algorithm: LogAlgorithm | None = None,
+        cls, server: Server, rates: Rates, bucket_key: str, algorithm: Log = None
     ) -> RedisBucket:
         """A bucket that shares a server with others."""
         bucket = cls.__new__(cls)
