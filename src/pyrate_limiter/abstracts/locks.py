@@ -58,7 +58,8 @@ class Whole:
     __slots__ = ("_around", "before", "lock", "owner")
 
     def __init__(self, owner: Any, before: Any) -> None:
-        self.owner, self.before = owner, before
+        self.owner: Any = owner
+        self.before: Any = before
         self._around: Any = owner._lock  # a step may be made of others
         self.lock: Any = self._around.lock if type(self._around) is Busy else self._around
 
@@ -83,7 +84,7 @@ class Busy:
 
     def __init__(self, step: Whole) -> None:
         self._step = step
-        self.lock = step.lock
+        self.lock: Any = step.lock
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Take the lock when the step is over."""

@@ -29,7 +29,7 @@ class Table:
 
     def __init__(self, link: Link, name: str, *, keyed: bool) -> None:
         self.link = link
-        self.name = as_the_server_cuts(name)
+        self.name: str = as_the_server_cuts(name)
         self.keyed = keyed
         self._place: Place | None = None
         self._setup = Turns()

@@ -31,7 +31,7 @@ class ProcessLock(ABC):
     """
 
     def __init__(self) -> None:
-        self.turn = TurnLock()
+        self.turn: TurnLock = TurnLock()
 
     @abstractmethod
     def _try(self) -> bool:

@@ -16,6 +16,7 @@ from pyrate_limiter.buckets.sqlite_link import Link, not_begun
 from pyrate_limiter.errors import ReentrantCall
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
 _LOOK_SECONDS = 0.02  # how long a file is taken to be there that was there just now
@@ -42,6 +43,9 @@ class Database(Link):
     Raises:
         DatabaseLocked: the file is locked by somebody else, for longer than `busy_seconds`.
     """
+
+    if TYPE_CHECKING:
+        run: Callable[..., sqlite3.Cursor]
 
     def __init__(
         self,
