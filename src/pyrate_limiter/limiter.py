@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 from pyrate_limiter._engine.acquisition import Acquisition
 from pyrate_limiter._engine.admission import Admission, decorated, refuse_positional
 from pyrate_limiter._engine.locks import LockLike, combined_lock
+from pyrate_limiter._engine.outlook import look
 from pyrate_limiter._engine.steps import run_async, run_blocking, sleep_is_replaced
 from pyrate_limiter._engine.terms import ADAPTIVE, AdaptiveBuffer, Terms, ahead_ms, check_timeout
 from pyrate_limiter._engine.unawaited import Verdict_co, at_once, verdict, verdict_of
@@ -53,7 +54,6 @@ __all__ = [
     "combined_lock",
     "sleep",
 ]
-
 
 _REAL_SLEEP = sleep
 
@@ -335,8 +335,8 @@ class Limiter(TakesOlderCalls, Generic[Verdict_co]):
         return self._acquisition.acquire(name, weight, terms)
 
     def _check(self, name: str, weight: int) -> Program[Decision]:
-        terms = self._terms(False, -1, known=True)
-        return self._acquisition.check(name, check_weight(weight), terms)
+        weight = check_weight(weight)
+        return look(self._acquisition, name, weight, self._terms(False, -1, known=True))
 
     def _now(self, program: Program[R], method: str) -> R:
         return at_once(run_blocking(program, _sleep), method)

@@ -353,6 +353,15 @@ def test_an_error_of_one_keys_clock_does_not_end_the_sweep_of_the_others(world):
     assert list(factory._keys.buckets) == ["a"]
 
 
+def test_a_limiter_that_only_looks_at_an_unknown_name_keeps_no_bucket():
+    with Limiter.per_key(Rate(1, 60_000)) as limiter:
+        assert limiter.check("new").remaining == 1
+        assert limiter.buckets() == []
+        assert limiter.try_acquire("new")
+        assert not limiter.check("new")
+        assert len(limiter.buckets()) == 1
+
+
 def test_a_look_at_an_unknown_name_keeps_no_bucket():
     factory = KeyedBucketFactory(Rate(1, 60_000))
     assert factory.look("new").count() == 0

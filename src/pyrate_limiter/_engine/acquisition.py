@@ -61,7 +61,7 @@ class Acquisition:
         """Find the item's bucket, and admit it there."""
         try:
             while True:
-                item, bucket = yield from self._route(name, weight, terms)
+                item, bucket = yield from self.route(name, weight, terms)
                 try:
                     return (yield from self.at_bucket(bucket, item, terms))
                 except BucketRetired:  # dropped by its factory after we got it
@@ -105,26 +105,10 @@ class Acquisition:
             return first
         return self.at_bucket(bucket, item, terms, first, ticket)
 
-    def check(self, name: str, weight: int, terms: Terms) -> Program[Decision]:
-        """What the item's bucket would say, without taking anything."""
-        while True:
-            item, bucket = yield from self._route(name, weight, terms)
-            inner = unwrapped(bucket)
-            queue = queue_at(inner)
-            try:
-                if bucket.is_async:
-                    yield ON_LOOP
-                if queue is not None and weight:
-                    return (yield from outlook_behind(self, inner, queue.units, item))
-                decision: Decision = yield self.work(inner, None, inner.check, item)
-            except BucketRetired:
-                continue
-            else:
-                return decision
-
-    def _route(
+    def route(
         self, name: str, weight: int, terms: Terms
     ) -> Program[tuple[RateItem, AbstractBucket]]:
+        """An item, and the bucket that the factory has for it."""
         item = _checked((yield self._bounded(self.factory.wrap_item(name, weight), terms)))
         bucket = yield self._bounded(self.factory.get(item), terms)
         if not isinstance(bucket, AbstractBucket):

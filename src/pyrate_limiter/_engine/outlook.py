@@ -1,16 +1,50 @@
-"""What a call is told that finds others waiting."""
+"""What is said to those who only look, and to those who find others waiting."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from pyrate_limiter._engine.queues import queue_at, unwrapped
+from pyrate_limiter._engine.steps import ON_LOOP
 from pyrate_limiter.abstracts.algorithm import Decision, SlidingWindowLog, StateAlgorithm
+from pyrate_limiter.errors import BucketRetired
 
 if TYPE_CHECKING:
     from pyrate_limiter._engine.acquisition import Acquisition
     from pyrate_limiter._engine.steps import Program
+    from pyrate_limiter._engine.terms import Terms
     from pyrate_limiter.abstracts.bucket import AbstractBucket
     from pyrate_limiter.abstracts.rate import Rate, RateItem
+
+
+def look(acquisition: Acquisition, name: str, weight: int, terms: Terms) -> Program[Decision]:
+    """What the item's bucket would say, without taking anything."""
+    while True:
+        item, bucket = yield from _to_look_at(acquisition, name, weight, terms)
+        inner = unwrapped(bucket)
+        queue = queue_at(inner)
+        try:
+            if bucket.is_async:
+                yield ON_LOOP
+            if queue is not None and weight:
+                return (yield from outlook_behind(acquisition, inner, queue.units, item))
+            decision: Decision = yield acquisition.work(inner, None, inner.check, item)
+        except BucketRetired:  # dropped by its factory after we got it
+            continue
+        else:
+            return decision
+
+
+def _to_look_at(
+    acquisition: Acquisition, name: str, weight: int, terms: Terms
+) -> Program[tuple[RateItem, AbstractBucket]]:
+    """An item and its bucket. A keyed factory makes none that lasts, for somebody who looks."""
+    keyed: Any = getattr(acquisition.factory, "look", None)
+    if keyed is None or not acquisition.stamps_by_bucket:
+        return (yield from acquisition.route(name, weight, terms))
+    bucket = keyed(name)
+    item = yield from acquisition.item(bucket, name, weight)
+    return item, bucket
 
 
 def outlook_behind(
