@@ -112,21 +112,21 @@ def interrupted(call, step, visitor):
 
     Only where an interpreter may run a handler: at the start of a call, not between two lines.
     """
-    seen = 0
+    seen, before = 0, sys.gettrace()  # that of a coverage tool
 
     def trace(frame, event, _):
         nonlocal seen
         if event == "call" and "/buckets/" in frame.f_code.co_filename:
             seen += 1
             if seen == step:
-                sys.settrace(None)
+                sys.settrace(before)
                 visitor()
 
     sys.settrace(trace)
     try:
         call()
     finally:
-        sys.settrace(None)
+        sys.settrace(before)
     return seen >= step
 
 
