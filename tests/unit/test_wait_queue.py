@@ -11,13 +11,22 @@ from itertools import count
 
 import pytest
 
-from pyrate_limiter import BucketAsyncWrapper, Decision, InMemoryBucket, Rate, RateItem
+from pyrate_limiter import (
+    BucketAsyncWrapper,
+    Decision,
+    InMemoryBucket,
+    Limiter,
+    Rate,
+    RateItem,
+)
 from pyrate_limiter._engine import wait_queue as module
 from pyrate_limiter._engine.queues import join, queue_at, unwrapped
 from pyrate_limiter._engine.reservation import Reservation
 from pyrate_limiter._engine.terms import Terms, monotonic
 from pyrate_limiter._engine.waiter import Waiter
+from pyrate_limiter._engine.waiting import Waiting
 from pyrate_limiter.abstracts.waited_for import waited_for
+from pyrate_limiter.errors import InvalidReserveAhead
 
 arrivals = count()
 
@@ -356,6 +365,94 @@ def test_a_queue_goes_with_those_who_stand_in_it():
     assert id(bucket) not in waited_for
 
 
+def test_a_call_that_is_struck_down_leaves_its_place():
+    limiter = Limiter(InMemoryBucket([Rate(1, 1000)]))
+    bucket = limiter.bucket_factory.bucket
+    terms = Terms(blocking=True, seconds=-1, buffer_ms=None, known=False)
+    waiting = Waiting(limiter._acquisition, bucket, RateItem("a", 0), terms, 0, native=True)
+    queue = join(bucket, waiting._waiter)
+    assert queue_at(bucket) is queue
+    del waiting
+    assert queue_at(bucket) is None
+
+
+def test_a_dead_queue_that_is_still_registered_is_replaced():
+    bucket, one = InMemoryBucket([Rate(1, 1000)]), waiter()
+    old = queued(waiter(), bucket=bucket)
+    old._closed = True
+    assert join(bucket, one) is not old
+    assert queue_at(bucket).first is one
+
+
+def test_a_waiter_whose_loop_is_closed_while_it_sleeps_cannot_be_woken():
+    one = waiter()
+    queued(one)
+    one.loop = asyncio.new_event_loop()
+    one._asleep = one.loop.create_future()
+    one.loop.close()
+    assert one.wake() is False
+
+
+def test_a_watcher_that_leaves_hands_over_to_the_next():
+    front, watcher, other = waiters = [waiter() for _ in range(3)]
+    queue = queued(*waiters)
+    front.loop = asyncio.new_event_loop()
+    queue.park(front, front.loop)
+    queue.park(watcher, None)
+    queue.park(other, None)
+    assert queue.overdue_in(watcher) is not None
+    assert queue.overdue_in(other) is None
+    queue.leave(watcher)
+    assert queue.overdue_in(other) is not None
+    front.loop.close()
+
+
+def test_who_came_to_the_front_meanwhile_is_woken_when_asking_is_over():
+    asker, earlier = waiter(ticket=next(arrivals)), None
+    queue = queued(asker)
+    queue.asking = True
+    earlier = waiter(ticket=-1)
+    queue.join(earlier)
+    assert not earlier.is_first
+    queue.stop_asking(asker)
+    assert earlier.is_first
+    assert earlier.sleep(60) is True
+
+
+def test_those_who_bring_a_reservation_stand_in_its_order():
+    held = [reservation(due=due) for due in (2.0, 1.0)]
+    late, soon, without = waiters = [waiter() for _ in range(3)]
+    bucket = InMemoryBucket([Rate(1, 1000)])
+    for each, brought in zip(waiters, held):
+        brought.owner = each
+        queue = join(bucket, each, brought)
+    join(bucket, without)
+    assert in_order(queue) == [soon, late, without]
+    assert queue.wanting(9) == [without]
+
+
+@pytest.mark.parametrize("ahead", [-1, "long", float("inf"), float("nan"), None])
+def test_a_look_ahead_that_is_no_time_is_refused(ahead):
+    with pytest.raises(InvalidReserveAhead, match="reserve_ahead"):
+        Limiter(Rate(1, 1000), reserve_ahead=ahead)
+
+
+def test_a_look_finds_those_who_wait():
+    limiter = Limiter(Rate(2, 60_000))
+    assert limiter.try_acquire("a", 2)
+    waiting = threading.Thread(target=limiter.try_acquire, args=("b", 2), kwargs={"timeout": 1})
+    waiting.start()
+    until(lambda: queue_at(limiter.bucket_factory.bucket) is not None)
+    behind = limiter.check("c")
+    assert behind.remaining == 0
+    assert behind.retry_after_ms > 60_000
+    assert limiter.check("c", 3).retry_after_ms is None
+    refused = limiter.acquire("c", blocking=False)
+    assert refused.retry_after_ms > 60_000
+    assert limiter.acquire("c", timeout=30).retry_after_ms > 60_000
+    waiting.join()
+
+
 def test_nobody_stands_in_the_queue_in_a_forked_child():
     program = """
 import os
@@ -363,6 +460,7 @@ from pyrate_limiter import InMemoryBucket, Rate
 from pyrate_limiter._engine.terms import Terms
 from pyrate_limiter._engine.queues import join, queue_at
 from pyrate_limiter._engine.waiter import Waiter
+from pyrate_limiter._engine.waiting import Waiting
 bucket = InMemoryBucket([Rate(1, 1000)])
 terms = Terms(blocking=True, seconds=-1, buffer_ms=None, known=False)
 waiter = Waiter("a", 1, terms, 0, stamped_by_bucket=True)
