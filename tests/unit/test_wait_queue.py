@@ -26,7 +26,7 @@ from pyrate_limiter._engine.terms import Terms, monotonic
 from pyrate_limiter._engine.waiter import Waiter
 from pyrate_limiter._engine.waiting import Waiting
 from pyrate_limiter.abstracts.waited_for import waited_for
-from pyrate_limiter.errors import InvalidReserveAhead
+from pyrate_limiter.errors import BucketRetired, InvalidReserveAhead
 
 arrivals = count()
 
@@ -381,6 +381,8 @@ def test_a_dead_queue_that_is_still_registered_is_replaced():
     old = queued(waiter(), bucket=bucket)
     old._closed = True
     assert join(bucket, one) is not old
+    del old
+    gc.collect()
     assert queue_at(bucket).first is one
 
 
@@ -435,6 +437,19 @@ def test_those_who_bring_a_reservation_stand_in_its_order():
 def test_a_look_ahead_that_is_no_time_is_refused(ahead):
     with pytest.raises(InvalidReserveAhead, match="reserve_ahead"):
         Limiter(Rate(1, 1000), reserve_ahead=ahead)
+
+
+def test_a_look_at_a_bucket_that_was_just_dropped_looks_again():
+    class Dropped(InMemoryBucket):
+        looks = 0
+
+        def check(self, item):
+            self.looks += 1
+            if self.looks == 1:
+                raise BucketRetired
+            return super().check(item)
+
+    assert Limiter(Dropped([Rate(2, 1000)])).check("a").remaining == 2
 
 
 def test_a_look_finds_those_who_wait():

@@ -291,13 +291,11 @@ class Acquisition:
         step = self.work(bucket, terms, self.ask, bucket, item, terms)
         try:
             return (yield step)  # type: ignore[no-any-return]
-        except BaseException as error:
+        except BaseException:
             # Cancelled while a worker thread was at it: what it stores is nobody's.
             late = _left_to_thread(step, lambda decision: decision and bucket.release(item))
             if not late and isinstance(step, Work) and step.result:
                 yield Cleanup(self.work(bucket, None, bucket.release, item))
-            if isinstance(error, OutOfTime):
-                return Decision(bucket.rates[0], 0)
             raise
 
     def _wait(
