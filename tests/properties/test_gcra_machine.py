@@ -111,6 +111,7 @@ class GCRAMachine(RuleBasedStateMachine):
 
     @rule(weight=st.integers(0, 7), other=st.integers(1, 7))
     def check_and_waiting_store_nothing(self, weight, other):
+        self.bucket.check(RateItem("a", self.now))  # forgets claims that are long overdue
         before = self.bucket.count()
         decision = self.bucket.check(RateItem("a", self.now, weight))
         if not self.waiting:
