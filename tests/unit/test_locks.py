@@ -119,7 +119,7 @@ def interrupted(call, step, visitor):
         if event == "call" and "/buckets/" in frame.f_code.co_filename:
             seen += 1
             if seen == step:
-                sys.settrace(before)
+                sys.settrace(None)
                 visitor()
 
     sys.settrace(trace)
