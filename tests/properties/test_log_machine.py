@@ -191,9 +191,7 @@ class LogMachine(RuleBasedStateMachine):
             assert not self.bucket.put(RateItem(name, self.now, weight))
             self.clock.advance(1)
             self.put(name, weight)
-            # A fixed window that claims fill in any order names a moment that may be too early.
-            fixed = isinstance(self.bucket._algorithm, FixedWindow)
-            assert fixed or self.bucket.failing_rate is None
+            assert self.bucket.failing_rate is None
 
     @rule(
         target=claims,
