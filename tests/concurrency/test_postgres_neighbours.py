@@ -356,6 +356,7 @@ def test_what_is_in_doubt_is_found_without_reading_the_log(server, lost, keyed):
         lost.append("from now on")
         doubts, open_ones = bucket._steps.doubts, []
         for patience in (0, 50, 0, 50):
+            pool.wait()  # for a connection in place of that which was lost
             with limited(bucket, 0.5), pytest.raises(psycopg.OperationalError):
                 bucket.claim(RateItem("a", bucket.stamp()), patience)
             open_ones.append(doubts.pop()._replace(expires=0))
