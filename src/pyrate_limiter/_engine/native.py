@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def keeps_claims(bucket: AbstractBucket) -> bool:
     """Whether `claim` is the bucket's own, and does not bypass what a subclass overrides."""
-    return _claims_by_itself(type(unwrapped(bucket)))
+    return _claims_by_itself(bucket.__class__) or _claims_by_itself(unwrapped(bucket).__class__)
 
 
 @lru_cache(maxsize=256)
@@ -38,7 +38,9 @@ def asks_in_turn(
     """Whether even the first try is made in the order of arrival, from the front of the queue."""
     if not keeps_claims(bucket):
         return True
-    if any(weight > bucket._algorithm.max_weight(rate) for rate in bucket.rates) or not weight:
+    if weight != 1 and (
+        not weight or any(weight > bucket._algorithm.max_weight(rate) for rate in bucket.rates)
+    ):
         return False  # it is told at once that it never fits, or always
     if blocked:
         return True

@@ -25,7 +25,7 @@ def in_event_loop() -> bool:
 
 def then(value: Any, use: Callable[[Any], R]) -> R | Awaitable[R]:
     """``use(value)``, now or once it is there."""
-    if is_awaitable(value):
+    if value.__class__ is not int and is_awaitable(value):
         return _await_then(value, use)
     return use(value)
 
