@@ -557,3 +557,17 @@ def test_a_call_that_is_struck_down_before_it_waits_leaves_the_queue():
     del call
     gc.collect()
     assert in_order(queue) == [other]
+
+
+def test_nobody_watches_where_all_live_in_the_fronts_event_loop():
+    front, follower, gone = waiter(), waiter(), waiter()
+    queue = queued(front, follower, gone)
+    loop = asyncio.new_event_loop()
+    for each in (front, follower):
+        queue.park(each, loop)
+    queue._loops["of a call that was struck down as it left"] = 1
+    queue.leave(gone)
+    queue.park(front, loop)
+    loop.close()
+    assert queue._watcher is None
+    assert not follower._woken
