@@ -93,6 +93,28 @@ class TakesOlderCalls:
             return super().__new__((is_todays_own and _limiter_class(args, kwargs)) or cls)
 
 
+def also_as_in_its_release(initialize: F) -> F:
+    """Let a class derived from `Limiter` hand on what only 2.x or 3.x knows.
+
+    Such an object gets the limiter of that release as a further base, before today's.
+    """
+    from functools import wraps
+
+    @wraps(initialize)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - it is one
+        own = type(self)
+        derived = TakesOlderCalls not in own.__bases__
+        release = _limiter_class(args, kwargs) if derived else None
+        if release is None or isinstance(self, release):
+            initialize(self, *args, **kwargs)
+            return
+        named = {"__module__": own.__module__, "__qualname__": own.__qualname__}
+        self.__class__ = type(own.__name__, (own, release), named)
+        release.__init__(self, *args, **kwargs)
+
+    return __init__  # type: ignore[return-value] # it is what `initialize` is
+
+
 class TakesKeywordsOf2x:
     """What makes a bucket class give a bucket of 2.x, if it is given keywords of that."""
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pyrate_limiter.abstracts.awaiting import discard, is_awaitable, then
-from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
+from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory, id_of
 from pyrate_limiter.abstracts.checks import check_whole
 from pyrate_limiter.abstracts.locks import shared_lock
 from pyrate_limiter.abstracts.rate import Rate, RateItem
@@ -143,8 +143,12 @@ class KeyedBucketFactory(BucketFactory):
         return list(self._keys.buckets.values())
 
     def dispose(self, bucket: int | AbstractBucket) -> bool:
-        """Drop a bucket, live or not, given itself or its ``id``."""
-        wanted = bucket if isinstance(bucket, int) else id(bucket)
+        """Drop a bucket, live or not, given itself or its ``id``.
+
+        Raises:
+            InvalidBucket: it is neither.
+        """
+        wanted = id_of(bucket)
         with self._keys.lock:
             for name, kept in list(self._keys.buckets.items()):
                 if id(kept) == wanted:

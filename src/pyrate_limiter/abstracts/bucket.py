@@ -386,9 +386,13 @@ class BucketFactory(ABC):
         return self.get_buckets()
 
     def dispose(self, bucket: int | AbstractBucket) -> bool:
-        """Stop sweeping a bucket, given itself or its ``id``; False if it was not scheduled."""
-        bucket_id = bucket if isinstance(bucket, int) else id(bucket)
-        return self._leaker is not None and self._leaker.deregister(bucket_id)
+        """Stop sweeping a bucket, given itself or its ``id``; False if it was not scheduled.
+
+        Raises:
+            InvalidBucket: it is neither.
+        """
+        number = id_of(bucket)
+        return self._leaker is not None and self._leaker.deregister(number)
 
     def close(self) -> None:
         """Stop sweeping, and close the owned buckets. May be called again."""
@@ -410,3 +414,12 @@ class BucketFactory(ABC):
         self.__dict__.update(state)
         for bucket in swept:
             self.schedule_leak(bucket)
+
+
+def id_of(bucket: int | AbstractBucket) -> int:
+    """The ``id`` of a bucket, given that or itself."""
+    if isinstance(bucket, int):
+        return bucket
+    if not isinstance(bucket, AbstractBucket):
+        raise InvalidBucket(bucket, "the bucket to dispose of, unless it is an id,")
+    return id(bucket)
