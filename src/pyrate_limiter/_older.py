@@ -67,7 +67,8 @@ _NAMES = {
 
 _V2_KEYWORDS = {"bucket_class", "bucket_kwargs", "time_function"}
 _V2_BUCKET = {"maxsize", "identity", "path", "redis_pool", "bucket_name", "expire_time"}
-_V3_KEYWORDS = {"clock", "raise_when_fail", "max_delay", "retry_until_max_delay"}
+_V3_ATTRIBUTES = {"raise_when_fail", "max_delay", "retry_until_max_delay"}
+_V3_KEYWORDS = {"clock", *_V3_ATTRIBUTES}
 
 
 def places(module: str) -> dict[str, str]:
@@ -84,6 +85,17 @@ class TakesOlderCalls:
 
     delay_or_raise: Any = None
     """Decides for limiters of 3.x, if it is replaced; tests of programs for 3.x do so."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in _V3_ATTRIBUTES and TakesOlderCalls in type(self).__bases__:
+            from pyrate_limiter.errors import WrongType
+
+            expected = (
+                f"given as Limiter(..., {name}=...), which makes a limiter of 3.x: see "
+                '"Programs for 3.x" in the documentation'
+            )
+            raise WrongType(f"limiter.{name}", value, expected)
+        super().__setattr__(name, value)
 
     if not TYPE_CHECKING:  # a checker knows today's arguments alone, from __init__
 

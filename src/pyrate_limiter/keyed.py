@@ -157,8 +157,11 @@ class KeyedBucketFactory(BucketFactory):
 
     def close(self) -> None:
         """Stop sweeping, and close and drop the buckets. May be called again."""
-        super().close()
+        owned = self.owned_buckets()
         self._keys.buckets.clear()
+        super().close()
+        while owned:  # so each is gone before the next one is closed
+            owned.pop().close()
 
     def __len__(self) -> int:
         return len(self._keys.buckets)

@@ -134,7 +134,7 @@ class Limiter(TakesOlderCalls, Generic[Verdict_co]):
     def __setattr__(self, name: str, value: object) -> None:
         if name == "rates" and type(self) is Limiter:
             raise NoRates(self, "a limiter has no rates: assign to bucket.rates, or make another")
-        object.__setattr__(self, name, value)
+        super().__setattr__(name, value)
 
     def try_acquire(
         self, name: str = "pyrate", weight: int = 1, blocking: bool = True, timeout: Timeout = -1

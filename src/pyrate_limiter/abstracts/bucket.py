@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision, LogAlgorithm, SlidingWindowLog
 from pyrate_limiter.abstracts.awaiting import all_of, then
-from pyrate_limiter.abstracts.checks import check_whole
+from pyrate_limiter.abstracts.checks import check_clock, check_whole
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.abstracts.sweeper import Leaker
 from pyrate_limiter.clocks import AbstractClock, MonotonicClock, WallClock
@@ -130,7 +130,11 @@ class AbstractBucket(ABC):
 
         Asked for this machine's time since the epoch, a bucket that counts from the epoch by a
         clock of its own, such as a server's, keeps that.
+
+        Raises:
+            WrongType: it has no ``now()``, or is a class that was not called.
         """
+        check_clock(clock)
         if not isinstance(clock, WallClock) or isinstance(self._clock, MonotonicClock):
             self._clock = clock
 
@@ -291,7 +295,11 @@ class AbstractBucket(ABC):
         return None
 
     def close(self) -> None:
-        """Release what the bucket opened; may be called again. Without that it may answer on."""
+        """Release what the bucket opened; may be called again.
+
+        Those of this library admit nothing any more: they raise `BucketClosed`. What was handed in,
+        such as a client, a pool or a connection, stays open.
+        """
         return
 
     def __enter__(self) -> Self:

@@ -98,7 +98,7 @@ class Limiter(CurrentLimiter):
         retry_until_max_delay: bool = False,
         buffer_ms: int = 50,
     ) -> None:
-        if not callable(getattr(clock, "now", None)):
+        if isinstance(clock, type) or not callable(getattr(clock, "now", None)):
             raise WrongType("clock", clock, "a clock with now(); several rates go into one list")
         super().__init__(_with_clock(argument, clock), buffer_ms)
         self.raise_when_fail: bool = raise_when_fail
