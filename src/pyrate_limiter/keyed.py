@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pyrate_limiter.abstracts.awaiting import discard, is_awaitable, then
 from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory, id_of
 from pyrate_limiter.abstracts.checks import check_whole
+from pyrate_limiter.abstracts.closing import refuse
 from pyrate_limiter.abstracts.locks import shared_lock
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.abstracts.sweeper import Leaker
@@ -156,7 +157,8 @@ class KeyedBucketFactory(BucketFactory):
         return False
 
     def close(self) -> None:
-        """Stop sweeping, and close and drop the buckets. May be called again."""
+        """Stop sweeping, close and drop the buckets, and make no others. May be called again."""
+        self._member = refuse
         owned = self.owned_buckets()
         self._keys.buckets.clear()
         super().close()

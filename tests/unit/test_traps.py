@@ -98,6 +98,16 @@ def test_what_a_closed_bucket_holds_can_be_looked_at(make, kind):
         assert bucket.count() == 0
 
 
+@pytest.mark.parametrize("bucket", [InMemoryBucket, StateBucket, MultiprocessBucket.init])
+def test_a_closed_limiter_of_many_names_makes_no_new_buckets(bucket):
+    with Limiter.per_key(RATE, bucket=bucket) as limiter:
+        assert limiter.try_acquire("ann", blocking=False)
+    for use in (limiter.try_acquire, limiter.acquire, limiter.check):
+        for name in ("ann", "bob"):
+            with pytest.raises(BucketClosed):
+                use(name)
+
+
 def test_a_closed_bucket_is_swept_without_a_word(caplog):
     bucket = InMemoryBucket(RATE)
     limiter = Limiter(bucket)

@@ -22,7 +22,12 @@ class StoppedClock(AbstractClock):
         raise BucketClosed
 
 
-def _refuse(*_arguments: Any, **_keywords: Any) -> NoReturn:
+def refuse(*_arguments: Any, **_keywords: Any) -> NoReturn:
+    """Take the place of a method.
+
+    Raises:
+        BucketClosed: always.
+    """
     raise BucketClosed
 
 
@@ -37,16 +42,16 @@ async def _leak_nothing_async(current_timestamp: int | None = None) -> int:
 
 # The methods of a closed bucket.
 _SYNC: dict[str, Any] = {
-    "check": _refuse,
-    "claim": _refuse,
-    "claim_several": _refuse,
-    "follow": _refuse,
+    "check": refuse,
+    "claim": refuse,
+    "claim_several": refuse,
+    "follow": refuse,
     "leak": _leak_nothing,
-    "put": _refuse,
-    "put_decision": _refuse,
-    "settle": _refuse,
-    "settle_several": _refuse,
-    "waiting": _refuse,
+    "put": refuse,
+    "put_decision": refuse,
+    "settle": refuse,
+    "settle_several": refuse,
+    "waiting": refuse,
 }
 _ASYNC: dict[str, Any] = {**_SYNC, "leak": _leak_nothing_async}
 
