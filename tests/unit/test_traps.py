@@ -36,6 +36,7 @@ from pyrate_limiter.errors import (
     NoRates,
     WrongType,
 )
+from tests.doubles import World
 from tests.kinds import KINDS
 
 RATE = Rate(2, 1000)
@@ -116,16 +117,18 @@ def test_a_closed_bucket_is_swept_without_a_word(caplog):
     assert caplog.text == ""
 
 
-def test_who_waits_for_a_bucket_that_is_closed_is_told_so():
+def test_who_waits_for_a_bucket_that_is_closed_is_told_so(monkeypatch):
+    world = World(monkeypatch)
+    limiter = Limiter(world.on(InMemoryBucket(Rate(1, 50))))
+
     async def main():
-        limiter = Limiter(Rate(1, 50))
         await limiter.try_acquire_async("a")
         waiting = [asyncio.create_task(limiter.try_acquire_async("a")) for _ in range(3)]
         await asyncio.sleep(0)
         limiter.close()
         return await asyncio.gather(*waiting, return_exceptions=True)
 
-    assert [type(answer) for answer in asyncio.run(main())] == [BucketClosed] * 3
+    assert [type(answer) for answer in world.run(main())] == [BucketClosed] * 3
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -212,7 +212,7 @@ def classes_derived_from_the_limiter(lib, time):
 
     timed = Own(lib.RequestRate(1, 5), time_function=seconds(time))
     answers = []
-    for limited in (timed, Fixed(limit=1), Own(lib.RequestRate(1, 5))):
+    for limited in (timed, Fixed(limit=1), Own(lib.RequestRate(1, 3600))):
         answers += [tried(limited, "a"), tried(limited, "a")[:3], limited.seen]
         answers += [limited.ratelimit("b")(lambda: "done")(), limited.get_current_volume("b")]
         answers += [type(limited).__name__, isinstance(limited, Own), limited.flush_all()]
