@@ -7,8 +7,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pyrate_limiter.abstracts.awaiting import discard, is_awaitable, then
-from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
+from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory, id_of
 from pyrate_limiter.abstracts.checks import check_whole
+from pyrate_limiter.abstracts.closing import refuse
 from pyrate_limiter.abstracts.locks import shared_lock
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.abstracts.sweeper import Leaker
@@ -143,8 +144,12 @@ class KeyedBucketFactory(BucketFactory):
         return list(self._keys.buckets.values())
 
     def dispose(self, bucket: int | AbstractBucket) -> bool:
-        """Drop a bucket, live or not, given itself or its ``id``."""
-        wanted = bucket if isinstance(bucket, int) else id(bucket)
+        """Drop a bucket, live or not, given itself or its ``id``.
+
+        Raises:
+            InvalidBucket: it is neither.
+        """
+        wanted = id_of(bucket)
         with self._keys.lock:
             for name, kept in list(self._keys.buckets.items()):
                 if id(kept) == wanted:
@@ -152,9 +157,13 @@ class KeyedBucketFactory(BucketFactory):
         return False
 
     def close(self) -> None:
-        """Stop sweeping, and close and drop the buckets. May be called again."""
-        super().close()
+        """Stop sweeping, close and drop the buckets, and make no others. May be called again."""
+        self._member = refuse
+        owned = self.owned_buckets()
         self._keys.buckets.clear()
+        super().close()
+        while owned:  # so each is gone before the next one is closed
+            owned.pop().close()
 
     def __len__(self) -> int:
         return len(self._keys.buckets)

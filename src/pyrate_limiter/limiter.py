@@ -15,7 +15,7 @@ from pyrate_limiter._engine.steps import run_async, run_blocking, sleep_is_repla
 from pyrate_limiter._engine.terms import ADAPTIVE, AdaptiveBuffer, Terms, ahead_ms, check_timeout
 from pyrate_limiter._engine.unawaited import Verdict_co, at_once, verdict, verdict_of
 from pyrate_limiter._lazy import resolver
-from pyrate_limiter._older import TakesOlderCalls, places
+from pyrate_limiter._older import TakesOlderCalls, also_as_in_its_release, places
 from pyrate_limiter.abstracts.algorithm import Decision
 from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
 from pyrate_limiter.abstracts.checks import check_weight, check_whole
@@ -91,6 +91,7 @@ class Limiter(TakesOlderCalls, Generic[Verdict_co]):
     def __init__(
         self, argument: Either, buffer_ms: int = ..., *, reserve_ahead: float = ...
     ) -> None: ...
+    @also_as_in_its_release
     def __init__(
         self, argument: Either, buffer_ms: int = ADAPTIVE, *, reserve_ahead: float = True
     ) -> None:
@@ -105,9 +106,8 @@ class Limiter(TakesOlderCalls, Generic[Verdict_co]):
         self.lock: Any = threading.RLock()
         factory = self.bucket_factory
         only = factory.bucket if type(factory) is SingleBucketFactory else None
-        self._acquisition = Acquisition(
-            factory, self.lock, ahead_ms=ahead_ms(self.reserve_ahead), only=only
-        )
+        ahead = ahead_ms(self.reserve_ahead)
+        self._acquisition = Acquisition(factory, self.lock, ahead_ms=ahead, only=only)
         self._take = straight_path(factory)
 
     @classmethod
@@ -134,7 +134,7 @@ class Limiter(TakesOlderCalls, Generic[Verdict_co]):
     def __setattr__(self, name: str, value: object) -> None:
         if name == "rates" and type(self) is Limiter:
             raise NoRates(self, "a limiter has no rates: assign to bucket.rates, or make another")
-        object.__setattr__(self, name, value)
+        super().__setattr__(name, value)
 
     def try_acquire(
         self, name: str = "pyrate", weight: int = 1, blocking: bool = True, timeout: Timeout = -1

@@ -30,6 +30,7 @@ from pyrate_limiter import (
 )
 from pyrate_limiter.buckets import shared_file, shared_lock, shared_log
 from pyrate_limiter.errors import (
+    BucketClosed,
     NotShared,
     PyrateError,
     ReentrantCall,
@@ -304,11 +305,14 @@ def test_a_dead_manager_gives_a_clear_error():
 def test_memory_that_was_closed_cannot_be_opened_any_more():
     bucket = MultiprocessBucket.init([Rate(5, 1000)])
     data = pickle.dumps(bucket)
+    other = pickle.loads(data)
     bucket.close()
     bucket.close()
-    assert bucket.put(RateItem("a", bucket.now()))  # who has it open goes on
-    assert pickle.loads(data).count() == 1
-    del bucket
+    with pytest.raises(BucketClosed):
+        bucket.put(RateItem("a", other.now()))
+    assert other.put(RateItem("a", other.now()))  # who has it open besides goes on
+    assert pickle.loads(data).count() == bucket.count() == 1
+    del bucket, other
     gc.collect()
     with pytest.raises(SharedStorageLost):
         pickle.loads(data)

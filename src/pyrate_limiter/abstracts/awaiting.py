@@ -44,6 +44,13 @@ async def _await_all(values: list[Any]) -> list[Any]:
     return [await value if is_awaitable(value) else value for value in values]
 
 
+def named(value: Any, name: str) -> Any:
+    """The value; if it is a coroutine, one that is called so in Python's warnings."""
+    if hasattr(value, "cr_frame"):
+        value.__qualname__ = name
+    return value
+
+
 def discard(value: object) -> None:
     """Drop an awaitable that nobody will await, without a warning that it was forgotten."""
     close = getattr(value, "close", None)

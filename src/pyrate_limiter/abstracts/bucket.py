@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision, LogAlgorithm, SlidingWindowLog
 from pyrate_limiter.abstracts.awaiting import all_of, then
-from pyrate_limiter.abstracts.checks import check_whole
+from pyrate_limiter.abstracts.checks import check_clock, check_whole
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.abstracts.sweeper import Leaker
 from pyrate_limiter.clocks import AbstractClock, MonotonicClock, WallClock
@@ -130,7 +130,11 @@ class AbstractBucket(ABC):
 
         Asked for this machine's time since the epoch, a bucket that counts from the epoch by a
         clock of its own, such as a server's, keeps that.
+
+        Raises:
+            WrongType: it has no ``now()``, or is a class that was not called.
         """
+        check_clock(clock)
         if not isinstance(clock, WallClock) or isinstance(self._clock, MonotonicClock):
             self._clock = clock
 
@@ -291,7 +295,11 @@ class AbstractBucket(ABC):
         return None
 
     def close(self) -> None:
-        """Release what the bucket opened; may be called again. Without that it may answer on."""
+        """Release what the bucket opened; may be called again.
+
+        Those of this library admit nothing any more: they raise `BucketClosed`. What was handed in,
+        such as a client, a pool or a connection, stays open.
+        """
         return
 
     def __enter__(self) -> Self:
@@ -386,9 +394,13 @@ class BucketFactory(ABC):
         return self.get_buckets()
 
     def dispose(self, bucket: int | AbstractBucket) -> bool:
-        """Stop sweeping a bucket, given itself or its ``id``; False if it was not scheduled."""
-        bucket_id = bucket if isinstance(bucket, int) else id(bucket)
-        return self._leaker is not None and self._leaker.deregister(bucket_id)
+        """Stop sweeping a bucket, given itself or its ``id``; False if it was not scheduled.
+
+        Raises:
+            InvalidBucket: it is neither.
+        """
+        number = id_of(bucket)
+        return self._leaker is not None and self._leaker.deregister(number)
 
     def close(self) -> None:
         """Stop sweeping, and close the owned buckets. May be called again."""
@@ -410,3 +422,12 @@ class BucketFactory(ABC):
         self.__dict__.update(state)
         for bucket in swept:
             self.schedule_leak(bucket)
+
+
+def id_of(bucket: int | AbstractBucket) -> int:
+    """The ``id`` of a bucket, given that or itself."""
+    if isinstance(bucket, int):
+        return bucket
+    if not isinstance(bucket, AbstractBucket):
+        raise InvalidBucket(bucket, "the bucket to dispose of, unless it is an id,")
+    return id(bucket)

@@ -18,6 +18,7 @@ from pyrate_limiter.abstracts.algorithm import (
 from pyrate_limiter.abstracts.awaiting import discard, then
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.checks import FOREVER, Unread, check_item
+from pyrate_limiter.abstracts.closing import Closable, StoppedClock
 from pyrate_limiter.abstracts.locks import Whole, shared_lock
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.abstracts.waited_for import waited_for
@@ -56,7 +57,7 @@ _STORED = (*UnitLog.__slots__, *LogMoments.__slots__, *JudgedLog.__slots__)
 _stored = attrgetter(*_STORED)
 
 
-class InMemoryBucket(JudgedLog, AbstractBucket):
+class InMemoryBucket(JudgedLog, Closable, AbstractBucket):
     """A log of units in this process's memory: exact, thread-safe, picklable.
 
     It keeps timestamps and run lengths in flat arrays, so an item costs the same whatever its
@@ -377,6 +378,11 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
             self._newest = FOREVER
             self._trust(NO_STAMP)
             return True
+
+    def close(self) -> None:
+        """See `AbstractBucket.close`. What it holds can still be looked at."""
+        self._clock = StoppedClock()
+        super().close()
 
     def _note_claims(self) -> None:
         note_claims(self)

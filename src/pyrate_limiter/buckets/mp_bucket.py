@@ -218,6 +218,7 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
 
         A helper process that `init` has started is ended.
         """
+        super().close()
         manager = getattr(self, "_manager", None)
         if manager is not None:
             manager.shutdown()

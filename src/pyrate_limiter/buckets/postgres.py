@@ -16,6 +16,7 @@ from pyrate_limiter.abstracts.algorithm import (
 from pyrate_limiter.abstracts.awaiting import then
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.checks import Unread, check_item
+from pyrate_limiter.abstracts.closing import Closable
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.buckets.postgres_judge import Stamp
 from pyrate_limiter.buckets.postgres_line import PostgresLine
@@ -60,7 +61,7 @@ PgQueries = Queries
 _PREFIX = "ratelimit___"
 
 
-class PostgresBucket(PostgresLine):
+class PostgresBucket(Closable, PostgresLine):
     """A log of units in a table of PostgreSQL, shared by all who use the same table.
 
     One acquisition is one round trip: the server locks, reads its clock, decides and stores in one
@@ -189,7 +190,8 @@ class PostgresBucket(PostgresLine):
     @property
     def claim_within(self) -> Any:
         """See `AbstractBucket.claim_within`."""
-        return self._claim_within if type(self).claim is PostgresBucket.claim else None
+        own = type(self).claim is PostgresBucket.claim and "claim" not in vars(self)
+        return self._claim_within if own else None
 
     def _claim_within(
         self,
@@ -293,9 +295,6 @@ class PostgresBucket(PostgresLine):
             return None if row is None else RateItem(restored(row[0] or ""), int(row[1]))
 
         return then(self._run(self._steps.peek(index)), unit)
-
-    def close(self) -> None:
-        """Nothing: the pool is the caller's."""
 
 
 class PostgresKeys:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from pyrate_limiter.buckets.redis_answers import name_key
 from pyrate_limiter.buckets.redis_outage import Down
 from pyrate_limiter.buckets.redis_request import NUMBERS, Request
 
@@ -74,6 +75,8 @@ class Asks:
         if self._doubts is not None and outage.may_have_run(error):
             self._doubts.add(steps)
         if not isinstance(error, Exception) or not outage.covers(error):
+            if isinstance(error, self._server.errors.RedisError):
+                name_key(error, key)
             return False
         outage.failed(error, key)
         return True

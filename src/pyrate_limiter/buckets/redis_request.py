@@ -88,6 +88,11 @@ class Command:
         self.args: tuple[Any, ...] = args
         self.options: dict[str, Any] = options
 
+    @property
+    def key(self) -> str | None:
+        """The key that it is about, if any."""
+        return None if self.method == "script_load" else self.args[0]
+
 
 def fitting(requests: list[Request]) -> int:
     """How many of the shared requests, from the first on, one call of a script may have."""

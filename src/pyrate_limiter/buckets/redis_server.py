@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyrate_limiter.abstracts.checks import check_seconds, check_whole
 from pyrate_limiter.abstracts.programs import drive, drive_async
+from pyrate_limiter.buckets.redis_answers import name_key
 from pyrate_limiter.buckets.redis_calls import run_within
 from pyrate_limiter.buckets.redis_crews import Crews
 from pyrate_limiter.buckets.redis_outage import RedisOutage, is_no_connection
@@ -16,7 +18,7 @@ from pyrate_limiter.clocks import WallClock
 from pyrate_limiter.errors import MissingDriver, WrongType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
 
     from pyrate_limiter.abstracts.programs import Program
 
@@ -104,15 +106,26 @@ class Server:
         if isinstance(step, Request):
             return await self.lanes.ask(step)
         if isinstance(step, Command):
-            return await self.lanes.within(step.limit, self.command(step))
+            with self._naming(step):
+                return await self.lanes.within(step.limit, self.command(step))
         return await step
 
     def _ask(self, step: Any) -> Any:
         if not isinstance(step, Request):
-            return self._within(step.limit, lambda: self.command(step))
+            with self._naming(step):
+                return self._within(step.limit, lambda: self.command(step))
         if step.shared:
             return self.crews.ask(step)
         return self._within(step.limit, lambda: self.evaluate(step.head, step.steps))
+
+    @contextmanager
+    def _naming(self, step: Command) -> Iterator[None]:
+        try:
+            yield
+        except self.errors.RedisError as error:
+            if step.key is not None:
+                name_key(error, step.key)
+            raise
 
     def _within(self, limit: float | None, call: Callable[[], Any]) -> Any:
         return call() if limit is None else run_within(limit, call, self.too_slow)

@@ -8,7 +8,8 @@ from pyrate_limiter._lazy import resolver
 from pyrate_limiter.abstracts.algorithm import ADMITTED, GCRA, Decision, StateAlgorithm
 from pyrate_limiter.abstracts.awaiting import then
 from pyrate_limiter.abstracts.bucket import AbstractBucket
-from pyrate_limiter.abstracts.checks import Unread, check_item, pad_ms
+from pyrate_limiter.abstracts.checks import Unread, check_clock, check_item, pad_ms
+from pyrate_limiter.abstracts.closing import Closable, StoppedClock
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.abstracts.store import StateStore
 from pyrate_limiter.abstracts.waited_for import waited_for
@@ -43,7 +44,7 @@ else:  # programs import it from here too; it is found on first use, for it load
 _STOCK = GCRA()
 
 
-class StateBucket(AbstractBucket):
+class StateBucket(Closable, AbstractBucket):
     """A bucket that runs a `StateAlgorithm` over a `StateStore`.
 
     Args:
@@ -89,6 +90,8 @@ class StateBucket(AbstractBucket):
             raise AlgorithmMismatch(algorithm, type(self).__name__, "a StateAlgorithm")
         if store is not None and not isinstance(store, StateStore):
             raise WrongType("store", store, "a StateStore, such as RedisStateStore(client, key)")
+        if clock is not None:
+            check_clock(clock)
         self._rates = sorted_rates(rates)
         self._algorithm = algorithm
         self.store: StateStore = InMemoryStateStore() if store is None else store
@@ -361,7 +364,9 @@ class StateBucket(AbstractBucket):
         return self.store.retire(self._algorithm, self._rates, now)
 
     def close(self) -> None:
-        """Close the store."""
+        """Close the store; see `AbstractBucket.close`."""
+        self._clock = StoppedClock()
+        super().close()
         self.store.close()
 
 

@@ -22,12 +22,15 @@ class InMemoryBucket(CurrentInMemoryBucket):
 
     Raises:
         InvalidRateList: there is none.
+        WrongType: something in it is no rate.
     """
 
     def __init__(self, rates: Sequence[Rate]) -> None:
-        ordered = sorted(rates, key=lambda rate: rate.interval)
-        usual = validate_rate_list(ordered) or not ordered
-        super().__init__(ordered if usual else _AnyRates(ordered))
+        if isinstance(rates, (list, tuple)) and all(isinstance(rate, Rate) for rate in rates):
+            ordered = sorted(rates, key=lambda rate: rate.interval)
+            usual = validate_rate_list(ordered) or not ordered
+            rates = ordered if usual else _AnyRates(ordered)
+        super().__init__(rates)
 
 
 class _AnyRates(RateList):
