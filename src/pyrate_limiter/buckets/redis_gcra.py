@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pyrate_limiter.abstracts.rate import Rate
 
 GCRA_SCRIPT = Script.read("redis_gcra.lua")
+_BESIDE = ":replies"  # ends the name of the hash that the script keeps beside the state
 _PATIENT_MS = 1 << 42  # 139 years: in microseconds Lua still counts it exactly
 
 
@@ -54,7 +55,9 @@ class StateSteps(Asks):
             return by_server
         numbers = algorithm.redis_args(rates)
         each = [f"{spacing}/{burst}" for spacing, burst in zip(numbers[::2], numbers[1::2])]
-        line = f"{stamp} {self._life(rates)} {rates[0].interval} {' '.join(each)}"
+        # In a cluster a key of another name may lie on another node.
+        beside = "" if hasattr(self._server.client, "keyslot") else _BESIDE
+        line = f"{stamp} {self._life(rates)} {rates[0].interval} {beside} {' '.join(each)}"
         head = (GCRA_SCRIPT, self.key, line)
         if stamp == "~":
             self._usual = (head, rates, self.ttl_ms)
