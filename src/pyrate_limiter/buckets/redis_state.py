@@ -60,6 +60,7 @@ class RedisStateStore(StateSteps, StateStore):
     keeps_claims = True
     bounds_claims = True
     keeps_time = True
+    answers_in_order = True
     is_async: bool | None = None
 
     def __init__(

@@ -113,6 +113,11 @@ class StateBucket(AbstractBucket):
         return self.store.blocks
 
     @property
+    def answers_in_order(self) -> bool:  # type: ignore[override] # as above
+        """See `AbstractBucket.answers_in_order`."""
+        return self.store.answers_in_order
+
+    @property
     def rates(self) -> RateList:
         """See `AbstractBucket.rates`."""
         return self._rates
