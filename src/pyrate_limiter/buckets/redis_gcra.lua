@@ -31,6 +31,7 @@ local time = call('TIME')
 local server = time[1] * 1000 + math.floor(time[2] / 1000)
 local stamp, life, tolerance, suffix, list = match(ARGV[1], '^(%S+) (%d+) (%d+) (%S*) (.*)$')
 local now, rates, fields, emission, burst = tonumber(stamp) or server, 0, {}, {}, {}
+life = tonumber(life)
 for spacing, most in string.gmatch(list, '(%d+)/(%d+)') do
   rates = rates + 1
   fields[rates], emission[rates], burst[rates] = 'tat' .. rates, tonumber(spacing), tonumber(most)
@@ -51,24 +52,6 @@ local at = stored[1] and tonumber(noted[1] or nil)
 if stamp == '=' then now = at or now end
 local tats, gone, open = {}, {}, stored[rates + 1] or ''
 for i = 1, rates do tats[i] = tonumber(stored[i] or nil) or 0 end
-
-local function save(values, reply) -- and keep the reply
-  local longest, size = 0, #values
-  for i = 1, rates do
-    values[size + 2 * i - 1], values[size + 2 * i] = fields[i], format('%d', tats[i])
-    longest = max(longest, tats[i] / 1000 - now)
-  end
-  call('HSET', key, unpack(values))
-  local kept = #reply < 10000 and id .. ' ' .. reply or ''
-  try('HSET', beside, 'at', format('%d', now), slot, kept)
-  life = max(tonumber(life), ceil(longest)) -- claims may last longer
-  if not noted[1] or call('PTTL', key) < life - life / 20 then
-    life = format('%d', max(life, call('PTTL', key)))
-    call('PEXPIRE', key, life)
-    try('PEXPIRE', beside, life)
-  end
-  return reply
-end
 
 -- The way of nearly every call: with no claim open, what fits at once or is refused. This says what
 -- the rest would say, at a fraction of the price, of as many steps as come first.
@@ -104,8 +87,31 @@ if open == '' and not (at and at > now) then
   until place > count
   if place > count then
     reply = table.concat(reply, ' ')
-    return taken and save({}, reply) or reply
+    if taken then
+      for i = 1, rates do call('HSET', key, fields[i], format('%d', tats[i])) end
+      try('HSET', beside, 'at', format('%d', now), slot, #reply < 10000 and id .. ' ' .. reply or '')
+      if not noted[1] or call('PTTL', key) < life - life / 20 then
+        life = format('%d', max(life, call('PTTL', key)))
+        call('PEXPIRE', key, life)
+        try('PEXPIRE', beside, life)
+      end
+    end
+    return reply
   end
+end
+
+local function save(values, reply) -- and keep the reply
+  local longest, size = 0, #values
+  for i = 1, rates do
+    values[size + 2 * i - 1], values[size + 2 * i] = fields[i], format('%d', tats[i])
+    longest = max(longest, tats[i] / 1000 - now)
+  end
+  call('HSET', key, unpack(values))
+  try('HSET', beside, 'at', format('%d', now), slot, #reply < 10000 and id .. ' ' .. reply or '')
+  life = format('%d', max(life, ceil(longest), call('PTTL', key))) -- claims may last longer
+  call('PEXPIRE', key, life)
+  try('PEXPIRE', beside, life)
+  return reply
 end
 
 local old_until, new_until, old, new, rest = match(open, '^(%S+) (%S+) (%S+) (%S+) (.*)$')

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pyrate_limiter.abstracts.rate import Rate
 
 GCRA_SCRIPT = Script.read("redis_gcra.lua")
-_BESIDE = ":replies"  # ends the name of the hash that the script keeps beside the state
+_BESIDE = "~replies"  # ends the name of the hash that the script keeps beside the state
 _PATIENT_MS = 1 << 42  # 139 years: in microseconds Lua still counts it exactly
 
 
@@ -181,7 +181,8 @@ class StateSteps(Asks):
                 self._full = (until, item.weight, rates, failing, sent + wait / 1000)
             return Decision(failing, wait, 0, remaining, reset)
         claim = Claim("", item.weight)
-        claim.place(time.monotonic() if sent is None else sent, wait, -1)
+        if wait:
+            claim.place(time.monotonic() if sent is None else sent, wait, -1)
         item.timestamp = Moment.of(now + wait, claim)
         return Decision(None, None, wait, remaining, reset)
 
