@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter.buckets.redis_outage import Down
+from pyrate_limiter.buckets.redis_outage import Down, name_key
 from pyrate_limiter.buckets.redis_request import NUMBERS, Request
 
 if TYPE_CHECKING:
@@ -65,12 +65,13 @@ class Asks:
         return [answer[0], *answer[-NUMBERS * len(steps) :]]
 
     def _failed(self, error: BaseException, steps: list[str], key: str) -> bool:
-        """Note that a call has failed; its steps may have been done all the same.
+        """Note that a call about a key has failed; its steps may have been done all the same.
 
         Returns:
             Whether that is an outage, and the policy is to go on.
         """
         outage = self._server.outage
+        name_key(error, key)
         if self._doubts is not None and outage.may_have_run(error):
             self._doubts.add(steps)
         if not isinstance(error, Exception) or not outage.covers(error):

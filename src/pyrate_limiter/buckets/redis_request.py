@@ -20,7 +20,9 @@ _MOST_WORK = 5000  # about as many microseconds
 _WORK = {"settle": 60, "forget": 200}  # of steps that look for more than a usual one
 _STEP_WORK = 18
 _TAKE_OUT = {"settle", "release", "forget"}
-_SEARCH_WORK = 700  # for room in front of others: once, unless units are taken out or a lighter comes
+_SEARCH_WORK = (
+    700  # for room in front of others: once, unless units are taken out or a lighter comes
+)
 
 
 class Script:
