@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import inspect
+from functools import partial
 
 import pytest
 import redis
@@ -173,9 +174,9 @@ def test_without_the_password_nobody_is_admitted(server, admin, is_async, make, 
         bucket = caller.bucket(on_error=policy)
         refused(caller, bucket)
         refused(caller, bucket)
+        init = partial(RedisBucket.init, [RATE], caller.client, KEY, on_error=policy)
         with pytest.raises(redis.AuthenticationError, match=KEY):
-            init = RedisBucket.init
-            caller.call(lambda: init([RATE], caller.client, KEY, on_error=policy))
+            caller.call(init)
 
 
 @pytest.mark.parametrize("policy", POLICIES)
