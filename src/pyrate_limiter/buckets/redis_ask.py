@@ -85,14 +85,16 @@ class Asks:
         step: str,
         decide: Callable[[list[int]], Decision],
         without: Callable[[], Generator[Any, Any, Decision]],
+        *,
+        by_server: bool = True,
     ) -> Any:
-        """One step with nothing in the way: the server's clock, no time limit, no outage.
+        """One step with nothing in the way: no time limit, no outage.
 
         It is what `_send` does, at a fraction of the price.
         """
         server = self._server
         if server.is_async:
-            return self._send_soon(head, step, decide, without)
+            return self._send_soon(head, step, decide, without, by_server=by_server)
         sent = time.time_ns()
         try:
             answer = server.crews.ask(Request(head, [step], None))
@@ -100,7 +102,8 @@ class Asks:
             if self._failed(error, [step], head[1]):
                 return server.run(without())
             raise
-        server.clock.learn(sent, answer[0])
+        if by_server:
+            server.clock.learn(sent, answer[0])
         return decide(answer)
 
     async def _send_soon(
@@ -109,6 +112,8 @@ class Asks:
         step: str,
         decide: Callable[[list[int]], Decision],
         without: Callable[[], Generator[Any, Any, Decision]],
+        *,
+        by_server: bool,
     ) -> Decision:
         server, sent = self._server, time.time_ns()
         try:
@@ -118,5 +123,6 @@ class Asks:
                 instead: Any = server.run(without())
                 return await instead  # type: ignore[no-any-return]
             raise
-        server.clock.learn(sent, answer[0])
+        if by_server:
+            server.clock.learn(sent, answer[0])
         return decide(answer)
