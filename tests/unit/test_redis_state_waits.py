@@ -120,11 +120,11 @@ def test_the_hash_has_one_field_per_rate_while_nobody_waits(bucket):
 
     assert bucket.put(RateItem("a", START))
     assert not bucket.put(RateItem("a", START))
-    assert bucket.check(RateItem("a", START)).retry_after_ms == 500
+    assert bucket.check(RateItem("a", START)).retry_after_ms == 200
     assert fields() == [b"tat1", b"tat2"]
     goes, leaves = claim(bucket, "goes"), claim(bucket, "leaves")
     assert fields() == [b"open", b"tat1", b"tat2"]
-    assert depart(bucket, [goes]) == [("goes", 500)]
+    assert depart(bucket, [goes]) == [("goes", 200)]
     assert bucket.release(leaves)
     assert fields() == [b"tat1", b"tat2"]
     assert store.read(bucket.algorithm, rates) == tuple(
