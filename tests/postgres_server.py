@@ -161,6 +161,17 @@ class PostgresServer:
             cursor = connection.execute(text)
             return cursor.fetchall() if cursor.description else None
 
+    def ask_for_passwords(self, *roles):
+        """Have these roles come with a password from now on."""
+        rules = [f"local all {role} scram-sha-256\n" for role in roles]
+        (self._data / "pg_hba.conf").write_text("".join([*rules, "local all all trust\n"]))
+        self.execute("SELECT pg_reload_conf()")
+        deadline = time.monotonic() + 30
+        while self.execute("SELECT count(*) FROM pg_hba_file_rules")[0][0] != len(rules) + 1:
+            if time.monotonic() > deadline:
+                raise TimeoutError
+            time.sleep(0.02)
+
     def stop(self):
         """End it as a shutdown of the machine would: all sessions are told to go."""
         self._process.send_signal(2)

@@ -248,6 +248,55 @@ def test_a_wrong_password_is_no_outage(server):
                 make(pool, postgres.table(), *rates, on_error="allow")
 
 
+@pytest.fixture
+def guarded():
+    """A server that asks for passwords, and a pool of a user that has one."""
+    server = PostgresServer()
+    try:
+        server.execute("CREATE ROLE app LOGIN PASSWORD 'old'")
+        server.execute("CREATE SCHEMA AUTHORIZATION app")
+        server.ask_for_passwords("app")
+        dsn = conninfo.make_conninfo(server.dsn, user="app", password="old")
+        with ConnectionPool(dsn, min_size=1, max_size=2, open=True, timeout=2) as pool:
+            yield server, pool
+    finally:
+        server.close()
+
+
+def go_on_asking(bucket):
+    deadline = time.monotonic() + 40
+    while time.monotonic() < deadline:
+        ask(bucket)
+        time.sleep(0.02)
+
+
+def test_who_does_not_know_the_password_gets_no_bucket(guarded):
+    wrong = conninfo.make_conninfo(guarded[0].dsn, user="app", password="wrong")
+    with ConnectionPool(wrong, min_size=1, open=True, timeout=1.2) as pool:
+        with pytest.raises(PoolTimeout):
+            PostgresBucket(pool, "wrong", [Rate(1, HOUR)], on_error="allow")
+        with pytest.raises(PoolTimeout):
+            PostgresStateStore(pool, "wrong", on_error="allow")
+
+
+@pytest.mark.parametrize("state", [False, True], ids=["log", "state"])
+def test_a_password_that_changes_meanwhile_is_no_outage_for_long(guarded, state):
+    server, pool = guarded
+    if state:
+        store = PostgresStateStore(pool, "changing", on_error="allow")
+        bucket = StateBucket([Rate(2, HOUR)], store=store)
+    else:
+        bucket = PostgresBucket(pool, "changing", [Rate(2, HOUR)], on_error="allow")
+    assert ask(bucket)
+    server.execute("ALTER ROLE app PASSWORD 'new'")
+    server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'")
+    with pytest.raises(PoolTimeout):  # it cannot be told at once from a server that goes down
+        go_on_asking(bucket)
+    for _ in range(2):
+        with pytest.raises(PoolTimeout):
+            ask(bucket)
+
+
 def test_what_the_server_refuses_is_no_outage(server, pool):
     table = postgres.table()
     bucket = PostgresBucket(pool, table, [Rate(2, HOUR)], on_error="allow")

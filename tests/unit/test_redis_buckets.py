@@ -1,10 +1,7 @@
-import asyncio
 import sys
 import time
 
 import pytest
-import redis
-import redis.asyncio
 
 from pyrate_limiter import (
     GCRA,
@@ -239,58 +236,3 @@ def test_a_claim_released_on_a_clock_of_the_callers_own_gives_back_itself_alone(
     assert bucket.put(RateItem("a", bucket.now()))
     assert bucket.release(item)
     assert [bucket.put(RateItem("a", bucket.now())) for _ in range(2)] == [True, False]
-
-
-def on_log(client, key):
-    return Limiter(RedisBucket([RATE], client, key, None))
-
-
-def on_state(client, key):
-    return Limiter(StateBucket([RATE], store=RedisStateStore(client, key)))
-
-
-def by_name(client, key):
-    return Limiter.per_key(RATE, bucket=RedisKeys(client, key.removesuffix("unit")))
-
-
-@pytest.mark.parametrize("make", [on_log, on_state, by_name])
-@pytest.mark.parametrize("patient", [True, False])
-def test_an_error_of_the_driver_says_which_key_it_is_about(client, make, patient):
-    client.set("unit", "something else")
-    limiter = make(client, "unit")
-    with pytest.raises(redis.ResponseError, match=r"WRONGTYPE .*; key 'unit'$"):
-        limiter.try_acquire("unit", timeout=5 if patient else 0)
-    with pytest.raises(redis.ResponseError, match=r"WRONGTYPE .*; key 'unit'$"):
-        limiter.check("unit")
-
-
-@pytest.mark.parametrize("make", [on_log, on_state])
-def test_an_error_of_an_asyncio_driver_says_which_key_it_is_about(client, make):
-    client.set("unit", "something else")
-
-    async def main():
-        async with redis.asyncio.Redis.from_url(shared_url()) as other:
-            limiter = make(other, "unit")
-            calls = [limiter.try_acquire_async("x") for _ in range(3)]
-            return await asyncio.gather(*calls, return_exceptions=True)
-
-    errors = asyncio.run(main())
-    assert {type(error) for error in errors} == {redis.ResponseError}
-    assert all(str(error).count("; key 'unit'") == 1 for error in errors)
-
-
-def test_an_error_of_a_plain_command_says_which_key_it_is_about(client):
-    bucket = RedisBucket([RATE], client, "unit", None)
-    client.set("unit", "something else")
-    for use in (bucket.count, lambda: bucket.peek(0), lambda: bucket.leak(5)):
-        with pytest.raises(redis.ResponseError, match=r"WRONGTYPE .*; key 'unit'$"):
-            use()
-
-
-def test_an_unreachable_server_says_for_which_key():
-    nowhere = redis.Redis(port=1)
-    for use in (on_log(nowhere, "far").try_acquire, on_log(nowhere, "far").buckets()[0].count):
-        with pytest.raises(redis.ConnectionError, match=r"; key 'far'$"):
-            use()
-    with pytest.raises(redis.ConnectionError, match=r"; key 'far'$"):
-        RedisBucket.init([RATE], nowhere, "far")

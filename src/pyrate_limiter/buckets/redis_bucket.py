@@ -16,8 +16,9 @@ from pyrate_limiter.abstracts.awaiting import named, then
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.closing import Closable
 from pyrate_limiter.abstracts.rate import Rate, RateItem
-from pyrate_limiter.buckets.redis_answers import is_allowed, name_key, wait_of
+from pyrate_limiter.buckets.redis_answers import is_allowed, wait_of
 from pyrate_limiter.buckets.redis_claim import Doubts, at_hand, check_in_reach, claim_of, first_unit
+from pyrate_limiter.buckets.redis_outage import name_key
 from pyrate_limiter.buckets.redis_policy import checked, kind_of
 from pyrate_limiter.buckets.redis_request import Command
 from pyrate_limiter.buckets.redis_server import Server
@@ -174,8 +175,8 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisSteps):
             try:
                 yield Command(bucket._server.limit(), "script_load", LOG_SCRIPT.text)
             except Exception as error:
+                name_key(error, bucket_key)
                 if not bucket._server.outage.covers(error):
-                    name_key(error, bucket_key)
                     raise
                 bucket._server.outage.failed(error, bucket_key)
             return bucket

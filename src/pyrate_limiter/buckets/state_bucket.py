@@ -116,6 +116,11 @@ class StateBucket(Closable, AbstractBucket):
         return self.store.blocks
 
     @property
+    def answers_in_order(self) -> bool:  # type: ignore[override] # as above
+        """See `AbstractBucket.answers_in_order`."""
+        return self.store.answers_in_order
+
+    @property
     def rates(self) -> RateList:
         """See `AbstractBucket.rates`."""
         return self._rates
