@@ -49,7 +49,7 @@ def test_a_step_of_the_clock_stops_nobody_and_lets_one_further_limit_through(
     server, kind, allowance
 ):
     went, refused, steps, over = [], [], [], threading.Event()
-    server.set_clock(0)
+    server.clock.set(0)
     with postgres.pool(server.dsn, size=8) as pool:
         limiter = Limiter(make(kind, pool))
 
@@ -66,7 +66,7 @@ def test_a_step_of_the_clock_stops_nobody_and_lets_one_further_limit_through(
         for ahead in STEPS:
             time.sleep(0.5)
             steps.append(time.monotonic())
-            server.set_clock(ahead)
+            server.clock.set(ahead)
         time.sleep(0.5)
         over.set()
         for caller in callers:
