@@ -16,15 +16,12 @@ from pyrate_limiter import (
     StateBucket,
 )
 from tests import postgres_fixtures as postgres
+from tests.postgres_fixtures import Own
 from tests.postgres_server import PostgresServer
 
 LIMIT, INTERVAL = 15, 300
 STEPS = (-3600, 0, 3600, 0)  # seconds ahead of the machine's clock
 JITTER = 0.06  # by which one caller may leave later than it was let go, and another not
-
-
-class Own(SlidingWindowLog):
-    """A policy that runs in this process."""
 
 
 @pytest.fixture(scope="module")

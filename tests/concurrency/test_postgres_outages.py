@@ -27,26 +27,10 @@ from pyrate_limiter.buckets import postgres_link
 from pyrate_limiter.buckets.postgres_turns import Enter
 from pyrate_limiter.buckets.postgres_wire import silence
 from tests import postgres_fixtures as postgres
-from tests.postgres_server import PostgresServer
+from tests.postgres_fixtures import HOUR, Own, eventually
 
-HOUR = 3_600_000
-
-
-class Own(SlidingWindowLog):
-    """A policy that runs in this process."""
-
-
-@pytest.fixture(scope="module")
-def server():
-    server = PostgresServer()
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def pool(server):
-    with postgres.pool(server.dsn, size=3, reconnect_timeout=60) as pool:
-        yield pool
+server = postgres.own_server
+pool = postgres.own_pool
 
 
 def ask(limiter, **terms):
@@ -56,13 +40,6 @@ def ask(limiter, **terms):
 def ask_again(limiter):
     with contextlib.suppress(psycopg.OperationalError):
         return ask(limiter)
-
-
-def eventually(question, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not question():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("way", ["stop", "kill"])
