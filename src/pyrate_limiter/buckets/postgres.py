@@ -18,7 +18,7 @@ from pyrate_limiter.abstracts.awaiting import then
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.checks import Unread, check_item
 from pyrate_limiter.abstracts.rate import Rate, RateItem
-from pyrate_limiter.buckets.postgres_judge import Stamp
+from pyrate_limiter.buckets.postgres_judge import Forsaken, Stamp
 from pyrate_limiter.buckets.postgres_line import PostgresLine
 from pyrate_limiter.buckets.postgres_link import Link
 from pyrate_limiter.buckets.postgres_outage import (
@@ -234,9 +234,11 @@ class PostgresBucket(PostgresLine):
         stamp = item.timestamp
         if isinstance(stamp, ElsewhereStamp):
             return self._answer(stamp.bucket.settle(item, stamp.bucket.now(), patience_ms))
+        time_of_item = None if now.__class__ is Unread else int(now)
+        if isinstance(stamp, Forsaken):
+            return self._run(self._anew(item, stamp, time_of_item, patience_ms))
         if not isinstance(stamp, Stamp):
             return self._answer(ADMITTED)
-        time_of_item = None if now.__class__ is Unread else int(now)
         return self._run(self._settle(item, stamp, time_of_item, patience_ms))
 
     def pause(self, item: RateItem, decision: Decision) -> float:
