@@ -250,10 +250,13 @@ class Scene:
             assert len(moments) > RATES[-1][0]
             for limit, interval in RATES:
                 windows = zip(moments, moments[limit:])
-                assert [pair for pair in windows if pair[1] - pair[0] <= interval] == []
-                assert most_within(calls[place], interval / 1000) <= limit, place
+                too_close = [pair for pair in windows if pair[1] - pair[0] <= interval]
+                assert too_close == [], (place, limit, too_close)
+                most = most_within(calls[place], interval / 1000)
+                assert most <= limit, (place, limit, most)
         for limit, interval in RATES:  # what comes in again adds to a burst
-            assert most_within(calls[STATE], interval / 1000) <= 2 * limit
+            most = most_within(calls[STATE], interval / 1000)
+            assert most <= 2 * limit, (STATE, limit, most)
 
     def assert_nobody_was_harmed(self):
         """Where the machine lets it, the bystander is answered soon; it sees few connections."""
@@ -265,5 +268,5 @@ class Scene:
             harmed += ended - began > 0.1 and not self._idle.held_up(began, ended)
             pools = collections.Counter(name for name in names if name.startswith(NAME))
             # One that is closed may not have ended when the next one is there.
-            assert max(pools.values(), default=0) <= 2 * CONNECTIONS
-        assert harmed <= waits / 100
+            assert max(pools.values(), default=0) <= 2 * CONNECTIONS, pools
+        assert harmed <= waits / 100, (harmed, waits)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pyrate_limiter import Limiter, PostgresBucket, PostgresKeys, Rate
+from pyrate_limiter import FixedWindow, Limiter, PostgresBucket, PostgresKeys, Rate, RateItem
 from pyrate_limiter.abstracts.waited_for import waited_for
 from tests import postgres_fixtures as postgres
 
@@ -279,3 +279,20 @@ def test_tasks_that_wait_for_one_name_stand_in_nobodys_way_under_another():
         await pool.close()
 
     asyncio.run(scenario())
+
+
+def test_two_configurations_of_one_table_count_each_others_units():
+    table = postgres.table()
+    with postgres.pool(size=1) as pool:
+        long = PostgresBucket(pool, table, [Rate(20, 3_600_000)])
+        short = PostgresBucket(pool, table, [Rate(5, 50)])
+        windows = PostgresBucket(pool, table, [Rate(20, 3_600_000)], FixedWindow())
+        moment = long.now() // 3_600_000 * 3_600_000 + 3_600_000
+        assert long.put(RateItem("a", moment, 4))
+        assert not short.put(RateItem("a", moment, 2))
+        assert short.put(RateItem("a", moment + 51, 5))
+        assert windows.put(RateItem("a", moment + 60, 11))
+        assert not windows.put(RateItem("a", moment + 61))
+        assert not long.put(RateItem("a", moment + 61))
+        assert short.put(RateItem("a", moment + 200, 5))
+        assert long.count() == 25
