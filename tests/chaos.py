@@ -229,12 +229,13 @@ class Scene:
 
     def assert_full_speed_within(self, seconds):
         """Each limit is used for its longest interval again."""
-        calm, slow = time.monotonic(), True
+        calm, slow, used = time.monotonic(), True, {}
         while slow:
             self._watch(0.1)
-            used = self._used(max(calm, time.monotonic() - LONGEST / 1000))
-            slow = min(used.values()) < 0.8 * PER_SECOND * LONGEST / 1000
             assert self._idle.seconds(calm) < seconds, used
+            since = time.monotonic() - LONGEST / 1000
+            used = self._used(since)
+            slow = since < calm or min(used.values()) < 0.8 * PER_SECOND * self._idle.seconds(since)
         assert self._fleet.alive
 
     @contextlib.contextmanager

@@ -98,7 +98,7 @@ def every_kind(pool, rates, name=None, **options):
     name = name or table()
     yield PostgresBucket(pool, name, rates, **options)
     yield PostgresBucket(pool, f"{name}_own", rates, Own(), **options)
-    yield PostgresKeys(pool, f"{name}_keys", **options).keyed(rates).bucket
+    yield PostgresKeys(pool, f"{name}_keys", **options).keyed(rates)
     store = PostgresStateStore(pool, "k", table=f"ratelimit___{name}_states", **options)
     yield StateBucket(rates, store=store)
 

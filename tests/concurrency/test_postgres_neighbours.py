@@ -307,7 +307,7 @@ def test_what_is_in_doubt_is_found_without_reading_the_log(server, lost, keyed):
     with postgres.pool(server.dsn, size=1) as pool:
         rates = [Rate(100_000, HOUR)]
         if keyed:
-            bucket = PostgresKeys(pool, postgres.table()).keyed(rates).bucket
+            bucket = PostgresKeys(pool, postgres.table()).keyed(rates)
         else:
             bucket = PostgresBucket(pool, postgres.table(), rates)
         assert bucket.put(RateItem("a", bucket.stamp()))
@@ -355,7 +355,7 @@ def test_an_old_snapshot_of_another_session_does_not_make_calls_dearer(server, k
     rates = [Rate(20, 50)]
     with postgres.pool(server.dsn, size=1) as pool, psycopg.connect(server.dsn) as old:
         if keyed:
-            bucket = PostgresKeys(pool, postgres.table()).keyed(rates).bucket
+            bucket = PostgresKeys(pool, postgres.table()).keyed(rates)
         else:
             bucket = PostgresBucket(pool, postgres.table(), rates)
         moment = bucket.now()

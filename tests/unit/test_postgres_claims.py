@@ -29,7 +29,7 @@ def sent(monkeypatch):
 
 def make(pool, *rates, keyed=False, algorithm=None):
     if keyed:
-        bucket = PostgresKeys(pool, postgres.table(), algorithm=algorithm).keyed(rates).bucket
+        bucket = PostgresKeys(pool, postgres.table(), algorithm=algorithm).keyed(rates)
     else:
         bucket = PostgresBucket(pool, postgres.table(), rates, algorithm)
     bucket._clock = ManualClock(START)

@@ -388,7 +388,7 @@ def test_the_table_is_bounded_when_nobody_leaks(pool, policy):
 @pytest.mark.parametrize("policy", [SlidingWindowLog, Own])
 def test_the_table_of_many_names_is_bounded_when_nobody_leaks(pool, policy):
     keys = PostgresKeys(pool, postgres.table(), algorithm=policy())
-    bucket = keys.keyed(Rate(50, 1000)).bucket
+    bucket = keys.keyed(Rate(50, 1000))
     now = bucket.now()
     for step in range(150):  # no name comes twice
         assert bucket.put(RateItem(f"name {step}", now + 1001 * step, 50))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
-from weakref import WeakValueDictionary
 
 from pyrate_limiter.abstracts.algorithm import (
     ADMITTED,
@@ -34,7 +33,6 @@ from pyrate_limiter.buckets.postgres_text import Limits, restored
 from pyrate_limiter.buckets.postgres_turns import Turns
 from pyrate_limiter.clocks import PostgresClock
 from pyrate_limiter.errors import AlgorithmMismatch, WrongType
-from pyrate_limiter.single import SingleBucketFactory
 from pyrate_limiter.utils import RateList, sorted_rates
 
 if TYPE_CHECKING:
@@ -311,10 +309,9 @@ class PostgresKeys:
     def __init__(self, pool: Any, table: str, **options: Any) -> None:
         self._pool, self._table, self._options = pool, table, options
 
-    def keyed(self, rates: Rate | Sequence[Rate]) -> SingleBucketFactory:
-        """What `Limiter.per_key` asks for. Its ``bucket`` is that of all names."""
-        bucket = _KeyedPostgresBucket(self._pool, self._table, sorted_rates(rates), **self._options)
-        return _KeyedFactory(bucket)
+    def keyed(self, rates: Rate | Sequence[Rate]) -> PostgresBucket:
+        """The bucket of all names, which tells them apart by itself."""
+        return _KeyedPostgresBucket(self._pool, self._table, sorted_rates(rates), **self._options)
 
 
 class _KeyedPostgresBucket(PostgresBucket):
@@ -325,22 +322,6 @@ class _KeyedPostgresBucket(PostgresBucket):
         view = object.__new__(_KeyedPostgresBucket)
         view.__dict__ = self.__dict__
         return view
-
-
-class _KeyedFactory(SingleBucketFactory):
-    """Routes each name to a bucket of its own, which is there while somebody is at it."""
-
-    bucket: _KeyedPostgresBucket
-
-    def __init__(self, bucket: _KeyedPostgresBucket) -> None:
-        super().__init__(bucket)
-        self._views: WeakValueDictionary[str, _KeyedPostgresBucket] = WeakValueDictionary()
-
-    def get(self, item: RateItem) -> _KeyedPostgresBucket:
-        """The bucket of the item's name."""
-        name = str(item.name)
-        view = self._views.get(name)
-        return self._views.setdefault(name, self.bucket.of_a_name()) if view is None else view
 
 
 def _is_allowed(decision: Decision) -> bool:
