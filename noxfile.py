@@ -41,6 +41,15 @@ def _own_folder(session: nox.Session) -> str:
 
 
 @nox.session
+def chaos(session: nox.Session) -> None:
+    """Have fleets in trouble at real servers for longer than the tests do."""
+    session.install("-r", "tests/requirements.txt", ".")
+    session.env["PYRATE_TEST_CHAOS_SECONDS"] = "20"
+    tests = "tests/concurrency/test_chaos.py"
+    session.run("python", "-m", "pytest", _own_folder(session), tests, *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style and formatting."""
     session.install("ruff==0.17.*")  # "all rules" means other rules in each minor version

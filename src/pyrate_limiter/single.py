@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from pyrate_limiter.abstracts.awaiting import then
 from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
@@ -52,12 +53,30 @@ class SingleBucketFactory(BucketFactory):
         return [self.bucket, *others]
 
 
+class _OneForAllNames(SingleBucketFactory):
+    """Routes each name to a view of the bucket: those who wait for it wait by themselves."""
+
+    def __init__(self, bucket: AbstractBucket) -> None:
+        super().__init__(bucket)
+        self._views: WeakValueDictionary[str, AbstractBucket] = WeakValueDictionary()
+
+    def get(self, item: RateItem) -> AbstractBucket:
+        """The view of the item's name, which is there while somebody is at it."""
+        name, bucket = str(item.name), self.bucket
+        view = self._views.get(name)
+        if view is None:
+            view = self._views.setdefault(name, bucket.of_a_name())  # type: ignore[attr-defined]
+        return view
+
+
 def as_factory(argument: Any) -> BucketFactory:
     """The factory for what `Limiter` was given."""
     if isinstance(argument, BucketFactory):
         return argument
     if isinstance(argument, AbstractBucket):
-        return SingleBucketFactory(argument)
+        return (_OneForAllNames if hasattr(argument, "of_a_name") else SingleBucketFactory)(
+            argument
+        )
     if isinstance(argument, Rate):
         argument = [argument]
     if not isinstance(argument, (list, tuple)):

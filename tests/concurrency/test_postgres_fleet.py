@@ -1,5 +1,6 @@
 """Many processes on one table: the limit is held together, and nobody is refused with room."""
 
+import asyncio
 import contextlib
 import json
 import subprocess
@@ -12,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from pyrate_limiter import Limiter, PostgresBucket, PostgresKeys, Rate
+from pyrate_limiter import FixedWindow, Limiter, PostgresBucket, PostgresKeys, Rate, RateItem
+from pyrate_limiter.abstracts.waited_for import waited_for
 from tests import postgres_fixtures as postgres
 
 WORKER = Path(__file__).parent.parent / "postgres_worker.py"
@@ -244,3 +246,65 @@ def test_names_are_limited_by_themselves_and_do_not_wait_for_each_other():
             assert not limiter.try_acquire("a", 2, timeout=0.2)
             assert 0.15 < time.monotonic() - began < 10
         assert bucket.count() == 5
+
+
+def units_by_name(table):
+    return dict(postgres.execute(f"SELECT name, sum(units) FROM {table} GROUP BY 1"))
+
+
+def somebody_waits():
+    return any(queue().blocked for queue in waited_for.values())
+
+
+def test_who_waits_for_one_name_stands_in_nobodys_way_under_another():
+    with postgres.pool(size=4) as pool:
+        keys = PostgresKeys(pool, postgres.table())
+        limiter = Limiter.per_key(Rate(1, 3_600_000), bucket=keys)
+        assert limiter.try_acquire("full")
+        got = []
+        waiter = threading.Thread(target=lambda: got.append(limiter.try_acquire("full", timeout=2)))
+        waiter.start()
+        while waiter.is_alive() and not somebody_waits():
+            time.sleep(0.001)
+        assert limiter.try_acquire("free", blocking=False)
+        assert not limiter.try_acquire("free", blocking=False)
+        waiter.join(30)
+        assert got == [False]
+        assert units_by_name(limiter.bucket_factory.bucket.table) == {"full": 1, "free": 1}
+
+
+def test_tasks_that_wait_for_one_name_stand_in_nobodys_way_under_another():
+    async def scenario():
+        pool = await postgres.async_pool(size=2)
+        keys = PostgresKeys(pool, postgres.table())
+        limiter = Limiter.per_key(Rate(1, 3_600_000), bucket=keys)
+        assert await limiter.try_acquire_async("full")
+        waiter = asyncio.ensure_future(limiter.try_acquire_async("full"))
+        for _ in iter(somebody_waits, True):
+            await asyncio.sleep(0.001)
+        assert await limiter.try_acquire_async("free", blocking=False)
+        assert not await limiter.try_acquire_async("free", blocking=False)
+        assert not waiter.done()
+        waiter.cancel()
+        await asyncio.wait([waiter])
+        assert units_by_name(limiter.bucket_factory.bucket.table) == {"full": 1, "free": 1}
+        await pool.close()
+
+    asyncio.run(scenario())
+
+
+def test_two_configurations_of_one_table_count_each_others_units():
+    table = postgres.table()
+    with postgres.pool(size=1) as pool:
+        long = PostgresBucket(pool, table, [Rate(20, 3_600_000)])
+        short = PostgresBucket(pool, table, [Rate(5, 50)])
+        windows = PostgresBucket(pool, table, [Rate(20, 3_600_000)], FixedWindow())
+        moment = long.now() // 3_600_000 * 3_600_000 + 3_600_000
+        assert long.put(RateItem("a", moment, 4))
+        assert not short.put(RateItem("a", moment, 2))
+        assert short.put(RateItem("a", moment + 51, 5))
+        assert windows.put(RateItem("a", moment + 60, 11))
+        assert not windows.put(RateItem("a", moment + 61))
+        assert not long.put(RateItem("a", moment + 61))
+        assert short.put(RateItem("a", moment + 200, 5))
+        assert long.count() == 25

@@ -19,41 +19,15 @@ from pyrate_limiter import (
     PostgresStateStore,
     Rate,
     RateItem,
-    SlidingWindowLog,
     StateBucket,
 )
 from pyrate_limiter.buckets import postgres_link
 from pyrate_limiter.buckets.postgres_wire import silence
 from tests import postgres_fixtures as postgres
-from tests.postgres_server import PostgresServer
+from tests.postgres_fixtures import HOUR, eventually, every_kind
 
-HOUR = 3_600_000
-FOREVER = 1 << 40
-
-
-class Own(SlidingWindowLog):
-    """A policy that runs in this process."""
-
-
-@pytest.fixture(scope="module")
-def server():
-    server = PostgresServer()
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def pool(server):
-    with postgres.pool(server.dsn, size=3, reconnect_timeout=60) as pool:
-        yield pool
-
-
-def every_kind(pool, rates, **options):
-    table = postgres.table()
-    yield PostgresBucket(pool, table, rates, **options)
-    yield PostgresBucket(pool, f"{table}_own", rates, Own(), **options)
-    yield PostgresKeys(pool, f"{table}_keys", **options).keyed(rates)
-    yield StateBucket(rates, store=PostgresStateStore(pool, table, **options))
+server = postgres.own_server
+pool = postgres.own_pool
 
 
 def ask(bucket, **terms):
@@ -63,7 +37,7 @@ def ask(bucket, **terms):
 def holding(server, bucket):
     """Statements that hold up everybody who wants to change the bucket."""
     if isinstance(bucket, StateBucket):
-        return "SELECT FROM ratelimit_states FOR UPDATE"
+        return f"SELECT FROM {bucket.store._row._table} FOR UPDATE"
     return f"LOCK TABLE {bucket.table} IN EXCLUSIVE MODE"
 
 
@@ -91,13 +65,6 @@ def active(server):
         "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' "
         "AND state = 'active' AND pid <> pg_backend_pid()"
     )[0][0]
-
-
-def eventually(question, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not question():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("kind", range(4))

@@ -18,7 +18,7 @@ from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.checks import Unread, check_item
 from pyrate_limiter.abstracts.closing import Closable
 from pyrate_limiter.abstracts.rate import Rate, RateItem
-from pyrate_limiter.buckets.postgres_judge import Stamp
+from pyrate_limiter.buckets.postgres_judge import Forsaken, Stamp
 from pyrate_limiter.buckets.postgres_line import PostgresLine
 from pyrate_limiter.buckets.postgres_link import Link
 from pyrate_limiter.buckets.postgres_outage import (
@@ -234,9 +234,11 @@ class PostgresBucket(Closable, PostgresLine):
         stamp = item.timestamp
         if isinstance(stamp, ElsewhereStamp):
             return self._answer(stamp.bucket.settle(item, stamp.bucket.now(), patience_ms))
+        time_of_item = None if now.__class__ is Unread else int(now)
+        if isinstance(stamp, Forsaken):
+            return self._run(self._anew(item, stamp, time_of_item, patience_ms))
         if not isinstance(stamp, Stamp):
             return self._answer(ADMITTED)
-        time_of_item = None if now.__class__ is Unread else int(now)
         return self._run(self._settle(item, stamp, time_of_item, patience_ms))
 
     def pause(self, item: RateItem, decision: Decision) -> float:
@@ -313,6 +315,12 @@ class PostgresKeys:
 
 class _KeyedPostgresBucket(PostgresBucket):
     _keyed = True
+
+    def of_a_name(self) -> _KeyedPostgresBucket:
+        """This very bucket as another object: those who wait at it wait apart from the others."""
+        view = object.__new__(_KeyedPostgresBucket)
+        view.__dict__ = self.__dict__
+        return view
 
 
 def _is_allowed(decision: Decision) -> bool:
