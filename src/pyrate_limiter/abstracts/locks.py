@@ -122,7 +122,7 @@ class TurnLock:
     all the same, the lock is free for the next one.
     """
 
-    __slots__ = ("_frames", "_lock", "_owner")
+    __slots__ = ("_lock", "_owner", "frames")
 
     def __init__(self) -> None:
         self.renew()
@@ -131,17 +131,13 @@ class TurnLock:
         """Start anew in a forked child, where the threads that may have held it are not."""
         self._lock = threading.Lock()
         self._owner = 0
-        self._frames: list[FrameType | None] = []  # of the calls that hold it; None: not known
-
-    @property
-    def depth(self) -> int:
-        """How often its holder has taken it."""
-        return len(self._frames)
+        self.frames: list[FrameType | None] = []
+        """Of the calls that hold it, one for each time that it was taken; None: not known."""
 
     @property
     def frame(self) -> FrameType | None:
         """The call that holds it."""
-        return self._frames[-1]
+        return self.frames[-1]
 
     def is_mine(self) -> bool:
         """Whether a call of this thread holds it."""
@@ -158,7 +154,7 @@ class TurnLock:
             frame: the call after which it is free in any case. None: only `release` frees it.
         """
         if self._owner == threading.get_ident() and self.is_mine():
-            self._frames.append(frame)
+            self.frames.append(frame)
             return True
         got: list[bool] = []
         try:
@@ -166,7 +162,7 @@ class TurnLock:
             got[:] = map(self._lock.acquire, _AT_ONCE)
             if not (got[0] or self._wait(got, seconds)):
                 return False
-            self._frames = [frame]
+            self.frames = [frame]
             self._owner = threading.get_ident()
         except BaseException:
             if got and got[0]:
@@ -185,7 +181,7 @@ class TurnLock:
 
     def hand_to(self, frame: FrameType | None) -> None:
         """Say anew which call holds it."""
-        self._frames[-1] = frame
+        self.frames[-1] = frame
 
     def release(self) -> None:
         """Let it go.
@@ -194,8 +190,8 @@ class TurnLock:
             RuntimeError: this thread does not hold it.
         """
         self.check_mine()
-        if len(self._frames) > 1:
-            self._frames.pop()
+        if len(self.frames) > 1:
+            self.frames.pop()
         else:
             self._let_go()
 
@@ -213,19 +209,19 @@ class TurnLock:
 
     def _let_go(self) -> None:
         lock = self._lock
-        self._frames = []
+        self.frames = []
         self._owner = 0
         lock.release()
 
     def _free_if_lost(self) -> None:
-        frames, owner = self._frames, self._owner
+        frames, owner = self.frames, self._owner
         if not owner:
             return
         alive = [frame for frame in frames if not has_ended(frame)]
-        if self._frames is frames and self._owner == owner:
+        if self.frames is frames and self._owner == owner:
             # From here to the end nothing else runs.
             if alive:
-                self._frames = alive
+                self.frames = alive
             else:
                 self._owner = 0
                 self._lock.release()

@@ -44,7 +44,7 @@ class ProcessLock(ABC):
     @property
     def is_locked(self) -> bool:
         """Whether this process holds it."""
-        return self.turn.depth > 0
+        return bool(self.turn.frames)
 
     def acquire(
         self,
@@ -66,7 +66,7 @@ class ProcessLock(ABC):
             return False
         try:
             # What a lost call has left is this process's: to take it once more does no harm.
-            taken = turn.depth > 1 or self._try()
+            taken = len(turn.frames) > 1 or self._try()
             if not taken and seconds != 0:
                 taken = self._wait(None if seconds is None else begun + seconds)
             if taken:
@@ -101,7 +101,7 @@ class ProcessLock(ABC):
 
     def _leave(self) -> None:
         try:
-            if self.turn.depth == 1:
+            if len(self.turn.frames) == 1:
                 self._free()
         finally:
             self.turn.release()
