@@ -228,6 +228,7 @@ class _Sweeper:
         self._wake: Any = None  # what the thread waits on
         self._news: deque[int] = deque()  # leakers that the thread does not know, or too late
         self._wakes_at = 0.0
+        self._read_at = 0.0  # what the clock said when the thread looked last
 
     def watch(self, leaker: Leaker) -> None:
         """Sweep a leaker when it is due; also one that is watched, and due earlier now."""
@@ -238,8 +239,8 @@ class _Sweeper:
         self._news.append(leaker._serial)
         if self._thread is None:
             self._start()
-        elif leaker._due < self._wakes_at:
-            self._nudge()
+        elif not time.monotonic() <= self._wakes_at <= leaker._due:
+            self._nudge()  # it sleeps too long, or by a time that a test has frozen or thawed since
 
     def forget(self, serial: int) -> None:
         """Sweep a leaker no more."""
@@ -278,6 +279,7 @@ class _Sweeper:
 
     def _run(self, wake: queue.SimpleQueue[None]) -> None:
         plan: list[tuple[float, int]] = []
+        self._read_at = time.monotonic()
         while self._wake is wake:
             pause = self._next(plan)
             if pause is None:
@@ -298,10 +300,17 @@ class _Sweeper:
         Args:
             plan: when each leaker is due; a heap. It may name those that are gone.
         """
+        now, before = time.monotonic(), self._read_at
+        self._read_at = now
+        if not before <= now <= before + 2 * _LONGEST_PAUSE:
+            # A test has frozen the time, or thawed it: what was planned is in another one.
+            plan.clear()
+            self._news.extend(list(self._leakers))
         while self._news:
             serial = self._news.popleft()
             leaker = self._leaker(serial)
             if leaker is not None:
+                leaker._due = min(leaker._due, now + leaker._pause())
                 heapq.heappush(plan, (leaker._due, serial))
         while plan and self._leakers:
             due, serial = plan[0]
@@ -309,9 +318,7 @@ class _Sweeper:
             if leaker is None or leaker._due != due:
                 heapq.heappop(plan)
                 continue
-            left = due - time.monotonic()
-            # No sweep is further away than that, unless a test has frozen the time meanwhile.
-            return left if left <= leaker._pause() else 0.0
+            return due - now
         return None
 
     def _leaker(self, serial: int) -> Leaker | None:
