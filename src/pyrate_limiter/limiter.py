@@ -164,9 +164,9 @@ class Limiter(TakesOlderCalls, Generic[Verdict_co]):
             if weight == 0:
                 return True  # type: ignore[return-value] # see `Verdict_co`
         taken = self._take(name, weight)
-        if taken is not None and (taken or not blocking):
-            return taken  # type: ignore[return-value] # see `Verdict_co`
-        started = self._acquisition.start(name, weight, self._terms(blocking, timeout))
+        if taken is True or not (blocking or taken is None or taken):
+            return taken is True  # type: ignore[return-value] # see `Verdict_co`
+        started = self._acquisition.start(name, weight, self._terms(blocking, timeout), taken)
         if isinstance(started, Decision):
             return started.failing_rate is None  # type: ignore[return-value] # see `Verdict_co`
         outcome = run_blocking(verdict_of(started), _sleep)
@@ -186,11 +186,11 @@ class Limiter(TakesOlderCalls, Generic[Verdict_co]):
             if weight == 0:
                 return True
         taken = self._take(name, weight)
-        if taken is not None and (taken or not blocking):
-            return taken
+        if taken is True or not (blocking or taken is None or taken):
+            return taken is True
         bind_sweeper(self.bucket_factory)
         terms = self._terms(blocking, timeout, on_loop=True)
-        started = await self._acquisition.start_async(name, weight, terms)
+        started = await self._acquisition.start_async(name, weight, terms, taken)
         if isinstance(started, Decision):
             return started.failing_rate is None
         return await run_async(verdict_of(started))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pyrate_limiter._engine.first_try import FirstTry
+from pyrate_limiter._engine.native import puts_at_once
 from pyrate_limiter.abstracts.awaiting import then
 from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
 from pyrate_limiter.abstracts.rate import Rate, RateItem
@@ -13,6 +15,7 @@ from pyrate_limiter.errors import InvalidBucket, InvalidLimiterArgument, Invalid
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from pyrate_limiter._engine.first_try import Begun
     from pyrate_limiter.clocks import AbstractClock
 
 
@@ -76,15 +79,17 @@ def bind_sweeper(factory: BucketFactory) -> None:
         leaker.bind()
 
 
-def straight_path(factory: BucketFactory) -> Callable[[str, int], bool | None]:
-    """The way of a first attempt that needs no generator, where the factory or its bucket has one.
+def straight_path(factory: BucketFactory) -> Callable[[str, int], bool | Begun | None]:
+    """The way of a first attempt that needs no generator: the factory's, its bucket's, or `FirstTry`.
 
     It takes a name and a weight, and answers None where nothing can be said at once.
     """
-    chosen = factory.bucket if type(factory) is SingleBucketFactory else factory
-    straight = getattr(chosen, "straight", None)
+    only = factory.bucket if type(factory) is SingleBucketFactory else None
+    straight = getattr(factory if only is None else only, "straight", None)
     path: Callable[[str, int], bool | None] | None = None if straight is None else straight()
-    return path or _nothing_at_once
+    if path is not None:
+        return path
+    return FirstTry(factory).take if only is None or puts_at_once(only) else _nothing_at_once
 
 
 def _nothing_at_once(name: str, weight: int) -> None:

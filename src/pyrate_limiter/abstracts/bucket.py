@@ -67,6 +67,9 @@ class AbstractBucket(ABC):
         """What the buckets of one store have in common. Those that block share worker threads."""
         return id(self)
 
+    puts_at_once: bool = False
+    """Whether `put` admits in one step in this process's memory, just as `claim` does."""
+
     answers_in_order: bool = False
     """Whether awaited calls are answered in the order in which they were made."""
 

@@ -79,6 +79,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
     )
 
     is_async: bool | None = False
+    puts_at_once = True
     failing_rate: Rate | None
 
     def __init__(self, rates: Rate | Sequence[Rate], algorithm: LogAlgorithm | None = None) -> None:

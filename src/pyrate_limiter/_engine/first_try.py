@@ -1,0 +1,71 @@
+"""The first try at a bucket, without the program of an acquisition: most calls need no more."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pyrate_limiter._engine.native import puts_at_once
+from pyrate_limiter._engine.terms import monotonic
+from pyrate_limiter.abstracts.rate import RateItem
+from pyrate_limiter.abstracts.waited_for import waited_for
+from pyrate_limiter.errors import BucketRetired
+
+if TYPE_CHECKING:
+    from pyrate_limiter.abstracts.bucket import BucketFactory
+
+NOT_ASKED = object()
+
+
+class Begun:
+    """A first try that the rest of its acquisition goes on from. It is false where it was refused.
+
+    Args:
+        began: when, on the clock of callers' deadlines.
+        wrapped: what the factory's `wrap_item` has returned.
+        found: what its `get` has, if it was asked.
+        refused: whether the bucket was asked too, and has refused.
+    """
+
+    __slots__ = ("began", "found", "refused", "wrapped")
+
+    def __init__(
+        self, began: float, wrapped: Any, found: Any = NOT_ASKED, *, refused: bool = False
+    ) -> None:
+        self.began = began
+        self.wrapped = wrapped
+        self.found = found
+        self.refused = refused
+
+    def __bool__(self) -> bool:
+        return not self.refused
+
+
+class FirstTry:
+    """Asks a factory for the bucket of an item, and the bucket for its answer.
+
+    Args:
+        factory: any; what it has to have awaited is left to the program.
+    """
+
+    __slots__ = ("_factory",)
+
+    def __init__(self, factory: BucketFactory) -> None:
+        self._factory = factory
+
+    def take(self, name: str, weight: int) -> bool | Begun | None:
+        """True where it is admitted at once, else what was done so far.
+
+        None: the bucket was dropped by its factory after we got it, and all begins anew.
+        """
+        began, factory = monotonic(), self._factory
+        item: Any = factory.wrap_item(name, weight)
+        if item.__class__ is not RateItem:
+            return Begun(began, item)
+        bucket: Any = factory.get(item)
+        if not puts_at_once(bucket) or id(bucket) in waited_for:
+            return Begun(began, item, bucket)
+        try:
+            admitted = bucket.put(item)
+        except BucketRetired:
+            return None
+        return True if admitted is True else Begun(began, item, bucket, refused=admitted is False)
