@@ -80,7 +80,7 @@ def bind_sweeper(factory: BucketFactory) -> None:
 
 
 def straight_path(factory: BucketFactory) -> Callable[[str, int], bool | Begun | None]:
-    """The way of a first attempt that needs no generator: the factory's, its bucket's, or `FirstTry`.
+    """The way of a first attempt without a generator: the factory's, its bucket's, or `FirstTry`.
 
     It takes a name and a weight, and answers None where nothing can be said at once.
     """
