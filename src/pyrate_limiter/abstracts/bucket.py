@@ -350,6 +350,10 @@ class BucketFactory(ABC):
         A clock may stand before the class, as in 3.x; see `schedule_leak`.
         """
         if isinstance(bucket_class, type):
+            of_rates = len(args) == 1 and not kwargs and "member" in vars(bucket_class)
+            schedules = getattr(self.schedule_leak, "__func__", None)
+            if of_rates and schedules is BucketFactory.schedule_leak:
+                return self._create_member(bucket_class, args[0])
             bucket = bucket_class(*args, **kwargs)
             self.schedule_leak(bucket)
             return bucket
@@ -357,6 +361,18 @@ class BucketFactory(ABC):
         bucket = bucket_class(*args, **kwargs)
         self.schedule_leak(bucket, clock)
         return bucket
+
+    def _create_member(self, bucket_class: Any, rates: Rate | Sequence[Rate]) -> Any:
+        """A stock bucket that takes little: there may be one for each of many names."""
+        leaker = self._its_leaker()
+        bucket = bucket_class.member(sorted_rates(rates), leaker.lock)
+        leaker.sweep_new(bucket)
+        return bucket
+
+    def _its_leaker(self) -> Leaker:
+        if self._leaker is None:
+            self._leaker = Leaker(self._leak_interval)
+        return self._leaker
 
     def schedule_leak(self, new_bucket: AbstractBucket, associated_clock: Any = None) -> None:
         """Let the bucket be swept every `leak_interval`.
@@ -373,16 +389,13 @@ class BucketFactory(ABC):
             raise InvalidBucket(new_bucket, "the bucket to leak")
         if associated_clock is not None:
             new_bucket.follow(associated_clock)
-        if self._leaker is None:
-            self._leaker = Leaker(self._leak_interval)
-        self._leaker.register(new_bucket)
-        self._leaker.start()
+        leaker = self._its_leaker()
+        leaker.register(new_bucket)
+        leaker.start()
 
     def get_buckets(self) -> list[AbstractBucket]:
         """The buckets that are swept."""
-        if self._leaker is None:
-            return []
-        return [*self._leaker.sync_buckets.values(), *self._leaker.async_buckets.values()]
+        return [] if self._leaker is None else self._leaker.buckets()
 
     def owned_buckets(self) -> list[AbstractBucket]:
         """The buckets that `close` closes."""

@@ -59,8 +59,8 @@ class UnitLog:
 
     def _clear(self) -> None:
         self._newest = BEGINNING
-        self._base = self._total = 0
-        self._drop_arrays()
+        self._base = self._total = self._hint = 0
+        self._stamps = self._ends = self._name_ends = self._names = ()  # type: ignore[assignment] # see `_drop_arrays`
         self._name = None
         self._sweep_at = SLACK
 
