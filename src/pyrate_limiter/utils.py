@@ -89,7 +89,7 @@ class RateList(list["Rate"]):
         InvalidRateList: on being changed.
     """
 
-    __slots__ = ("bounds", "longest_ms", "shortest_ms")
+    __slots__ = ("bounds", "least", "longest_ms", "shortest_ms")
 
     def __init__(self, rates: Rate | Sequence[Rate]) -> None:
         from pyrate_limiter.abstracts.rate import Rate
@@ -103,6 +103,7 @@ class RateList(list["Rate"]):
         self.bounds: tuple[tuple[int, int, Rate], ...] = tuple(
             (min(rate.limit, _MOST), rate.interval, rate) for rate in self
         )
+        self.least: int = self.bounds[0][0]  # of the limits
         self.shortest_ms: int = self[0].interval
         self.longest_ms: int = self[-1].interval
 

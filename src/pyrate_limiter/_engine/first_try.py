@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter._engine.native import puts_at_once
+from pyrate_limiter._engine.queues import unwrapped
 from pyrate_limiter._engine.terms import monotonic
 from pyrate_limiter.abstracts.rate import RateItem
 from pyrate_limiter.abstracts.waited_for import waited_for
@@ -40,17 +41,26 @@ class Begun:
         return not self.refused
 
 
+def bind_sweeper(factory: BucketFactory) -> None:
+    """Let async buckets be swept by the running event loop."""
+    leaker = getattr(factory, "_leaker", None)
+    if leaker is not None and leaker.async_buckets:
+        leaker.bind()
+
+
 class FirstTry:
     """Asks a factory for the bucket of an item, and the bucket for its answer.
 
     Args:
         factory: any; what it has to have awaited is left to the program.
+        awaited: whether the answer is awaited in any case. Then a `BucketAsyncWrapper` need not be.
     """
 
-    __slots__ = ("_factory",)
+    __slots__ = ("_awaited", "_factory")
 
-    def __init__(self, factory: BucketFactory) -> None:
+    def __init__(self, factory: BucketFactory, *, awaited: bool = False) -> None:
         self._factory = factory
+        self._awaited = awaited
 
     def take(self, name: str, weight: int) -> bool | Begun | None:
         """True where it is admitted at once, else what was done so far.
@@ -61,11 +71,14 @@ class FirstTry:
         item: Any = factory.wrap_item(name, weight)
         if item.__class__ is not RateItem:
             return Begun(began, item)
-        bucket: Any = factory.get(item)
+        found: Any = factory.get(item)
+        bucket = unwrapped(found) if self._awaited else found
+        if bucket is not found:
+            bind_sweeper(factory)
         if not puts_at_once(bucket) or id(bucket) in waited_for:
-            return Begun(began, item, bucket)
+            return Begun(began, item, found)
         try:
             admitted = bucket.put(item)
         except BucketRetired:
             return None
-        return True if admitted is True else Begun(began, item, bucket, refused=admitted is False)
+        return True if admitted is True else Begun(began, item, found, refused=admitted is False)

@@ -350,23 +350,21 @@ class BucketFactory(ABC):
         A clock may stand before the class, as in 3.x; see `schedule_leak`.
         """
         if isinstance(bucket_class, type):
-            of_rates = len(args) == 1 and not kwargs and "member" in vars(bucket_class)
+            kind: Any = bucket_class
             schedules = getattr(self.schedule_leak, "__func__", None)
-            if of_rates and schedules is BucketFactory.schedule_leak:
-                return self._create_member(bucket_class, args[0])
+            is_stock = len(args) == 1 and not kwargs and "member" in vars(kind)
+            if is_stock and schedules is BucketFactory.schedule_leak:
+                # There may be one for each of many names: such a bucket takes little.
+                leaker = self._its_leaker()
+                member: B = kind.member(sorted_rates(args[0]), leaker.lock)
+                leaker.sweep_new(member)
+                return member
             bucket = bucket_class(*args, **kwargs)
             self.schedule_leak(bucket)
             return bucket
         clock, bucket_class, *args = bucket_class, *args
         bucket = bucket_class(*args, **kwargs)
         self.schedule_leak(bucket, clock)
-        return bucket
-
-    def _create_member(self, bucket_class: Any, rates: Rate | Sequence[Rate]) -> Any:
-        """A stock bucket that takes little: there may be one for each of many names."""
-        leaker = self._its_leaker()
-        bucket = bucket_class.member(sorted_rates(rates), leaker.lock)
-        leaker.sweep_new(bucket)
         return bucket
 
     def _its_leaker(self) -> Leaker:

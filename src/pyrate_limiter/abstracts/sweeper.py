@@ -96,9 +96,10 @@ class Leaker:
 
     def sweep_new(self, bucket: AbstractBucket) -> None:
         """Sweep a sync bucket from now on that was just made."""
-        was_sweeping = self._swept and _sweeper.is_watching(self)
-        self._swept.add_new(bucket)
-        if not was_sweeping:
+        new = self._swept.new
+        is_swept = new and _sweeper.is_watching(self)
+        new.append(bucket)
+        if not is_swept:
             self.start()
 
     def deregister(self, bucket_id: int) -> bool:
@@ -128,9 +129,7 @@ class Leaker:
 
     def is_alive(self) -> bool:
         """Whether sync buckets are being swept."""
-        return (
-            bool(self._swept) and not self._stop_event.is_set() and _sweeper.is_watching(self)
-        )
+        return bool(self._swept) and not self._stop_event.is_set() and _sweeper.is_watching(self)
 
     def close(self) -> None:
         """Stop, and forget the buckets."""

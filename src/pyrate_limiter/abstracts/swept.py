@@ -17,20 +17,17 @@ class Swept:
     a dictionary by ``id``, until somebody asks for one of them.
     """
 
-    __slots__ = ("_by_id", "_new")
+    __slots__ = ("_by_id", "new")
 
     def __init__(self) -> None:
         self._by_id: dict[int, AbstractBucket] = {}
-        self._new: deque[AbstractBucket] = deque()
-
-    def add_new(self, bucket: AbstractBucket) -> None:
-        """Add one that was never added before."""
-        self._new.append(bucket)
+        self.new: deque[AbstractBucket] = deque()
+        """Where those are added that were never added before."""
 
     @property
     def by_id(self) -> dict[int, AbstractBucket]:
         """The buckets by ``id``, to be changed by whoever asks."""
-        by_id, new = self._by_id, self._new
+        by_id, new = self._by_id, self.new
         with suppress(IndexError):  # it is empty, perhaps by the help of another thread
             while new:
                 bucket = new.popleft()
@@ -38,13 +35,13 @@ class Swept:
         return by_id
 
     def __bool__(self) -> bool:
-        return bool(self._new or self._by_id)
+        return bool(self.new or self._by_id)
 
     def all(self) -> list[AbstractBucket]:
         """All of them, in the order in which they came."""
-        return [*self._by_id.values(), *self._new]
+        return [*self._by_id.values(), *self.new]
 
     def clear(self) -> None:
         """Forget them."""
-        self._new.clear()
+        self.new.clear()
         self._by_id.clear()

@@ -85,21 +85,20 @@ class JudgedLog(LogMoments, Timeline):
             return self._put_slowly(name, weight, now)
         total, base = self._total, self._base
         newest_then = total + weight
-        for limit, interval, _ in self._rates.bounds:
-            place = newest_then - limit
-            # The unit at this place has to leave first; if it was dropped, it has left.
-            if place > base and (weight > limit or self._stamp(place) + interval >= now):
-                return self._put_slowly(name, weight, now)
+        if newest_then - base > self._rates.least:
+            for limit, interval, _ in self._rates.bounds:
+                place = newest_then - limit
+                # The unit at this place has to leave first; if it was dropped, it has left.
+                if place > base and (weight > limit or self._stamp(place) + interval >= now):
+                    return self._put_slowly(name, weight, now)
         # This is `_store`, spelled out: it is the path of nearly every call.
         if name is not self._name and name != self._name:
             self._seal_name()
             if self._total == total:
                 self._name = name
         if now != self._newest:
-            if total > base:
-                self._seal()
-                if len(self._stamps) >= self._sweep_at or newest_then > MANY:
-                    self._sweep(now)
+            if total > base and (self._seal() >= self._sweep_at or newest_then > MANY):
+                self._sweep(now)
             if self._total == total:
                 self._newest = now
         if self._total != total:  # a signal handler was here; from now on nothing is called

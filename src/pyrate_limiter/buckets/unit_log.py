@@ -75,20 +75,28 @@ class UnitLog:
             self._name = name
         self._total += weight
 
-    def _seal(self) -> None:
-        """Close the open run: the next unit begins another, even at the same time."""
-        if self._ends.__class__ is tuple:
-            self._stamps, self._ends = array("q"), array("q")
+    def _seal(self) -> int:
+        """Close the open run: the next unit begins another, even at the same time.
+
+        Returns:
+            How many runs there are, or one less.
+        """
         stamps, ends, total = self._stamps, self._ends, self._total
         runs = len(ends)
-        if len(stamps) == runs:
-            stamps.append(0)
-        if self._ends is not ends or self._total != total:  # a call that came in between
-            if total > self._base:
-                self._seal()
-        elif not runs or ends[-1] != total:
+        if not runs:
+            if ends.__class__ is tuple:
+                self._stamps, self._ends = stamps, ends = array("q"), array("q")
+        elif ends[-1] == total:
+            return runs
+        if len(stamps) > runs:
             stamps[runs] = self._newest
+        else:
+            stamps.append(self._newest)
+        if self._total == total and self._ends is ends:
             ends.append(total)
+        elif self._total > self._base:  # a call came in between
+            self._seal()
+        return runs
 
     def _seal_name(self) -> None:
         names, name_ends, total = self._names, self._name_ends, self._total
