@@ -97,7 +97,7 @@ class Leaker:
     def sweep_new(self, bucket: AbstractBucket) -> None:
         """Sweep a sync bucket from now on that was just made."""
         new = self._swept.new
-        is_swept = new and _sweeper.is_watching(self)
+        is_swept = bool(new) and _sweeper.is_watching(self)
         new.append(bucket)
         if not is_swept:
             self.start()
