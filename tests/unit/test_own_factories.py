@@ -21,7 +21,7 @@ from pyrate_limiter import (
 from pyrate_limiter._engine.queues import join
 from pyrate_limiter._engine.terms import Terms
 from pyrate_limiter._engine.waiter import Waiter
-from pyrate_limiter.errors import InvalidBucket, InvalidRateList
+from pyrate_limiter.errors import InvalidBucket, InvalidRateList, WrongType
 from pyrate_limiter.keyed import KeyedBucketFactory
 from tests.doubles import ManualClock
 
@@ -212,6 +212,32 @@ def test_a_subclass_that_overrides_nothing_of_it_limits_alike(clock):
     limiter = Limiter(PerUser(clock, Named))
     assert [limiter.try_acquire("a", blocking=False) for _ in range(2)] == [True, False]
     limiter.close()
+
+
+def test_a_blocked_caller_of_an_async_factory_waits_for_its_turn(world, factory):
+    stamp, find = factory.wrap_item, factory.get
+
+    async def wrap_item(name, weight=1):
+        return stamp(name, weight)
+
+    async def get(item):
+        return find(item)
+
+    factory.wrap_item, factory.get = wrap_item, get
+    limiter = Limiter(factory, buffer_ms=0)
+    start = world.ms
+    assert [admitted(world, limiter, "async") for _ in range(3)] == [True] * 3
+    assert world.ms - start == 2002
+    assert not admitted(world, limiter, "async", timeout=0.5)
+
+
+def test_an_async_factory_that_stamps_no_item_is_named(world, factory):
+    async def wrap_item(name, weight=1):
+        return None
+
+    factory.wrap_item = wrap_item
+    with pytest.raises(WrongType, match="wrap_item returns must be a RateItem, got None"):
+        admitted(world, Limiter(factory), "async")
 
 
 def test_async_clothes_are_awaited_and_swept(world, factory):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter._engine.first_try import NOT_ASKED, Begun
+from pyrate_limiter._engine.first_try import NOT_ASKED, Begun, FirstTry
 from pyrate_limiter._engine.native import asks_in_turn, keeps_claims, put_and_wait, stamped
 from pyrate_limiter._engine.outlook import outlook_behind
 from pyrate_limiter._engine.queues import queue_at, unwrapped
@@ -41,7 +41,7 @@ class Acquisition:
         only: the bucket of all items, if there is just one.
     """
 
-    __slots__ = ("_lock", "_only", "ahead_ms", "factory", "stamps_by_bucket")
+    __slots__ = ("_first_try", "_lock", "_only", "ahead_ms", "factory", "stamps_by_bucket")
 
     def __init__(
         self,
@@ -55,6 +55,7 @@ class Acquisition:
         self.ahead_ms = ahead_ms
         # Whether items are stamped with the time of their bucket, and nothing else is done to them.
         self.stamps_by_bucket = factory._stamps_by_bucket()
+        self._first_try = FirstTry(factory, awaited=True)
         self._lock = lock
         self._only = only if only is not None and keeps_claims(only) else None
 
@@ -95,6 +96,10 @@ class Acquisition:
         self, name: str, weight: int, terms: Terms, begun: bool | Begun | None
     ) -> Decision | Program[Decision]:
         """`start` where the claim is awaited."""
+        if isinstance(begun, Begun) and not (begun.refused or terms.bounds_steps):
+            begun = await self._first_try.go_on(begun)
+            if begun is True:
+                return ADMITTED
         if isinstance(begun, Begun):
             return self.acquire(name, weight, terms.since(begun.began), begun)
         bucket = self._only

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter._engine.native import puts_at_once
+from pyrate_limiter._engine.native import is_unchanged, puts_at_once
 from pyrate_limiter._engine.queues import unwrapped
 from pyrate_limiter._engine.terms import monotonic
+from pyrate_limiter.abstracts.awaiting import is_awaitable
 from pyrate_limiter.abstracts.rate import RateItem
 from pyrate_limiter.abstracts.waited_for import waited_for
 from pyrate_limiter.errors import BucketRetired
@@ -71,14 +72,33 @@ class FirstTry:
         item: Any = factory.wrap_item(name, weight)
         if item.__class__ is not RateItem:
             return Begun(began, item)
-        found: Any = factory.get(item)
-        bucket = unwrapped(found) if self._awaited else found
-        if bucket is not found:
-            bind_sweeper(factory)
-        if not puts_at_once(bucket) or id(bucket) in waited_for:
+        return self._at(began, item, factory.get(item))
+
+    def _at(self, began: float, item: RateItem, found: Any) -> bool | Begun | None:
+        bucket = found
+        if not (is_unchanged(bucket.__class__) and bucket.puts_at_once):
+            bucket = self._inside(found)
+        if bucket is None or id(bucket) in waited_for:
             return Begun(began, item, found)
         try:
             admitted = bucket.put(item)
         except BucketRetired:
             return None
         return True if admitted is True else Begun(began, item, found, refused=admitted is False)
+
+    def _inside(self, found: Any) -> Any:
+        """The bucket in memory that is inside a `BucketAsyncWrapper`; None where there is none."""
+        bucket = unwrapped(found) if self._awaited else found
+        if bucket is found or not puts_at_once(bucket):
+            return None
+        bind_sweeper(self._factory)
+        return bucket
+
+    async def go_on(self, begun: Begun) -> bool | Begun | None:
+        """`take` with what it has begun, and what has to be awaited for it."""
+        began, item = begun.began, begun.wrapped
+        item = await item if is_awaitable(item) else item
+        if item.__class__ is not RateItem:
+            return Begun(began, item)
+        found: Any = self._factory.get(item) if begun.found is NOT_ASKED else begun.found
+        return self._at(began, item, await found if is_awaitable(found) else found)

@@ -34,11 +34,11 @@ def _claims_by_itself(kind: type[AbstractBucket]) -> bool:
 
 def puts_at_once(bucket: Any) -> bool:
     """Whether `put` admits in one step in this process's memory, as `claim` would."""
-    return _is_unchanged(bucket.__class__) and bucket.puts_at_once
+    return is_unchanged(bucket.__class__) and bucket.puts_at_once
 
 
 @lru_cache(maxsize=256)
-def _is_unchanged(kind: type) -> bool:
+def is_unchanged(kind: type) -> bool:
     """Whether a class has `put` and what goes with it from the one that knows how it works."""
     knows = next((base for base in kind.__mro__ if "puts_at_once" in vars(base)), None)
     methods = ("put", "put_decision", "waiting", "claim", "limiter_lock")
