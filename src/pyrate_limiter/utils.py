@@ -83,11 +83,7 @@ _MOST = 1 << 60  # units that a log can have in a window, as good as any number
 
 
 class RateList(list["Rate"]):
-    """Rates that were checked and ordered by interval, to be shared between buckets.
-
-    Raises:
-        InvalidRateList: on being changed.
-    """
+    """Rates that were checked and ordered by interval, to be shared between buckets."""
 
     __slots__ = ("bounds", "least", "longest_ms", "shortest_ms")
 
@@ -107,6 +103,29 @@ class RateList(list["Rate"]):
         self.shortest_ms: int = self[0].interval
         self.longest_ms: int = self[-1].interval
 
+    def __reduce__(self) -> tuple[type[RateList], tuple[list[Rate]]]:
+        return type(self), (list(self),)
+
+
+def sorted_rates(rates: Rate | Sequence[Rate]) -> RateList:
+    """One rate or several, as a copy ordered by interval, checked; a `RateList` as it is.
+
+    Raises:
+        WrongType: it is no list, or something in it is no rate.
+        InvalidRateList: some rate of the list can never matter.
+    """
+    return rates if isinstance(rates, RateList) else RateList(rates)
+
+
+class SharedRates(RateList):
+    """The rates of many buckets.
+
+    Raises:
+        InvalidRateList: on being changed.
+    """
+
+    __slots__ = ()
+
     if not TYPE_CHECKING:  # a checker knows what a list can do
 
         def _refuse(self, *_: object, **__: object) -> None:
@@ -119,31 +138,20 @@ class RateList(list["Rate"]):
         append = extend = insert = remove = pop = clear = sort = reverse = _refuse
         __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
 
-    def __reduce__(self) -> tuple[type[RateList], tuple[list[Rate]]]:
-        return type(self), (list(self),)
-
 
 _MOST_KNOWN = 64
-_known: dict[tuple[int, ...], RateList] = {}
+_known: dict[tuple[int, ...], SharedRates] = {}
 
 
-def sorted_rates(rates: Rate | Sequence[Rate]) -> RateList:
-    """One rate or several, as a copy ordered by interval, checked; a `RateList` as it is.
-
-    Raises:
-        WrongType: it is no list, or something in it is no rate.
-        InvalidRateList: some rate of the list can never matter.
-    """
-    if isinstance(rates, RateList):
-        return rates
-    if rates.__class__ is not list:
-        return RateList(rates)
-    # A factory makes one bucket after the other from the same rates. They are the very same: equal
-    # ones of a user's subclass may differ in other ways.
+def shared_rates(rates: Rate | Sequence[Rate]) -> RateList:
+    """`sorted_rates` for a factory that makes one bucket after the other from the same rates."""
+    if not isinstance(rates, list) or isinstance(rates, RateList):
+        return sorted_rates(rates)
+    # The very same: equal ones of a user's subclass may differ in other ways.
     key = tuple(map(id, rates))  # of objects that are kept, so nothing else can have their ids
     known = _known.get(key)
     if known is None:
-        known = RateList(rates)
+        known = SharedRates(rates)
         if len(_known) >= _MOST_KNOWN:
             _known.clear()
         _known[key] = known

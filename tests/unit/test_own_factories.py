@@ -307,21 +307,22 @@ class TestCreate:
 
 
 class TestRatesOfManyBuckets:
-    def test_other_rates_of_one_bucket_are_its_own(self):
-        first, second = InMemoryBucket(RATES), InMemoryBucket(RATES)
+    def test_other_rates_of_one_bucket_are_its_own(self, factory):
+        first, second = (factory.create(InMemoryBucket, RATES) for _ in range(2))
         first.rates = [Rate(7, 1000)]
         assert (first.rates, second.rates) == ([Rate(7, 1000)], RATES)
 
-    def test_a_list_that_the_program_changes_later_changes_no_bucket(self):
+    def test_a_list_that_the_program_changes_later_changes_no_bucket(self, factory):
         rates = [Rate(1, 1000)]
-        first = InMemoryBucket(rates)
+        first = factory.create(InMemoryBucket, rates)
         rates.append(Rate(5, 60_000))
-        assert (first.rates, InMemoryBucket(rates).rates) == ([Rate(1, 1000)], rates)
+        second = factory.create(InMemoryBucket, rates)
+        assert (first.rates, second.rates) == ([Rate(1, 1000)], rates)
 
-    def test_a_bucket_says_of_its_very_rates_which_was_short(self):
-        rates = [[Rate(1, 1000)] for _ in range(2)]
+    def test_a_bucket_says_of_its_very_rates_which_was_short(self, factory):
+        rates = [[Rate(1, 1000)] for _ in range(100)]  # more than are kept to be shared
         for own in rates:
-            bucket = InMemoryBucket(own)
+            bucket = factory.create(InMemoryBucket, own)
             item = RateItem("a", bucket.now(), 2)
             assert not bucket.put(item)
             assert bucket.failing_rate is own[0]
@@ -335,8 +336,8 @@ class TestRatesOfManyBuckets:
             lambda rates: rates.sort(key=lambda rate: -rate.limit),
         ],
     )
-    def test_they_cannot_be_changed_in_place(self, change):
-        bucket = InMemoryBucket(RATES)
+    def test_they_cannot_be_changed_in_place(self, factory, change):
+        bucket = factory.create(InMemoryBucket, RATES)
         with pytest.raises(InvalidRateList, match=r"assign a new list to bucket\.rates"):
             change(bucket.rates)
         assert bucket.rates == RATES

@@ -12,7 +12,7 @@ from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.abstracts.sweeper import Leaker
 from pyrate_limiter.clocks import AbstractClock, MonotonicClock, WallClock
 from pyrate_limiter.errors import InvalidBucket, NoRates
-from pyrate_limiter.utils import RateList, enforce_rate_list, sorted_rates
+from pyrate_limiter.utils import RateList, enforce_rate_list, shared_rates, sorted_rates
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
@@ -356,7 +356,7 @@ class BucketFactory(ABC):
             if is_stock and schedules is BucketFactory.schedule_leak:
                 # There may be one for each of many names: such a bucket takes little.
                 leaker = self._its_leaker()
-                member: B = kind.member(sorted_rates(args[0]), leaker.lock)
+                member: B = kind.member(shared_rates(args[0]), leaker.lock)
                 leaker.sweep_new(member)
                 return member
             bucket = bucket_class(*args, **kwargs)

@@ -83,19 +83,17 @@ class UnitLog:
         """
         stamps, ends, total = self._stamps, self._ends, self._total
         runs = len(ends)
-        if not runs:
-            if ends.__class__ is tuple:
-                self._stamps, self._ends = stamps, ends = array("q"), array("q")
-        elif ends[-1] == total:
-            return runs
+        if ends.__class__ is tuple:
+            self._stamps, self._ends = stamps, ends = array("q"), array("q")
         if len(stamps) > runs:
             stamps[runs] = self._newest
         else:
             stamps.append(self._newest)
-        if self._total == total and self._ends is ends:
+        if self._total != total or self._ends is not ends:  # a call came in between
+            if self._total > self._base:
+                self._seal()
+        elif not runs or ends[-1] != total:
             ends.append(total)
-        elif self._total > self._base:  # a call came in between
-            self._seal()
         return runs
 
     def _seal_name(self) -> None:

@@ -35,7 +35,7 @@ class _AnyRates(RateList):
 
     def __init__(self, rates: Sequence[Rate]) -> None:
         super().__init__(rates[:1])
-        list.extend(self, rates[1:])  # which refuses to be changed otherwise
+        self.extend(rates[1:])
         self.bounds = tuple((rate.limit, rate.interval, rate) for rate in rates)
         self.least = min(rate.limit for rate in rates)
         self.longest_ms = rates[-1].interval
