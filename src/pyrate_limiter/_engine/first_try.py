@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter._engine.native import is_unchanged, puts_at_once
 from pyrate_limiter._engine.queues import unwrapped
-from pyrate_limiter._engine.terms import monotonic
 from pyrate_limiter.abstracts.awaiting import is_awaitable
 from pyrate_limiter.abstracts.rate import RateItem
 from pyrate_limiter.abstracts.waited_for import waited_for
@@ -68,7 +68,7 @@ class FirstTry:
 
         None: the bucket was dropped by its factory after we got it, and all begins anew.
         """
-        began, factory = monotonic(), self._factory
+        began, factory = time.monotonic(), self._factory
         item: Any = factory.wrap_item(name, weight)
         if item.__class__ is not RateItem:
             return Begun(began, item)
@@ -78,7 +78,7 @@ class FirstTry:
         bucket = found
         if not (is_unchanged(bucket.__class__) and bucket.puts_at_once):
             bucket = self._inside(found)
-        if bucket is None or id(bucket) in waited_for:
+        if bucket is None or (waited_for and id(bucket) in waited_for):
             return Begun(began, item, found)
         try:
             admitted = bucket.put(item)
