@@ -76,11 +76,7 @@ class UnitLog:
         self._total += weight
 
     def _seal(self) -> int:
-        """Close the open run: the next unit begins another, even at the same time.
-
-        Returns:
-            How many runs there are, or one less.
-        """
+        """Close the open run, and say how many there were: the next unit begins another."""
         stamps, ends, total = self._stamps, self._ends, self._total
         runs = len(ends)
         if ends.__class__ is tuple:
