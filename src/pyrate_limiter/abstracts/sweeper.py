@@ -41,7 +41,7 @@ class Leaker:
     def __init__(self, leak_interval: int) -> None:
         self.leak_interval = leak_interval
         self.lock: Any = shared_lock()
-        """Of the stock buckets that `BucketFactory.create` makes: one each would take much memory."""
+        """Of the stock buckets that `BucketFactory.create` makes: one each takes much memory."""
         self._swept = Swept()
         self.async_buckets: dict[int, AbstractBucket] = {}
         self._stop_event = threading.Event()
