@@ -101,12 +101,12 @@ class KeyedBucketFactory(BucketFactory):
         return self._made(name) if bucket is None else bucket
 
     def _add(self, name: str) -> AbstractBucket:
-        keys = self._keys
+        keys, at_most = self._keys, self.max_keys
         while True:
-            if not keys.make_room(self.max_keys):
-                raise TooManyKeys(name, self.max_keys)
+            if len(keys.buckets) >= at_most and not keys.make_room(at_most):
+                raise TooManyKeys(name, at_most)
             bucket = self._made(name)  # under no lock: it may be slow, or wait for another thread
-            kept = keys.keep(name, bucket, self.max_keys)
+            kept = keys.keep(name, bucket, at_most)
             if kept is not None:
                 break
         if self._leaker is None:
@@ -235,11 +235,12 @@ class _Keys:
     def keep(self, name: str, bucket: AbstractBucket, at_most: int) -> AbstractBucket | None:
         """The bucket of a name from now on: this one, or one that came first. None: no room."""
         with self.lock:
-            if self.usable(name) is None:
-                if len(self.buckets) >= at_most and name not in self.buckets:
+            kept = self.buckets.get(name)
+            if kept is None or getattr(kept, "retired", False):
+                if kept is None and len(self.buckets) >= at_most:
                     return None
-                self.buckets[name] = bucket
-            return self.buckets[name]
+                kept = self.buckets[name] = bucket
+            return kept
 
     def make_room(self, at_most: int) -> bool:
         """Have fewer than so many buckets; a few of them are looked at, at the most."""

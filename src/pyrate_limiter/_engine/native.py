@@ -32,6 +32,21 @@ def _claims_by_itself(kind: type[AbstractBucket]) -> bool:
     )
 
 
+def puts_at_once(bucket: Any) -> bool:
+    """Whether `put` admits in one step in this process's memory, as `claim` would."""
+    return is_unchanged(bucket.__class__) and bucket.puts_at_once
+
+
+@lru_cache(maxsize=256)
+def is_unchanged(kind: type) -> bool:
+    """Whether a class has `put` and what goes with it from the one that knows how it works."""
+    knows = next((base for base in kind.__mro__ if "puts_at_once" in vars(base)), None)
+    methods = ("put", "put_decision", "waiting", "claim", "limiter_lock")
+    return knows is not None and all(
+        getattr(kind, name) is getattr(knows, name) for name in methods
+    )
+
+
 def asks_in_turn(
     bucket: AbstractBucket, weight: int, terms: Terms, *, blocked: bool, on_loop: bool
 ) -> bool:

@@ -14,6 +14,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.abstracts.awaiting import discard, is_awaitable
+from pyrate_limiter.abstracts.locks import shared_lock
+from pyrate_limiter.abstracts.swept import Swept
 
 if TYPE_CHECKING:
     import asyncio
@@ -38,7 +40,9 @@ class Leaker:
 
     def __init__(self, leak_interval: int) -> None:
         self.leak_interval = leak_interval
-        self.sync_buckets: dict[int, AbstractBucket] = {}
+        self.lock: Any = shared_lock()
+        """Of the stock buckets that `BucketFactory.create` makes: one each takes much memory."""
+        self._swept = Swept()
         self.async_buckets: dict[int, AbstractBucket] = {}
         self._stop_event = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -53,10 +57,18 @@ class Leaker:
         return None if thread is None else thread.ident
 
     @property
+    def sync_buckets(self) -> dict[int, AbstractBucket]:
+        """The sync buckets, by their ``id``."""
+        return self._swept.by_id
+
+    def buckets(self) -> list[AbstractBucket]:
+        """All buckets, the sync ones first."""
+        return [*self._swept.all(), *self.async_buckets.values()]
+
+    @property
     def clocks(self) -> dict[int, Any]:
         """The clocks of the buckets, by the ``id`` of the bucket."""
-        buckets = {**self.sync_buckets, **self.async_buckets}
-        return {number: bucket._clock for number, bucket in buckets.items()}
+        return {id(bucket): bucket._clock for bucket in self.buckets()}
 
     def join(self, timeout: float | None = None) -> None:
         """Wait until sync buckets are swept no more, or for so many seconds."""
@@ -80,6 +92,14 @@ class Leaker:
             self.bind()
         else:
             self.sync_buckets[id(bucket)] = bucket
+
+    def sweep_new(self, bucket: AbstractBucket) -> None:
+        """Sweep a sync bucket from now on that was just made."""
+        new = self._swept.new
+        is_swept = bool(new) and _sweeper.is_watching(self)
+        new.append(bucket)
+        if not is_swept:
+            self.start()
 
     def deregister(self, bucket_id: int) -> bool:
         """Forget a bucket; False if it was not there."""
@@ -108,14 +128,12 @@ class Leaker:
 
     def is_alive(self) -> bool:
         """Whether sync buckets are being swept."""
-        return (
-            bool(self.sync_buckets) and not self._stop_event.is_set() and _sweeper.is_watching(self)
-        )
+        return bool(self._swept) and not self._stop_event.is_set() and _sweeper.is_watching(self)
 
     def close(self) -> None:
         """Stop, and forget the buckets."""
         self._stop_event.set()
-        self.sync_buckets.clear()
+        self._swept.clear()
         self.async_buckets.clear()
         _sweeper.forget(self._serial)
         task, self.aio_leak_task = self.aio_leak_task, None
@@ -141,11 +159,11 @@ class Leaker:
         return max(self.leak_interval, 1) / 1000
 
     def _has_buckets(self) -> bool:
-        return bool(self.sync_buckets or self.async_buckets)
+        return bool(self._swept or self.async_buckets)
 
     def _sweep(self) -> None:
         slow = []
-        for bucket in list(self.sync_buckets.values()):
+        for bucket in self._swept.all():
             if _is_quick(bucket):
                 _leak(bucket)
             else:

@@ -80,6 +80,7 @@ class InMemoryBucket(JudgedLog, Closable, AbstractBucket):
     )
 
     is_async: bool | None = False
+    puts_at_once = True
     failing_rate: Rate | None
 
     def __init__(self, rates: Rate | Sequence[Rate], algorithm: LogAlgorithm | None = None) -> None:
@@ -333,7 +334,7 @@ class InMemoryBucket(JudgedLog, Closable, AbstractBucket):
             if now.__class__ is Unread:
                 now = self._judged(now, self._clock, self._rates)
             self._changed()
-            return self._drop_before(self._algorithm.leak_bound(self._rates, now))
+            return self._drop_before(self._leak_bound(now))
 
     def flush(self) -> None:
         """See `AbstractBucket.flush`."""
@@ -372,7 +373,7 @@ class InMemoryBucket(JudgedLog, Closable, AbstractBucket):
                 return True
             if now < self._latest or self._ahead:
                 now = self._judged(Unread(now), self._clock, self._rates)
-            total, bound = self._total, self._algorithm.leak_bound(self._rates, now)
+            total, bound = self._total, self._leak_bound(now)
             if self._total != total or (total > self._base and self._newest >= bound):
                 return False
             self._newest = FOREVER

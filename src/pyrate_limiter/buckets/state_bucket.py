@@ -138,6 +138,11 @@ class StateBucket(Closable, AbstractBucket):
         )
         return None if changed else self.take
 
+    @property
+    def puts_at_once(self) -> bool:  # type: ignore[override] # it is the store's affair
+        """See `AbstractBucket.puts_at_once`."""
+        return "take_now" in vars(type(self.store))
+
     def take(self, name: str, weight: int) -> bool | None:
         """`put` an item of this moment, without making the item.
 

@@ -40,4 +40,5 @@ class _AnyRates(RateList):
         super().__init__(rates[:1])
         self.extend(rates[1:])
         self.bounds = tuple((rate.limit, rate.interval, rate) for rate in rates)
+        self.least = min(rate.limit for rate in rates)
         self.longest_ms = rates[-1].interval
