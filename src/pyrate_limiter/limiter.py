@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from functools import partial
 from time import sleep
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
