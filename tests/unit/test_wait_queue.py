@@ -571,3 +571,20 @@ def test_nobody_watches_where_all_live_in_the_fronts_event_loop():
     loop.close()
     assert queue._watcher is None
     assert not follower._woken
+
+
+def test_tasks_that_are_dropped_with_their_event_loop_leave_in_peace():
+    bucket = InMemoryBucket([Rate(1, 3_600_000)])
+    limiter, loop = Limiter(bucket), asyncio.new_event_loop()
+    assert limiter.try_acquire("first")
+    tasks = [loop.create_task(limiter.try_acquire_async("a")) for _ in range(5)]
+    loop.run_until_complete(asyncio.sleep(0))
+    assert queue_at(bucket).size == 5
+    loop.close()
+    coroutines = [task.get_coro() for task in tasks]
+    for task in tasks:
+        task._log_destroy_pending = False
+    del tasks, task
+    for coroutine in coroutines:
+        coroutine.close()  # an error would be raised here
+    assert queue_at(bucket) is None

@@ -81,13 +81,14 @@ class Waiter:
             return loop is None or not loop.is_closed()
         if loop is None:
             _release(asleep)
-        elif threading.get_ident() == self._thread:
-            _finish(asleep)
-        else:
-            try:
+            return True
+        try:
+            if threading.get_ident() == self._thread:
+                _finish(asleep)
+            else:
                 loop.call_soon_threadsafe(_finish, asleep)
-            except RuntimeError:
-                return False
+        except RuntimeError:  # it is closed
+            return False
         return True
 
     def sleep(self, seconds: float | None) -> bool:
