@@ -138,8 +138,8 @@ class StateStore(ABC):
 
     keeps_time: bool = False
     """Whether the store can judge claims by a clock of its own, read in the same step. It then has
-    `claim_at`, `settle_at` and `seconds_left`, and a bucket on its `default_clock` uses them; such a
-    bucket gives `hold` and `release_hold` None for ``now``."""
+    `claim_at`, `settle_at` and `seconds_left`, and a bucket on its `default_clock` uses them. For
+    `hold` and `release_hold` such a bucket gives None as ``now``."""
 
     def claim_at(
         self,
@@ -164,7 +164,8 @@ class StateStore(ABC):
 
     asks_clock: bool = False
     """Whether `check`, `claim`, `claim_several`, `settle`, `forecast`, `hold` and `release_hold`
-    take one more argument, the bucket's clock: to be asked, in the same step, where stamps are not in order."""
+    take one more argument, the bucket's clock: to be asked, in the same step, where stamps are not
+    in order."""
 
     def ahead_ms(self) -> int:
         """How much the time of the store, by which claims are stamped, is ahead of the clock."""

@@ -141,11 +141,10 @@ class Statements:
         self.flush_claims: str = f"DELETE FROM {claims} WHERE {mine}"
         clocks = "pyrate_limiter_clocks"
         self.clock: str = f"SELECT latest, moment, stepped FROM {clocks} WHERE {mine}"
-        holds = "pyrate_limiter_holds"
-        self.hold: str = f"SELECT until, length FROM {holds} WHERE {mine}"
-        self.set_hold: str = f"INSERT OR REPLACE INTO {holds} VALUES ({key}, ?, ?)"
-        self.drop_hold: str = f"DELETE FROM {holds} WHERE {mine}"
-        self.drop_old_holds: str = f"DELETE FROM {holds} WHERE {its} AND until < ?"
+        self.hold: str = f"SELECT until, length FROM pyrate_limiter_holds WHERE {mine}"
+        self.set_hold: str = f"INSERT OR REPLACE INTO pyrate_limiter_holds VALUES ({key}, ?, ?)"
+        self.drop_hold: str = f"DELETE FROM pyrate_limiter_holds WHERE {mine}"
+        self.drop_old_holds: str = f"DELETE FROM pyrate_limiter_holds WHERE {its} AND until < ?"
         self.set_clock: str = f"INSERT OR REPLACE INTO {clocks} VALUES ({key}, ?, ?, ?)"
 
 

@@ -137,7 +137,7 @@ class Timeline:
         return moment if self._hold is None else max(moment, self._hold[0])
 
     def _look_at(self, hold: tuple[int, int], now: int) -> None:
-        """Forget a hold that is over. One from the future, for the clock has stepped back, begins now."""
+        """Forget a hold that is over. If the clock has stepped back, it begins anew."""
         until, length = hold
         if until <= now:
             self._keep_hold(None)
