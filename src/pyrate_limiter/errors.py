@@ -265,11 +265,12 @@ class CannotHold(PyrateError, NotImplementedError):
         owner: which of these it is.
     """
 
-    def __init__(self, owner: object) -> None:
-        super().__init__(
-            f"{_shown(owner)} cannot hold: use a built-in bucket with a built-in algorithm, or "
-            "write hold() and release_hold()"
-        )
+    def __init__(
+        self,
+        owner: object,
+        fix: str = "use a built-in bucket and algorithm, or write hold() and release_hold()",
+    ) -> None:
+        super().__init__(f"{_shown(owner)} cannot hold: {fix}")
         self.owner: object = owner
 
 

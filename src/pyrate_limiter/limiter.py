@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from pyrate_limiter._engine.acquisition import Acquisition
 from pyrate_limiter._engine.admission import Admission, decorated, refuse_positional
-from pyrate_limiter._engine.holding import hold, release_hold
+from pyrate_limiter._engine.holding import Holds
 from pyrate_limiter._engine.locks import LockLike, combined_lock
 from pyrate_limiter._engine.outlook import look
 from pyrate_limiter._engine.steps import run_async, run_blocking, sleep_is_replaced
@@ -59,7 +59,7 @@ __all__ = [
 _REAL_SLEEP = sleep
 
 
-class Limiter(TakesOlderCalls, Generic[Verdict_co]):
+class Limiter(Holds, TakesOlderCalls, Generic[Verdict_co]):
     """Lets calls through at a rate, and makes the others wait or go away.
 
     Args:
@@ -106,9 +106,8 @@ class Limiter(TakesOlderCalls, Generic[Verdict_co]):
         self.lock: Any = threading.RLock()
         factory = self.bucket_factory
         only = factory.bucket if type(factory) is SingleBucketFactory else None
-        self._acquisition = Acquisition(
-            factory, self.lock, ahead_ms=ahead_ms(self.reserve_ahead), only=only
-        )
+        ahead = ahead_ms(self.reserve_ahead)
+        self._acquisition = Acquisition(factory, self.lock, ahead_ms=ahead, only=only)
         self._take = straight_path(factory)
 
     @classmethod
@@ -226,48 +225,6 @@ class Limiter(TakesOlderCalls, Generic[Verdict_co]):
     async def check_async(self, name: str = "pyrate", weight: int = 1) -> Decision:
         """`check` for asyncio, over sync and async buckets."""
         return await self._run(self._check(name, weight))
-
-    def hold(self, name: str, seconds: float) -> float:
-        """Admit nothing under a name for some time: a server has asked for that, for example.
-
-        It holds the bucket that the name leads to, and so for all names that share this, in all
-        processes that do. Whoever wants to wait waits on; others are refused, and told when it is
-        over. It takes no units. A hold that already stands, and for longer, is left as it is.
-
-        Args:
-            name: as for `try_acquire`.
-            seconds: from now on; 0 to 31,622,400, which are 366 days.
-
-        Returns:
-            Seconds until the hold that stands now is over.
-
-        Raises:
-            WrongType: ``seconds`` is no number.
-            OutOfRange: it is negative or too large.
-            CannotHold: the bucket is a user's own, and has no `AbstractBucket.hold`.
-            AsyncBucketInSyncCode: the bucket, its clock or the factory is async.
-        """
-        return self._now(hold(self._acquisition, name, seconds), "hold")
-
-    async def hold_async(self, name: str, seconds: float) -> float:
-        """`hold` for asyncio, over sync and async buckets."""
-        return await self._run(hold(self._acquisition, name, seconds))
-
-    def release_hold(self, name: str) -> bool:
-        """End a hold; False if none stands.
-
-        Those who wait in this process go on at once; those in others when they ask next, which may
-        be when the hold would have been over.
-
-        Raises:
-            CannotHold: as for `hold`.
-            AsyncBucketInSyncCode: the bucket, its clock or the factory is async.
-        """
-        return self._now(release_hold(self._acquisition, name), "release_hold")
-
-    async def release_hold_async(self, name: str) -> bool:
-        """`release_hold` for asyncio, over sync and async buckets."""
-        return await self._run(release_hold(self._acquisition, name))
 
     def limit(self, name: str = "pyrate", weight: int = 1, timeout: Timeout = -1) -> Admission:
         """A context, for ``with`` and ``async with``, that is entered when admitted.
