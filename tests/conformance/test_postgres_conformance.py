@@ -22,6 +22,7 @@ class _OnPool(BucketConformance):
 
 class TestPostgresBucket(_OnPool):
     claims = True
+    holds = True
 
     def make_bucket(self, rates):
         return PostgresBucket(self.pool, postgres.table(), rates)
@@ -29,6 +30,7 @@ class TestPostgresBucket(_OnPool):
 
 class TestPostgresBucketOnTheServersClock(_OnPool):
     claims = True
+    holds = True
     manual_clock = False
 
     def make_bucket(self, rates):
@@ -37,6 +39,7 @@ class TestPostgresBucketOnTheServersClock(_OnPool):
 
 class TestPostgresFixedWindow(_OnPool):
     claims = True
+    holds = True
 
     def make_bucket(self, rates):
         return PostgresBucket(self.pool, postgres.table(), rates, FixedWindow())
@@ -44,6 +47,7 @@ class TestPostgresFixedWindow(_OnPool):
 
 class TestPostgresPolicyInThisProcess(_OnPool):
     claims = True
+    holds = True
     fills_room = False
 
     def make_bucket(self, rates):
@@ -55,6 +59,7 @@ class TestPostgresPolicyInThisProcess(_OnPool):
 
 class TestPostgresState(_OnPool):
     claims = True
+    holds = True
     units = False
 
     def make_bucket(self, rates):
@@ -63,6 +68,7 @@ class TestPostgresState(_OnPool):
 
 class TestAsyncPostgresBucket(BucketConformance):
     claims = True
+    holds = True
 
     def make_bucket(self, rates):
         return _opened(lambda pool: PostgresBucket(pool, postgres.table(), rates))
@@ -70,6 +76,7 @@ class TestAsyncPostgresBucket(BucketConformance):
 
 class TestAsyncPostgresState(BucketConformance):
     claims = True
+    holds = True
     units = False
 
     def make_bucket(self, rates):
