@@ -32,7 +32,7 @@ EXAMPLES = [
 OLD_PROGRAMS = ("migration-2-", "migration-3-")
 TYPED = [example for example in EXAMPLES if not example.id.startswith(OLD_PROGRAMS)]
 # tests/extras/test_http_docs.py gives these what they need.
-ELSEWHERE = {"network", "hold"}
+ELSEWHERE = {"network"}
 RUN = [example for example in EXAMPLES if example.values[0] not in ELSEWHERE]
 
 
