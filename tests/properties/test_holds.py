@@ -131,7 +131,7 @@ class HoldMachine(RuleBasedStateMachine):
         elif not self.waiting:
             assert decision.allowed is (fits == self.now)
             assert (decision.retry_after_ms or 0) == fits - self.now
-        if self.held > self.now:
+        if fits is not None and self.held > self.now:
             assert decision.remaining == 0
             assert decision.reset_after_ms >= self.held - self.now
 
