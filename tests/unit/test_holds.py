@@ -22,12 +22,14 @@ from pyrate_limiter import (
     RedisBucket,
     RedisKeys,
     RedisStateStore,
+    SingleBucketFactory,
     SQLiteBucket,
     StateBucket,
 )
 from pyrate_limiter._engine.queues import queue_at
 from pyrate_limiter.errors import (
     AsyncBucketInSyncCode,
+    BucketRetired,
     CannotHold,
     OutOfRange,
     TooManyKeys,
@@ -330,6 +332,27 @@ def test_a_retired_bucket_is_replaced_by_one_that_is_held(make):
     assert bucket.retire(bucket.now())
     limiter.hold("a", HOUR)
     assert limiter.try_acquire("a", blocking=False) is False
+
+
+@pytest.mark.parametrize("method", ["hold", "release_hold"])
+def test_a_bucket_that_is_dropped_meanwhile_is_asked_for_again(method):
+    class Dropped(InMemoryBucket):
+        def hold(self, item, hold_ms):
+            raise BucketRetired
+
+        def release_hold(self, item):
+            raise BucketRetired
+
+    class Changing(SingleBucketFactory):
+        def get(self, item):
+            return buckets.pop(0)
+
+    buckets = [Dropped([Rate(1, 1000)]), InMemoryBucket([Rate(1, 1000)])]
+    limiter = Limiter(Changing(buckets[1], schedule_leak=False))
+    kept = buckets[1]
+    kept.hold(RateItem("a", kept.now(), 0), 60_000)
+    assert getattr(limiter, method)("a", *([HOUR] if method == "hold" else []))
+    assert kept.put(RateItem("a", kept.now())) is (method == "release_hold")
 
 
 def test_a_policy_that_a_bucket_overrides_waits_for_the_hold_too():
