@@ -6,7 +6,7 @@ import selectors
 from types import SimpleNamespace
 
 from pyrate_limiter import AbstractBucket, AbstractClock, BucketFactory, Rate, RateItem
-from pyrate_limiter._engine import terms
+from pyrate_limiter._engine import first_try, terms
 
 START_US = 1_000_000_000
 
@@ -18,7 +18,8 @@ class World:
         self.us = START_US
         self.slept = []
         monkeypatch.setattr("pyrate_limiter.limiter.sleep", self.sleep)
-        monkeypatch.setattr(terms, "time", SimpleNamespace(monotonic=self.monotonic))
+        for module in (first_try, terms):
+            monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=self.monotonic))
 
     @property
     def ms(self):

@@ -1,14 +1,29 @@
-"""What the tests on PostgreSQL share: one server for the whole run, and tables of their own."""
+"""What the tests on PostgreSQL share: one server for the whole run, and tables of their own.
+
+A test file that wants one of the fixtures gives it a name: ``server = postgres.own_server``.
+"""
 
 import atexit
 import itertools
 import os
+import time
 
 import psycopg
+import pytest
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
+from pyrate_limiter import (
+    Limiter,
+    PostgresBucket,
+    PostgresKeys,
+    PostgresStateStore,
+    SlidingWindowLog,
+    StateBucket,
+)
 from tests.postgres_server import PostgresServer
 
+HOUR = 3_600_000
+FOREVER = 1 << 40
 _numbers = itertools.count()
 _server = None
 
@@ -50,3 +65,52 @@ async def async_pool(where=None, size=4, **options):
     )
     await made.open(wait=True)
     return made
+
+
+@pytest.fixture(scope="module")
+def own_server():
+    """One that a file may stop, freeze and fill up."""
+    server = PostgresServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def own_pool(server):
+    """Over the file's own server, which a test may stop for a while."""
+    with pool(server.dsn, size=3, reconnect_timeout=60) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def shared_pool():
+    """Over the server of the whole run."""
+    with pool() as made:
+        yield made
+
+
+class Own(SlidingWindowLog):
+    """A policy that runs in this process."""
+
+
+def every_kind(pool, rates, name=None, **options):
+    """A log that the server judges, one that this process judges, keys and a state."""
+    name = name or table()
+    yield PostgresBucket(pool, name, rates, **options)
+    yield PostgresBucket(pool, f"{name}_own", rates, Own(), **options)
+    yield PostgresKeys(pool, f"{name}_keys", **options).keyed(rates)
+    store = PostgresStateStore(pool, "k", table=f"ratelimit___{name}_states", **options)
+    yield StateBucket(rates, store=store)
+
+
+def admitted(bucket, calls):
+    """How many of so many calls are."""
+    limiter = Limiter(bucket)
+    return sum(limiter.try_acquire("a", blocking=False) for _ in range(calls))
+
+
+def eventually(question, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not question():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

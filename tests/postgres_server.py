@@ -12,6 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.faked_clock import FakedClock
 from tests.keeper import keep
 
 NOBODY = 65534  # the server refuses to run as root
@@ -67,7 +68,7 @@ class PostgresServer:
 
     Args:
         fsync: whether a commit reaches the disk; it need not, as long as the machine stays up.
-        own_clock: whether its clock can be set, see `set_clock`.
+        own_clock: whether it has a `clock` that can be set.
     """
 
     def __init__(self, fsync="off", *, own_clock=False):
@@ -79,9 +80,7 @@ class PostgresServer:
         if os.name == "posix" and os.geteuid() == 0:
             self._as = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
             os.chown(self.folder, NOBODY, NOBODY)
-        self._environment = None
-        if own_clock:
-            self._prepare_clock()
+        self.clock = FakedClock(self.folder) if own_clock else None
         self._process = None
         self._frozen = []
         self._home = installed_home()
@@ -89,28 +88,6 @@ class PostgresServer:
             self._home = copied_home(self._home)
         self._run("initdb", "-D", self._data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "-N")
         self.start()
-
-    def _prepare_clock(self):
-        spec = importlib.util.find_spec("libfaketime")
-        package = Path(spec.submodule_search_locations[0])
-        library = shutil.copy(next(package.rglob("libfaketime.so.1")), self.folder)
-        Path(library).chmod(0o755)
-        self.set_clock(0)
-        self._environment = {
-            **os.environ,
-            "LD_PRELOAD": str(library),
-            "FAKETIME_TIMESTAMP_FILE": str(self.folder / "clock"),
-            "FAKETIME_NO_CACHE": "1",  # each reading looks into the file
-            "FAKETIME_DISABLE_SHM": "1",
-            "DONT_FAKE_MONOTONIC": "1",
-        }
-
-    def set_clock(self, ahead):
-        """Let its calendar clock be so many seconds ahead of the machine's."""
-        fresh = self.folder / "clock.new"
-        fresh.write_text(f"{ahead:+}")
-        fresh.chmod(0o644)
-        fresh.replace(self.folder / "clock")
 
     @property
     def dsn(self):
@@ -140,7 +117,7 @@ class PostgresServer:
                 stdout=log,
                 stderr=log,
                 cwd="/",
-                env=self._environment,
+                env=self.clock and self.clock.environment,
                 **self._as,
             )
         deadline = time.monotonic() + 30
@@ -160,6 +137,17 @@ class PostgresServer:
         with psycopg.connect(self.dsn, autocommit=True, **options) as connection:
             cursor = connection.execute(text)
             return cursor.fetchall() if cursor.description else None
+
+    def ask_for_passwords(self, *roles):
+        """Have these roles come with a password from now on."""
+        rules = [f"local all {role} scram-sha-256\n" for role in roles]
+        (self._data / "pg_hba.conf").write_text("".join([*rules, "local all all trust\n"]))
+        self.execute("SELECT pg_reload_conf()")
+        deadline = time.monotonic() + 30
+        while self.execute("SELECT count(*) FROM pg_hba_file_rules")[0][0] != len(rules) + 1:
+            if time.monotonic() > deadline:
+                raise TimeoutError
+            time.sleep(0.02)
 
     def stop(self):
         """End it as a shutdown of the machine would: all sessions are told to go."""

@@ -40,6 +40,8 @@ def options():
 
 def make_limiter(pool):
     bucket = PostgresBucket(pool, TABLE, RATES, policy())
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
     # Nobody leaks, for the test wants to see all units.
     return Limiter(SingleBucketFactory(bucket, schedule_leak=False), **options())
 

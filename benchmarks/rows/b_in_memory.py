@@ -9,6 +9,8 @@ from benchmarks.library import HOUR_MS, cpu_per_call, median
 from benchmarks.registry import Answer, Target, expect, row
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from benchmarks.library import Library
 
 CALLS = 30_000
@@ -143,6 +145,36 @@ def _steady(limiter: Any, clock: Any) -> Any:
             expect(condition=False, message="refused with room to spare")
 
     return call
+
+
+def _put(live: int) -> Callable[[Library], Answer]:
+    def measure(lib: Library) -> Answer:
+        """`put` called by the program itself, with items stamped by the bucket's clock."""
+        api = lib.api
+        bucket = api.InMemoryBucket([api.Rate(10**9, HOUR_MS)])
+        clock = bucket._clock = lib.manual_clock()
+
+        def put() -> None:
+            clock.ms += 1
+            if not bucket.put(api.RateItem("k", clock.ms)):
+                expect(condition=False, message="refused with room to spare")
+
+        for _ in range(live):
+            put()
+        value = cpu_per_call(put, CALLS)
+        expect(bucket.count() >= live + CALLS - 15, "units missing")
+        return Answer(value)
+
+    return measure
+
+
+for _live in (1000, 100_000, 1_000_000):
+    row(
+        f"put-{_live}-live",
+        f"bucket.put with {_live:,} live units".replace(",", " "),
+        "us",
+        Target(times=1),
+    )(_put(_live))
 
 
 @row("gcra-admitted", "GCRA in memory, admitted", "us", Target(times=6))

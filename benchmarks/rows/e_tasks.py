@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.library import Moments, median
+from benchmarks.library import HOUR_MS, Moments, median
 from benchmarks.registry import Answer, Target, expect, row
 
 if TYPE_CHECKING:
@@ -38,6 +38,17 @@ def admitted(lib: Library) -> Answer:
 def denied(lib: Library) -> Answer:
     value, passed = asyncio.run(_cpu_per_call(lib.full()))
     return Answer(value, over=passed)
+
+
+@row("async-wrapper", "asyncio, over BucketAsyncWrapper, admitted", "us", Target(times=2))
+def wrapper(lib: Library) -> Answer:
+    async def measure() -> tuple[float, int]:
+        bucket = lib.api.InMemoryBucket([lib.api.Rate(10**9, HOUR_MS)])
+        return await _cpu_per_call(lib.limiter(lib.api.BucketAsyncWrapper(bucket)))
+
+    value, passed = asyncio.run(measure())
+    expect(passed == 15_000, "refused with room to spare")
+    return Answer(value)
 
 
 @row("async-free-key", "asyncio: a free key while another task waits 1 s", "ms", Target(at_most=5))

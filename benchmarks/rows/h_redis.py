@@ -85,6 +85,48 @@ def admitted(lib: Library) -> Answer:
     return Answer(value, over=_over(limiter, bucket, CALLS))
 
 
+def _state(lib: Library, client: Any, limit: int) -> Any:
+    store = lib.api.RedisStateStore(client, _key())
+    return lib.api.StateBucket([lib.api.Rate(limit, HOUR_MS)], store=store)
+
+
+@row("redis-gcra-admitted", "Redis, GCRA, sync, admitted", "us", Target(times=1.1))
+def gcra_admitted(lib: Library) -> Answer:
+    limiter = lib.api.Limiter(_state(lib, _client(), CALLS))
+    answers: list[Any] = []
+    value = wall_per_call(
+        lambda: answers.append(limiter.try_acquire("k", blocking=False)), CALLS, CHUNKS
+    )
+    expect(answers == [True] * CALLS, "refused with room to spare")
+    return Answer(value)
+
+
+@row("redis-gcra-denied", "Redis, GCRA, sync, denied by the server", "us", Target(times=1.1))
+def gcra_denied(lib: Library) -> Answer:
+    bucket = _state(lib, _client(), 1)
+    item, answers = partial(lib.api.RateItem, "k"), []
+    expect(bucket.put(item(bucket.now())), "refused with room to spare")
+    value = wall_per_call(lambda: answers.append(bucket.put(item(bucket.now()))), CALLS, CHUNKS)
+    expect(answers == [False] * CALLS, "admitted over the limit")
+    return Answer(value)
+
+
+@row("redis-gcra-task", "Redis, GCRA, asyncio, one task, admitted", "us", Target(times=1.1))
+def gcra_task(lib: Library) -> Answer:
+    async def measure() -> Answer:
+        found: list[float] = []
+        async with _async_client() as client:
+            limiter = lib.api.Limiter(_state(lib, client, CALLS))
+            for _ in range(CHUNKS):
+                start = time.perf_counter()
+                for _ in range(CALLS // CHUNKS):
+                    expect(await limiter.try_acquire_async("k"), "refused with room to spare")
+                found.append((time.perf_counter() - start) / (CALLS // CHUNKS) * 1e6)
+        return Answer(median(found))
+
+    return asyncio.run(measure())
+
+
 @row("redis-threads", "Redis, 8 threads, admitted", "us")
 def threads(lib: Library) -> Answer:
     each = CALLS // THREADS

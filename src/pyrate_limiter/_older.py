@@ -67,7 +67,8 @@ _NAMES = {
 
 _V2_KEYWORDS = {"bucket_class", "bucket_kwargs", "time_function"}
 _V2_BUCKET = {"maxsize", "identity", "path", "redis_pool", "bucket_name", "expire_time"}
-_V3_KEYWORDS = {"clock", "raise_when_fail", "max_delay", "retry_until_max_delay"}
+_V3_ATTRIBUTES = {"raise_when_fail", "max_delay", "retry_until_max_delay"}
+_V3_KEYWORDS = {"clock", *_V3_ATTRIBUTES}
 
 
 def places(module: str) -> dict[str, str]:
@@ -85,12 +86,45 @@ class TakesOlderCalls:
     delay_or_raise: Any = None
     """Decides for limiters of 3.x, if it is replaced; tests of programs for 3.x do so."""
 
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in _V3_ATTRIBUTES and TakesOlderCalls in type(self).__bases__:
+            from pyrate_limiter.errors import WrongType
+
+            expected = (
+                f"given as Limiter(..., {name}=...), which makes a limiter of 3.x: see "
+                '"Programs for 3.x" in the documentation'
+            )
+            raise WrongType(f"limiter.{name}", value, expected)
+        super().__setattr__(name, value)
+
     if not TYPE_CHECKING:  # a checker knows today's arguments alone, from __init__
 
         def __new__(cls, *args: Any, **kwargs: Any) -> Any:
             """Make the limiter, which is initialized by its own release."""
             is_todays_own = TakesOlderCalls in cls.__bases__
             return super().__new__((is_todays_own and _limiter_class(args, kwargs)) or cls)
+
+
+def also_as_in_its_release(initialize: F) -> F:
+    """Let a class derived from `Limiter` hand on what only 2.x or 3.x knows.
+
+    Such an object gets the limiter of that release as a further base, before today's.
+    """
+    from functools import wraps
+
+    @wraps(initialize)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - it is one
+        own = type(self)
+        derived = TakesOlderCalls not in own.__bases__
+        release = _limiter_class(args, kwargs) if derived else None
+        if release is None or isinstance(self, release):
+            initialize(self, *args, **kwargs)
+            return
+        named = {"__module__": own.__module__, "__qualname__": own.__qualname__}
+        self.__class__ = type(own.__name__, (own, release), named)
+        release.__init__(self, *args, **kwargs)
+
+    return __init__  # type: ignore[return-value] # it is what `initialize` is
 
 
 class TakesKeywordsOf2x:

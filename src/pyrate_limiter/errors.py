@@ -279,10 +279,13 @@ class InvalidDatabase(PyrateError, ValueError):
 
 
 class BucketClosed(PyrateError, RuntimeError, AttributeError):
-    """The bucket was closed, and is asked for something that it cannot know any more."""
+    """The bucket was closed, and is asked for more."""
 
     def __init__(self) -> None:
-        super().__init__("this bucket is closed: make a new one")
+        super().__init__(
+            "this bucket is closed: make a new one, or close it later; limiter.close() and the end "
+            "of `with limiter:` close the limiter's buckets"
+        )
 
 
 class ReentrantCall(PyrateError, RuntimeError):

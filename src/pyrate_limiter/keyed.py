@@ -7,8 +7,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pyrate_limiter.abstracts.awaiting import discard, is_awaitable, then
-from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
+from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory, id_of
 from pyrate_limiter.abstracts.checks import check_whole
+from pyrate_limiter.abstracts.closing import refuse
 from pyrate_limiter.abstracts.locks import shared_lock
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.abstracts.sweeper import Leaker
@@ -100,12 +101,12 @@ class KeyedBucketFactory(BucketFactory):
         return self._made(name) if bucket is None else bucket
 
     def _add(self, name: str) -> AbstractBucket:
-        keys = self._keys
+        keys, at_most = self._keys, self.max_keys
         while True:
-            if not keys.make_room(self.max_keys):
-                raise TooManyKeys(name, self.max_keys)
+            if len(keys.buckets) >= at_most and not keys.make_room(at_most):
+                raise TooManyKeys(name, at_most)
             bucket = self._made(name)  # under no lock: it may be slow, or wait for another thread
-            kept = keys.keep(name, bucket, self.max_keys)
+            kept = keys.keep(name, bucket, at_most)
             if kept is not None:
                 break
         if self._leaker is None:
@@ -143,8 +144,12 @@ class KeyedBucketFactory(BucketFactory):
         return list(self._keys.buckets.values())
 
     def dispose(self, bucket: int | AbstractBucket) -> bool:
-        """Drop a bucket, live or not, given itself or its ``id``."""
-        wanted = bucket if isinstance(bucket, int) else id(bucket)
+        """Drop a bucket, live or not, given itself or its ``id``.
+
+        Raises:
+            InvalidBucket: it is neither.
+        """
+        wanted = id_of(bucket)
         with self._keys.lock:
             for name, kept in list(self._keys.buckets.items()):
                 if id(kept) == wanted:
@@ -152,9 +157,13 @@ class KeyedBucketFactory(BucketFactory):
         return False
 
     def close(self) -> None:
-        """Stop sweeping, and close and drop the buckets. May be called again."""
-        super().close()
+        """Stop sweeping, close and drop the buckets, and make no others. May be called again."""
+        self._member = refuse
+        owned = self.owned_buckets()
         self._keys.buckets.clear()
+        super().close()
+        while owned:  # so each is gone before the next one is closed
+            owned.pop().close()
 
     def __len__(self) -> int:
         return len(self._keys.buckets)
@@ -226,11 +235,12 @@ class _Keys:
     def keep(self, name: str, bucket: AbstractBucket, at_most: int) -> AbstractBucket | None:
         """The bucket of a name from now on: this one, or one that came first. None: no room."""
         with self.lock:
-            if self.usable(name) is None:
-                if len(self.buckets) >= at_most and name not in self.buckets:
+            kept = self.buckets.get(name)
+            if kept is None or getattr(kept, "retired", False):
+                if kept is None and len(self.buckets) >= at_most:
                     return None
-                self.buckets[name] = bucket
-            return self.buckets[name]
+                kept = self.buckets[name] = bucket
+            return kept
 
     def make_room(self, at_most: int) -> bool:
         """Have fewer than so many buckets; a few of them are looked at, at the most."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from pyrate_limiter._engine.acquisition import Acquisition
 from pyrate_limiter._engine.admission import Admission, decorated, refuse_positional
+from pyrate_limiter._engine.first_try import bind_sweeper
 from pyrate_limiter._engine.holding import Holds
 from pyrate_limiter._engine.locks import LockLike, combined_lock
 from pyrate_limiter._engine.outlook import look
@@ -16,14 +17,14 @@ from pyrate_limiter._engine.steps import run_async, run_blocking, sleep_is_repla
 from pyrate_limiter._engine.terms import ADAPTIVE, AdaptiveBuffer, Terms, ahead_ms, check_timeout
 from pyrate_limiter._engine.unawaited import Verdict_co, at_once, verdict, verdict_of
 from pyrate_limiter._lazy import resolver
-from pyrate_limiter._older import TakesOlderCalls, places
+from pyrate_limiter._older import TakesOlderCalls, also_as_in_its_release, places
 from pyrate_limiter.abstracts.algorithm import Decision
 from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
 from pyrate_limiter.abstracts.checks import check_weight, check_whole
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
 from pyrate_limiter.errors import NoRates
-from pyrate_limiter.single import SingleBucketFactory, as_factory, bind_sweeper, straight_path
+from pyrate_limiter.single import SingleBucketFactory, as_factory, straight_path
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -92,6 +93,7 @@ class Limiter(Holds, TakesOlderCalls, Generic[Verdict_co]):
     def __init__(
         self, argument: Either, buffer_ms: int = ..., *, reserve_ahead: float = ...
     ) -> None: ...
+    @also_as_in_its_release
     def __init__(
         self, argument: Either, buffer_ms: int = ADAPTIVE, *, reserve_ahead: float = True
     ) -> None:
@@ -109,6 +111,7 @@ class Limiter(Holds, TakesOlderCalls, Generic[Verdict_co]):
         ahead = ahead_ms(self.reserve_ahead)
         self._acquisition = Acquisition(factory, self.lock, ahead_ms=ahead, only=only)
         self._take = straight_path(factory)
+        self._take_async = straight_path(factory, awaited=True)
 
     @classmethod
     def per_key(
@@ -128,13 +131,12 @@ class Limiter(Holds, TakesOlderCalls, Generic[Verdict_co]):
         """
         from pyrate_limiter.keyed import for_each_key
 
-        factory = for_each_key(rates, bucket, max_keys)
-        return cls(factory, buffer_ms, reserve_ahead=reserve_ahead)
+        return cls(for_each_key(rates, bucket, max_keys), buffer_ms, reserve_ahead=reserve_ahead)
 
     def __setattr__(self, name: str, value: object) -> None:
         if name == "rates" and type(self) is Limiter:
             raise NoRates(self, "a limiter has no rates: assign to bucket.rates, or make another")
-        object.__setattr__(self, name, value)
+        super().__setattr__(name, value)
 
     def try_acquire(
         self, name: str = "pyrate", weight: int = 1, blocking: bool = True, timeout: Timeout = -1
@@ -164,9 +166,9 @@ class Limiter(Holds, TakesOlderCalls, Generic[Verdict_co]):
             if weight == 0:
                 return True  # type: ignore[return-value] # see `Verdict_co`
         taken = self._take(name, weight)
-        if taken is not None and (taken or not blocking):
-            return taken  # type: ignore[return-value] # see `Verdict_co`
-        started = self._acquisition.start(name, weight, self._terms(blocking, timeout))
+        if taken is True or not (blocking or taken is None or taken):
+            return taken is True  # type: ignore[return-value] # see `Verdict_co`
+        started = self._acquisition.start(name, weight, self._terms(blocking, timeout), taken)
         if isinstance(started, Decision):
             return started.failing_rate is None  # type: ignore[return-value] # see `Verdict_co`
         outcome = run_blocking(verdict_of(started), _sleep)
@@ -185,12 +187,12 @@ class Limiter(Holds, TakesOlderCalls, Generic[Verdict_co]):
             weight = check_weight(weight)
             if weight == 0:
                 return True
-        taken = self._take(name, weight)
-        if taken is not None and (taken or not blocking):
-            return taken
+        taken = self._take_async(name, weight)
+        if taken is True or not (blocking or taken is None or taken):
+            return taken is True
         bind_sweeper(self.bucket_factory)
         terms = self._terms(blocking, timeout, on_loop=True)
-        started = await self._acquisition.start_async(name, weight, terms)
+        started = await self._acquisition.start_async(name, weight, terms, taken)
         if isinstance(started, Decision):
             return started.failing_rate is None
         return await run_async(verdict_of(started))
@@ -304,7 +306,7 @@ class Limiter(Holds, TakesOlderCalls, Generic[Verdict_co]):
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("lock", "_acquisition", "_take")
+        own = ("lock", "_acquisition", "_take", "_take_async")
         return {name: value for name, value in self.__dict__.items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -335,8 +337,8 @@ class Limiter(Holds, TakesOlderCalls, Generic[Verdict_co]):
         return self._acquisition.acquire(name, weight, terms)
 
     def _check(self, name: str, weight: int) -> Program[Decision]:
-        weight = check_weight(weight)
-        return look(self._acquisition, name, weight, self._terms(False, -1, known=True))
+        terms = self._terms(False, -1, known=True)
+        return look(self._acquisition, name, check_weight(weight), terms)
 
     def _now(self, program: Program[R], method: str) -> R:
         return at_once(run_blocking(program, _sleep), method)

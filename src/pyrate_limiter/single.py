@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
+from pyrate_limiter._engine.first_try import FirstTry
+from pyrate_limiter._engine.native import puts_at_once
+from pyrate_limiter._engine.queues import unwrapped
 from pyrate_limiter.abstracts.awaiting import then
 from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
 from pyrate_limiter.abstracts.rate import Rate, RateItem
@@ -13,6 +17,7 @@ from pyrate_limiter.errors import InvalidBucket, InvalidLimiterArgument, Invalid
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from pyrate_limiter._engine.first_try import Begun
     from pyrate_limiter.clocks import AbstractClock
 
 
@@ -52,12 +57,30 @@ class SingleBucketFactory(BucketFactory):
         return [self.bucket, *others]
 
 
+class _OneForAllNames(SingleBucketFactory):
+    """Routes each name to a view of the bucket: those who wait for it wait by themselves."""
+
+    def __init__(self, bucket: AbstractBucket) -> None:
+        super().__init__(bucket)
+        self._views: WeakValueDictionary[str, AbstractBucket] = WeakValueDictionary()
+
+    def get(self, item: RateItem) -> AbstractBucket:
+        """The view of the item's name, which is there while somebody is at it."""
+        name, bucket = str(item.name), self.bucket
+        view = self._views.get(name)
+        if view is None:
+            view = self._views.setdefault(name, bucket.of_a_name())  # type: ignore[attr-defined]
+        return view
+
+
 def as_factory(argument: Any) -> BucketFactory:
     """The factory for what `Limiter` was given."""
     if isinstance(argument, BucketFactory):
         return argument
     if isinstance(argument, AbstractBucket):
-        return SingleBucketFactory(argument)
+        return (_OneForAllNames if hasattr(argument, "of_a_name") else SingleBucketFactory)(
+            argument
+        )
     if isinstance(argument, Rate):
         argument = [argument]
     if not isinstance(argument, (list, tuple)):
@@ -69,22 +92,23 @@ def as_factory(argument: Any) -> BucketFactory:
     return SingleBucketFactory(InMemoryBucket(argument))
 
 
-def bind_sweeper(factory: BucketFactory) -> None:
-    """Let async buckets be swept by the running event loop."""
-    leaker = getattr(factory, "_leaker", None)
-    if leaker is not None and leaker.async_buckets:
-        leaker.bind()
+def straight_path(
+    factory: BucketFactory, *, awaited: bool = False
+) -> Callable[[str, int], bool | Begun | None]:
+    """The way of a first attempt without a generator: the factory's, its bucket's, or `FirstTry`.
 
-
-def straight_path(factory: BucketFactory) -> Callable[[str, int], bool | None]:
-    """The way of a first attempt that needs no generator, where the factory or its bucket has one.
-
-    It takes a name and a weight, and answers None where nothing can be said at once.
+    It takes a name and a weight, and answers None where nothing can be said at once. Where the
+    answer is ``awaited`` in any case, a `BucketAsyncWrapper` around memory need not be.
     """
-    chosen = factory.bucket if type(factory) is SingleBucketFactory else factory
-    straight = getattr(chosen, "straight", None)
+    only = factory.bucket if type(factory) is SingleBucketFactory else None
+    if only is None or puts_at_once(only) or (awaited and puts_at_once(unwrapped(only))):
+        otherwise: Callable[[str, int], bool | Begun | None]
+        otherwise = FirstTry(factory, awaited=awaited).take
+    else:
+        otherwise = _nothing_at_once
+    straight = getattr(factory if only is None else only, "straight", None)
     path: Callable[[str, int], bool | None] | None = None if straight is None else straight()
-    return path or _nothing_at_once
+    return path or otherwise
 
 
 def _nothing_at_once(name: str, weight: int) -> None:

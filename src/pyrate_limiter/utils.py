@@ -85,7 +85,7 @@ _MOST = 1 << 60  # units that a log can have in a window, as good as any number
 class RateList(list["Rate"]):
     """Rates that were checked and ordered by interval, to be shared between buckets."""
 
-    __slots__ = ("bounds", "longest_ms", "shortest_ms")
+    __slots__ = ("bounds", "least", "longest_ms", "shortest_ms")
 
     def __init__(self, rates: Rate | Sequence[Rate]) -> None:
         from pyrate_limiter.abstracts.rate import Rate
@@ -99,6 +99,7 @@ class RateList(list["Rate"]):
         self.bounds: tuple[tuple[int, int, Rate], ...] = tuple(
             (min(rate.limit, _MOST), rate.interval, rate) for rate in self
         )
+        self.least: int = self.bounds[0][0]  # of the limits
         self.shortest_ms: int = self[0].interval
         self.longest_ms: int = self[-1].interval
 
@@ -114,3 +115,44 @@ def sorted_rates(rates: Rate | Sequence[Rate]) -> RateList:
         InvalidRateList: some rate of the list can never matter.
     """
     return rates if isinstance(rates, RateList) else RateList(rates)
+
+
+class SharedRates(RateList):
+    """The rates of many buckets.
+
+    Raises:
+        InvalidRateList: on being changed.
+    """
+
+    __slots__ = ()
+
+    if not TYPE_CHECKING:  # a checker knows what a list can do
+
+        def _refuse(self, *_: object, **__: object) -> None:
+            message = (
+                f"the rates of a bucket cannot be changed in place, {list(self)!r} are checked and "
+                "shared: assign a new list to bucket.rates"
+            )
+            raise InvalidRateList(self, message)
+
+        append = extend = insert = remove = pop = clear = sort = reverse = _refuse
+        __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
+
+
+_MOST_KNOWN = 64
+_known: dict[tuple[int, ...], SharedRates] = {}
+
+
+def shared_rates(rates: Rate | Sequence[Rate]) -> RateList:
+    """`sorted_rates` for a factory that makes one bucket after the other from the same rates."""
+    if not isinstance(rates, list) or isinstance(rates, RateList):
+        return sorted_rates(rates)
+    # The very same: equal ones of a user's subclass may differ in other ways.
+    key = tuple(map(id, rates))  # of objects that are kept, so nothing else can have their ids
+    known = _known.get(key)
+    if known is None:
+        known = SharedRates(rates)
+        if len(_known) >= _MOST_KNOWN:
+            _known.clear()
+        _known[key] = known
+    return known

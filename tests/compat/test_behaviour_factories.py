@@ -19,6 +19,7 @@ from pyrate_limiter import (
     limiter_factory,
 )
 from pyrate_limiter.abstracts.bucket import Leaker
+from pyrate_limiter.errors import InvalidBucket
 from tests.doubles import ListBucket, in_async_form, one
 
 
@@ -110,6 +111,14 @@ def test_dispose_takes_a_bucket_or_its_id(factory):
     assert factory.dispose(id(second)) is True
     assert factory.dispose(first) is False
     assert factory.get_buckets() == []
+
+
+@pytest.mark.parametrize("wrong", ["x", None, 1.5])
+def test_dispose_of_what_is_no_bucket_is_a_mistake_that_is_named(factory, wrong):
+    for disposing in (factory, Limiter.per_key(Rate(1, 1_000))):
+        with pytest.raises(AssertionError, match=f"dispose of, .* got {wrong!r}") as caught:
+            disposing.dispose(wrong)
+        assert isinstance(caught.value, InvalidBucket)
 
 
 def test_dispose_before_anything_is_scheduled_is_false(factory):

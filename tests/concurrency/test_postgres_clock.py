@@ -16,15 +16,12 @@ from pyrate_limiter import (
     StateBucket,
 )
 from tests import postgres_fixtures as postgres
+from tests.postgres_fixtures import Own
 from tests.postgres_server import PostgresServer
 
 LIMIT, INTERVAL = 15, 300
 STEPS = (-3600, 0, 3600, 0)  # seconds ahead of the machine's clock
 JITTER = 0.06  # by which one caller may leave later than it was let go, and another not
-
-
-class Own(SlidingWindowLog):
-    """A policy that runs in this process."""
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +46,7 @@ def test_a_step_of_the_clock_stops_nobody_and_lets_one_further_limit_through(
     server, kind, allowance
 ):
     went, refused, steps, over = [], [], [], threading.Event()
-    server.set_clock(0)
+    server.clock.set(0)
     with postgres.pool(server.dsn, size=8) as pool:
         limiter = Limiter(make(kind, pool))
 
@@ -66,7 +63,7 @@ def test_a_step_of_the_clock_stops_nobody_and_lets_one_further_limit_through(
         for ahead in STEPS:
             time.sleep(0.5)
             steps.append(time.monotonic())
-            server.set_clock(ahead)
+            server.clock.set(ahead)
         time.sleep(0.5)
         over.set()
         for caller in callers:

@@ -1,16 +1,20 @@
 """Many processes on one table: the limit is held together, and nobody is refused with room."""
 
+import asyncio
+import contextlib
 import json
 import subprocess
 import sys
 import threading
 import time
 import venv
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
-from pyrate_limiter import Limiter, PostgresBucket, PostgresKeys, Rate
+from pyrate_limiter import FixedWindow, Limiter, PostgresBucket, PostgresKeys, Rate, RateItem
+from pyrate_limiter.abstracts.waited_for import waited_for
 from tests import postgres_fixtures as postgres
 
 WORKER = Path(__file__).parent.parent / "postgres_worker.py"
@@ -28,9 +32,9 @@ def start(table, kind, *words, python=sys.executable):
 
 
 def finish(process):
-    output, _ = process.communicate(timeout=50)
+    with process:
+        answer = json.loads(process.stdout.read().removeprefix("ready\n"))
     assert process.returncode == 0
-    answer = json.loads(output)
     assert answer["errors"] == []
     return answer["results"]
 
@@ -70,8 +74,7 @@ def watched(table, limit, interval):
 
 
 def assert_first_come_first_served(table, results):
-    """Nobody has gone before anybody whom the server had served before, but for the look ahead."""
-    went = {name: moment * 1000 for _, name, moment in results}
+    """Who came first to the server was given the earlier moment, but for the look ahead."""
     noted = postgres.execute(f"SELECT name, at_ms FROM noted_{table} ORDER BY number")
     last = dict(noted)  # one that was too late begins anew
     front = 0
@@ -79,20 +82,45 @@ def assert_first_come_first_served(table, results):
         if last[name] == moment:
             assert moment >= front - AHEAD_MS
             front = max(front, moment)
-            assert went[name] >= front - AHEAD_MS
+    # What is reserved for a waiter of a process may be used by another that stands before it.
+    went, moments = defaultdict(list), defaultdict(list)
+    for _, name, moment in results:
+        process = name.split("-")[0]
+        went[process].append(moment * 1000)
+        moments[process].append(last[name])
+    for process, times in went.items():
+        pairs = zip(sorted(times), sorted(moments[process]))
+        assert [(at, moment) for at, moment in pairs if at < moment - 1] == []
 
 
-def kill_connections(over, killed):
-    while not over.wait(0.02):
-        killed += postgres.execute(
-            "SELECT pg_terminate_backend(pid) FROM (SELECT pid FROM pg_stat_activity "
-            "WHERE query ~ 'pyrate_limiter_|ratelimit___' AND pid <> pg_backend_pid() "
-            "ORDER BY random() LIMIT 1) one"
-        )
+@contextlib.contextmanager
+def killing(fleet):
+    """Kill connections, one by one, once all processes have made their buckets; gives those."""
+    for process in fleet:
+        assert process.stdout.readline() == "ready\n"
+    killed, over = [], threading.Event()
+
+    def kill():
+        while not over.wait(0.02):
+            killed.extend(
+                postgres.execute(
+                    "SELECT pg_terminate_backend(pid) FROM (SELECT pid FROM pg_stat_activity "
+                    "WHERE query ~ 'pyrate_limiter_|ratelimit___' AND pid <> pg_backend_pid() "
+                    "ORDER BY random() LIMIT 1) one"
+                )
+            )
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        yield killed
+    finally:
+        over.set()
+        killer.join()
 
 
 @pytest.mark.parametrize(
-    ("kind", "count", "calls", "killing"),
+    ("kind", "count", "calls", "kills"),
     [
         ("blocking", 8, 6, False),
         ("blocking", 8, 6, True),
@@ -101,21 +129,13 @@ def kill_connections(over, killed):
         ("own", 8, 3, True),
     ],
 )
-def test_four_processes_are_served_in_order_within_the_limit(kind, count, calls, killing):
+def test_four_processes_are_served_in_order_within_the_limit(kind, count, calls, kills):
     table, limit, interval = postgres.table(), 60, 300
     watched(table, limit, interval)
     fleet = [start(table, kind, count, calls, 45, limit, interval) for _ in range(4)]
-    over, killed = threading.Event(), []
-    killer = threading.Thread(target=kill_connections, args=(over, killed))
-    if killing:
-        killer.start()
-    try:
+    with killing(fleet) if kills else contextlib.nullcontext(range(9)) as killed:
         results = [result for process in fleet for result in finish(process)]
-    finally:
-        over.set()
-        if killing:
-            killer.join()
-    assert len(killed) > 2 or not killing
+    assert len(killed) > 2
     assert len(results) == 4 * count * calls
     assert all(admitted for admitted, _, _ in results)
     units = stamps(table)
@@ -135,14 +155,8 @@ def test_nobody_is_refused_while_there_is_room():
 def test_connections_that_are_killed_lose_nothing():
     table, limit = postgres.table(), 200
     fleet = [start(table, "nonblocking", 4, 60, 0, limit, 3_600_000) for _ in range(2)]
-    over = threading.Event()
-    killer = threading.Thread(target=kill_connections, args=(over, []))
-    killer.start()
-    try:
+    with killing(fleet):
         results = [result for process in fleet for result in finish(process)]
-    finally:
-        over.set()
-        killer.join()
     assert sum(admitted for admitted, _, _ in results) == limit
     assert len(stamps(table)) == limit
 
@@ -232,3 +246,65 @@ def test_names_are_limited_by_themselves_and_do_not_wait_for_each_other():
             assert not limiter.try_acquire("a", 2, timeout=0.2)
             assert 0.15 < time.monotonic() - began < 10
         assert bucket.count() == 5
+
+
+def units_by_name(table):
+    return dict(postgres.execute(f"SELECT name, sum(units) FROM {table} GROUP BY 1"))
+
+
+def somebody_waits():
+    return any(queue().blocked for queue in waited_for.values())
+
+
+def test_who_waits_for_one_name_stands_in_nobodys_way_under_another():
+    with postgres.pool(size=4) as pool:
+        keys = PostgresKeys(pool, postgres.table())
+        limiter = Limiter.per_key(Rate(1, 3_600_000), bucket=keys)
+        assert limiter.try_acquire("full")
+        got = []
+        waiter = threading.Thread(target=lambda: got.append(limiter.try_acquire("full", timeout=2)))
+        waiter.start()
+        while waiter.is_alive() and not somebody_waits():
+            time.sleep(0.001)
+        assert limiter.try_acquire("free", blocking=False)
+        assert not limiter.try_acquire("free", blocking=False)
+        waiter.join(30)
+        assert got == [False]
+        assert units_by_name(limiter.bucket_factory.bucket.table) == {"full": 1, "free": 1}
+
+
+def test_tasks_that_wait_for_one_name_stand_in_nobodys_way_under_another():
+    async def scenario():
+        pool = await postgres.async_pool(size=2)
+        keys = PostgresKeys(pool, postgres.table())
+        limiter = Limiter.per_key(Rate(1, 3_600_000), bucket=keys)
+        assert await limiter.try_acquire_async("full")
+        waiter = asyncio.ensure_future(limiter.try_acquire_async("full"))
+        for _ in iter(somebody_waits, True):
+            await asyncio.sleep(0.001)
+        assert await limiter.try_acquire_async("free", blocking=False)
+        assert not await limiter.try_acquire_async("free", blocking=False)
+        assert not waiter.done()
+        waiter.cancel()
+        await asyncio.wait([waiter])
+        assert units_by_name(limiter.bucket_factory.bucket.table) == {"full": 1, "free": 1}
+        await pool.close()
+
+    asyncio.run(scenario())
+
+
+def test_two_configurations_of_one_table_count_each_others_units():
+    table = postgres.table()
+    with postgres.pool(size=1) as pool:
+        long = PostgresBucket(pool, table, [Rate(20, 3_600_000)])
+        short = PostgresBucket(pool, table, [Rate(5, 50)])
+        windows = PostgresBucket(pool, table, [Rate(20, 3_600_000)], FixedWindow())
+        moment = long.now() // 3_600_000 * 3_600_000 + 3_600_000
+        assert long.put(RateItem("a", moment, 4))
+        assert not short.put(RateItem("a", moment, 2))
+        assert short.put(RateItem("a", moment + 51, 5))
+        assert windows.put(RateItem("a", moment + 60, 11))
+        assert not windows.put(RateItem("a", moment + 61))
+        assert not long.put(RateItem("a", moment + 61))
+        assert short.put(RateItem("a", moment + 200, 5))
+        assert long.count() == 25

@@ -19,41 +19,15 @@ from pyrate_limiter import (
     PostgresStateStore,
     Rate,
     RateItem,
-    SlidingWindowLog,
     StateBucket,
 )
 from pyrate_limiter.buckets import postgres_link
 from pyrate_limiter.buckets.postgres_wire import silence
 from tests import postgres_fixtures as postgres
-from tests.postgres_server import PostgresServer
+from tests.postgres_fixtures import HOUR, eventually, every_kind
 
-HOUR = 3_600_000
-FOREVER = 1 << 40
-
-
-class Own(SlidingWindowLog):
-    """A policy that runs in this process."""
-
-
-@pytest.fixture(scope="module")
-def server():
-    server = PostgresServer()
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def pool(server):
-    with postgres.pool(server.dsn, size=3, reconnect_timeout=60) as pool:
-        yield pool
-
-
-def every_kind(pool, rates, **options):
-    table = postgres.table()
-    yield PostgresBucket(pool, table, rates, **options)
-    yield PostgresBucket(pool, f"{table}_own", rates, Own(), **options)
-    yield PostgresKeys(pool, f"{table}_keys", **options).keyed(rates)
-    yield StateBucket(rates, store=PostgresStateStore(pool, table, **options))
+server = postgres.own_server
+pool = postgres.own_pool
 
 
 def ask(bucket, **terms):
@@ -63,7 +37,7 @@ def ask(bucket, **terms):
 def holding(server, bucket):
     """Statements that hold up everybody who wants to change the bucket."""
     if isinstance(bucket, StateBucket):
-        return "SELECT FROM ratelimit_states FOR UPDATE"
+        return f"SELECT FROM {bucket.store._row._table} FOR UPDATE"
     return f"LOCK TABLE {bucket.table} IN EXCLUSIVE MODE"
 
 
@@ -91,13 +65,6 @@ def active(server):
         "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' "
         "AND state = 'active' AND pid <> pg_backend_pid()"
     )[0][0]
-
-
-def eventually(question, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not question():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("kind", range(4))
@@ -248,6 +215,55 @@ def test_a_wrong_password_is_no_outage(server):
                 make(pool, postgres.table(), *rates, on_error="allow")
 
 
+@pytest.fixture
+def guarded():
+    """A server that asks for passwords, and a pool of a user that has one."""
+    server = PostgresServer()
+    try:
+        server.execute("CREATE ROLE app LOGIN PASSWORD 'old'")
+        server.execute("CREATE SCHEMA AUTHORIZATION app")
+        server.ask_for_passwords("app")
+        dsn = conninfo.make_conninfo(server.dsn, user="app", password="old")
+        with ConnectionPool(dsn, min_size=1, max_size=2, open=True, timeout=2) as pool:
+            yield server, pool
+    finally:
+        server.close()
+
+
+def go_on_asking(bucket):
+    deadline = time.monotonic() + 40
+    while time.monotonic() < deadline:
+        ask(bucket)
+        time.sleep(0.02)
+
+
+def test_who_does_not_know_the_password_gets_no_bucket(guarded):
+    wrong = conninfo.make_conninfo(guarded[0].dsn, user="app", password="wrong")
+    with ConnectionPool(wrong, min_size=1, open=True, timeout=1.2) as pool:
+        with pytest.raises(PoolTimeout):
+            PostgresBucket(pool, "wrong", [Rate(1, HOUR)], on_error="allow")
+        with pytest.raises(PoolTimeout):
+            PostgresStateStore(pool, "wrong", on_error="allow")
+
+
+@pytest.mark.parametrize("state", [False, True], ids=["log", "state"])
+def test_a_password_that_changes_meanwhile_is_no_outage_for_long(guarded, state):
+    server, pool = guarded
+    if state:
+        store = PostgresStateStore(pool, "changing", on_error="allow")
+        bucket = StateBucket([Rate(2, HOUR)], store=store)
+    else:
+        bucket = PostgresBucket(pool, "changing", [Rate(2, HOUR)], on_error="allow")
+    assert ask(bucket)
+    server.execute("ALTER ROLE app PASSWORD 'new'")
+    server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'")
+    with pytest.raises(PoolTimeout):  # it cannot be told at once from a server that goes down
+        go_on_asking(bucket)
+    for _ in range(2):
+        with pytest.raises(PoolTimeout):
+            ask(bucket)
+
+
 def test_what_the_server_refuses_is_no_outage(server, pool):
     table = postgres.table()
     bucket = PostgresBucket(pool, table, [Rate(2, HOUR)], on_error="allow")
@@ -356,6 +372,7 @@ def test_what_is_in_doubt_is_found_without_reading_the_log(server, lost, keyed):
         lost.append("from now on")
         doubts, open_ones = bucket._steps.doubts, []
         for patience in (0, 50, 0, 50):
+            pool.wait()  # for a connection in place of that which was lost
             with limited(bucket, 0.5), pytest.raises(psycopg.OperationalError):
                 bucket.claim(RateItem("a", bucket.stamp()), patience)
             open_ones.append(doubts.pop()._replace(expires=0))

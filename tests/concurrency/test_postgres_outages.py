@@ -27,26 +27,10 @@ from pyrate_limiter.buckets import postgres_link
 from pyrate_limiter.buckets.postgres_turns import Enter
 from pyrate_limiter.buckets.postgres_wire import silence
 from tests import postgres_fixtures as postgres
-from tests.postgres_server import PostgresServer
+from tests.postgres_fixtures import HOUR, Own, eventually
 
-HOUR = 3_600_000
-
-
-class Own(SlidingWindowLog):
-    """A policy that runs in this process."""
-
-
-@pytest.fixture(scope="module")
-def server():
-    server = PostgresServer()
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def pool(server):
-    with postgres.pool(server.dsn, size=3, reconnect_timeout=60) as pool:
-        yield pool
+server = postgres.own_server
+pool = postgres.own_pool
 
 
 def ask(limiter, **terms):
@@ -56,13 +40,6 @@ def ask(limiter, **terms):
 def ask_again(limiter):
     with contextlib.suppress(psycopg.OperationalError):
         return ask(limiter)
-
-
-def eventually(question, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not question():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("way", ["stop", "kill"])
@@ -309,6 +286,44 @@ def test_a_claim_that_was_made_but_not_answered_is_taken_back(server, pool, arou
     doubts[0] = doubts[0]._replace(expires=0)
     bucket.leak(0)
     assert bucket.count() == 5
+
+
+@pytest.mark.parametrize("policy", [SlidingWindowLog, Own])
+def test_a_claim_that_could_not_be_confirmed_admits_nobody_for_nothing(pool, around, policy):
+    bucket, silent = PostgresBucket(pool, postgres.table(), [Rate(2, 300)], policy()), ["now"]
+
+    def silencing(sent, connection, text):
+        answer = yield from sent
+        if silent:
+            connection.pgconn.finish()
+            raise silence()
+        return answer
+
+    item = RateItem("a", bucket.stamp(), 2)
+    assert bucket.put(RateItem("a", bucket.stamp(), 2))
+    time.sleep(bucket.claim(item, 1000).wait_ms / 1000)
+    around(silencing)
+    with pytest.raises(psycopg.OperationalError):
+        bucket.settle(item, bucket.stamp(), 0)
+    silent.clear()
+    while wait := bucket.settle(item, bucket.stamp(), HOUR).wait_ms:
+        time.sleep(wait / 1000)
+    bucket.leak(0)  # what is in doubt is given back
+    assert not bucket.check(RateItem("a", bucket.stamp())).allowed
+    assert bucket.release(item)
+
+
+def test_units_that_are_given_back_in_part_are_not_given_back_twice(server, pool, around):
+    bucket, lost = PostgresBucket(pool, postgres.table(), [Rate(20, HOUR)]), []
+    item = RateItem("a", bucket.stamp(), 5)
+    assert bucket.claim(item).allowed
+    around(losing(server, lost, "pyrate_limiter_release"))
+    bucket.release(item.part(2))
+    assert lost
+    assert bucket.count() == 3
+    assert not bucket.release(item.part(4))
+    assert bucket.release(item.part(3))
+    assert bucket.count() == 0
 
 
 def test_call_timeout_bounds_calls_that_do_not_wait(server):

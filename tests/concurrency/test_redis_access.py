@@ -79,3 +79,14 @@ def test_the_commands_that_the_docs_list_are_enough_and_none_is_too_many(server)
         used = {name.removeprefix("cmdstat_") for name in admin.info("commandstats")}
     listed = {command[1:].split("|")[0] for command in commands}
     assert listed <= used
+
+
+def test_a_state_does_with_the_one_key_that_its_user_may_touch(server):
+    with redis.Redis(port=server.port) as admin:
+        admin.execute_command(
+            "ACL", "SETUSER", "limiter", "on", ">secret", "~state", "-@all", *documented()
+        )
+        with redis.Redis(port=server.port, username="limiter", password="secret") as client:
+            limiter = Limiter(StateBucket([RATE], store=RedisStateStore(client, "state")))
+            assert all(limiter.try_acquire("a") for _ in range(5))  # waits too
+        assert admin.keys() == [b"state"]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -169,8 +170,8 @@ def test_a_clock_that_steps_back_under_a_great_log_holds_the_server_up_no_longer
     bucket._clock.set(10**12 - 3_600_000)
     client.config_resetstat()
     assert bucket.put(RateItem("a", bucket.now()))
-    assert client.info("commandstats")["cmdstat_zadd"]["calls"] < 6000
-    assert bucket.count() == 5001
+    assert client.info("commandstats")["cmdstat_zadd"]["calls"] < 2500
+    assert bucket.count() == 2001
 
 
 def test_the_sweeper_does_not_ask_for_keys_that_expire(spy):
@@ -219,7 +220,9 @@ def test_an_odd_name_is_a_name_and_fails_nobody(client, name):
         assert answers == [True, True, False]
 
     asyncio.run(main())
-    assert client.zcard(key) == 200
+    units = Counter(member.rsplit(b":", 1)[0] for member in client.zrange(key, 0, -1))
+    assert {item: number for item, number in units.items() if number != 2} == {}
+    assert len(units) == 100
     assert max(len(member) for member in client.zrange(key, 0, -1)) < 2200
     assert max(len(found) for found in client.scan_iter(f"{key}*", count=1000)) < 2200
 
@@ -417,6 +420,8 @@ class NoOutage(Exception):
         (redis.ResponseError("WRONGTYPE Operation against a key"), False),
         (redis.ResponseError("NOPERM this user has no permissions"), False),
         (redis.AuthenticationError("WRONGPASS invalid username-password pair"), False),
+        (redis.RedisClusterException("Cannot be connected. Authentication required."), False),
+        (redis.ConnectionError("No master found: AuthenticationError('invalid')"), False),
         (redis.ConnectionError("Too many connections"), False),
         (redis.DataError("Invalid input of type"), False),
         (NoOutage(), False),

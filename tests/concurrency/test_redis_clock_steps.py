@@ -2,15 +2,13 @@
 
 import sys
 import time
-from pathlib import Path
 
-import libfaketime
 import pytest
 
+from tests.faked_clock import FakedClock
 from tests.redis_fleet import most_in_a_window, real, run_fleet, spans
 from tests.redis_servers import RedisServer, sync_client
 
-LIBRARY = Path(libfaketime.__file__).parent / "vendor/libfaketime/src/libfaketime.so.1"
 HOUR = 3_600_000
 INTERVAL = 300
 LIMITS = {"log": 40, "gcra": 20}  # a bucket of the latter may give twice its limit in an interval
@@ -21,25 +19,13 @@ class SteppingServer:
     """A server, and its clock; `step` moves that, and notes when."""
 
     def __init__(self, folder):
-        self._file = folder / "clock"
+        self._clock = FakedClock(folder)
         self.steps = []
-        self.set(0)
-        environment = {
-            "LD_PRELOAD": str(LIBRARY),
-            "FAKETIME_TIMESTAMP_FILE": str(self._file),
-            "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        }
-        self.server = RedisServer(environment=environment)
+        self.server = RedisServer(environment=self._clock.environment)
         self.url = f"redis://127.0.0.1:{self.server.port}"
 
-    def set(self, milliseconds):
-        new = self._file.with_suffix(".new")
-        new.write_text(f"{milliseconds / 1000:+}\n")
-        new.replace(self._file)
-
     def step(self, milliseconds):
-        self.set(milliseconds)
+        self._clock.set(milliseconds / 1000)
         self.steps.append(real())
         with sync_client(self.url) as client:
             seconds, _ = client.time()

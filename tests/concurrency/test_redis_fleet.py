@@ -159,6 +159,16 @@ def test_a_mixed_fleet_holds_the_limit_together(client, older, blocking):
         assert len(admitted) >= limit
 
 
+@pytest.mark.timeout(120)
+def test_a_mixed_fleet_holds_the_limit_of_a_state_in_the_format_of_4_5_1(client, older):
+    key = f"fleet:{uuid.uuid4()}"
+    given = {"url": shared_url(), "key": key, "limit": 50, "burst": 50, "interval": 36_000_000}
+    given |= {"threads": 4, "calls": 10, "blocking": False}
+    records = run_fleet([(python, given) for python in [sys.executable, older] * 2])
+    assert sum(record["outcome"] for record in records.values()) == 50
+    assert client.hkeys(key) == [b"tat1"]
+
+
 def test_a_unit_of_a_fast_clock_counts_as_one_of_now(client):
     from pyrate_limiter import Rate, RateItem, RedisBucket
 

@@ -261,7 +261,7 @@ def test_a_claim_that_is_given_back_during_an_outage_is_gone_when_it_is_over(ser
     async def main():
         client = await async_client(url(server), retry=Retry(NoBackoff(), 0))
         bucket = RedisBucket([Rate(1, 60_000)], client, "key", on_error="deny", call_timeout=0.2)
-        limiter = Limiter(bucket)
+        limiter = Limiter(bucket, reserve_ahead=100)
         assert await limiter.try_acquire_async("a")
         waiter = asyncio.ensure_future(limiter.try_acquire_async("a"))
         while await bucket.count() < 2:  # noqa: ASYNC110 - Redis tells nobody

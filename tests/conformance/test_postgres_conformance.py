@@ -6,12 +6,7 @@ from pyrate_limiter import FixedWindow, PostgresBucket, PostgresStateStore, Stat
 from pyrate_limiter.testing import BucketConformance
 from tests import postgres_fixtures as postgres
 
-
-@pytest.fixture(scope="module")
-def pool():
-    pool = postgres.pool()
-    yield pool
-    pool.close()
+pool = postgres.shared_pool
 
 
 class _OnPool(BucketConformance):

@@ -4,6 +4,9 @@ The promise: a step may cost one interval of strictness. It neither refuses ever
 clock has caught up, nor lets more than one further limit through.
 """
 
+import tempfile
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,9 +16,11 @@ from pyrate_limiter import (
     FixedWindow,
     InMemoryBucket,
     MultiprocessBucket,
+    MultiprocessStateStore,
     Rate,
     RateItem,
     SQLiteBucket,
+    SQLiteStateStore,
     StateBucket,
 )
 from pyrate_limiter.testing import ManualClock
@@ -135,12 +140,63 @@ class SteppingWindowMachine(SteppingClockMachine):
         return 2 * rate.limit  # at the end of a window, and at the beginning of the next
 
 
+class SteppingTableMachine(SteppingClockMachine):
+    # Open: what was settled while the clock was behind its moment may be passed by the next claim.
+    the_clock_steps_while_somebody_waits = None
+
+    def make(self, rates):
+        return SQLiteBucket.init_from_file(rates)
+
+    def teardown(self):
+        if hasattr(self, "bucket"):
+            self.bucket.close()
+
+
+class SteppingTableStateMachine(SteppingStateMachine):
+    def make(self, rates):
+        self.folder = tempfile.TemporaryDirectory()
+        store = SQLiteStateStore(Path(self.folder.name) / "states.db", "a")
+        return StateBucket(rates, store=store, clock=self.clock)
+
+    def teardown(self):
+        if hasattr(self, "bucket"):
+            self.bucket.close()
+            self.folder.cleanup()
+
+
+class SteppingSharedMachine(SteppingClockMachine):
+    def make(self, rates):
+        return MultiprocessBucket.init(rates)
+
+    def teardown(self):
+        if hasattr(self, "bucket"):
+            self.bucket.close()
+
+
+class SteppingSharedStateMachine(SteppingStateMachine):
+    def make(self, rates):
+        return StateBucket(rates, store=MultiprocessStateStore.init(), clock=self.clock)
+
+    def teardown(self):
+        if hasattr(self, "bucket"):
+            self.bucket.close()
+
+
 TestSlidingWindowLog = SteppingClockMachine.TestCase
 TestSlidingWindowLog.settings = settings(stateful_step_count=30)
 TestGCRA = SteppingStateMachine.TestCase
 TestGCRA.settings = settings(stateful_step_count=30)
 TestFixedWindow = SteppingWindowMachine.TestCase
 TestFixedWindow.settings = settings(stateful_step_count=30)
+SLOWER = settings(max_examples=settings.default.max_examples // 5, stateful_step_count=20)
+TestSQLite = SteppingTableMachine.TestCase
+TestSQLite.settings = SLOWER
+TestSQLiteGCRA = SteppingTableStateMachine.TestCase
+TestSQLiteGCRA.settings = SLOWER
+TestShared = SteppingSharedMachine.TestCase
+TestShared.settings = SLOWER
+TestSharedGCRA = SteppingSharedStateMachine.TestCase
+TestSharedGCRA.settings = SLOWER
 
 
 @pytest.mark.parametrize("make", [InMemoryBucket, StateBucket])

@@ -27,14 +27,14 @@ LIMIT, INTERVAL = 4, 100
 RATE = Rate(LIMIT, INTERVAL)
 KINDS = pytest.mark.parametrize("make", [InMemoryBucket, StateBucket])
 OFFSETS = {"its own": 0, "wall": 1_700_000_000_000, "stopwatch": -999_000_000}
+STATES = [
+    StateBucket,
+    lambda rates: StateBucket(rates, store=MultiprocessStateStore.init()),
+    lambda rates: StateBucket(rates, store=SQLiteStateStore(":memory:", "key")),
+]
 SHARED = pytest.mark.parametrize(
     "make",
-    [
-        MultiprocessBucket.init,
-        SQLiteBucket.init_from_file,
-        lambda rates: StateBucket(rates, store=MultiprocessStateStore.init()),
-        lambda rates: StateBucket(rates, store=SQLiteStateStore(":memory:", "key")),
-    ],
+    [MultiprocessBucket.init, SQLiteBucket.init_from_file, *STATES[1:]],
     ids=["shared memory", "sqlite", "state in shared memory", "state in sqlite"],
 )
 OTHERS = pytest.mark.parametrize("clock", ["wall", "stopwatch"])
@@ -103,6 +103,30 @@ def test_stamps_that_come_late_never_make_room(make, clock, arrivals):
         if bucket.put(RateItem("a", world.read(clock, late), weight)):
             moments += [world.ms] * weight
     assert_kept(make, moments, early=LATEST)
+
+
+@KINDS
+@OTHERS
+@given(before=ARRIVALS, after=ARRIVALS, step=st.sampled_from([1, 90, 5000, 3_600_000]))
+def test_a_callers_own_clock_that_steps_back_makes_no_room_and_is_waited_for(
+    make, clock, before, after, step
+):
+    world = World()
+    bucket = bucket_in(world, make)
+    moments = []
+
+    def put(stamp, weight):
+        admitted = bucket.put(RateItem("a", stamp, weight))
+        moments.extend([world.ms] * weight * admitted)
+        return admitted
+
+    for arrivals, behind in ((before, 0), (after, step)):
+        for gap, _, weight in arrivals:
+            world.ms += gap
+            put(world.read(clock, behind), weight)
+    assert_kept(make, moments)
+    world.ms += step + INTERVAL + 1
+    assert put(world.read(clock, step), LIMIT)
 
 
 @KINDS
@@ -237,9 +261,10 @@ def test_who_only_asks_changes_nothing(make, checks):
         assert not bucket.put(RateItem("a", world.ms))
 
 
-def test_time_that_a_state_has_gained_is_given_back_when_the_clock_has_caught_up():
+@pytest.mark.parametrize("make", STATES)
+def test_time_that_a_state_has_gained_is_given_back_when_the_clock_has_caught_up(make):
     world = World()
-    bucket = bucket_in(world, StateBucket)
+    bucket = bucket_in(world, make)
     for step in (-3_600_000, 3_600_000) * 3:
         assert bucket.put(RateItem("a", world.ms))
         world.ms += step
@@ -248,6 +273,7 @@ def test_time_that_a_state_has_gained_is_given_back_when_the_clock_has_caught_up
     assert bucket.store.ahead_ms() <= 3 * (INTERVAL + 1)  # and not three hours
     state = bucket.store.read(GCRA(), bucket.rates)
     assert state[0] <= (world.ms + 5 * INTERVAL) * 1000
+    bucket.close()
 
 
 @SHARED

@@ -348,7 +348,6 @@ class LogMachine(RuleBasedStateMachine):
 
 
 class FixedWindowMachine(LogMachine):
-    a_line_claims_for_its_first = None  # bounds that lie in a later window are open there
     policy = FixedWindow
 
 

@@ -1,14 +1,14 @@
 """The log in Postgres beside a list of moments, on a clock that is moved by hand."""
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyrate_limiter import FixedWindow, PostgresBucket, Rate, RateItem
 from pyrate_limiter.testing import ManualClock
 from tests import postgres_fixtures as postgres
+from tests.postgres_fixtures import FOREVER
 
-FOREVER = 1 << 40
+pool = postgres.shared_pool
 RATES = st.sampled_from(
     [
         [Rate(1, 100)],
@@ -31,12 +31,6 @@ STEPS = st.lists(
     min_size=1,
     max_size=25,
 )
-
-
-@pytest.fixture(scope="module")
-def pool():
-    with postgres.pool() as pool:
-        yield pool
 
 
 class Log:

@@ -2,13 +2,26 @@
 
 import asyncio
 import multiprocessing
+import os
 import threading
 
 import filelock
 import pytest
 
-from pyrate_limiter import AbstractBucket, BucketAsyncWrapper, InMemoryBucket, Limiter, Rate
+from pyrate_limiter import (
+    AbstractBucket,
+    BucketAsyncWrapper,
+    Decision,
+    InMemoryBucket,
+    Limiter,
+    Rate,
+    RateItem,
+    testing,
+)
 from pyrate_limiter._engine.locks import take
+from pyrate_limiter._engine.queues import join
+from pyrate_limiter._engine.reservation import Reservation
+from pyrate_limiter._engine.reserving import Reserving
 from pyrate_limiter._engine.steps import (
     Acquire,
     Cleanup,
@@ -18,6 +31,11 @@ from pyrate_limiter._engine.steps import (
     run_async,
     run_blocking,
 )
+from pyrate_limiter._engine.terms import Terms
+from pyrate_limiter._engine.waiter import Waiter, tickets
+from pyrate_limiter._engine.waiting import Waiting
+from pyrate_limiter.abstracts.algorithm import ADMITTED
+from pyrate_limiter.abstracts.waited_for import waited_for
 from tests.doubles import ListBucket, ManualClock, in_async_form, one
 
 BUCKET = ListBucket(one())
@@ -316,3 +334,120 @@ def test_a_users_bucket_whose_clock_steps_back_is_stamped_with_the_new_time(worl
     limiter = Limiter(world.on(Impatient(one())), buffer_ms=0)
     assert limiter.try_acquire() is True
     assert stamps[1] < stamps[0]
+
+
+# Where a cancellation may strike ------------------------------------------------------------------
+
+
+class OnDisk(InMemoryBucket):
+    """A bucket that is called in worker threads."""
+
+    blocks = True
+
+    def __init__(self, limit=1):
+        super().__init__([Rate(limit, 3_600_000)])
+        self._clock = testing.ManualClock(1000)
+        self.entered, self.go_on = threading.Event(), threading.Event()
+
+    def settle(self, item, now, patience_ms=0):
+        self.entered.set()
+        assert self.go_on.wait(10)
+        return super().settle(item, now, patience_ms)
+
+
+def terms_of(**terms):
+    return Terms(**{"blocking": True, "seconds": -1, "buffer_ms": 0, "known": False, **terms})
+
+
+def at_work(program):
+    """The first step of a program that a worker thread does."""
+    step = next(program)
+    while not isinstance(step, Work):
+        step = program.send(step)
+    return step
+
+
+def cancel(program):
+    """Cancel a program at its step, and do what it has to do before it ends."""
+    try:
+        step = program.throw(asyncio.CancelledError())
+        while True:
+            step = program.send(step.step.block(None))
+    except asyncio.CancelledError:
+        return
+
+
+def test_a_first_claim_that_was_answered_as_the_cancellation_came_is_given_back():
+    bucket = OnDisk()
+    acquisition = Limiter(bucket)._acquisition
+    program = acquisition._first(bucket, RateItem("a", 1000), terms_of())
+    assert at_work(program).block(None).allowed
+    assert bucket.count() == 1
+    cancel(program)
+    assert bucket.count() == 0
+
+
+def test_what_a_waiter_was_given_as_the_cancellation_came_is_given_back():
+    bucket = OnDisk()
+    acquisition = Limiter(bucket, reserve_ahead=False)._acquisition
+    item = RateItem("a", 1000)
+    waiting = Waiting(acquisition, bucket, item, terms_of(), next(tickets), native=True).run(None)
+    assert at_work(waiting).block(None).allowed
+    assert bucket.count() == 1
+    cancel(waiting)
+    assert bucket.count() == 0
+    assert id(bucket) not in waited_for
+
+
+def test_a_claim_that_is_confirmed_after_its_cancellation_is_given_back():
+    bucket = OnDisk()
+    assert bucket.put(RateItem("before", 1000))
+    limiter, item = Limiter(bucket), RateItem("a", 1000)
+    claimed = bucket.claim(item, 3_600_001)
+    program = limiter._acquisition.confirm(bucket, item, claimed, terms_of(replaced=True))
+    next(program)  # its sleep
+
+    async def confirm():
+        task = asyncio.ensure_future(at_work(program).wait())
+        while not bucket.entered.is_set():  # noqa: ASYNC110 - a thread sets it
+            await asyncio.sleep(0.001)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(confirm())
+    cancel(program)
+    assert bucket.count() == 2
+    bucket.go_on.set()
+    until(lambda: bucket.count() == 1)
+
+
+def test_a_reservation_that_somebody_took_first_is_looked_for_again():
+    bucket = OnDisk()
+    call, queue = reserving(bucket)
+    assert queue.join(Waiter("earlier", 1, terms_of(), -1, stamped_by_bucket=True))
+    queue.add(Reservation(RateItem("r", 1000), ADMITTED, 0.0, 0.0))
+    with pytest.raises(StopIteration) as done:
+        next(call._use())
+    assert done.value.value is None
+    assert len(queue.reservations) == 1
+
+
+def test_a_reservation_for_nobody_that_is_refused_is_gone():
+    call, queue = reserving(OnDisk())
+    call._hold([RateItem("r", 1000)], [Decision(Rate(1, 1000))], [None])
+    assert not queue.reservations
+
+
+def reserving(bucket):
+    """A call at the front of the queue, and that."""
+    item, acquisition = RateItem("a", 1000), Limiter(bucket)._acquisition
+    call = Reserving(acquisition, bucket, item, terms_of(), next(tickets), native=True)
+    call._queue = join(bucket, call._waiter)
+    call._used = []
+    return call, call._queue
+
+
+def until(condition):
+    while not condition():
+        os.sched_yield()

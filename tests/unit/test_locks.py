@@ -22,6 +22,7 @@ from pyrate_limiter import (
     StateBucket,
 )
 from pyrate_limiter.abstracts.locks import TurnLock
+from pyrate_limiter.buckets.process_lock import ProcessLock
 from pyrate_limiter.errors import ReentrantCall
 from pyrate_limiter.testing import ManualClock
 from tests.doubles import one
@@ -345,6 +346,73 @@ def test_a_lock_stays_with_a_call_that_goes_on():
     with pytest.raises(RuntimeError, match="does not hold"):
         lock.release()
     assert in_thread(lock.acquire, 30) is True
+
+
+class NotedLock(ProcessLock):
+    """Of a process that is alone, and knows whether it has the lock."""
+
+    held = False
+
+    def _try(self):
+        self.held = True
+        return True
+
+    def _free(self):
+        self.held = False
+
+
+def interrupted_at_line(call, step, visitor):
+    """As `interrupted`, at a line of the locks."""
+    seen, before = 0, sys.gettrace()
+
+    def trace(frame, event, _):
+        nonlocal seen
+        if not frame.f_code.co_filename.endswith(("locks.py", "process_lock.py")):
+            return None
+        if event == "line":
+            seen += 1
+            if seen == step:
+                sys.settrace(None)
+                visitor()
+        return trace
+
+    sys.settrace(trace)
+    try:
+        call()
+    finally:
+        sys.settrace(before)
+    return seen >= step
+
+
+@pytest.mark.parametrize("make", [TurnLock, NotedLock])
+def test_a_signal_handler_that_interrupts_the_taking_of_a_lock_has_it_or_is_refused_at_once(make):
+    for step in itertools.count(1):
+        lock, inside, visits = make(), [], []
+
+        def visit(lock=lock, visits=visits):
+            try:
+                assert lock.acquire(timeout=60) if make is NotedLock else lock.acquire(60)
+            except ReentrantCall:
+                visits.append("refused")
+            else:
+                visits.append(getattr(lock, "held", True))
+                lock.release()
+
+        def call(lock=lock, inside=inside):
+            assert lock.acquire(timeout=60) if make is NotedLock else lock.acquire(60)
+            inside.append(getattr(lock, "held", True))
+            lock.release()
+
+        begun = time.monotonic()
+        was_there = interrupted_at_line(call, step, visit)
+        assert time.monotonic() - begun < 30
+        assert inside == [True]
+        assert all(visits)
+        assert not getattr(lock, "held", False)
+        call()
+        if not was_there:
+            break
+    assert step > 10
 
 
 def test_a_step_that_an_interrupted_call_has_left_is_undone_by_the_next():

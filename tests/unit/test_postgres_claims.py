@@ -8,15 +8,10 @@ from pyrate_limiter import FixedWindow, PostgresBucket, PostgresKeys, Rate, Rate
 from pyrate_limiter.buckets import postgres_link
 from pyrate_limiter.testing import ManualClock
 from tests import postgres_fixtures as postgres
+from tests.postgres_fixtures import FOREVER
 
-FOREVER = 1 << 40
 START = 1_000_000
-
-
-@pytest.fixture(scope="module")
-def pool():
-    with postgres.pool() as pool:
-        yield pool
+pool = postgres.shared_pool
 
 
 @pytest.fixture

@@ -16,39 +16,19 @@ from pyrate_limiter import (
     PostgresStateStore,
     Rate,
     RateItem,
-    SlidingWindowLog,
     StateBucket,
 )
 from tests import postgres_fixtures as postgres
+from tests.postgres_fixtures import FOREVER, HOUR, admitted
 
-HOUR = 3_600_000
-FOREVER = 1 << 40
-
-
-class Own(SlidingWindowLog):
-    """A policy that runs in this process."""
+pool = postgres.shared_pool
 
 
-@pytest.fixture(scope="module")
-def pool():
-    with postgres.pool() as pool:
-        yield pool
-
-
-def admitted(bucket, calls):
-    limiter = Limiter(bucket)
-    return sum(limiter.try_acquire("a", blocking=False) for _ in range(calls))
-
-
-def every_kind(pool, rates, table=None):
-    """Logs, states and keys, and each way to judge them."""
+def every_judge(pool, rates, table=None):
+    """Logs, keys and states, and each way to judge them."""
     table = table or postgres.table()
-    yield PostgresBucket(pool, table, rates)
     yield PostgresBucket(pool, f"{table}_fixed", rates, FixedWindow())
-    yield PostgresBucket(pool, f"{table}_own", rates, Own())
-    yield PostgresKeys(pool, f"{table}_keys").keyed(rates)
-    store = PostgresStateStore(pool, "k", table=f"ratelimit___{table}_states")
-    yield StateBucket(rates, store=store)
+    yield from postgres.every_kind(pool, rates, table)
 
 
 @contextlib.contextmanager
@@ -78,11 +58,11 @@ def waits_in_order(bucket):
 
 def test_a_role_that_may_select_insert_and_delete_needs_nothing_more(pool):
     table = postgres.table()
-    for bucket in every_kind(pool, [Rate(2, 100)], table):
+    for bucket in every_judge(pool, [Rate(2, 100)], table):
         admitted(bucket, 1)
     with as_role("SELECT", "INSERT", "DELETE") as (theirs, grant):
         grant(table)
-        kinds = [*every_kind(theirs, [Rate(2, 100)], table)]
+        kinds = [*every_judge(theirs, [Rate(2, 100)], table)]
         for bucket in kinds[:4]:
             assert waits_in_order(bucket) == [True] * 4
             assert admitted(bucket, 5) <= 2
@@ -104,7 +84,7 @@ def test_what_a_lesser_role_stores_counts_for_the_others(pool):
 
 def test_a_role_that_may_not_execute_the_functions_does_without(pool):
     table = postgres.table()
-    for bucket in every_kind(pool, [Rate(2, HOUR)], table):
+    for bucket in every_judge(pool, [Rate(2, HOUR)], table):
         admitted(bucket, 1)
     for (function,) in postgres.execute(
         "SELECT oid::regprocedure::text FROM pg_proc WHERE proname ~ 'pyrate_limiter' "
@@ -113,7 +93,7 @@ def test_a_role_that_may_not_execute_the_functions_does_without(pool):
         postgres.execute(f"REVOKE EXECUTE ON FUNCTION {function} FROM PUBLIC")
     with as_role("SELECT", "INSERT", "UPDATE", "DELETE") as (theirs, grant):
         grant(table)
-        for bucket in every_kind(theirs, [Rate(2, HOUR)], table):
+        for bucket in every_judge(theirs, [Rate(2, HOUR)], table):
             assert admitted(bucket, 3) == 1
             item = RateItem("a", bucket.now())
             assert bucket.claim(item, FOREVER, 0).wait_ms > 0
@@ -139,15 +119,15 @@ def test_functions_that_are_dropped_or_forbidden_meanwhile_are_done_without(pool
 def test_an_empty_search_path_will_do(pool):
     table = postgres.table()
     with as_role("SELECT", "INSERT", "UPDATE", "DELETE", search_path="''") as (theirs, grant):
-        for bucket in every_kind(pool, [Rate(2, HOUR)], table):
+        for bucket in every_judge(pool, [Rate(2, HOUR)], table):
             admitted(bucket, 1)
         grant(table)
-        for bucket in every_kind(theirs, [Rate(2, HOUR)], table):
+        for bucket in every_judge(theirs, [Rate(2, HOUR)], table):
             assert admitted(bucket, 3) == 1
             assert bucket.count() == 2
     where = conninfo.make_conninfo(postgres.dsn(), options="-c search_path=")
     with postgres.pool(where, size=1) as ours:
-        for bucket in every_kind(ours, [Rate(2, HOUR)]):
+        for bucket in every_judge(ours, [Rate(2, HOUR)]):
             assert admitted(bucket, 3) == 2
 
 
@@ -195,7 +175,7 @@ def trapped():
 
 def test_nothing_is_looked_up_along_the_search_path_but_the_table(trapped):
     _, pool = trapped
-    for bucket in every_kind(pool, [Rate(2, 100)]):
+    for bucket in every_judge(pool, [Rate(2, 100)]):
         assert waits_in_order(bucket) == [True] * 4
         item = RateItem("a" * 300, bucket.now(), 2)
         assert bucket.claim(item, FOREVER).allowed
@@ -280,7 +260,7 @@ def test_any_setting_of_the_session_will_do(settings):
     options = " ".join(f"-c {name}={value}" for name, value in settings.items())
     where = conninfo.make_conninfo(postgres.dsn(), options=options)
     with postgres.pool(where, size=1) as pool:
-        for bucket in every_kind(pool, [Rate(2, 100)]):
+        for bucket in every_judge(pool, [Rate(2, 100)]):
             assert waits_in_order(bucket) == [True] * 4
             Limiter(bucket).acquire("it's a \\ $1")
             assert Limiter(bucket).check("a").remaining is not None
@@ -313,7 +293,7 @@ def database():
 def test_names_of_any_kind_are_limited(request, encoding):
     pool = request.getfixturevalue("pool" if encoding == "UTF8" else "database")
     for name in NAMES:
-        for bucket in every_kind(pool, [Rate(2, HOUR)]):
+        for bucket in every_judge(pool, [Rate(2, HOUR)]):
             bucket.flush()
             limiter = Limiter(bucket)
             got = [limiter.try_acquire(name, blocking=False) for _ in range(3)]
@@ -351,7 +331,7 @@ def test_a_weight_may_be_any_whole_number(pool):
     class Weight(int, enum.Enum):
         HEAVY = 2
 
-    for bucket in every_kind(pool, [Rate(4, HOUR)]):
+    for bucket in every_judge(pool, [Rate(4, HOUR)]):
         limiter = Limiter(bucket)
         got = [limiter.try_acquire("a", Weight.HEAVY, blocking=False) for _ in range(3)]
         assert got == [True, True, False]
@@ -400,6 +380,6 @@ def test_a_table_that_was_renamed_to_archive_it_is_made_anew(pool):
     "name", ["new\nline", "tab\t", "quote\"'", "nul\0", "lone\ud800", "é" * 10]
 )
 def test_a_table_may_have_any_name(pool, name):
-    for bucket in every_kind(pool, [Rate(2, HOUR)], postgres.table() + name):
+    for bucket in every_judge(pool, [Rate(2, HOUR)], postgres.table() + name):
         assert admitted(bucket, 3) == 2
         assert admitted(bucket, 1) == 0

@@ -27,30 +27,16 @@ from pyrate_limiter import (
 from pyrate_limiter.buckets.postgres import ADMITTED, Decision, advisory_lock_id
 from pyrate_limiter.errors import AlgorithmMismatch, MissingDriver, WrongType
 from tests import postgres_fixtures as postgres
+from tests.postgres_fixtures import HOUR, Own, admitted
 from tests.postgres_pooler import Pooler
 
-HOUR = 3_600_000
-
-
-class Own(SlidingWindowLog):
-    """A policy that runs in this process."""
-
-
-@pytest.fixture(scope="module")
-def pool():
-    with postgres.pool() as pool:
-        yield pool
+pool = postgres.shared_pool
 
 
 def dsn(**settings):
     """The server's address, with settings of the session."""
     options = " ".join(f"-c {name}={value}" for name, value in settings.items())
     return conninfo.make_conninfo(postgres.dsn(), options=options)
-
-
-def admitted(bucket, calls):
-    limiter = Limiter(bucket)
-    return sum(limiter.try_acquire("a", blocking=False) for _ in range(calls))
 
 
 def make_buckets(where, table, barrier, answers):

@@ -12,6 +12,7 @@ import redis
 
 from pyrate_limiter import InMemoryBucket, Limiter, Rate, RedisBucket
 from pyrate_limiter.buckets.outage import Outage
+from pyrate_limiter.buckets.redis_request import Request, fitting
 from tests.redis_servers import async_client, shared_url, sync_client, wait_until
 
 KEY = "calls"
@@ -197,3 +198,33 @@ def test_a_shared_call_that_fails_falls_back_for_each_caller(held):
         held.free.set()
         assert all(future.result(20) for future in futures)
     assert bucket.count() == 2
+
+
+FOR_EVER = 1 << 50
+
+
+def requests_of(steps):
+    return [Request(("script", "key", "header"), [step], None) for step in steps]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "most"),
+    [
+        (["claim 1"], 250),
+        (["claim 100"], 20),
+        (["settle 1"], 100),
+        (["forget 1"], 25),
+        (["release 1"], 250),
+        # Each of these searches for room in front of others.
+        (["release 1", "claim 1"], 14),
+        (["settle 1", "claim 1"], 14),
+        ([f"claim {weight}" for weight in range(50, 0, -1)], 7),
+    ],
+)
+def test_a_call_of_many_holds_no_more_work_than_holds_up_the_server_shortly(kinds, most):
+    steps = [f"{kind} {FOR_EVER} 0 a:{n}" for n, kind in enumerate(kinds * (500 // len(kinds)))]
+    assert 0.7 * most <= fitting(requests_of(steps)) <= most
+
+
+def test_a_single_request_is_never_divided():
+    assert fitting(requests_of([f"claim 100000 {FOR_EVER} 0 a:1"] * 2)) == 1

@@ -103,3 +103,47 @@ def test_a_waiter_gives_back_a_part_of_its_claim(bucket):
     assert bucket.release(RateItem("a", heavy.timestamp, 1))
     assert not bucket.release(heavy)
     assert bucket.count() == 3
+
+
+# The stored format
+
+
+def test_the_hash_has_one_field_per_rate_while_nobody_waits(bucket):
+    store, rates = bucket.store, [Rate(5, 1000, burst=1), Rate(20, 10_000)]
+    bucket.rates = rates
+    bucket.flush()
+
+    def fields():
+        found = store.redis.hgetall(store.key)
+        assert all(int(value) > 1000 * START for name, value in found.items() if name != b"open")
+        return sorted(found)
+
+    assert bucket.put(RateItem("a", START))
+    assert not bucket.put(RateItem("a", START))
+    assert bucket.check(RateItem("a", START)).retry_after_ms == 200
+    assert fields() == [b"tat1", b"tat2"]
+    goes, leaves = claim(bucket, "goes"), claim(bucket, "leaves")
+    assert fields() == [b"open", b"tat1", b"tat2"]
+    assert depart(bucket, [goes]) == [("goes", 200)]
+    assert bucket.release(leaves)
+    assert fields() == [b"tat1", b"tat2"]
+    assert store.read(bucket.algorithm, rates) == tuple(
+        int(value) for value in store.redis.hmget(store.key, ["tat1", "tat2"])
+    )
+
+
+def test_a_state_that_4_5_1_has_stored_is_gone_by(bucket):
+    store = bucket.store
+    bucket.flush()
+    store.redis.hset(store.key, "tat1", 1000 * (START + 70) + 200_000)
+    assert not bucket.put(RateItem("a", START))
+    assert bucket.waiting(RateItem("a", START)) == 270
+    assert bucket.put(RateItem("a", START + 270))
+    assert store.redis.hgetall(store.key) == {b"tat1": b"%d" % (1000 * (START + 470))}
+
+
+def test_what_is_kept_beside_a_state_expires_with_it(bucket):
+    store = bucket.store
+    lives = [store.redis.pttl(key) for key in store.redis.scan_iter(f"{store.key}*", count=1000)]
+    assert len(lives) == 2
+    assert all(0 < life <= 400 for life in lives)

@@ -14,6 +14,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import closing
 
 import pytest
 
@@ -323,6 +324,26 @@ def test_many_live_rows_are_judged_exactly(path, live):
 
 
 # The clock --------------------------------------------------------------------------------------
+
+
+def test_the_connection_of_a_clock_is_the_one_that_it_was_given(path):
+    with closing(sqlite3.connect(path)) as conn:
+        assert SQLiteClock(conn).conn is conn
+    with SQLiteBucket.init_from_file([Rate(1, 1000)], db_path=path) as bucket:
+        assert SQLiteClock(bucket).conn is bucket.conn
+    with closing(SQLiteClock.default().conn) as own:
+        assert own.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_path_may_be_a_uri(tmp_path):
+    path = tmp_path / "calls.db"
+    with pytest.raises(sqlite3.OperationalError):
+        SQLiteBucket.init_from_file([Rate(1, 1000)], db_path=f"file:{path}?mode=rw")
+    assert not path.exists()
+    with SQLiteBucket.init_from_file([Rate(1, 1000)], db_path=f"file:{path}?mode=rwc") as bucket:
+        assert bucket.put(RateItem("a", bucket.now()))
+        with SQLiteBucket.init_from_file([Rate(1, 1000)], db_path=str(path)) as other:
+            assert not other.put(RateItem("a", other.now()))
 
 
 def test_the_clock_is_the_epoch_and_follows_frozen_time(path):

@@ -357,6 +357,23 @@ def test_a_limiter_that_was_made_while_a_test_froze_the_time_is_swept_afterwards
     factory.close()
 
 
+@pytest.mark.parametrize("interval", [1, 3_600_000])
+def test_time_that_a_test_freezes_ends_no_sweeping(monkeypatch, interval):
+    leaks = ([], [])
+    before = swept(Counting(one(), leaks[0]), interval)
+    wait_until(lambda: sweeper._sweeper._wakes_at)
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "monotonic", lambda: 1e12)
+        during = swept(Counting(one(), leaks[1]))
+        wait_until(lambda: not sweeper._sweeper._news)
+    before.leak_interval = 1
+    for seen in leaks:
+        seen.clear()
+        wait_until(lambda seen=seen: len(seen) >= 3)
+    before.close()
+    during.close()
+
+
 PATCHED_LATE = """
 import faulthandler
 faulthandler.dump_traceback_later(40, exit=True)

@@ -7,11 +7,13 @@ import sys
 import warnings
 
 import pytest
+import redis.asyncio
 
 import pyrate_limiter
 from pyrate_limiter import (
     AbstractBucket,
     BucketAsyncWrapper,
+    Duration,
     InMemoryBucket,
     Limiter,
     MultiprocessBucket,
@@ -23,6 +25,7 @@ from pyrate_limiter import (
     SQLiteBucket,
     StateBucket,
 )
+from pyrate_limiter.compat import v3
 from pyrate_limiter.errors import (
     BucketClosed,
     InvalidBucket,
@@ -33,6 +36,7 @@ from pyrate_limiter.errors import (
     NoRates,
     WrongType,
 )
+from tests.doubles import World
 from tests.kinds import KINDS
 
 RATE = Rate(2, 1000)
@@ -52,16 +56,79 @@ def test_a_bucket_takes_a_single_rate(make, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_closed_bucket_answers_on_unless_it_has_closed_what_it_needs(make, kind):
+def test_a_closed_bucket_admits_nothing_and_says_so(make, kind):
     bucket = make(kind, [RATE])
+    limiter, other = Limiter(bucket), Limiter(bucket)
+    item = RateItem("a", bucket.now())
+    assert limiter.try_acquire()
+    limiter.close()
+    limiter.close()
+
+    async def awaited(limiter):
+        return await limiter.try_acquire_async("a", blocking=False)
+
+    for closed in (limiter, other, Limiter(BucketAsyncWrapper(bucket))):
+        with pytest.raises(BucketClosed, match=r"make a new one, or close it later"):
+            asyncio.run(awaited(closed))
+    for use in (
+        limiter.try_acquire,
+        lambda: other.try_acquire(blocking=False),
+        lambda: other.try_acquire(weight=9),
+        lambda: other.acquire(timeout=5),
+        other.check,
+        lambda: bucket.put(item),
+        lambda: bucket.put_decision(item),
+        lambda: bucket.waiting(item),
+        lambda: bucket.claim(item, 100),
+        lambda: bucket.settle(item, item.timestamp),
+        lambda: bucket.check(item),
+    ):
+        with pytest.raises(BucketClosed):
+            use()
+    assert [bucket.leak(), bucket.leak(item.timestamp)] == [0, 0]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if not kind.startswith("sqlite")])
+def test_what_a_closed_bucket_holds_can_be_looked_at(make, kind):
+    bucket = make(kind, [RATE])
+    with Limiter(bucket) as limiter:
+        assert limiter.try_acquire(weight=2)
+    if "gcra" not in kind:
+        assert bucket.count() == 2
+        bucket.flush()
+        assert bucket.count() == 0
+
+
+@pytest.mark.parametrize("bucket", [InMemoryBucket, StateBucket, MultiprocessBucket.init])
+def test_a_closed_limiter_of_many_names_makes_no_new_buckets(bucket):
+    with Limiter.per_key(RATE, bucket=bucket) as limiter:
+        assert limiter.try_acquire("ann", blocking=False)
+    for use in (limiter.try_acquire, limiter.acquire, limiter.check):
+        for name in ("ann", "bob"):
+            with pytest.raises(BucketClosed):
+                use(name)
+
+
+def test_a_closed_bucket_is_swept_without_a_word(caplog):
+    bucket = InMemoryBucket(RATE)
     limiter = Limiter(bucket)
-    limiter.close()
-    limiter.close()
-    if kind.startswith("sqlite"):
-        with pytest.raises(BucketClosed, match="make a new one"):
-            limiter.try_acquire()
-    else:
-        assert limiter.try_acquire()
+    bucket.close()
+    limiter.bucket_factory._leaker._sweep()
+    assert caplog.text == ""
+
+
+def test_who_waits_for_a_bucket_that_is_closed_is_told_so(monkeypatch):
+    world = World(monkeypatch)
+    limiter = Limiter(world.on(InMemoryBucket(Rate(1, 50))))
+
+    async def main():
+        await limiter.try_acquire_async("a")
+        waiting = [asyncio.create_task(limiter.try_acquire_async("a")) for _ in range(3)]
+        await asyncio.sleep(0)
+        limiter.close()
+        return await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert [type(answer) for answer in world.run(main())] == [BucketClosed] * 3
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -188,6 +255,14 @@ def test_a_bucket_that_was_not_awaited_says_so(use):
     with pytest.raises((InvalidLimiterArgument, InvalidBucket), match="await it first"):
         use(forgotten())
     gc.collect()
+
+
+@pytest.mark.filterwarnings("ignore:coroutine 'RedisBucket.init.*' was never awaited")
+def test_a_redis_bucket_that_was_not_awaited_is_called_as_it_was_written():
+    made = RedisBucket.init([RATE], redis.asyncio.Redis(), "key")
+    assert "RedisBucket.init(...)" in repr(made)
+    with pytest.raises(InvalidLimiterArgument, match=r"bucket = await RedisBucket\.init"):
+        Limiter(made)
 
 
 @pytest.mark.parametrize("use", [Limiter, SingleBucketFactory, BucketAsyncWrapper])
@@ -355,3 +430,38 @@ def test_an_awaitable_verdict_can_be_closed_and_cancelled(asynchronous):
             await task
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("name", ["max_delay", "raise_when_fail", "retry_until_max_delay"])
+def test_an_attribute_that_only_limiters_of_3x_have_points_to_them(name):
+    limiter = Limiter(RATE)
+    with pytest.raises(WrongType, match=rf"{name}=\.\.\.\), .*Programs for 3.x.*, got 500"):
+        setattr(limiter, name, 500)
+
+    class Own(Limiter):
+        pass
+
+    own = Own(RATE)
+    setattr(own, name, 500)  # a class may have attributes of its own
+    assert vars(own)[name] == 500
+
+
+def test_a_duration_in_place_of_a_limit_is_a_mistake_that_is_explained():
+    with pytest.raises(WrongType, match=r"the interval comes second, got <Duration\.SECOND: 1000>"):
+        Rate(Duration.SECOND, 5)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda clock: StateBucket(RATE, clock=clock),
+        lambda clock: SingleBucketFactory(InMemoryBucket(RATE), clock),
+        lambda clock: v3.Limiter(RATE, clock),
+        lambda clock: Limiter(RATE, clock=clock),
+    ],
+)
+@pytest.mark.parametrize("wrong", [v3.TimeClock, 5])
+def test_what_tells_no_time_is_refused_as_a_clock(use, wrong):
+    with pytest.raises(WrongType, match="clock must be a clock with now") as caught:
+        use(wrong)
+    assert caught.value.value is wrong

@@ -486,3 +486,88 @@ if child == 0:
 raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) or queue_at(bucket) is None)
 """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_who_stands_in_no_queue_sleeps_until_woken():
+    alone = waiter()
+    alone.wake()
+    assert alone.sleep(60) is True
+    assert alone.sleep(0) is False
+
+
+def test_who_has_left_is_not_noted_as_asleep():
+    first, gone = waiter(), waiter()
+    queue = queued(first, gone)
+    queue.leave(gone)
+    queue.park(gone, None)
+    assert not gone.parked
+    assert queue._loops == {}
+
+
+def test_a_task_whose_loop_is_closed_is_passed_over_when_its_turn_comes():
+    first, lost, last = waiter(), waiter(), waiter()
+    queue = queued(first, lost, last)
+    lost.loop = asyncio.new_event_loop()
+    lost.loop.close()
+    queue.leave(first)
+    assert in_order(queue) == [last]
+    assert last._woken
+
+
+def test_a_queue_that_only_the_lost_stand_in_is_dissolved():
+    first, lost = waiter(), waiter()
+    bucket = InMemoryBucket([Rate(1, 1000)])
+    queue = queued(first, lost, bucket=bucket)
+    lost.loop = asyncio.new_event_loop()
+    lost.loop.close()
+    queue.leave(first)
+    assert id(bucket) not in waited_for
+    assert not queue.join(waiter())
+
+
+def test_a_queue_that_is_dissolved_late_leaves_its_successor_alone():
+    bucket, old = InMemoryBucket([Rate(1, 1000)]), waiter()
+    queue = queued(old, bucket=bucket)
+    del waited_for[id(bucket)]  # as a call does that was struck down in the middle of leaving
+    successor = queued(waiter(), bucket=bucket)
+    queue.leave(old)
+    assert queue_at(bucket) is successor
+
+
+def test_a_queue_that_is_lost_late_leaves_its_successor_alone():
+    bucket, old = InMemoryBucket([Rate(1, 1000)]), waiter()
+    queued(old, bucket=bucket)
+    reference = waited_for.pop(id(bucket))
+    successor = queued(waiter(), bucket=bucket)
+    del old
+    gc.collect()
+    assert reference() is None
+    assert queue_at(bucket) is successor
+
+
+def test_a_call_that_is_struck_down_before_it_waits_leaves_the_queue():
+    bucket = InMemoryBucket([Rate(1, 1000)])
+    limiter = Limiter(bucket)
+    terms = Terms(blocking=True, seconds=-1, buffer_ms=None, known=False)
+    item = RateItem("a", bucket.now())
+    call = Waiting(limiter._acquisition, bucket, item, terms, next(arrivals), native=True)
+    queue = queued(call._waiter, bucket=bucket)
+    other = waiter()
+    queue.join(other)
+    del call
+    gc.collect()
+    assert in_order(queue) == [other]
+
+
+def test_nobody_watches_where_all_live_in_the_fronts_event_loop():
+    front, follower, gone = waiter(), waiter(), waiter()
+    queue = queued(front, follower, gone)
+    loop = asyncio.new_event_loop()
+    for each in (front, follower):
+        queue.park(each, loop)
+    queue._loops["of a call that was struck down as it left"] = 1
+    queue.leave(gone)
+    queue.park(front, loop)
+    loop.close()
+    assert queue._watcher is None
+    assert not follower._woken

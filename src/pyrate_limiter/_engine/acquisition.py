@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pyrate_limiter._engine.first_try import NOT_ASKED, Begun, FirstTry
 from pyrate_limiter._engine.native import asks_in_turn, keeps_claims, put_and_wait, stamped
 from pyrate_limiter._engine.outlook import outlook_behind
 from pyrate_limiter._engine.queues import queue_at, unwrapped
@@ -40,7 +41,7 @@ class Acquisition:
         only: the bucket of all items, if there is just one.
     """
 
-    __slots__ = ("_lock", "_only", "ahead_ms", "factory", "stamps_by_bucket")
+    __slots__ = ("_first_try", "_lock", "_only", "ahead_ms", "factory", "stamps_by_bucket")
 
     def __init__(
         self,
@@ -54,14 +55,18 @@ class Acquisition:
         self.ahead_ms = ahead_ms
         # Whether items are stamped with the time of their bucket, and nothing else is done to them.
         self.stamps_by_bucket = factory._stamps_by_bucket()
+        self._first_try = FirstTry(factory, awaited=True)
         self._lock = lock
         self._only = only if only is not None and keeps_claims(only) else None
 
-    def acquire(self, name: str, weight: int, terms: Terms) -> Program[Decision]:
+    def acquire(
+        self, name: str, weight: int, terms: Terms, begun: Begun | None = None
+    ) -> Program[Decision]:
         """Find the item's bucket, and admit it there."""
         try:
             while True:
-                item, bucket = yield from self.route(name, weight, terms)
+                item, bucket = yield from self.route(name, weight, terms, begun)
+                begun = None
                 try:
                     return (yield from self.at_bucket(bucket, item, terms))
                 except BucketRetired:  # dropped by its factory after we got it
@@ -69,11 +74,15 @@ class Acquisition:
         except OutOfTime:
             return _UNANSWERED
 
-    def start(self, name: str, weight: int, terms: Terms) -> Decision | Program[Decision]:
+    def start(
+        self, name: str, weight: int, terms: Terms, begun: bool | Begun | None
+    ) -> Decision | Program[Decision]:
         """`acquire`, whose first claim is made at once where its bucket is called in this thread.
 
         Most calls that get here end with that one, and are spared the program.
         """
+        if isinstance(begun, Begun):
+            return self.acquire(name, weight, terms.since(begun.began), begun)
         bucket = self._only
         item = None if bucket is None else stamped(bucket, name, weight)
         if bucket is None or item is None:
@@ -84,9 +93,15 @@ class Acquisition:
         return self._started(bucket, item, self.ask(bucket, item, terms), ticket, terms)
 
     async def start_async(
-        self, name: str, weight: int, terms: Terms
+        self, name: str, weight: int, terms: Terms, begun: bool | Begun | None
     ) -> Decision | Program[Decision]:
         """`start` where the claim is awaited."""
+        if isinstance(begun, Begun) and not (begun.refused or terms.bounds_steps):
+            begun = await self._first_try.go_on(begun)
+            if begun is True:
+                return ADMITTED
+        if isinstance(begun, Begun):
+            return self.acquire(name, weight, terms.since(begun.began), begun)
         bucket = self._only
         item = None if bucket is None else stamped(bucket, name, weight)
         if bucket is None or item is None:
@@ -106,11 +121,14 @@ class Acquisition:
         return self.at_bucket(bucket, item, terms, first, ticket)
 
     def route(
-        self, name: str, weight: int, terms: Terms
+        self, name: str, weight: int, terms: Terms, begun: Begun | None = None
     ) -> Program[tuple[RateItem, AbstractBucket]]:
         """An item, and the bucket that the factory has for it."""
-        item = _checked((yield self._bounded(self.factory.wrap_item(name, weight), terms)))
-        bucket = yield self._bounded(self.factory.get(item), terms)
+        wrapped = self.factory.wrap_item(name, weight) if begun is None else begun.wrapped
+        item = _checked((yield self._bounded(wrapped, terms)))
+        found = NOT_ASKED if begun is None else begun.found
+        bucket = self.factory.get(item) if found is NOT_ASKED else found
+        bucket = yield self._bounded(bucket, terms)
         if not isinstance(bucket, AbstractBucket):
             where = f"Invalid bucket: item: {name}: what the factory's get returns"
             raise InvalidBucket(bucket, where)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def keeps_claims(bucket: AbstractBucket) -> bool:
     """Whether `claim` is the bucket's own, and does not bypass what a subclass overrides."""
-    return _claims_by_itself(type(unwrapped(bucket)))
+    return _claims_by_itself(bucket.__class__) or _claims_by_itself(unwrapped(bucket).__class__)
 
 
 @lru_cache(maxsize=256)
@@ -32,13 +32,30 @@ def _claims_by_itself(kind: type[AbstractBucket]) -> bool:
     )
 
 
+def puts_at_once(bucket: Any) -> bool:
+    """Whether `put` admits in one step in this process's memory, as `claim` would."""
+    return is_unchanged(bucket.__class__) and bucket.puts_at_once
+
+
+@lru_cache(maxsize=256)
+def is_unchanged(kind: type) -> bool:
+    """Whether a class has `put` and what goes with it from the one that knows how it works."""
+    knows = next((base for base in kind.__mro__ if "puts_at_once" in vars(base)), None)
+    methods = ("put", "put_decision", "waiting", "claim", "limiter_lock")
+    return knows is not None and all(
+        getattr(kind, name) is getattr(knows, name) for name in methods
+    )
+
+
 def asks_in_turn(
     bucket: AbstractBucket, weight: int, terms: Terms, *, blocked: bool, on_loop: bool
 ) -> bool:
     """Whether even the first try is made in the order of arrival, from the front of the queue."""
     if not keeps_claims(bucket):
         return True
-    if any(weight > bucket._algorithm.max_weight(rate) for rate in bucket.rates) or not weight:
+    if weight != 1 and (
+        not weight or any(weight > bucket._algorithm.max_weight(rate) for rate in bucket.rates)
+    ):
         return False  # it is told at once that it never fits, or always
     if blocked:
         return True

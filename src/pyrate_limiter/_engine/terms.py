@@ -77,6 +77,17 @@ class Terms:
         self._deadline = deadline
         return self
 
+    @property
+    def bounds_steps(self) -> bool:
+        """Whether what is awaited for the caller may take no longer than the caller waits."""
+        return not self.at_once and self._deadline is not None
+
+    def since(self, began: float) -> Terms:
+        """The same terms for a call that began earlier, on that clock."""
+        if self._deadline is not None:
+            self._deadline -= time.monotonic() - began
+        return self
+
     def patience_ms(self) -> int:
         """How much longer the caller is willing to wait."""
         if not self.blocking:

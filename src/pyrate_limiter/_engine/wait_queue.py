@@ -249,18 +249,10 @@ class WaitQueue(HeldReservations):
             waiter.reservation = None
         self.size -= 1
         self.units -= waiter.weight
-        self._count_down(self._weights, waiter.weight)
+        _count_down(self._weights, waiter.weight)
         if waiter.parked:
-            self._count_down(self._loops, waiter.loop)
+            _count_down(self._loops, waiter.loop)
             waiter.parked = False
-
-    @staticmethod
-    def _count_down(counts: dict[Any, int], key: Any) -> None:
-        left = counts.get(key, 0) - 1  # it is missing where a call was struck down as it came
-        if left > 0:
-            counts[key] = left
-        else:
-            counts.pop(key, None)
 
     def _wake_front(self) -> None:
         """Wake the front; and with it some tasks of its event loop that follow and also fit."""
@@ -299,6 +291,14 @@ class WaitQueue(HeldReservations):
         reference = waited_for.get(key)
         if reference is not None and reference() is self:
             del waited_for[key]
+
+
+def _count_down(counts: dict[Any, int], key: Any) -> None:
+    left = counts.get(key, 0) - 1  # it is missing where a call was struck down as it came
+    if left > 0:
+        counts[key] = left
+    else:
+        counts.pop(key, None)
 
 
 def _is_later(other: Waiter, waiter: Waiter, reservation: Reservation | None) -> bool:

@@ -123,6 +123,11 @@ class Waiting:
         bucket = self._bucket
         return not (self._terms.known or bucket.blocks or bucket.is_async)
 
+    @property
+    def _is_patient(self) -> bool:
+        """Whether the call waits for ever, and does not want to know how long that is."""
+        return not self._terms.known and self._terms.patience_ms() == PATIENT_MS
+
     def _keeps_something(self) -> bool:
         return bool(self._asked)
 
@@ -138,7 +143,12 @@ class Waiting:
     def _stand(self, decision: Decision | None) -> Program[Decision]:
         slept = False
         while True:
-            if not self._waiter.is_first:
+            waiter = self._waiter
+            if not waiter.is_first and self._is_patient:  # there is nothing to be looked after
+                while waiter.queue is not None and not waiter.is_first:
+                    yield Park(waiter, None)
+                decision, slept = None, False
+            if not waiter.is_first:
                 refused = yield from self._reach_front()
                 if refused is not None:
                     return refused
@@ -161,7 +171,7 @@ class Waiting:
     def _try_now(self) -> Decision | None:
         """`_try` with as little as possible around it, for those who are woken because they fit."""
         waiter, bucket = self._waiter, self._bucket
-        if self._slept_ms or not self._is_plain or not waiter.stamped_by_bucket:
+        if self._slept_ms or not waiter.stamped_by_bucket or not self._is_plain:
             return None
         now = bucket.stamp()
         if not isinstance(now, int):
@@ -234,10 +244,7 @@ class Waiting:
     def _reach_front(self) -> Program[Decision | None]:
         """Wait until it is at the front; answered by a refusal where it does not get there."""
         waiter, terms = self._waiter, self._terms
-        if terms.patience_ms() == PATIENT_MS and not terms.known:  # nothing to be looked after
-            while waiter.queue is not None and not waiter.is_first:
-                yield Park(waiter, None)
-        elif terms.known and terms.blocking:
+        if terms.known and terms.blocking:
             refusal = yield from self._behind_others()
             if refusal.retry_after_ms is None or refusal.retry_after_ms > terms.patience_ms():
                 return refusal
@@ -259,7 +266,8 @@ class Waiting:
         return (yield from self._acquisition.behind(self._bucket, before, self._item, self._terms))
 
     def _leave(self, room: int = 0) -> None:
-        self._queue.leave(self._waiter, room)
+        if self._waiter.queue is not None:
+            self._queue.leave(self._waiter, room)
 
     def _call(
         self, items: Sequence[RateItem], call: Callable[..., Any], *args: Any

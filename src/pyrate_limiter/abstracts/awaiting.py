@@ -25,7 +25,7 @@ def in_event_loop() -> bool:
 
 def then(value: Any, use: Callable[[Any], R]) -> R | Awaitable[R]:
     """``use(value)``, now or once it is there."""
-    if is_awaitable(value):
+    if value.__class__ is not int and is_awaitable(value):
         return _await_then(value, use)
     return use(value)
 
@@ -42,6 +42,13 @@ def all_of(values: list[Any]) -> Any:
 
 async def _await_all(values: list[Any]) -> list[Any]:
     return [await value if is_awaitable(value) else value for value in values]
+
+
+def named(value: Any, name: str) -> Any:
+    """The value; if it is a coroutine, one that is called so in Python's warnings."""
+    if hasattr(value, "cr_frame"):
+        value.__qualname__ = name
+    return value
 
 
 def discard(value: object) -> None:

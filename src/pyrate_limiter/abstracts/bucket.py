@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision, LogAlgorithm, SlidingWindowLog
 from pyrate_limiter.abstracts.awaiting import all_of, then
-from pyrate_limiter.abstracts.checks import check_whole
+from pyrate_limiter.abstracts.checks import check_clock, check_whole
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.abstracts.sweeper import Leaker
 from pyrate_limiter.clocks import AbstractClock, MonotonicClock, WallClock
 from pyrate_limiter.errors import CannotHold, InvalidBucket, NoRates
-from pyrate_limiter.utils import RateList, enforce_rate_list, sorted_rates
+from pyrate_limiter.utils import RateList, enforce_rate_list, shared_rates, sorted_rates
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
@@ -66,6 +66,9 @@ class AbstractBucket(ABC):
     def store_id(self) -> object:
         """What the buckets of one store have in common. Those that block share worker threads."""
         return id(self)
+
+    puts_at_once: bool = False
+    """Whether `put` admits in one step in this process's memory, just as `claim` does."""
 
     answers_in_order: bool = False
     """Whether awaited calls are answered in the order in which they were made."""
@@ -130,7 +133,11 @@ class AbstractBucket(ABC):
 
         Asked for this machine's time since the epoch, a bucket that counts from the epoch by a
         clock of its own, such as a server's, keeps that.
+
+        Raises:
+            WrongType: it has no ``now()``, or is a class that was not called.
         """
+        check_clock(clock)
         if not isinstance(clock, WallClock) or isinstance(self._clock, MonotonicClock):
             self._clock = clock
 
@@ -319,7 +326,11 @@ class AbstractBucket(ABC):
         return None
 
     def close(self) -> None:
-        """Release what the bucket opened; may be called again. Without that it may answer on."""
+        """Release what the bucket opened; may be called again.
+
+        Those of this library admit nothing any more: they raise `BucketClosed`. What was handed in,
+        such as a client, a pool or a connection, stays open.
+        """
         return
 
     def __enter__(self) -> Self:
@@ -375,6 +386,15 @@ class BucketFactory(ABC):
         A clock may stand before the class, as in 3.x; see `schedule_leak`.
         """
         if isinstance(bucket_class, type):
+            kind: Any = bucket_class
+            schedules = getattr(self.schedule_leak, "__func__", None)
+            is_stock = len(args) == 1 and not kwargs and "member" in vars(kind)
+            if is_stock and schedules is BucketFactory.schedule_leak:
+                # There may be one for each of many names: such a bucket takes little.
+                leaker = self._its_leaker()
+                member: B = kind.member(shared_rates(args[0]), leaker.lock)
+                leaker.sweep_new(member)
+                return member
             bucket = bucket_class(*args, **kwargs)
             self.schedule_leak(bucket)
             return bucket
@@ -382,6 +402,11 @@ class BucketFactory(ABC):
         bucket = bucket_class(*args, **kwargs)
         self.schedule_leak(bucket, clock)
         return bucket
+
+    def _its_leaker(self) -> Leaker:
+        if self._leaker is None:
+            self._leaker = Leaker(self._leak_interval)
+        return self._leaker
 
     def schedule_leak(self, new_bucket: AbstractBucket, associated_clock: Any = None) -> None:
         """Let the bucket be swept every `leak_interval`.
@@ -398,25 +423,26 @@ class BucketFactory(ABC):
             raise InvalidBucket(new_bucket, "the bucket to leak")
         if associated_clock is not None:
             new_bucket.follow(associated_clock)
-        if self._leaker is None:
-            self._leaker = Leaker(self._leak_interval)
-        self._leaker.register(new_bucket)
-        self._leaker.start()
+        leaker = self._its_leaker()
+        leaker.register(new_bucket)
+        leaker.start()
 
     def get_buckets(self) -> list[AbstractBucket]:
         """The buckets that are swept."""
-        if self._leaker is None:
-            return []
-        return [*self._leaker.sync_buckets.values(), *self._leaker.async_buckets.values()]
+        return [] if self._leaker is None else self._leaker.buckets()
 
     def owned_buckets(self) -> list[AbstractBucket]:
         """The buckets that `close` closes."""
         return self.get_buckets()
 
     def dispose(self, bucket: int | AbstractBucket) -> bool:
-        """Stop sweeping a bucket, given itself or its ``id``; False if it was not scheduled."""
-        bucket_id = bucket if isinstance(bucket, int) else id(bucket)
-        return self._leaker is not None and self._leaker.deregister(bucket_id)
+        """Stop sweeping a bucket, given itself or its ``id``; False if it was not scheduled.
+
+        Raises:
+            InvalidBucket: it is neither.
+        """
+        number = id_of(bucket)
+        return self._leaker is not None and self._leaker.deregister(number)
 
     def close(self) -> None:
         """Stop sweeping, and close the owned buckets. May be called again."""
@@ -438,3 +464,12 @@ class BucketFactory(ABC):
         self.__dict__.update(state)
         for bucket in swept:
             self.schedule_leak(bucket)
+
+
+def id_of(bucket: int | AbstractBucket) -> int:
+    """The ``id`` of a bucket, given that or itself."""
+    if isinstance(bucket, int):
+        return bucket
+    if not isinstance(bucket, AbstractBucket):
+        raise InvalidBucket(bucket, "the bucket to dispose of, unless it is an id,")
+    return id(bucket)

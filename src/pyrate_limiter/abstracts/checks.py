@@ -52,6 +52,12 @@ def check_weight(weight: Any) -> int:
     return number
 
 
+def check_clock(clock: Any) -> None:
+    """Refuse what tells no time; a class that was not called does not either."""
+    if isinstance(clock, type) or not callable(getattr(clock, "now", None)):
+        raise WrongType("clock", clock, "a clock with now(), such as WallClock()")
+
+
 def check_timestamp(stamp: Any) -> int:
     """A timestamp as an ``int``, fractions of a ms dropped; refuses what is no number."""
     try:

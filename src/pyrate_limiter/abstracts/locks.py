@@ -122,7 +122,7 @@ class TurnLock:
     all the same, the lock is free for the next one.
     """
 
-    __slots__ = ("_frames", "_lock", "_owner")
+    __slots__ = ("_between", "_lock", "_owner", "frames")
 
     def __init__(self) -> None:
         self.renew()
@@ -131,17 +131,15 @@ class TurnLock:
         """Start anew in a forked child, where the threads that may have held it are not."""
         self._lock = threading.Lock()
         self._owner = 0
-        self._frames: list[FrameType | None] = []  # of the calls that hold it; None: not known
-
-    @property
-    def depth(self) -> int:
-        """How often its holder has taken it."""
-        return len(self._frames)
+        # By thread, a call that takes it or lets it go, and whether it has the lock.
+        self._between: dict[int, tuple[FrameType, list[bool]]] = {}
+        self.frames: list[FrameType | None] = []
+        """Of the calls that hold it, one for each time that it was taken; None: not known."""
 
     @property
     def frame(self) -> FrameType | None:
         """The call that holds it."""
-        return self._frames[-1]
+        return self.frames[-1]
 
     def is_mine(self) -> bool:
         """Whether a call of this thread holds it."""
@@ -156,22 +154,35 @@ class TurnLock:
         Args:
             seconds: how long to wait.
             frame: the call after which it is free in any case. None: only `release` frees it.
+
+        Raises:
+            ReentrantCall: this call has interrupted one that was about to take it, or to let it go.
         """
-        if self._owner == threading.get_ident() and self.is_mine():
-            self._frames.append(frame)
+        me = threading.get_ident()
+        if self._owner == me and self.is_mine():
+            self.frames.append(frame)
             return True
+        before = self._between.get(me)
+        if before is not None and any(before[1]) and not has_ended(before[0]):
+            raise ReentrantCall(self)
         got: list[bool] = []
+        self._between[me] = sys._getframe(), got
         try:
             # Nothing comes between the lock and the note of it: that is not a call of Python.
             got[:] = map(self._lock.acquire, _AT_ONCE)
             if not (got[0] or self._wait(got, seconds)):
                 return False
-            self._frames = [frame]
-            self._owner = threading.get_ident()
+            self.frames = [frame]
+            self._owner = me
         except BaseException:
             if got and got[0]:
                 self._let_go()
             raise
+        finally:
+            if before is None:
+                self._between.pop(me, None)
+            else:  # that of a call which this one has interrupted
+                self._between[me] = before
         return True
 
     def _wait(self, got: list[bool], seconds: float | None) -> bool:
@@ -185,7 +196,7 @@ class TurnLock:
 
     def hand_to(self, frame: FrameType | None) -> None:
         """Say anew which call holds it."""
-        self._frames[-1] = frame
+        self.frames[-1] = frame
 
     def release(self) -> None:
         """Let it go.
@@ -194,8 +205,8 @@ class TurnLock:
             RuntimeError: this thread does not hold it.
         """
         self.check_mine()
-        if len(self._frames) > 1:
-            self._frames.pop()
+        if len(self.frames) > 1:
+            self.frames.pop()
         else:
             self._let_go()
 
@@ -212,20 +223,22 @@ class TurnLock:
             raise RuntimeError(msg)
 
     def _let_go(self) -> None:
-        lock = self._lock
-        self._frames = []
+        lock, me = self._lock, threading.get_ident()
+        self._between[me] = sys._getframe(), [True]
         self._owner = 0
+        self.frames = []
         lock.release()
+        self._between.pop(me, None)
 
     def _free_if_lost(self) -> None:
-        frames, owner = self._frames, self._owner
+        frames, owner = self.frames, self._owner
         if not owner:
             return
         alive = [frame for frame in frames if not has_ended(frame)]
-        if self._frames is frames and self._owner == owner:
+        if self.frames is frames and self._owner == owner:
             # From here to the end nothing else runs.
             if alive:
-                self._frames = alive
+                self.frames = alive
             else:
                 self._owner = 0
                 self._lock.release()

@@ -124,6 +124,8 @@ def _milliseconds(field: str, value: Any) -> int:
 
 
 def _count(field: str, value: object) -> int:
+    if isinstance(value, Duration):
+        raise WrongType(f"Rate's {field}", value, "a whole number: the interval comes second")
     count = whole_number(value)
     if count is None:
         raise WrongType(f"Rate's {field}", value, "a whole number")

@@ -43,6 +43,9 @@ class StateStore(ABC):
     is_async: bool | None = False
     """Whether the methods have to be awaited; None is "look at what they return"."""
 
+    answers_in_order: bool = False
+    """See `AbstractBucket.answers_in_order`."""
+
     default_clock: AbstractClock = MonotonicClock()
     """The clock of a `StateBucket` on this store for which none was chosen."""
 

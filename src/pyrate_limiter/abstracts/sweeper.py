@@ -14,6 +14,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.abstracts.awaiting import discard, is_awaitable
+from pyrate_limiter.abstracts.locks import shared_lock
+from pyrate_limiter.abstracts.swept import Swept
 
 if TYPE_CHECKING:
     import asyncio
@@ -38,7 +40,9 @@ class Leaker:
 
     def __init__(self, leak_interval: int) -> None:
         self.leak_interval = leak_interval
-        self.sync_buckets: dict[int, AbstractBucket] = {}
+        self.lock: Any = shared_lock()
+        """Of the stock buckets that `BucketFactory.create` makes: one each takes much memory."""
+        self._swept = Swept()
         self.async_buckets: dict[int, AbstractBucket] = {}
         self._stop_event = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -53,10 +57,18 @@ class Leaker:
         return None if thread is None else thread.ident
 
     @property
+    def sync_buckets(self) -> dict[int, AbstractBucket]:
+        """The sync buckets, by their ``id``."""
+        return self._swept.by_id
+
+    def buckets(self) -> list[AbstractBucket]:
+        """All buckets, the sync ones first."""
+        return [*self._swept.all(), *self.async_buckets.values()]
+
+    @property
     def clocks(self) -> dict[int, Any]:
         """The clocks of the buckets, by the ``id`` of the bucket."""
-        buckets = {**self.sync_buckets, **self.async_buckets}
-        return {number: bucket._clock for number, bucket in buckets.items()}
+        return {id(bucket): bucket._clock for bucket in self.buckets()}
 
     def join(self, timeout: float | None = None) -> None:
         """Wait until sync buckets are swept no more, or for so many seconds."""
@@ -80,6 +92,14 @@ class Leaker:
             self.bind()
         else:
             self.sync_buckets[id(bucket)] = bucket
+
+    def sweep_new(self, bucket: AbstractBucket) -> None:
+        """Sweep a sync bucket from now on that was just made."""
+        new = self._swept.new
+        is_swept = bool(new) and _sweeper.is_watching(self)
+        new.append(bucket)
+        if not is_swept:
+            self.start()
 
     def deregister(self, bucket_id: int) -> bool:
         """Forget a bucket; False if it was not there."""
@@ -108,14 +128,12 @@ class Leaker:
 
     def is_alive(self) -> bool:
         """Whether sync buckets are being swept."""
-        return (
-            bool(self.sync_buckets) and not self._stop_event.is_set() and _sweeper.is_watching(self)
-        )
+        return bool(self._swept) and not self._stop_event.is_set() and _sweeper.is_watching(self)
 
     def close(self) -> None:
         """Stop, and forget the buckets."""
         self._stop_event.set()
-        self.sync_buckets.clear()
+        self._swept.clear()
         self.async_buckets.clear()
         _sweeper.forget(self._serial)
         task, self.aio_leak_task = self.aio_leak_task, None
@@ -141,11 +159,11 @@ class Leaker:
         return max(self.leak_interval, 1) / 1000
 
     def _has_buckets(self) -> bool:
-        return bool(self.sync_buckets or self.async_buckets)
+        return bool(self._swept or self.async_buckets)
 
     def _sweep(self) -> None:
         slow = []
-        for bucket in list(self.sync_buckets.values()):
+        for bucket in self._swept.all():
             if _is_quick(bucket):
                 _leak(bucket)
             else:
@@ -228,6 +246,7 @@ class _Sweeper:
         self._wake: Any = None  # what the thread waits on
         self._news: deque[int] = deque()  # leakers that the thread does not know, or too late
         self._wakes_at = 0.0
+        self._read_at = 0.0  # what the clock said when the thread looked last
 
     def watch(self, leaker: Leaker) -> None:
         """Sweep a leaker when it is due; also one that is watched, and due earlier now."""
@@ -238,8 +257,8 @@ class _Sweeper:
         self._news.append(leaker._serial)
         if self._thread is None:
             self._start()
-        elif leaker._due < self._wakes_at:
-            self._nudge()
+        elif not time.monotonic() <= self._wakes_at <= leaker._due:
+            self._nudge()  # it sleeps too long, or by a time that a test has frozen or thawed since
 
     def forget(self, serial: int) -> None:
         """Sweep a leaker no more."""
@@ -278,6 +297,7 @@ class _Sweeper:
 
     def _run(self, wake: queue.SimpleQueue[None]) -> None:
         plan: list[tuple[float, int]] = []
+        self._read_at = time.monotonic()
         while self._wake is wake:
             pause = self._next(plan)
             if pause is None:
@@ -298,10 +318,17 @@ class _Sweeper:
         Args:
             plan: when each leaker is due; a heap. It may name those that are gone.
         """
+        now, before = time.monotonic(), self._read_at
+        self._read_at = now
+        if not before <= now <= before + 2 * _LONGEST_PAUSE:
+            # A test has frozen the time, or thawed it: what was planned is in another one.
+            plan.clear()
+            self._news.extend(list(self._leakers))
         while self._news:
             serial = self._news.popleft()
             leaker = self._leaker(serial)
             if leaker is not None:
+                leaker._due = min(leaker._due, now + leaker._pause())
                 heapq.heappush(plan, (leaker._due, serial))
         while plan and self._leakers:
             due, serial = plan[0]
@@ -309,9 +336,7 @@ class _Sweeper:
             if leaker is None or leaker._due != due:
                 heapq.heappop(plan)
                 continue
-            left = due - time.monotonic()
-            # No sweep is further away than that, unless a test has frozen the time meanwhile.
-            return left if left <= leaker._pause() else 0.0
+            return due - now
         return None
 
     def _leaker(self, serial: int) -> Leaker | None:

@@ -36,8 +36,8 @@ class SharedFileLock(ProcessLock):
         self._fallback: Any = None if _flock() else FileLock(path, thread_local=False)
 
     def after_fork(self) -> None:
-        """In the child: the parent's hold is not ours."""
-        self.turn.renew()
+        """See `ProcessLock.after_fork`."""
+        super().after_fork()
         self.close()
 
     def _free(self) -> None:

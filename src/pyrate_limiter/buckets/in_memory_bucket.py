@@ -18,6 +18,7 @@ from pyrate_limiter.abstracts.algorithm import (
 from pyrate_limiter.abstracts.awaiting import discard, then
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.checks import FOREVER, Unread, check_item
+from pyrate_limiter.abstracts.closing import Closable, StoppedClock
 from pyrate_limiter.abstracts.locks import Whole, shared_lock
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.abstracts.waited_for import waited_for
@@ -56,7 +57,7 @@ _STORED = (*UnitLog.__slots__, *LogMoments.__slots__, *JudgedLog.__slots__)
 _stored = attrgetter(*_STORED)
 
 
-class InMemoryBucket(JudgedLog, AbstractBucket):
+class InMemoryBucket(JudgedLog, Closable, AbstractBucket):
     """A log of units in this process's memory: exact, thread-safe, picklable.
 
     It keeps timestamps and run lengths in flat arrays, so an item costs the same whatever its
@@ -79,6 +80,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
     )
 
     is_async: bool | None = False
+    puts_at_once = True
     failing_rate: Rate | None
 
     def __init__(self, rates: Rate | Sequence[Rate], algorithm: LogAlgorithm | None = None) -> None:
@@ -346,7 +348,7 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
             if now.__class__ is Unread:
                 now = self._judged(now, self._clock, self._rates)
             self._changed()
-            return self._drop_before(self._algorithm.leak_bound(self._rates, now))
+            return self._drop_before(self._leak_bound(now))
 
     def flush(self) -> None:
         """See `AbstractBucket.flush`."""
@@ -389,12 +391,17 @@ class InMemoryBucket(JudgedLog, AbstractBucket):
                 self._look_at(self._hold, now)
             if self._hold is not None:
                 return False
-            total, bound = self._total, self._algorithm.leak_bound(self._rates, now)
+            total, bound = self._total, self._leak_bound(now)
             if self._total != total or (total > self._base and self._newest >= bound):
                 return False
             self._newest = FOREVER
             self._trust(NO_STAMP)
             return True
+
+    def close(self) -> None:
+        """See `AbstractBucket.close`. What it holds can still be looked at."""
+        self._clock = StoppedClock()
+        super().close()
 
     def _note_claims(self) -> None:
         note_claims(self)

@@ -9,7 +9,7 @@ from pyrate_limiter.abstracts.algorithm import Decision, SlidingWindowLog
 from pyrate_limiter.abstracts.checks import BEGINNING, FOREVER
 from pyrate_limiter.buckets.log_moments import ROUNDS, LogMoments
 from pyrate_limiter.buckets.timeline import NO_STAMP, Timeline
-from pyrate_limiter.buckets.unit_log import MANY, SLACK
+from pyrate_limiter.buckets.unit_log import MANY, SLACK, UnitLog
 from pyrate_limiter.errors import BucketRetired
 
 if TYPE_CHECKING:
@@ -52,13 +52,21 @@ class JudgedLog(LogMoments, Timeline):
         self._clear()
 
     def _clear(self) -> None:
-        super()._clear()
-        self._pending = None
-        self._begin_time()
-        self._changed()
+        # Hardly a call: where each name has a log, one is made as often as the first unit comes.
+        UnitLog._clear(self)
+        self._pending = self._full = None
+        self._latest, self._trusted = BEGINNING, NO_STAMP
+        if self._ahead:
+            self._ahead = 0
+        if self._crammed is not None:
+            self._crammed = None
+        if self._hold is not None:
+            self._hold = None
 
     def _trust(self, until: int) -> None:
-        self._trusted = until
+        # Many keys never have a second unit, which could be spared a look at the clock.
+        if self._total > self._base or until < self._trusted:
+            self._trusted = until
 
     def _changed(self) -> None:
         """Something was taken out or moved: what is known of refusals holds no more."""
@@ -87,21 +95,20 @@ class JudgedLog(LogMoments, Timeline):
             return self._put_slowly(name, weight, now)
         total, base = self._total, self._base
         newest_then = total + weight
-        for limit, interval, _ in self._rates.bounds:
-            place = newest_then - limit
-            # The unit at this place has to leave first; if it was dropped, it has left.
-            if place > base and (weight > limit or self._stamp(place) + interval >= now):
-                return self._put_slowly(name, weight, now)
+        if newest_then - base > self._rates.least:
+            for limit, interval, _ in self._rates.bounds:
+                place = newest_then - limit
+                # The unit at this place has to leave first; if it was dropped, it has left.
+                if place > base and (weight > limit or self._stamp(place) + interval >= now):
+                    return self._put_slowly(name, weight, now)
         # This is `_store`, spelled out: it is the path of nearly every call.
         if name is not self._name and name != self._name:
             self._seal_name()
             if self._total == total:
                 self._name = name
         if now != self._newest:
-            if total > base:
-                self._seal()
-                if len(self._stamps) >= self._sweep_at or newest_then > MANY:
-                    self._sweep(now)
+            if total > base and (self._seal() >= self._sweep_at or newest_then > MANY):
+                self._sweep(now)
             if self._total == total:
                 self._newest = now
         if self._total != total:  # a signal handler was here; from now on nothing is called
@@ -141,11 +148,17 @@ class JudgedLog(LogMoments, Timeline):
 
     def _sweep(self, now: int) -> None:
         """Drop what is expired; the next time is when the log has doubled."""
-        self._drop_before(self._algorithm.leak_bound(self._rates, now))
+        self._drop_before(self._leak_bound(now))
         self._sweep_at = max(SLACK, 2 * len(self._stamps))
         if self._total > MANY:
             self._renumber()
             self._crammed = None
+
+    def _leak_bound(self, now: int) -> int:
+        """The oldest timestamp that still matters."""
+        if self._algorithm.__class__ is SlidingWindowLog:
+            return now - self._rates.longest_ms
+        return self._algorithm.leak_bound(self._rates, now)  # type: ignore[no-any-return]
 
     def _awaited(self, moment: int) -> int:
         """How many units are claimed for a moment whose waiters have not gone yet."""

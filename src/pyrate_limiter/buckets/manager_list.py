@@ -6,7 +6,6 @@ time, and one call writes. A hold stands behind the units; while it does, all is
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +16,8 @@ from pyrate_limiter.buckets.unit_log import UnitLog
 from pyrate_limiter.errors import SharedStorageLost
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from multiprocessing.managers import ListProxy
+    from types import TracebackType
 
     from pyrate_limiter.buckets.shared_log import RecordingLog
 
@@ -60,15 +59,27 @@ class StoredHold(RateItem):
         return type(self), (self.timestamp, self.length)
 
 
-@contextmanager
-def reaching(place: Any) -> Iterator[None]:
-    """Turn what a dead manager causes into one typed error."""
-    try:
-        yield
-    except (ConnectionError, EOFError, FileNotFoundError) as error:
-        if isinstance(error, SharedStorageLost):
-            raise
-        raise SharedStorageLost(repr(type(place).__name__)) from error
+class reaching:  # noqa: N801 - it is called as a function is
+    """Turn what a dead manager causes into one typed error.
+
+    A generator would hold the error in a cycle, with the driver's buffers in it: to collect those
+    brings Python 3.12 down.
+    """
+
+    __slots__ = ("_place",)
+
+    def __init__(self, place: Any) -> None:
+        self._place = place
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
+    ) -> None:
+        is_lost = isinstance(error, (ConnectionError, EOFError, FileNotFoundError))
+        if is_lost and not isinstance(error, SharedStorageLost):
+            raise SharedStorageLost(repr(type(self._place).__name__)) from error
 
 
 class LogList:

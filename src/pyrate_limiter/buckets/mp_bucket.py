@@ -7,8 +7,10 @@ from multiprocessing.managers import ListProxy
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.abstracts.algorithm import Decision, LogAlgorithm, SlidingWindowLog
+from pyrate_limiter.abstracts.awaiting import discard
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.rate import Rate, RateItem
+from pyrate_limiter.abstracts.waited_for import waited_for
 from pyrate_limiter.buckets import shared_lock
 from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
 from pyrate_limiter.buckets.manager_list import LogList
@@ -137,10 +139,17 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
     def take(self, name: str, weight: int) -> bool | None:
         """See `InMemoryBucket.take`. Under asyncio, None also where another holds the lock."""
         session = self._lock
-        if not session.enter_at_once():
+        if (waited_for and id(self) in waited_for) or not session.enter_at_once():
             return None
         try:
-            verdict = super().take(name, weight)
+            now = self._clock.now()
+            if now.__class__ is not int:
+                discard(now)
+                verdict = None
+            else:
+                if now < self._newest:
+                    now = self._judged_now(now, self._rates)
+                verdict = self._put_now(name, weight, now)
         except BaseException as error:
             session.__exit__(type(error), error, None)
             raise
@@ -218,6 +227,7 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
 
         A helper process that `init` has started is ended.
         """
+        super().close()
         manager = getattr(self, "_manager", None)
         if manager is not None:
             manager.shutdown()

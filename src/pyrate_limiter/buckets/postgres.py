@@ -16,9 +16,10 @@ from pyrate_limiter.abstracts.algorithm import (
 from pyrate_limiter.abstracts.awaiting import then
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.checks import Unread, check_item
+from pyrate_limiter.abstracts.closing import Closable
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.buckets.postgres_holds import hold
-from pyrate_limiter.buckets.postgres_judge import Stamp
+from pyrate_limiter.buckets.postgres_judge import Forsaken, Stamp
 from pyrate_limiter.buckets.postgres_line import PostgresLine
 from pyrate_limiter.buckets.postgres_link import Link
 from pyrate_limiter.buckets.postgres_outage import (
@@ -61,7 +62,7 @@ PgQueries = Queries
 _PREFIX = "ratelimit___"
 
 
-class PostgresBucket(PostgresLine):
+class PostgresBucket(Closable, PostgresLine):
     """A log of units in a table of PostgreSQL, shared by all who use the same table.
 
     One acquisition is one round trip: the server locks, reads its clock, decides and stores in one
@@ -190,7 +191,8 @@ class PostgresBucket(PostgresLine):
     @property
     def claim_within(self) -> Any:
         """See `AbstractBucket.claim_within`."""
-        return self._claim_within if type(self).claim is PostgresBucket.claim else None
+        own = type(self).claim is PostgresBucket.claim and "claim" not in vars(self)
+        return self._claim_within if own else None
 
     def _claim_within(
         self,
@@ -233,9 +235,11 @@ class PostgresBucket(PostgresLine):
         stamp = item.timestamp
         if isinstance(stamp, ElsewhereStamp):
             return self._answer(stamp.bucket.settle(item, stamp.bucket.now(), patience_ms))
+        time_of_item = None if now.__class__ is Unread else int(now)
+        if isinstance(stamp, Forsaken):
+            return self._run(self._anew(item, stamp, time_of_item, patience_ms))
         if not isinstance(stamp, Stamp):
             return self._answer(ADMITTED)
-        time_of_item = None if now.__class__ is Unread else int(now)
         return self._run(self._settle(item, stamp, time_of_item, patience_ms))
 
     def hold(self, item: RateItem, hold_ms: int) -> Any:
@@ -314,9 +318,6 @@ class PostgresBucket(PostgresLine):
 
         return then(self._run(self._steps.peek(index)), unit)
 
-    def close(self) -> None:
-        """Nothing: the pool is the caller's."""
-
 
 class PostgresKeys:
     """For `Limiter.per_key`: every name is limited by itself, in one table, under its own lock.
@@ -334,6 +335,12 @@ class PostgresKeys:
 
 class _KeyedPostgresBucket(PostgresBucket):
     _keyed = True
+
+    def of_a_name(self) -> _KeyedPostgresBucket:
+        """This very bucket as another object: those who wait at it wait apart from the others."""
+        view = object.__new__(_KeyedPostgresBucket)
+        view.__dict__ = self.__dict__
+        return view
 
 
 def _is_allowed(decision: Decision) -> bool:

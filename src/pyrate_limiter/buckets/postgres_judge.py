@@ -32,18 +32,24 @@ class Stamp(int):
         token: marks the units.
         due: the moment on the clock of ``time.monotonic``.
         flushes: how often the bucket had been flushed by then.
+        kept: how many units are not given back, in a list that the stamps of one claim share.
     """
 
     token: int
     due: float
     flushes: int
+    kept: list[int]
 
     @classmethod
-    def of(cls, moment: int, token: int, due: float, flushes: int) -> Stamp:
+    def of(cls, moment: int, token: int, due: float, flushes: int, kept: list[int]) -> Stamp:
         """All of it."""
         stamp = cls(moment)
-        stamp.token, stamp.due, stamp.flushes = token, due, flushes
+        stamp.token, stamp.due, stamp.flushes, stamp.kept = token, due, flushes, kept
         return stamp
+
+
+class Forsaken(int):
+    """The timestamp of an item whose claim is given back, for it could not be confirmed."""
 
 
 class PostgresJudge(AbstractBucket):
@@ -168,12 +174,13 @@ class PostgresJudge(AbstractBucket):
         """
         stamp: Any = item.timestamp
         self._steps.doubt(self._held(item, stamp))
-        item.timestamp = Unread(stamp)
+        item.timestamp = Forsaken(stamp)
 
-    def _held(self, item: RateItem, stamp: Stamp) -> Doubt:
+    @staticmethod
+    def _held(item: RateItem, stamp: Stamp, kept: int = 0) -> Doubt:
         """What the claim on an item is found by, wherever it has moved since."""
         moment = int(stamp)
-        return Doubt(item.name, item.weight, stamp.token, moment, moment)
+        return Doubt(item.name, item.weight, stamp.token, moment, moment, kept=kept)
 
     def _judge_elsewhere(
         self,
@@ -262,7 +269,7 @@ class PostgresJudge(AbstractBucket):
         if store:
             self.failing_rate = None
             due = received + (moment - now) / 1000
-            item.timestamp = Stamp.of(moment, token, due, self._flushes)
+            item.timestamp = Stamp.of(moment, token, due, self._flushes, [int(item.weight)])
         elif own_time:
             item.timestamp = now
         return Decision(None, None, max(0, moment - now), remaining, reset)
@@ -306,12 +313,17 @@ class PostgresJudge(AbstractBucket):
             )
         allowed, moment, _, now = found[:4]
         if allowed and moment is None:  # flushed, or so late that it was cleaned away
-            self._full.pop(item.name if self._keyed else "", None)
-            item.timestamp = Unread(now) if time_of_item is None else time_of_item
-            limit = max(patience_ms, LEAST_MS)
-            program = self._judge(item, patience_ms, None, limit, store=True, look=False)
-            return (yield from program)
+            return (yield from self._anew(item, now, time_of_item, patience_ms))
         return self._settled(item, found)
+
+    def _anew(
+        self, item: RateItem, now: int, time_of_item: int | None, patience_ms: int
+    ) -> Program[Decision]:
+        """Claim once more what is not there any more."""
+        self._full.pop(item.name if self._keyed else "", None)
+        item.timestamp = Unread(now) if time_of_item is None else time_of_item
+        limit = max(patience_ms, LEAST_MS)
+        return self._judge(item, patience_ms, None, limit, store=True, look=False)
 
     def _settled(self, item: RateItem, found: Any) -> Decision:
         """What the server says of a claim that it has found."""
@@ -326,7 +338,7 @@ class PostgresJudge(AbstractBucket):
             return Decision(self.failing_rate, moment - now)
         wait = max(0, moment - now)
         due = time.monotonic() + wait / 1000
-        item.timestamp = Stamp.of(moment, stamp.token, due, self._flushes)
+        item.timestamp = Stamp.of(moment, stamp.token, due, self._flushes, stamp.kept)
         return Decision(wait_ms=wait)
 
 

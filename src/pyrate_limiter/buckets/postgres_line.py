@@ -212,28 +212,35 @@ class PostgresLine(PostgresJudge):
     def release_several(self, items: Sequence[RateItem]) -> Any:
         """`release` for each of the items, in one round trip. Returns a list of what it would."""
         self._full.clear()
-        held = [item for item in items if isinstance(item.timestamp, Stamp)]
+        gifts = [self._gift(item) for item in items]
         answers = [
             item.timestamp.bucket.release(item)
             if isinstance(item.timestamp, ElsewhereStamp)
-            else False  # it was never judged
+            else False  # it was never judged, or has less
             for item in items
         ]
+        held = [gift for gift in gifts if gift is not None]
         if not held:
             return self._answer(answers)
 
         def merged(released: list[bool]) -> list[bool]:
             given_back = iter(released)
             return [
-                next(given_back) if isinstance(item.timestamp, Stamp) else answer
-                for item, answer in zip(items, answers)
+                answer if gift is None else next(given_back) for gift, answer in zip(gifts, answers)
             ]
 
         return then(self._run(self._release(held)), merged)
 
-    def _release(self, items: Sequence[RateItem]) -> Program[list[bool]]:
+    def _gift(self, item: RateItem) -> _Gift | None:
+        """What is given back of an item's claim; None where that has not so many units."""
+        stamp = item.timestamp
+        if not isinstance(stamp, Stamp) or item.weight > stamp.kept[0]:
+            return None
+        stamp.kept[0] -= int(item.weight)
+        return _Gift(self._held(item, stamp, stamp.kept[0]))
+
+    def _release(self, gifts: Sequence[_Gift]) -> Program[list[bool]]:
         """Give them back, together with what others give back while somebody is at it."""
-        gifts = [_Gift(self._held(item, item.timestamp)) for item in items]  # type: ignore[arg-type]
         self._gifts.extend(gifts)
         try:
             yield from in_turn(self._giving, GIVING_SECONDS, silence, lambda _: self._give(gifts))
@@ -247,7 +254,7 @@ class PostgresLine(PostgresJudge):
                     self._steps.doubt(gift.doubt)
         return [bool(gift.units) for gift in gifts]
 
-    def _give(self, gifts: list[_Gift]) -> Program[None]:
+    def _give(self, gifts: Sequence[_Gift]) -> Program[None]:
         while self._gifts and any(gift.units is None for gift in gifts):
             several = [self._gifts.popleft() for _ in range(min(_MOST_GIFTS, len(self._gifts)))]
             # What has nobody behind it leaves no gap.

@@ -11,7 +11,7 @@ from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.buckets.outage import Outage
 from pyrate_limiter.buckets.postgres_link import driver
-from pyrate_limiter.buckets.postgres_ping import is_there
+from pyrate_limiter.buckets.postgres_ping import Ping, is_there
 from pyrate_limiter.errors import WrongType
 
 if TYPE_CHECKING:
@@ -153,8 +153,12 @@ class PostgresOutage:
         try:
             yield from self._link.query("SELECT 1", OUTAGE_SECONDS)
         except Exception as error:  # noqa: BLE001 - whoever asks next is told, if it is no outage
-            # A pool takes its time until it tries to connect again.
-            if is_outage(error) or type(error).__name__ == "PoolTimeout":
+            # A pool takes its time until it tries to connect again, and tries a wrong password too.
+            if type(error).__name__ == "PoolTimeout":
+                away = not (yield Ping(self._link.pool, login=True))
+            else:
+                away = is_outage(error)
+            if away:
                 self._health.failed(error)
                 return
         self._health.answered()

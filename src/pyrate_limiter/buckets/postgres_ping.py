@@ -32,12 +32,17 @@ class Ping(Step):
     """Ask the server that a pool leads to for a sign of life; answers whether it gave one.
 
     Nobody waits longer than half a second for it.
+
+    Args:
+        pool: the pool.
+        login: ask whether it refuses the pool's password, instead.
     """
 
-    __slots__ = ("_pool",)
+    __slots__ = ("_pool", "_question")
 
-    def __init__(self, pool: Any) -> None:
+    def __init__(self, pool: Any, *, login: bool = False) -> None:
         self._pool = pool
+        self._question = _refuses if login else _answers
 
     def block(self) -> bool:
         """See `Step.block`."""
@@ -73,7 +78,7 @@ class Ping(Step):
 
     def _start(self, tell: Callable[[bool], None]) -> bool:
         # libpq offers it only as a call that blocks.
-        asker = threading.Thread(target=lambda: tell(_answers(self._pool)), daemon=True)
+        asker = threading.Thread(target=lambda: tell(self._question(self._pool)), daemon=True)
         try:
             asker.start()
         except RuntimeError:  # no thread is to be had any more
@@ -82,12 +87,34 @@ class Ping(Step):
 
 
 def _answers(pool: Any) -> bool:
+    from psycopg import pq
+
+    where = _where(pool)
+    return where is not None and pq.PGconn.ping(where) == pq.Ping.OK
+
+
+def _refuses(pool: Any) -> bool:
+    from psycopg import pq
+
+    where = _where(pool)
+    if where is None:
+        return False
+    connection = pq.PGconn.connect(where)
+    try:
+        # A server that is about to start or to end does not come as far as asking for it.
+        asked = connection.needs_password or connection.used_password
+        return connection.status != pq.ConnStatus.OK and asked
+    finally:
+        connection.finish()
+
+
+def _where(pool: Any) -> bytes | None:
+    """What the connections of a pool are made with, as far as libpq is concerned."""
     from psycopg import ProgrammingError, conninfo, pq
 
     try:
         known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
         words = {word: value for word, value in (pool.kwargs or {}).items() if word in known}
-        where = conninfo.make_conninfo(pool.conninfo, **words, connect_timeout=2)
+        return conninfo.make_conninfo(pool.conninfo, **words, connect_timeout=2).encode()
     except (AttributeError, TypeError, ProgrammingError):  # another kind of pool
-        return False
-    return pq.PGconn.ping(where.encode()) == pq.Ping.OK
+        return None

@@ -46,6 +46,8 @@ class Doubt(NamedTuple):
         since: the server's ms before which they are not.
         until: the server's ms after which they are not.
         expires: the server's ms after which they do not come to be stored any more.
+        kept: how many of those that are stored together are to stay. To say this, and not how many
+            have to go, makes no difference when it is done again because an answer was lost.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Doubt(NamedTuple):
     since: int
     until: int
     expires: int = NONE
+    kept: int = 0
 
 
 class Ask(NamedTuple):
@@ -274,9 +277,9 @@ class Steps(Table):
 
         def text(attempt: Attempt) -> Iterable[str]:
             left = attempt.left_ms()
-            for name, weight, token, since, until, expires in doubts:
+            for name, _, token, since, until, expires, kept in doubts:
                 terms = f"'{{{self.is_durable:d},{expires},{since},{until},{left}}}'"
-                units = self.lock(name), literal(name), int(weight), token
+                units = self.lock(name), literal(name), kept, token
                 yield self.call("release") % (*units, terms, "'{}'")
 
         def one_by_one(attempt: Attempt) -> Program[list[int]]:

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from pyrate_limiter.abstracts.locks import TurnLock
+from pyrate_limiter.errors import ReentrantCall
 
 if TYPE_CHECKING:
     from types import FrameType, TracebackType
@@ -32,6 +33,7 @@ class ProcessLock(ABC):
 
     def __init__(self) -> None:
         self.turn: TurnLock = TurnLock()
+        self._is_held = False  # by this process, as far as is known
 
     @abstractmethod
     def _try(self) -> bool:
@@ -44,7 +46,7 @@ class ProcessLock(ABC):
     @property
     def is_locked(self) -> bool:
         """Whether this process holds it."""
-        return self.turn.depth > 0
+        return bool(self.turn.frames)
 
     def acquire(
         self,
@@ -58,6 +60,9 @@ class ProcessLock(ABC):
             blocking: whether to wait.
             timeout: for so many seconds at the most; None, or a negative number, is for ever.
             frame: the call that holds it, see `TurnLock.acquire`.
+
+        Raises:
+            ReentrantCall: this call has interrupted one that was about to take it, or to let it go.
         """
         seconds = 0.0 if not blocking else None if timeout is None or timeout < 0 else timeout
         begun = time.monotonic() if seconds else 0.0
@@ -65,10 +70,14 @@ class ProcessLock(ABC):
         if not turn.acquire(seconds, sys._getframe()):
             return False
         try:
-            # What a lost call has left is this process's: to take it once more does no harm.
-            taken = turn.depth > 1 or self._try()
-            if not taken and seconds != 0:
-                taken = self._wait(None if seconds is None else begun + seconds)
+            if len(turn.frames) > 1:
+                taken = self._check_held()
+            else:
+                # What a lost call has left is this process's: to take it once more does no harm.
+                taken = self._try()
+                if not taken and seconds != 0:
+                    taken = self._wait(None if seconds is None else begun + seconds)
+                self._is_held = taken
             if taken:
                 turn.hand_to(frame)
             else:
@@ -78,6 +87,11 @@ class ProcessLock(ABC):
                 self._leave()
             raise
         return taken
+
+    def _check_held(self) -> bool:
+        if not self._is_held:
+            raise ReentrantCall(self)
+        return True
 
     def _wait(self, deadline: float | None) -> bool:
         pause = _FIRST_PAUSE
@@ -99,9 +113,15 @@ class ProcessLock(ABC):
         self.turn.check_mine()
         self._leave()
 
+    def after_fork(self) -> None:
+        """In the child: the parent's hold is not ours."""
+        self.turn.renew()
+        self._is_held = False
+
     def _leave(self) -> None:
         try:
-            if self.turn.depth == 1:
+            if len(self.turn.frames) == 1:
+                self._is_held = False
                 self._free()
         finally:
             self.turn.release()

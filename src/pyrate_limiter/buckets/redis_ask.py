@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter.buckets.redis_outage import Down
+from pyrate_limiter.buckets.redis_outage import Down, name_key
 from pyrate_limiter.buckets.redis_request import NUMBERS, Request
 
 if TYPE_CHECKING:
@@ -65,12 +65,13 @@ class Asks:
         return [answer[0], *answer[-NUMBERS * len(steps) :]]
 
     def _failed(self, error: BaseException, steps: list[str], key: str) -> bool:
-        """Note that a call has failed; its steps may have been done all the same.
+        """Note that a call about a key has failed; its steps may have been done all the same.
 
         Returns:
             Whether that is an outage, and the policy is to go on.
         """
         outage = self._server.outage
+        name_key(error, key)
         if self._doubts is not None and outage.may_have_run(error):
             self._doubts.add(steps)
         if not isinstance(error, Exception) or not outage.covers(error):
@@ -84,14 +85,16 @@ class Asks:
         step: str,
         decide: Callable[[list[int]], Decision],
         without: Callable[[], Generator[Any, Any, Decision]],
+        *,
+        by_server: bool = True,
     ) -> Any:
-        """One step with nothing in the way: the server's clock, no time limit, no outage.
+        """One step with nothing in the way: no time limit, no outage.
 
         It is what `_send` does, at a fraction of the price.
         """
         server = self._server
         if server.is_async:
-            return self._send_soon(head, step, decide, without)
+            return self._send_soon(head, step, decide, without, by_server=by_server)
         sent = time.time_ns()
         try:
             answer = server.crews.ask(Request(head, [step], None))
@@ -99,7 +102,8 @@ class Asks:
             if self._failed(error, [step], head[1]):
                 return server.run(without())
             raise
-        server.clock.learn(sent, answer[0])
+        if by_server:
+            server.clock.learn(sent, answer[0])
         return decide(answer)
 
     async def _send_soon(
@@ -108,6 +112,8 @@ class Asks:
         step: str,
         decide: Callable[[list[int]], Decision],
         without: Callable[[], Generator[Any, Any, Decision]],
+        *,
+        by_server: bool,
     ) -> Decision:
         server, sent = self._server, time.time_ns()
         try:
@@ -117,5 +123,6 @@ class Asks:
                 instead: Any = server.run(without())
                 return await instead  # type: ignore[no-any-return]
             raise
-        server.clock.learn(sent, answer[0])
+        if by_server:
+            server.clock.learn(sent, answer[0])
         return decide(answer)

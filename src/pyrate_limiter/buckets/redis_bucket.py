@@ -12,16 +12,13 @@ from pyrate_limiter.abstracts.algorithm import (
     LogAlgorithm,
     SlidingWindowLog,
 )
-from pyrate_limiter.abstracts.awaiting import then
+from pyrate_limiter.abstracts.awaiting import named, then
 from pyrate_limiter.abstracts.bucket import AbstractBucket
+from pyrate_limiter.abstracts.closing import Closable
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.buckets.redis_answers import is_allowed, wait_of
-from pyrate_limiter.buckets.redis_claim import (
-    Doubts,
-    at_hand,
-    check_in_reach,
-    claim_of,
-)
+from pyrate_limiter.buckets.redis_claim import Doubts, at_hand, check_in_reach, claim_of
+from pyrate_limiter.buckets.redis_outage import name_key
 from pyrate_limiter.buckets.redis_policy import checked, kind_of
 from pyrate_limiter.buckets.redis_request import Command
 from pyrate_limiter.buckets.redis_server import Server
@@ -61,7 +58,7 @@ class LuaScript:
     PUT_ITEM = LOG_SCRIPT.text
 
 
-class RedisBucket(TakesKeywordsOf2x, RedisUnits):
+class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
     """A log of units in a Redis sorted set, shared by all who use the key.
 
     Each acquisition is one round trip, in which the server's own clock is read. The key expires by
@@ -179,12 +176,13 @@ class RedisBucket(TakesKeywordsOf2x, RedisUnits):
             try:
                 yield Command(bucket._server.limit(), "script_load", LOG_SCRIPT.text)
             except Exception as error:
+                name_key(error, bucket_key)
                 if not bucket._server.outage.covers(error):
                     raise
                 bucket._server.outage.failed(error, bucket_key)
             return bucket
 
-        return bucket._server.run(load())
+        return named(bucket._server.run(load()), "RedisBucket.init(...)")
 
     @property
     def redis(self) -> Any:

@@ -1,19 +1,22 @@
 -- Steps of GCRA on the hash in KEYS[1], all of them at one time, in the order given.
 --
 -- Fields tat1, tat2, ... hold the theoretical arrival time of each rate in microseconds, claims
--- included, and "at" the latest time in ms that a step was taken at. "open" is there while claims
--- are open, that is, while waiters have not gone yet: the moments of the last claims of an older
--- and of a newer generation, the units of both that are open, and the arrival times without
--- these. "hold" is the ms before which nothing is admitted, and how many ms that was to last.
--- Who has woken is judged by those who have gone, so nobody passes the limit, however late
--- the others are. A generation that nobody has settled in time counts as used. The last
--- replies are kept in r0, r1, ... (rx: of many steps), for a command that the driver sends again
--- because its answer was lost.
+-- included; the hash has no others while nobody waits, as programs know it that look into it.
+-- "open" is there while claims are open, that is, while waiters have not gone yet: the moments of
+-- the last claims of an older and of a newer generation, the units of both that are open, and the
+-- arrival times without these. Who has woken is judged by those who have gone, so nobody passes the
+-- limit, however late the others are. A generation that nobody has settled in time counts as used.
+-- "hold" is there while nothing is admitted: the ms until which, and how many that was to last.
+--
+-- A second hash beside it, named like it with a suffix, has in "at" the latest time in ms that a
+-- step was taken at, and in r0, r1, ... (rx: of many steps) the last replies, for a command that
+-- the driver sends again because its answer was lost. Without a suffix, or where the server refuses
+-- the second one, these are fields of the first.
 --
 -- ARGV: a line of the stamp to judge by, '~' for the server's clock, '=' for the latest time; ms
---   until the key expires; by how many ms a stamp may be late; then emission interval in
---   microseconds/burst of each rate.
---   Then one for each step: its kind, weight, two numbers of its own, and an id:
+--   until the key expires; by how many ms a stamp may be late; the suffix; then emission interval
+--   in microseconds/burst of each rate.
+--   Then one for each step: its kind, weight, two numbers of its own, and an id of 16 digits:
 --     take     now or not at all
 --     claim    patience (-1: only look), pad
 --     settle   the moment of the claim, patience
@@ -22,72 +25,102 @@
 -- Reply: a line of numbers: the time, then five for each step: the rate that refused or 0; ms until
 --   it fits, -1 for never; ms between the earliest moment and the one given; units left; ms until
 --   nothing is owed
-local key, call, match, format = KEYS[1], redis.call, string.match, string.format
+local key, call, try, match, format = KEYS[1], redis.call, redis.pcall, string.match, string.format
+local max, ceil = math.max, math.ceil
 local abandoned = 2000 -- ms that a claim may be overdue
 
 local time = call('TIME')
 local server = time[1] * 1000 + math.floor(time[2] / 1000)
-local stamp, life, tolerance, list = match(ARGV[1], '^(%S+) (%d+) (%d+) (.*)$')
+local stamp, life, tolerance, suffix, list = match(ARGV[1], '^(%S+) (%d+) (%d+) (%S*) (.*)$')
 local now, rates, fields, emission, burst = tonumber(stamp) or server, 0, {}, {}, {}
+life = tonumber(life)
 for spacing, most in string.gmatch(list, '(%d+)/(%d+)') do
   rates = rates + 1
   fields[rates], emission[rates], burst[rates] = 'tat' .. rates, tonumber(spacing), tonumber(most)
 end
-local id = match(ARGV[2], '(%x+)$')
+local id = string.sub(ARGV[2], -16)
 local slot = #ARGV > 4 and 'rx' or 'r' .. string.sub(id, -1)
-fields[rates + 1], fields[rates + 2], fields[rates + 3], fields[rates + 4] = 'at', 'open', slot, 'hold'
-local stored = call('HMGET', key, unpack(fields))
-local at = tonumber(stored[rates + 1] or nil)
-if stamp == '=' then now = at or now end
-local said = stored[rates + 3]
-if said and string.sub(said, 1, #id) == id then return string.sub(said, #id + 2) end
+local beside = key .. suffix
+local noted = try('HMGET', beside, 'at', slot)
+if noted.err then
+  beside = key
+  noted = call('HMGET', key, 'at', slot)
+end
+if noted[2] and string.sub(noted[2], 1, 16) == id then return string.sub(noted[2], 18) end
 
-local tats, gone, open, hold = {}, {}, stored[rates + 2] or '', stored[rates + 4]
+fields[rates + 1], fields[rates + 2] = 'open', 'hold'
+local stored = call('HMGET', key, unpack(fields))
+local at = stored[1] and tonumber(noted[1] or nil)
+if stamp == '=' then now = at or now end
+local tats, gone, open, hold = {}, {}, stored[rates + 1] or '', stored[rates + 2]
 for i = 1, rates do tats[i] = tonumber(stored[i] or nil) or 0 end
 
-local function save(values, reply, longest) -- and keep the reply
-  values[#values + 1], values[#values + 2] = 'at', format('%.0f', now)
-  for i = 1, rates do
-    values[#values + 1], values[#values + 2] = fields[i], format('%.0f', tats[i])
-    longest = math.max(longest, tats[i] / 1000 - now)
-  end
-  if #reply < 10000 then
-    values[#values + 1], values[#values + 2] = slot, id .. ' ' .. reply
-  end
-  call('HSET', key, unpack(values))
-  life = math.max(tonumber(life), math.ceil(longest)) -- claims may last longer
-  if call('PTTL', key) < life - life / 20 then call('PEXPIRE', key, format('%.0f', life)) end
-  return reply
-end
-
--- The way of nearly every call: what fits at once, with no claim open. This says what the rest
--- would say, at a fraction of the price, of as many steps as come first.
-local reply, place = {format('%.0f', now)}, 2
+-- The way of nearly every call: with no claim open, what fits at once or is refused. This says what
+-- the rest would say, at a fraction of the price, of as many steps as come first.
+local reply, place, count, taken = {format('%d', now)}, 2, #ARGV, false
 if open == '' and not hold and not (at and at > now) then
-  local count, start = #ARGV, now * 1000
+  local start = now * 1000
   repeat
     local kind, weight, patience = match(ARGV[place], '^(%a+) (%d+) (%S+)')
-    weight = tonumber(weight)
-    if kind ~= 'claim' and kind ~= 'take' or weight == 0 or patience == '-1' then break end
-    local after, free, reset = {}, math.huge, 0
-    for i = 1, rates do
-      after[i] = math.max(tats[i], start) + weight * emission[i]
-      local debt = after[i] - start
-      free, reset = math.min(free, burst[i] - math.ceil(debt / emission[i])), math.max(reset, debt)
+    if kind ~= 'claim' and kind ~= 'take' then break end
+    weight, patience = tonumber(weight), tonumber(patience)
+    local failing, wait = 0, 0
+    for i = 1, weight > 0 and rates or 0 do
+      if weight > burst[i] then
+        failing, wait = i, -1
+        break
+      end
+      local early = max(tats[i] - start, 0) + (weight - burst[i]) * emission[i]
+      if early > 0 then
+        failing, wait = failing == 0 and i or failing, max(wait, ceil(early / 1000))
+      end
     end
-    if free < 0 then break end
-    tats = after
-    reply[place] = format('0 0 0 %.0f %.0f', free, math.ceil(reset / 1000))
+    if wait > 0 and wait <= patience then break end
+    local charged = wait == 0 and patience >= 0 and weight or 0
+    local free, reset = math.huge, 0
+    for i = 1, rates do
+      local debt = max(tats[i] - start, 0) + charged * emission[i]
+      free, reset = math.min(free, burst[i] - ceil(debt / emission[i])), max(reset, debt)
+      if charged > 0 then tats[i] = start + debt end
+    end
+    taken = taken or charged > 0
+    reply[place] = format('%d %d 0 %d %d', failing, wait, max(free, 0), ceil(reset / 1000))
     place = place + 1
   until place > count
-  if place > count then return save({}, table.concat(reply, ' '), 0) end
+  if place > count then
+    reply = table.concat(reply, ' ')
+    if taken then
+      for i = 1, rates do call('HSET', key, fields[i], format('%d', tats[i])) end
+      try('HSET', beside, 'at', format('%d', now), slot, #reply < 10000 and id .. ' ' .. reply or '')
+      if not noted[1] or call('PTTL', key) < life - life / 20 then
+        life = format('%d', max(life, call('PTTL', key)))
+        call('PEXPIRE', key, life)
+        try('PEXPIRE', beside, life)
+      end
+    end
+    return reply
+  end
+end
+
+local function save(values, reply, longest) -- and keep the reply
+  local size = #values
+  for i = 1, rates do
+    values[size + 2 * i - 1], values[size + 2 * i] = fields[i], format('%d', tats[i])
+    longest = max(longest, tats[i] / 1000 - now)
+  end
+  call('HSET', key, unpack(values))
+  try('HSET', beside, 'at', format('%d', now), slot, #reply < 10000 and id .. ' ' .. reply or '')
+  life = format('%d', max(life, ceil(longest), call('PTTL', key))) -- claims may last longer
+  call('PEXPIRE', key, life)
+  try('PEXPIRE', beside, life)
+  return reply
 end
 
 local old_until, new_until, old, new, rest = match(open, '^(%S+) (%S+) (%S+) (%S+) (.*)$')
 old_until, new_until = tonumber(old_until) or 0, tonumber(new_until) or 0
 old, new = tonumber(old) or 0, tonumber(new) or 0
 for number in string.gmatch(rest or '', '%S+') do gone[#gone + 1] = tonumber(number) end
-local changed = place > 2
+local changed = taken
 local held, length = match(hold or '', '^(%S+) (%S+)$')
 held, length = tonumber(held) or 0, tonumber(length) or 0
 
@@ -109,7 +142,7 @@ if at and at > now then
     changed = true -- also where all is refused: the next one must find time passing
   end
 end
-held = math.max(now, math.min(held, now + length)) -- no longer than it was, whatever the clock does
+held = max(now, math.min(held, now + length)) -- no longer than it was, whatever the clock does
 local now_us = now * 1000
 
 if old > 0 and old_until + abandoned < now then old = 0 end
@@ -177,7 +210,7 @@ local function outlook()
     local debt = math.max(0, tats[i] - now_us)
     free, reset = math.min(free, burst[i] - math.ceil(debt / emission[i])), math.max(reset, debt)
   end
-  if held > now then return 0, math.max(held - now, math.ceil(reset / 1000)) end
+  if held > now then return 0, max(held - now, ceil(reset / 1000)) end
   return math.max(0, free), math.ceil(reset / 1000)
 end
 
@@ -192,7 +225,7 @@ function steps.claim(weight, patience, pad)
   local wait, failing = next_fit(times, held, weight)
   wait = wait + held - now
   if now + wait < newest then wait = newest - now end
-  if wait > 0 then failing = math.max(failing, 1) end
+  if wait > 0 then failing = max(failing, 1) end
   if wait > math.max(0, patience) or patience < 0 then return wait > 0 and failing or 0, wait, 0 end
   local slack = wait > 0 and now + wait > newest and math.min(pad, patience - wait) or 0
   wait = wait + slack
@@ -225,12 +258,12 @@ function steps.settle(weight, moment, patience)
   if moment <= math.max(old_until, new_until) then -- who wakes early is taken at his word
     from = math.max(now, moment)
   end
-  local start = math.max(from, held)
+  local start = max(from, held)
   local wait, failing = next_fit(gone, start, weight)
   wait = start + wait > from and start + wait - now or 0
   if wait > patience then
     give_back(weight)
-    return math.max(failing, 1), wait, 0
+    return max(failing, 1), wait, 0
   end
   if wait > 0 then
     add(weight, now + wait)
@@ -283,7 +316,7 @@ if old + new > 0 then
   for i = 1, #words do words[i] = format('%.0f', words[i]) end
   values = {'open', table.concat(words, ' ')}
 elseif open ~= '' then
-  values = {'open', ''}
+  call('HDEL', key, 'open')
 end
 if held > now then
   values[#values + 1], values[#values + 2] = 'hold', format('%.0f %.0f', held, length)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pyrate_limiter.abstracts.rate import Rate
 
 GCRA_SCRIPT = Script.read("redis_gcra.lua")
+_BESIDE = "~replies"  # ends the name of the hash that the script keeps beside the state
 _PATIENT_MS = 1 << 42  # 139 years: in microseconds Lua still counts it exactly
 
 
@@ -49,17 +50,19 @@ class StateSteps(Asks):
     def _head(
         self, algorithm: StateAlgorithm, rates: Sequence[Rate], stamp: int | str = "~"
     ) -> tuple[Any, ...]:
-        """What calls of the script of GCRA begin with; by the server's clock always the same."""
+        """What calls of the script of GCRA begin with; apart from the stamp always the same."""
         by_server, of, ttl = self._usual
-        if stamp == "~" and of is rates and ttl == self.ttl_ms:
-            return by_server
-        numbers = algorithm.redis_args(rates)
-        each = [f"{spacing}/{burst}" for spacing, burst in zip(numbers[::2], numbers[1::2])]
-        line = f"{stamp} {self._life(rates)} {rates[0].interval} {' '.join(each)}"
-        head = (GCRA_SCRIPT, self.key, line)
+        if of is not rates or ttl != self.ttl_ms:
+            numbers = algorithm.redis_args(rates)
+            each = [f"{spacing}/{burst}" for spacing, burst in zip(numbers[::2], numbers[1::2])]
+            # In a cluster a key of another name may lie on another node.
+            beside = "" if hasattr(self._server.client, "keyslot") else _BESIDE
+            line = f"~ {self._life(rates)} {rates[0].interval} {beside} {' '.join(each)}"
+            by_server = (GCRA_SCRIPT, self.key, line)
+            self._usual = (by_server, rates, self.ttl_ms)
         if stamp == "~":
-            self._usual = (head, rates, self.ttl_ms)
-        return head
+            return by_server
+        return (GCRA_SCRIPT, self.key, f"{stamp}{by_server[2][1:]}")
 
     def _undo(self, request: Request, answer: list[int]) -> Request | None:
         """See `Asks._undo`."""
@@ -123,11 +126,14 @@ class StateSteps(Asks):
     def _take(
         self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int, weight: int
     ) -> Generator[Any, Any, Decision]:
-        step = f"take {int(weight)} 0 0 {new_id()}"
         try:
-            answer = yield from self._ask(algorithm, rates, now, step)
+            answer = yield from self._ask(algorithm, rates, now, take_step(weight))
         except Down:
             return (yield from self._without(rates, RateItem("", now, weight)))
+        return self._verdict(rates, answer)
+
+    @staticmethod
+    def _verdict(rates: Sequence[Rate], answer: list[int]) -> Decision:
         _, verdict, wait = answer[:3]
         return Decision(rates[verdict - 1], None if wait < 0 else wait) if verdict else ADMITTED
 
@@ -179,7 +185,8 @@ class StateSteps(Asks):
                 self._full = (until, item.weight, rates, failing, sent + wait / 1000)
             return Decision(failing, wait, 0, remaining, reset)
         claim = Claim("", item.weight)
-        claim.place(time.monotonic() if sent is None else sent, wait, -1)
+        if wait:
+            claim.place(time.monotonic() if sent is None else sent, wait, -1)
         item.timestamp = Moment.of(now + wait, claim)
         return Decision(None, None, wait, remaining, reset)
 
@@ -277,3 +284,8 @@ class StateSteps(Asks):
 def claim_step(item: RateItem, patience_ms: int, pad: int) -> str:
     """The step that claims for an item."""
     return f"claim {int(item.weight)} {min(patience_ms, _PATIENT_MS)} {pad} {new_id()}"
+
+
+def take_step(weight: int) -> str:
+    """The step that takes units now or not at all."""
+    return f"take {int(weight)} 0 0 {new_id()}"

@@ -24,10 +24,10 @@ end
 -- some more through, but must not hold up the server.
 local function step_back()
   local after, ahead = '(' .. text(now), nil
-  if call('ZCOUNT', key, after, '+inf') <= 5000 then
+  if call('ZCOUNT', key, after, '+inf') <= 2000 then
     ahead = call('ZRANGEBYSCORE', key, after, '+inf', 'WITHSCORES')
   else
-    ahead = call('ZREVRANGE', key, 0, 4999, 'WITHSCORES')
+    ahead = call('ZREVRANGE', key, 0, 1999, 'WITHSCORES')
     call('UNLINK', key)
   end
   local back = 0
@@ -298,7 +298,7 @@ function steps.settle(step)
 end
 
 function steps.release(step)
-  sure = nil
+  if string.byte(step.mark) == 43 then sure = nil end
   return remove(step, step.mark, step.b), 0, 0
 end
 

@@ -29,6 +29,11 @@ _UNABLE = (
     "BUSY ",
 )
 
+# Of errors that quote those of several nodes.
+_WRONG_PASSWORD = ("AuthenticationError", "WRONGPASS", "NOAUTH", "Authentication required")
+
+_MOST_NAMED = 5  # keys, in an error
+
 # It stores nothing, and fails where nothing can be stored.
 _PROBE = Script("return redis.call('ZADD', KEYS[1], 'XX', '0', '0') .. ''")
 
@@ -129,7 +134,7 @@ class RedisOutage:
     def covers(self, error: BaseException) -> bool:
         """Whether this says that the server is away, and the policy is to go on."""
         errors = self._server.errors
-        if self.raises or isinstance(error, errors.AuthenticationError) or is_no_connection(error):
+        if self.raises or self._names_nobody(error) or is_no_connection(error):
             return False
         if isinstance(error, errors.ResponseError):
             known = (errors.ClusterDownError, errors.ReadOnlyError, errors.OutOfMemoryError)
@@ -143,6 +148,12 @@ class RedisOutage:
         )
         denied = getattr(errors, "AuthorizationError", ())
         return isinstance(error, away) and not isinstance(error, denied)
+
+    def _names_nobody(self, error: BaseException) -> bool:
+        """Whether it is a wrong password, also where that met a driver that looks for a node."""
+        kind = self._server.errors.AuthenticationError
+        found = isinstance(error, kind) or isinstance(error.__cause__, kind)
+        return found or any(word in str(error) for word in _WRONG_PASSWORD)
 
     def _begin_probe(self) -> None:
         head = (_PROBE, self._site.key)
@@ -180,3 +191,16 @@ class RedisOutage:
 def is_no_connection(error: BaseException) -> bool:
     """Whether the client's own pool has no connection left: the server is not to blame."""
     return type(error).__name__ == "MaxConnectionsError" or "Too many connections" in str(error)
+
+
+def name_key(error: BaseException, key: str) -> None:
+    """Have an error of the driver say which key the call was about.
+
+    Callers whose calls went together may share an error: then it names some of their keys.
+    """
+    if not type(error).__module__.startswith("redis.") or not error.args:
+        return
+    text, *others = error.args
+    about = f" (key {key!r})"
+    if isinstance(text, str) and about not in text and text.count(" (key ") < _MOST_NAMED:
+        error.args = (text + about, *others)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 NUMBERS = 5  # of the reply to each step
-MOST_STEPS = 250  # in one call of a script: other clients of the server wait for its end
-MOST_UNITS = 2000  # likewise; one step alone may have more
+# In one call of a script, for other clients of the server wait for its end.
+MOST_STEPS = 250
+MOST_UNITS = 2000  # one step alone may have more
+_MOST_WORK = 5000  # about as many microseconds
+_WORK = {"settle": 60, "forget": 200}  # of steps that look for more than a usual one
+_STEP_WORK = 18
+_TAKE_OUT = {"settle", "release", "forget"}
+# For room in front of others: once, unless units are taken out or a lighter one comes.
+_SEARCH_WORK = 700
 
 
 class Script:
@@ -68,14 +76,6 @@ class Request:
         """What undoes it, if anything, when its answer came and nobody waits for it any more."""
         return None if self._orphaned is None else self._orphaned(self, answer)
 
-    def cost(self) -> int:
-        """Its steps; one that settles takes as long as three others."""
-        return sum(3 if step.startswith("settle") else 1 for step in self.steps)
-
-    def units(self) -> int:
-        """How many units its steps store or drop; of a shared one."""
-        return sum(int(step.split(" ", 2)[1]) for step in self.steps)
-
 
 class Command:
     """A call of one of the client's methods."""
@@ -91,11 +91,19 @@ class Command:
 
 def fitting(requests: list[Request]) -> int:
     """How many of the shared requests, from the first on, one call of a script may have."""
-    steps = units = 0
+    steps = units = work = 0
+    searched = math.inf  # from this weight on, room in front of others was searched for
     for number, request in enumerate(requests):
-        steps += request.cost()
-        units += request.units()
-        if number and (steps > MOST_STEPS or units > MOST_UNITS):
+        for step in request.steps:
+            kind, size, _ = step.split(" ", 2)
+            weight = int(size)
+            steps, units = steps + 1, units + weight
+            work += weight + _WORK.get(kind, _STEP_WORK)
+            if kind in _TAKE_OUT:
+                searched = math.inf
+            elif weight and weight < searched:
+                work, searched = work + _SEARCH_WORK, weight
+        if number and (steps > MOST_STEPS or units > MOST_UNITS or work > _MOST_WORK):
             return number
     return len(requests)
 

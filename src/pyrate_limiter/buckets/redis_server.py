@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import inspect
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyrate_limiter.abstracts.checks import check_seconds, check_whole
 from pyrate_limiter.abstracts.programs import drive, drive_async
 from pyrate_limiter.buckets.redis_calls import run_within
 from pyrate_limiter.buckets.redis_crews import Crews
-from pyrate_limiter.buckets.redis_outage import RedisOutage, is_no_connection
+from pyrate_limiter.buckets.redis_outage import RedisOutage, is_no_connection, name_key
 from pyrate_limiter.buckets.redis_request import Command, Request, numbers_of, words_of
 from pyrate_limiter.clocks import WallClock
 from pyrate_limiter.errors import MissingDriver, WrongType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
 
     from pyrate_limiter.abstracts.programs import Program
 
@@ -104,12 +105,14 @@ class Server:
         if isinstance(step, Request):
             return await self.lanes.ask(step)
         if isinstance(step, Command):
-            return await self.lanes.within(step.limit, self.command(step))
+            with _about(step):
+                return await self.lanes.within(step.limit, self.command(step))
         return await step
 
     def _ask(self, step: Any) -> Any:
         if not isinstance(step, Request):
-            return self._within(step.limit, lambda: self.command(step))
+            with _about(step):
+                return self._within(step.limit, lambda: self.command(step))
         if step.shared:
             return self.crews.ask(step)
         return self._within(step.limit, lambda: self.evaluate(step.head, step.steps))
@@ -158,6 +161,17 @@ class Server:
             f"Redis did not answer within {limit:g} s, the time that the caller gave"
         )
         return error
+
+
+@contextmanager
+def _about(step: Command) -> Iterator[None]:
+    """Have errors of a call name its key, which is the first argument of all methods but one."""
+    try:
+        yield
+    except Exception as error:
+        if step.method != "script_load":
+            name_key(error, step.args[0])
+        raise
 
 
 def _driver_errors() -> Any:

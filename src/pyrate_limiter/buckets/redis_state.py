@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision, StateAlgorithm
 from pyrate_limiter.abstracts.awaiting import then
 from pyrate_limiter.abstracts.checks import check_whole
-from pyrate_limiter.abstracts.rate import Rate
+from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.abstracts.store import StateStore
 from pyrate_limiter.buckets.redis_claim import at_hand, claim_of
-from pyrate_limiter.buckets.redis_gcra import StateSteps, claim_step
+from pyrate_limiter.buckets.redis_gcra import StateSteps, claim_step, take_step
 from pyrate_limiter.buckets.redis_policy import knows_claims, script_of
 from pyrate_limiter.buckets.redis_request import Command
 from pyrate_limiter.buckets.redis_server import Server
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from pyrate_limiter.abstracts.algorithm import State
     from pyrate_limiter.abstracts.bucket import AbstractBucket
-    from pyrate_limiter.abstracts.rate import RateItem
     from pyrate_limiter.clocks import AbstractClock
 
 __all__ = [
@@ -61,6 +60,7 @@ class RedisStateStore(StateSteps, StateStore):
     keeps_claims = True
     bounds_claims = True
     keeps_time = True
+    answers_in_order = True
     is_async: bool | None = None
 
     def __init__(
@@ -97,7 +97,15 @@ class RedisStateStore(StateSteps, StateStore):
         """
         script = script_of(algorithm)
         if knows_claims(algorithm):
-            return self._server.run(self._take(algorithm, rates, now, weight))
+            if not self._server.is_plain(0):
+                return self._server.run(self._take(algorithm, rates, now, weight))
+            return self._send_at_once(  # type: ignore[no-any-return]
+                self._head(algorithm, rates, now),
+                take_step(weight),
+                lambda answer: self._verdict(rates, answer),
+                lambda: self._without(rates, RateItem("", now, weight)),
+                by_server=False,
+            )
         return self._server.run(self._check(script, algorithm, rates, now, weight))
 
     def read(self, algorithm: StateAlgorithm, rates: Sequence[Rate]) -> State | Awaitable[State]:

@@ -12,11 +12,11 @@ import marshal
 import mmap
 import os
 import pickle
+import struct
 import tempfile
 import threading
 import time
 import weakref
-from array import array
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ _FOLDER = "/dev/shm"  # noqa: S108 - memory; mkstemp makes the name, for this us
 _PREFIX = "pyrate-limiter-"
 _NEW_SECONDS = 60  # for so long a file may exist before anybody has marked it as used
 HEADER = 6  # numbers that a commit names
+_PACKED = struct.Struct(f"{HEADER}q")
 DATA = mmap.PAGESIZE  # where the data begins
 _SLOTS = (8, 24)  # two places for the header, in words: the number of commits says which one holds
 
@@ -94,8 +95,7 @@ class SharedFile:
         """Replace the header as a whole; returns the new `commits`."""
         words = self._words
         number = words[0] + 1
-        first = _SLOTS[number & 1]
-        words[first : first + HEADER] = array("q", header)
+        _PACKED.pack_into(words, 8 * _SLOTS[number & 1], *header)
         words[0] = number  # eight aligned bytes: written as a whole or not at all
         return number
 

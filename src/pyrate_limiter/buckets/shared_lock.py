@@ -95,7 +95,7 @@ def _after_fork() -> None:
     global _opening  # noqa: PLW0603 - a thread of the parent may have held it
     _opening = threading.Lock()
     for lock in list(_locks.values()):
-        lock.turn.renew()
+        lock.after_fork()
 
 
 if hasattr(os, "register_at_fork"):

@@ -42,6 +42,7 @@ class Session:
         self._replica = replica
         self._medium = medium
         self.lock = lock
+        self._file_lock = lock if isinstance(lock, ProcessLock) else None
         self._process = os.getpid()
         self._allowed: dict[int, float | None] = {}  # seconds to wait, by thread
         self._stale = True
@@ -73,12 +74,13 @@ class Session:
 
     def _enter(self, frame: FrameType, seconds: float | None) -> bool:
         me, process = threading.get_ident(), os.getpid()
-        if self._owner == me and self._process == process and not has_ended(self._frame):
-            if frame.f_back is not self._frame:  # the operation itself calls another one
+        if self._owner == me and self._process == process:
+            if frame.f_back is self._frame:  # the operation itself calls another one
+                self._depth += 1
+                self._frame = frame
+                return True
+            if not has_ended(self._frame):
                 raise ReentrantCall(self._replica)
-            self._depth += 1
-            self._frame = frame
-            return True
         if not self._take(seconds, frame, process):
             return False
         try:
@@ -95,8 +97,8 @@ class Session:
         return True
 
     def _take(self, seconds: float | None, frame: FrameType, process: int) -> bool:
-        if isinstance(self.lock, ProcessLock):
-            return self.lock.acquire(True, seconds, frame)
+        if self._file_lock is not None:
+            return self._file_lock.acquire(True, seconds, frame)
         if self._is_held and self._process == process and has_ended(self._frame):
             self._is_held = False
             with suppress(AssertionError, RuntimeError, ValueError):  # it had come to that

@@ -209,6 +209,11 @@ class SQLiteBucket(TakesKeywordsOf2x, AbstractBucket):
         return self._db.lock
 
     @property
+    def use_limiter_lock(self) -> bool:
+        """Whether there is such a `lock`."""
+        return self.lock is not None
+
+    @property
     def rates(self) -> RateList:
         """See `AbstractBucket.rates`."""
         return self._facts._rates  # type: ignore[no-any-return] # see there

@@ -8,7 +8,8 @@ from pyrate_limiter._lazy import resolver
 from pyrate_limiter.abstracts.algorithm import ADMITTED, GCRA, Decision, StateAlgorithm
 from pyrate_limiter.abstracts.awaiting import then
 from pyrate_limiter.abstracts.bucket import AbstractBucket
-from pyrate_limiter.abstracts.checks import Unread, check_item, pad_ms
+from pyrate_limiter.abstracts.checks import Unread, check_clock, check_item, pad_ms
+from pyrate_limiter.abstracts.closing import Closable, StoppedClock
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.abstracts.store import StateStore
 from pyrate_limiter.abstracts.waited_for import waited_for
@@ -43,7 +44,7 @@ else:  # programs import it from here too; it is found on first use, for it load
 _STOCK = GCRA()
 
 
-class StateBucket(AbstractBucket):
+class StateBucket(Closable, AbstractBucket):
     """A bucket that runs a `StateAlgorithm` over a `StateStore`.
 
     Args:
@@ -89,6 +90,8 @@ class StateBucket(AbstractBucket):
             raise AlgorithmMismatch(algorithm, type(self).__name__, "a StateAlgorithm")
         if store is not None and not isinstance(store, StateStore):
             raise WrongType("store", store, "a StateStore, such as RedisStateStore(client, key)")
+        if clock is not None:
+            check_clock(clock)
         self._rates = sorted_rates(rates)
         self._algorithm = algorithm
         self.store: StateStore = InMemoryStateStore() if store is None else store
@@ -113,6 +116,11 @@ class StateBucket(AbstractBucket):
         return self.store.blocks
 
     @property
+    def answers_in_order(self) -> bool:  # type: ignore[override] # as above
+        """See `AbstractBucket.answers_in_order`."""
+        return self.store.answers_in_order
+
+    @property
     def rates(self) -> RateList:
         """See `AbstractBucket.rates`."""
         return self._rates
@@ -129,6 +137,11 @@ class StateBucket(AbstractBucket):
             for name in ("put", "put_decision", "waiting", "claim", "now", "limiter_lock")
         )
         return None if changed else self.take
+
+    @property
+    def puts_at_once(self) -> bool:  # type: ignore[override] # it is the store's affair
+        """See `AbstractBucket.puts_at_once`."""
+        return "take_now" in vars(type(self.store))
 
     def take(self, name: str, weight: int) -> bool | None:
         """`put` an item of this moment, without making the item.
@@ -377,7 +390,9 @@ class StateBucket(AbstractBucket):
         return self.store.retire(self._algorithm, self._rates, now)
 
     def close(self) -> None:
-        """Close the store."""
+        """Close the store; see `AbstractBucket.close`."""
+        self._clock = StoppedClock()
+        super().close()
         self.store.close()
 
 

@@ -86,6 +86,9 @@ class Timeline:
         if stamp.__class__ is Unread:
             return self._judged_now(int(stamp) if now is None else now, rates, awaited=now is None)
         if now is not None:
+            if not self._ahead and max(self._latest, now - LATEST_MS) <= stamp <= now + slack:
+                self._trust(now + slack)  # it is in order, and of this very clock
+                return stamp
             if self._has_stepped(now, slack):
                 return self._latest  # whether it was read before the step or after it
             stamp = self._translated(stamp, now, rates, asks=asks)

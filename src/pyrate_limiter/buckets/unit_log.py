@@ -59,8 +59,8 @@ class UnitLog:
 
     def _clear(self) -> None:
         self._newest = BEGINNING
-        self._base = self._total = 0
-        self._drop_arrays()
+        self._base = self._total = self._hint = 0
+        self._stamps = self._ends = self._name_ends = self._names = ()  # type: ignore[assignment] # see `_drop_arrays`
         self._name = None
         self._sweep_at = SLACK
 
@@ -75,20 +75,22 @@ class UnitLog:
             self._name = name
         self._total += weight
 
-    def _seal(self) -> None:
-        """Close the open run: the next unit begins another, even at the same time."""
-        if self._ends.__class__ is tuple:
-            self._stamps, self._ends = array("q"), array("q")
+    def _seal(self) -> int:
+        """Close the open run, and say how many there were: the next unit begins another."""
         stamps, ends, total = self._stamps, self._ends, self._total
         runs = len(ends)
-        if len(stamps) == runs:
-            stamps.append(0)
-        if self._ends is not ends or self._total != total:  # a call that came in between
-            if total > self._base:
+        if ends.__class__ is tuple:
+            self._stamps, self._ends = stamps, ends = array("q"), array("q")
+        if len(stamps) > runs:
+            stamps[runs] = self._newest
+        else:
+            stamps.append(self._newest)
+        if self._total != total or self._ends is not ends:  # a call came in between
+            if self._total > self._base:
                 self._seal()
         elif not runs or ends[-1] != total:
-            stamps[runs] = self._newest
             ends.append(total)
+        return runs
 
     def _seal_name(self) -> None:
         names, name_ends, total = self._names, self._name_ends, self._total

@@ -1,6 +1,7 @@
 """What programs for 2.x ask of the library; `old_releases` has 2.10.0 itself answer them."""
 
 import asyncio
+import copy
 import inspect
 import random
 import sqlite3
@@ -192,6 +193,37 @@ def how_often_the_clock_is_read(lib, time):
     counts = [len(calls)]
     limited.try_acquire("a", "b")
     return [*counts, len(calls), limited.bucket_group["a"].all_items()]
+
+
+@question
+def classes_derived_from_the_limiter(lib, time):
+    class Own(lib.Limiter):
+        def __init__(self, *rates, **kwargs):
+            self.seen = []
+            super().__init__(*rates, **kwargs)
+
+        def try_acquire(self, *identities):
+            self.seen.append(identities)
+            return super().try_acquire(*identities)
+
+    class Fixed(Own):
+        def __init__(self, limit):
+            super().__init__(lib.RequestRate(limit, 5), time_function=seconds(time))
+
+    timed = Own(lib.RequestRate(1, 5), time_function=seconds(time))
+    answers = []
+    for limited in (timed, Fixed(limit=1), Own(lib.RequestRate(1, 3600))):
+        answers += [tried(limited, "a"), tried(limited, "a")[:3], limited.seen]
+        answers += [limited.ratelimit("b")(lambda: "done")(), limited.get_current_volume("b")]
+        answers += [type(limited).__name__, isinstance(limited, Own), limited.flush_all()]
+    return answers
+
+
+@question
+def a_copy_shares_the_buckets(lib, time):
+    limited = limiter(lib, time, (1, 5))
+    same = copy.copy(limited)
+    return [tried(limited, "a"), tried(same, "a"), tried(same, "b"), tried(limited, "b")]
 
 
 @question

@@ -10,6 +10,8 @@ from pyrate_limiter.compat import v2
 from tests.compat.old_releases import Time
 from tests.compat.v2.questions import QUESTIONS, SLEEPS_IN
 
+pytestmark = pytest.mark.usefixtures("temporary_folder")
+
 ANSWERS = json.loads(Path(__file__).with_name("answers.json").read_text(encoding="utf-8"))
 
 

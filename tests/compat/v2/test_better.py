@@ -17,7 +17,6 @@ import pytest
 from pyrate_limiter import Rate
 from pyrate_limiter.compat.v2 import (
     FILE_LOCK,
-    LOCK_PATH,
     AbstractBucket,
     BucketFullException,
     FileLockSQLiteBucket,
@@ -31,7 +30,10 @@ from pyrate_limiter.compat.v2 import (
 from pyrate_limiter.errors import WrongType
 
 # Later versions of Python warn of any fork while there are threads; here it is what is tested.
-pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning"),
+    pytest.mark.usefixtures("temporary_folder"),
+]
 
 FILES = [SQLiteBucket, FileLockSQLiteBucket]
 
@@ -244,11 +246,11 @@ def test_the_lock_file_is_reentrant_and_excludes_others():
     with FILE_LOCK as entered, FILE_LOCK:
         assert entered is FILE_LOCK
         assert FILE_LOCK.is_locked
-        with pytest.raises(TimeoutError), filelock.FileLock(LOCK_PATH, timeout=0):
+        with pytest.raises(TimeoutError), filelock.FileLock(FILE_LOCK.lock_file, timeout=0):
             pass
     assert not FILE_LOCK.is_locked
     FILE_LOCK.close()
-    with filelock.FileLock(LOCK_PATH):
+    with filelock.FileLock(FILE_LOCK.lock_file):
         assert not FILE_LOCK.acquire(timeout=0.01)
 
 

@@ -44,6 +44,9 @@ def no_more_than(limit, interval, times):
     return all(round(late - early, 3) >= interval for early, late in zip(times, times[limit:]))
 
 
+pytestmark = pytest.mark.usefixtures("temporary_folder")
+
+
 @pytest.fixture
 def clock(monkeypatch):
     return Clock(monkeypatch)

@@ -435,6 +435,40 @@ def methods_that_tests_replace(lib, time):
 
 
 @question
+def classes_derived_from_the_limiter(lib, time):
+    class Own(lib.Limiter):
+        def __init__(self, *arguments, **kwargs):
+            self.seen = []
+            super().__init__(*arguments, **kwargs)
+
+        def try_acquire(self, name, weight=1):
+            self.seen.append(name)
+            return super().try_acquire(name, weight)
+
+        def delay_or_raise(self, *arguments):
+            self.seen.append("full")
+            return super().delay_or_raise(*arguments)
+
+    class Fixed(Own):
+        def __init__(self, rate):
+            super().__init__(rate, clock(lib, time), max_delay=100)
+
+    rate = lib.Rate(1, 300)
+    answers = []
+    for limited in (
+        Own(rate, clock(lib, time), False, 1_000),
+        Own(rate, clock=clock(lib, time), raise_when_fail=False),
+        Own(argument=rate, clock=clock(lib, time)),
+        Fixed(rate),
+    ):
+        answers += [tried(limited, "a"), tried(limited, "b"), tried(limited, "b", 2)]
+        answers.append(["read", limited.seen, limited.max_delay, limited.buffer_ms])
+        names = [type(limited).__name__, isinstance(limited, Own), isinstance(limited, lib.Limiter)]
+        answers.append(["is", *names])
+    return without_remaining(answers)
+
+
+@question
 def items_carry_the_clocks_time(lib, time):
     limited = limiter(lib, time)
     limited.try_acquire("x")
@@ -453,7 +487,7 @@ def a_sqlite_bucket(lib, time):
         limited = lib.Limiter(bucket, clock(lib, time), False, 1_000)
         answers = [limited.try_acquire("x") for _ in range(2)]
         rows = bucket.conn.execute("SELECT name, item_timestamp FROM mine").fetchall()
-        answers += [rows, bucket.count(), bucket.table]
+        answers += [rows, bucket.count(), bucket.table, bucket.use_limiter_lock]
         before = time.ms
         answers += [limited.try_acquire("x"), round(time.ms - before, -1)]
         answers += [abs(clocks[0].now() - clocks[1].now()) < 60_000]

@@ -9,6 +9,8 @@ import pyrate_limiter
 from pyrate_limiter.compat import v3
 from tests.compat.v3.questions import QUESTIONS
 
+pytestmark = pytest.mark.usefixtures("temporary_folder")
+
 ANSWERS = json.loads(Path(__file__).with_name("answers.json").read_text(encoding="utf-8"))
 
 

@@ -65,6 +65,43 @@ def test_a_clock_that_is_none_is_refused_at_once(wrong):
         Limiter(Rate(1, 300), wrong)
 
 
+def test_rates_in_a_tuple_have_the_clock_too():
+    limited = Limiter((Rate(1, 300), Rate(5, 3_000)), _Stepping(), raise_when_fail=False)
+    assert [limited.try_acquire("x"), limited.try_acquire("x")] == [True, False]
+    assert limited.buckets()[0].peek(0).timestamp == _Stepping.ms
+
+
+@pytest.mark.parametrize("wrong", ["1", None, 1.5, [1]])
+def test_a_weight_that_is_no_number_is_refused_with_its_value(wrong):
+    limited = Limiter(Rate(5, 300), raise_when_fail=False)
+
+    def in_a_loop(name, weight):
+        asyncio.run(limited.try_acquire_async(name, weight))
+
+    for call in (limited.try_acquire, in_a_loop):
+        with pytest.raises(WrongType, match="item's weight must be a whole number, got") as caught:
+            call("x", wrong)
+        assert caught.value.value == wrong
+
+
+def test_a_factory_that_wraps_into_nothing_is_told_so():
+    class Empty(v3.BucketFactory):
+        def wrap_item(self, name, weight=1):
+            del name, weight
+
+        def get(self, item):
+            return item
+
+    with pytest.raises(WrongType, match="wrap_item returns must be a RateItem, got None"):
+        Limiter(Empty()).try_acquire("x")
+
+
+@pytest.mark.parametrize("wrong", [None, 5, "5/second", [5], [Rate(1, 300), None]])
+def test_a_bucket_of_no_rates_is_refused_with_the_value(wrong):
+    with pytest.raises(WrongType, match="rates must be a Rate or a list of Rate, got"):
+        InMemoryBucket(wrong)
+
+
 def test_max_delay_is_for_the_whole_wait_of_tasks(world):
     limited = limiter(world, max_delay=500, retry_until_max_delay=True)
 

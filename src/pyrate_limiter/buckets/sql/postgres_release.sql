@@ -1,5 +1,5 @@
--- Takes units out again. One that was never answered is looked for between two moments; -2 where it
--- can still come to be stored. Answers [units, clock].
+-- Takes units out again, all but so many (p_weight). One that was never answered is looked for
+-- between two moments; -2 where it can still come to be stored. Answers [units, clock].
 DECLARE
   v_read bigint; v_own bigint; v_units bigint; v_place bigint; v_item timestamp; v_void text;
 BEGIN
@@ -22,7 +22,7 @@ BEGIN
     SELECT seq, units, item_timestamp INTO v_own, v_units, v_item FROM @table@
       WHERE at_ms BETWEEN p_since AND p_until AND units > 0 AND token = p_token @mine@;
   END IF;
-  v_place := CASE WHEN v_units >= p_weight THEN p_weight ELSE 0 END;  -- all of them, or none
+  v_place := greatest(0, v_units - p_weight);
   IF v_place > 0 THEN
     @take_out@
   END IF;

@@ -25,6 +25,8 @@ from pyrate_limiter.errors import WrongType
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from typing_extensions import Self
+
     from pyrate_limiter import Rate
     from pyrate_limiter.abstracts.rate import Duration
 
@@ -165,6 +167,12 @@ class Limiter(CurrentLimiter):
         for bucket in buckets:
             bucket.flush()
         return len(buckets)
+
+    def __copy__(self) -> Self:
+        """A limiter of the same buckets."""
+        same = type(self).__new__(type(self))
+        same.__dict__.update(self.__dict__)
+        return same
 
     def __reduce__(self) -> NoReturn:
         raise WrongType("what is pickled", self, "no Limiter of 2.x: make it anew in each process")

@@ -12,7 +12,7 @@ from pyrate_limiter import AbstractBucket, BucketAsyncWrapper, RateItem
 from pyrate_limiter import Limiter as CurrentLimiter
 from pyrate_limiter.compat.exceptions import BucketFullException, LimiterDelayException
 from pyrate_limiter.compat.v3.clocks import TimeClock
-from pyrate_limiter.errors import AsyncBucketInSyncCode, InvalidBucket
+from pyrate_limiter.errors import AsyncBucketInSyncCode, InvalidBucket, WrongType
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Generator
@@ -37,6 +37,8 @@ def acquire(
     if first is not None and (yield first):
         return True
     item = yield limiter.bucket_factory.wrap_item(name, weight)
+    if not hasattr(item, "timestamp"):
+        raise WrongType("what the factory's wrap_item returns", item, "a RateItem")
     bucket = yield limiter.bucket_factory.get(item)
     if not isinstance(bucket, AbstractBucket):
         where = f"Invalid bucket: item: {name}: what the factory's get returns"

@@ -22,12 +22,15 @@ class InMemoryBucket(CurrentInMemoryBucket):
 
     Raises:
         InvalidRateList: there is none.
+        WrongType: something in it is no rate.
     """
 
     def __init__(self, rates: Sequence[Rate]) -> None:
-        ordered = sorted(rates, key=lambda rate: rate.interval)
-        usual = validate_rate_list(ordered) or not ordered
-        super().__init__(ordered if usual else _AnyRates(ordered))
+        if isinstance(rates, (list, tuple)) and all(isinstance(rate, Rate) for rate in rates):
+            ordered = sorted(rates, key=lambda rate: rate.interval)
+            usual = validate_rate_list(ordered) or not ordered
+            rates = ordered if usual else _AnyRates(ordered)
+        super().__init__(rates)
 
 
 class _AnyRates(RateList):
@@ -37,4 +40,5 @@ class _AnyRates(RateList):
         super().__init__(rates[:1])
         self.extend(rates[1:])
         self.bounds = tuple((rate.limit, rate.interval, rate) for rate in rates)
+        self.least = min(rate.limit for rate in rates)
         self.longest_ms = rates[-1].interval

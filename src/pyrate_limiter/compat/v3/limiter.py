@@ -98,7 +98,7 @@ class Limiter(CurrentLimiter):
         retry_until_max_delay: bool = False,
         buffer_ms: int = 50,
     ) -> None:
-        if not callable(getattr(clock, "now", None)):
+        if isinstance(clock, type) or not callable(getattr(clock, "now", None)):
             raise WrongType("clock", clock, "a clock with now(); several rates go into one list")
         super().__init__(_with_clock(argument, clock), buffer_ms)
         self.raise_when_fail: bool = raise_when_fail
@@ -213,7 +213,11 @@ def combined_lock(
 def _with_clock(argument: Any, clock: AbstractClock) -> Any:
     if isinstance(argument, Rate):
         argument = [argument]
-    if isinstance(argument, list) and argument and all(isinstance(one, Rate) for one in argument):
+    if (
+        isinstance(argument, (list, tuple))
+        and argument
+        and all(isinstance(one, Rate) for one in argument)
+    ):
         argument = InMemoryBucket(argument)
     if isinstance(argument, AbstractBucket):
         argument = CurrentSingleBucketFactory(argument, clock)
@@ -221,6 +225,8 @@ def _with_clock(argument: Any, clock: AbstractClock) -> Any:
 
 
 def _is_nothing(weight: int) -> bool:
+    if not hasattr(weight, "__index__"):
+        raise WrongType("item's weight", weight, "a whole number")
     if weight < 0:
         raise InvalidWeight(weight)
     return weight == 0

@@ -1,0 +1,104 @@
+"""The first try at a bucket, without the program of an acquisition: most calls need no more."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from pyrate_limiter._engine.native import is_unchanged, puts_at_once
+from pyrate_limiter._engine.queues import unwrapped
+from pyrate_limiter.abstracts.awaiting import is_awaitable
+from pyrate_limiter.abstracts.rate import RateItem
+from pyrate_limiter.abstracts.waited_for import waited_for
+from pyrate_limiter.errors import BucketRetired
+
+if TYPE_CHECKING:
+    from pyrate_limiter.abstracts.bucket import BucketFactory
+
+NOT_ASKED = object()
+
+
+class Begun:
+    """A first try that the rest of its acquisition goes on from. It is false where it was refused.
+
+    Args:
+        began: when, on the clock of callers' deadlines.
+        wrapped: what the factory's `wrap_item` has returned.
+        found: what its `get` has, if it was asked.
+        refused: whether the bucket was asked too, and has refused.
+    """
+
+    __slots__ = ("began", "found", "refused", "wrapped")
+
+    def __init__(
+        self, began: float, wrapped: Any, found: Any = NOT_ASKED, *, refused: bool = False
+    ) -> None:
+        self.began = began
+        self.wrapped = wrapped
+        self.found = found
+        self.refused = refused
+
+    def __bool__(self) -> bool:
+        return not self.refused
+
+
+def bind_sweeper(factory: BucketFactory) -> None:
+    """Let async buckets be swept by the running event loop."""
+    leaker = getattr(factory, "_leaker", None)
+    if leaker is not None and leaker.async_buckets:
+        leaker.bind()
+
+
+class FirstTry:
+    """Asks a factory for the bucket of an item, and the bucket for its answer.
+
+    Args:
+        factory: any; what it has to have awaited is left to the program.
+        awaited: whether the answer is awaited in any case. Then a `BucketAsyncWrapper` need not be.
+    """
+
+    __slots__ = ("_awaited", "_factory")
+
+    def __init__(self, factory: BucketFactory, *, awaited: bool = False) -> None:
+        self._factory = factory
+        self._awaited = awaited
+
+    def take(self, name: str, weight: int) -> bool | Begun | None:
+        """True where it is admitted at once, else what was done so far.
+
+        None: the bucket was dropped by its factory after we got it, and all begins anew.
+        """
+        began, factory = time.monotonic(), self._factory
+        item: Any = factory.wrap_item(name, weight)
+        if item.__class__ is not RateItem:
+            return Begun(began, item)
+        return self._at(began, item, factory.get(item))
+
+    def _at(self, began: float, item: RateItem, found: Any) -> bool | Begun | None:
+        bucket = found
+        if not (is_unchanged(bucket.__class__) and bucket.puts_at_once):
+            bucket = self._inside(found)
+        if bucket is None or (waited_for and id(bucket) in waited_for):
+            return Begun(began, item, found)
+        try:
+            admitted = bucket.put(item)
+        except BucketRetired:
+            return None
+        return True if admitted is True else Begun(began, item, found, refused=admitted is False)
+
+    def _inside(self, found: Any) -> Any:
+        """The bucket in memory that is inside a `BucketAsyncWrapper`; None where there is none."""
+        bucket = unwrapped(found) if self._awaited else found
+        if bucket is found or not puts_at_once(bucket):
+            return None
+        bind_sweeper(self._factory)
+        return bucket
+
+    async def go_on(self, begun: Begun) -> bool | Begun | None:
+        """`take` with what it has begun, and what has to be awaited for it."""
+        began, item = begun.began, begun.wrapped
+        item = await item if is_awaitable(item) else item
+        if item.__class__ is not RateItem:
+            return Begun(began, item)
+        found: Any = self._factory.get(item) if begun.found is NOT_ASKED else begun.found
+        return self._at(began, item, await found if is_awaitable(found) else found)
