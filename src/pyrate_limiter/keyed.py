@@ -82,6 +82,9 @@ class KeyedBucketFactory(BucketFactory):
     def _stamps_by_bucket(self) -> bool:
         return type(self).wrap_item is KeyedBucketFactory.wrap_item
 
+    def _gets_at_once(self) -> bool:
+        return type(self).get is KeyedBucketFactory.get
+
     def get(self, item: RateItem) -> AbstractBucket:
         """The bucket of the item's name."""
         return self.bucket(item.name)

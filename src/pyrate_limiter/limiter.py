@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from functools import partial
 from time import sleep
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
@@ -21,6 +20,7 @@ from pyrate_limiter._older import TakesOlderCalls, also_as_in_its_release, place
 from pyrate_limiter.abstracts.algorithm import Decision
 from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
 from pyrate_limiter.abstracts.checks import check_weight, check_whole
+from pyrate_limiter.abstracts.locks import shared_lock
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
 from pyrate_limiter.errors import NoRates
@@ -105,13 +105,13 @@ class Limiter(Holds, TakesOlderCalls, Generic[Verdict_co]):
         self._make_ready()
 
     def _make_ready(self) -> None:
-        self.lock: Any = threading.RLock()
+        self.lock: Any = shared_lock()
         factory = self.bucket_factory
         only = factory.bucket if type(factory) is SingleBucketFactory else None
         ahead = ahead_ms(self.reserve_ahead)
         self._acquisition = Acquisition(factory, self.lock, ahead_ms=ahead, only=only)
-        self._take = straight_path(factory)
-        self._take_async = straight_path(factory, awaited=True)
+        self._take = straight_path(factory, self.lock)
+        self._take_async = straight_path(factory, self.lock, awaited=True)
 
     @classmethod
     def per_key(

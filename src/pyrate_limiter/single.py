@@ -47,6 +47,9 @@ class SingleBucketFactory(BucketFactory):
     def _stamps_by_bucket(self) -> bool:
         return type(self).wrap_item is SingleBucketFactory.wrap_item
 
+    def _gets_at_once(self) -> bool:
+        return type(self).get in (SingleBucketFactory.get, _OneForAllNames.get)
+
     def get(self, _: RateItem) -> AbstractBucket:
         """The bucket."""
         return self.bucket
@@ -93,17 +96,18 @@ def as_factory(argument: Any) -> BucketFactory:
 
 
 def straight_path(
-    factory: BucketFactory, *, awaited: bool = False
+    factory: BucketFactory, lock: Any, *, awaited: bool = False
 ) -> Callable[[str, int], bool | Begun | None]:
     """The way of a first attempt without a generator: the factory's, its bucket's, or `FirstTry`.
 
     It takes a name and a weight, and answers None where nothing can be said at once. Where the
-    answer is ``awaited`` in any case, a `BucketAsyncWrapper` around memory need not be.
+    answer is ``awaited`` in any case, a `BucketAsyncWrapper` around memory need not be. The
+    ``lock`` is held while a user's factory is asked.
     """
     only = factory.bucket if type(factory) is SingleBucketFactory else None
     if only is None or puts_at_once(only) or (awaited and puts_at_once(unwrapped(only))):
         otherwise: Callable[[str, int], bool | Begun | None]
-        otherwise = FirstTry(factory, awaited=awaited).take
+        otherwise = FirstTry(factory, lock, awaited=awaited).take
     else:
         otherwise = _nothing_at_once
     straight = getattr(factory if only is None else only, "straight", None)

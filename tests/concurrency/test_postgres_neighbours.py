@@ -25,6 +25,7 @@ from pyrate_limiter.buckets import postgres_link
 from pyrate_limiter.buckets.postgres_wire import silence
 from tests import postgres_fixtures as postgres
 from tests.postgres_fixtures import HOUR, eventually, every_kind
+from tests.postgres_server import PostgresServer
 
 server = postgres.own_server
 pool = postgres.own_pool

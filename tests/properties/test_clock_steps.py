@@ -141,9 +141,6 @@ class SteppingWindowMachine(SteppingClockMachine):
 
 
 class SteppingTableMachine(SteppingClockMachine):
-    # Open: what was settled while the clock was behind its moment may be passed by the next claim.
-    the_clock_steps_while_somebody_waits = None
-
     def make(self, rates):
         return SQLiteBucket.init_from_file(rates)
 

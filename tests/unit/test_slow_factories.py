@@ -1,7 +1,9 @@
-"""A caller's timeout counts the time that its factory takes."""
+"""A factory is asked by one thread at a time, and a caller's timeout counts what it takes."""
 
 import asyncio
 import gc
+import os
+import threading
 import time
 import warnings
 
@@ -155,3 +157,91 @@ def test_a_factory_that_stamps_no_item_is_named(method):
 
     with pytest.raises(WrongType, match="wrap_item returns must be a RateItem, got None"):
         getattr(Limiter(Forgetful()), method)("a")
+
+
+class Registry(BucketFactory):
+    """Finds buckets in a dict, and makes those that are missing, without a lock of its own."""
+
+    def __init__(self):
+        self.by_name, self.inside, self.most = {}, 0, 0
+
+    def wrap_item(self, name, weight=1):
+        return RateItem(name, time.monotonic_ns() // 1_000_000, weight)
+
+    def get(self, item):
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        bucket = self.by_name.get(item.name)
+        if bucket is None:
+            for _ in range(20):
+                os.sched_yield()  # others may come
+            self.by_name[item.name] = bucket = InMemoryBucket([Rate(1, 3_600_000)])
+        self.inside -= 1
+        return bucket
+
+
+def ask(limiter, name):
+    return limiter.try_acquire(name, blocking=False)
+
+
+def ask_in_loop(limiter, name):
+    return asyncio.run(limiter.try_acquire_async(name, blocking=False))
+
+
+def ask_for_all(limiter, name):
+    return bool(limiter.acquire(name, blocking=False))
+
+
+@pytest.mark.parametrize("how", [ask, ask_in_loop, ask_for_all])
+def test_a_factory_is_asked_by_one_thread_at_a_time(how):
+    factory, got = Registry(), []
+    limiter, start = Limiter(factory), threading.Barrier(6)
+
+    def work():
+        for name in range(20):
+            start.wait()
+            got.append(how(limiter, str(name)))
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert factory.most == 1
+    assert sum(got) == 20
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_who_waits_for_another_thread_in_the_factory_is_refused_in_time(is_async):
+    entered, go_on = threading.Event(), threading.Event()
+
+    class Stuck(Registry):
+        def get(self, item):
+            if item.name == "stuck":
+                entered.set()
+                assert go_on.wait(30)
+            return super().get(item)
+
+    limiter = Limiter(Stuck())
+    first = threading.Thread(target=limiter.try_acquire, args=("stuck",))
+    first.start()
+    assert entered.wait(30)
+    if is_async:
+        assert asyncio.run(limiter.try_acquire_async("other", timeout=0.05)) is False
+    else:
+        assert limiter.try_acquire("other", timeout=0.05) is False
+    assert limiter.acquire("other", timeout=0.05).failing_rate is not None
+    go_on.set()
+    first.join()
+    assert limiter.try_acquire("other", timeout=0) is True
+
+
+def test_a_factory_may_use_its_own_limiter():
+    class Counting(Registry):
+        def get(self, item):
+            if item.name != "all":
+                assert limiter.try_acquire("all", blocking=False)
+            return super().get(item)
+
+    limiter = Limiter(Counting())
+    assert limiter.try_acquire("one", blocking=False) is True

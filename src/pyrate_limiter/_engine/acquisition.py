@@ -36,7 +36,7 @@ class Acquisition:
 
     Args:
         factory: finds the bucket of an item.
-        lock: held while a user's own bucket is asked.
+        lock: held while a user's own factory or bucket is asked.
         ahead_ms: how far ahead the front of a wait queue reserves; 0 is not at all.
         only: the bucket of all items, if there is just one.
     """
@@ -55,7 +55,7 @@ class Acquisition:
         self.ahead_ms = ahead_ms
         # Whether items are stamped with the time of their bucket, and nothing else is done to them.
         self.stamps_by_bucket = factory._stamps_by_bucket()
-        self._first_try = FirstTry(factory, awaited=True)
+        self._first_try = FirstTry(factory, lock, awaited=True)
         self._lock = lock
         self._only = only if only is not None and keeps_claims(only) else None
 
@@ -127,12 +127,24 @@ class Acquisition:
         wrapped = self.factory.wrap_item(name, weight) if begun is None else begun.wrapped
         item = _checked((yield self._bounded(wrapped, terms)))
         found = NOT_ASKED if begun is None else begun.found
-        bucket = self.factory.get(item) if found is NOT_ASKED else found
-        bucket = yield self._bounded(bucket, terms)
+        if found is NOT_ASKED:
+            found = yield from self._found(item, terms)
+        bucket = yield self._bounded(found, terms)
         if not isinstance(bucket, AbstractBucket):
             where = f"Invalid bucket: item: {name}: what the factory's get returns"
             raise InvalidBucket(bucket, where)
         return item, bucket
+
+    def _found(self, item: RateItem, terms: Terms) -> Program[Any]:
+        """What the factory's `get` returns. A user's is called by one thread at a time."""
+        if self.factory._gets_at_once():
+            return self.factory.get(item)
+        if not (yield Acquire(self._lock, terms.lock_seconds())):
+            raise OutOfTime
+        try:
+            return self.factory.get(item)
+        finally:
+            self._lock.release()
 
     def at_bucket(
         self,

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 NOT_ASKED = object()
 
+_AT_ONCE = (False,)
+
 
 class Begun:
     """A first try that the rest of its acquisition goes on from. It is false where it was refused.
@@ -54,13 +56,15 @@ class FirstTry:
 
     Args:
         factory: any; what it has to have awaited is left to the program.
+        lock: held while its `get` is called; where that takes waiting, so is that.
         awaited: whether the answer is awaited in any case. Then a `BucketAsyncWrapper` need not be.
     """
 
-    __slots__ = ("_awaited", "_factory")
+    __slots__ = ("_awaited", "_factory", "_lock")
 
-    def __init__(self, factory: BucketFactory, *, awaited: bool = False) -> None:
+    def __init__(self, factory: BucketFactory, lock: Any, *, awaited: bool = False) -> None:
         self._factory = factory
+        self._lock = lock
         self._awaited = awaited
 
     def take(self, name: str, weight: int) -> bool | Begun | None:
@@ -72,7 +76,19 @@ class FirstTry:
         item: Any = factory.wrap_item(name, weight)
         if item.__class__ is not RateItem:
             return Begun(began, item)
-        return self._at(began, item, factory.get(item))
+        found = self._found(item)
+        return Begun(began, item) if found is NOT_ASKED else self._at(began, item, found)
+
+    def _found(self, item: RateItem) -> Any:
+        """What `get` returns; `NOT_ASKED` where another thread is asking."""
+        taken: list[bool] = []
+        try:
+            # Nothing comes between the lock and the note of it: that is not a call of Python.
+            taken[:] = map(self._lock.acquire, _AT_ONCE)
+            return self._factory.get(item) if taken[0] else NOT_ASKED
+        finally:
+            if taken and taken[0]:
+                self._lock.release()
 
     def _at(self, began: float, item: RateItem, found: Any) -> bool | Begun | None:
         bucket = found
@@ -100,5 +116,7 @@ class FirstTry:
         item = await item if is_awaitable(item) else item
         if item.__class__ is not RateItem:
             return Begun(began, item)
-        found: Any = self._factory.get(item) if begun.found is NOT_ASKED else begun.found
+        found: Any = self._found(item) if begun.found is NOT_ASKED else begun.found
+        if found is NOT_ASKED:
+            return Begun(began, item)
         return self._at(began, item, await found if is_awaitable(found) else found)

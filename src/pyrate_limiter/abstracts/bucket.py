@@ -380,6 +380,10 @@ class BucketFactory(ABC):
         """Whether `wrap_item` stamps with the time of the item's bucket, and does nothing else."""
         return False
 
+    def _gets_at_once(self) -> bool:
+        """Whether `get` may be called by several threads at the same time."""
+        return False
+
     def create(self, bucket_class: type[B], *args: Any, **kwargs: Any) -> B:
         """Build a bucket and schedule its leak.
 

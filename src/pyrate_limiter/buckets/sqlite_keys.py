@@ -74,6 +74,9 @@ class SQLiteKeyedFactory(BucketFactory):
         """Stamp an item with the time."""
         return RateItem(name, self._logs.clock.now(), weight)  # type: ignore[arg-type] # an int
 
+    def _gets_at_once(self) -> bool:
+        return type(self).get is SQLiteKeyedFactory.get
+
     def get(self, item: RateItem) -> SQLiteBucket:
         """The bucket of the item's name."""
         return self.bucket(item.name)
