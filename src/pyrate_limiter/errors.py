@@ -258,6 +258,22 @@ class AsyncBucketInSyncCode(PyrateError, RuntimeError):
     """A call that must answer at once met a bucket, clock or factory that has to be awaited."""
 
 
+class CannotHold(PyrateError, NotImplementedError):
+    """A bucket was told to hold, and it, its store or its algorithm has no such thing.
+
+    Attributes:
+        owner: which of these it is.
+    """
+
+    def __init__(
+        self,
+        owner: object,
+        fix: str = "use a built-in bucket and algorithm, or write hold() and release_hold()",
+    ) -> None:
+        super().__init__(f"{_shown(owner)} cannot hold: {fix}")
+        self.owner: object = owner
+
+
 class InvalidDatabase(PyrateError, ValueError):
     """What was said about the database makes no sense together."""
 

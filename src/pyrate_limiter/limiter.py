@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 from pyrate_limiter._engine.acquisition import Acquisition
 from pyrate_limiter._engine.admission import Admission, decorated, refuse_positional
 from pyrate_limiter._engine.first_try import bind_sweeper
+from pyrate_limiter._engine.holding import Holds
 from pyrate_limiter._engine.locks import LockLike, combined_lock
 from pyrate_limiter._engine.outlook import look
 from pyrate_limiter._engine.steps import run_async, run_blocking, sleep_is_replaced
@@ -59,7 +60,7 @@ __all__ = [
 _REAL_SLEEP = sleep
 
 
-class Limiter(TakesOlderCalls, Generic[Verdict_co]):
+class Limiter(Holds, TakesOlderCalls, Generic[Verdict_co]):
     """Lets calls through at a rate, and makes the others wait or go away.
 
     Args:

@@ -31,6 +31,8 @@ SAMPLES = [
     (errors.AsyncBucketInSyncCode("await it"), [RuntimeError]),
     (errors.BucketRetired(), [RuntimeError]),
     (errors.ReentrantCall("a bucket"), [RuntimeError]),
+    (errors.CannotHold("a bucket"), [NotImplementedError, RuntimeError]),
+    (errors.CannotHold("a table", "add columns"), [NotImplementedError]),
     (errors.TooManyKeys("n", 5), [RuntimeError]),
     (errors.BucketClosed(), [RuntimeError, AttributeError]),
     (errors.InvalidDatabase("a file lock needs a path"), [ValueError]),

@@ -4,6 +4,7 @@ from pyrate_limiter.testing import BucketConformance
 
 class TestSlidingWindowLog(BucketConformance):
     claims = True
+    holds = True
 
     def make_bucket(self, rates):
         return InMemoryBucket(rates)
@@ -11,6 +12,7 @@ class TestSlidingWindowLog(BucketConformance):
 
 class TestFixedWindow(BucketConformance):
     claims = True
+    holds = True
 
     def make_bucket(self, rates):
         return InMemoryBucket(rates, FixedWindow())
@@ -18,6 +20,7 @@ class TestFixedWindow(BucketConformance):
 
 class TestWrappedSlidingWindowLog(BucketConformance):
     claims = True
+    holds = True
 
     def make_bucket(self, rates):
         return BucketAsyncWrapper(InMemoryBucket(rates))
@@ -25,6 +28,7 @@ class TestWrappedSlidingWindowLog(BucketConformance):
 
 class TestWrappedFixedWindow(BucketConformance):
     claims = True
+    holds = True
 
     async def make_bucket(self, rates):
         return BucketAsyncWrapper(InMemoryBucket(rates, FixedWindow()))

@@ -20,6 +20,7 @@ def manager():
 
 class TestSharedMemory(BucketConformance):
     claims = True
+    holds = True
 
     def make_bucket(self, rates):
         return MultiprocessBucket.init(rates)
@@ -27,6 +28,7 @@ class TestSharedMemory(BucketConformance):
 
 class TestSharedMemoryFixedWindow(BucketConformance):
     claims = True
+    holds = True
 
     def make_bucket(self, rates):
         return MultiprocessBucket.init(rates, FixedWindow())
@@ -34,6 +36,7 @@ class TestSharedMemoryFixedWindow(BucketConformance):
 
 class TestWrappedSharedMemory(BucketConformance):
     claims = True
+    holds = True
 
     def make_bucket(self, rates):
         return BucketAsyncWrapper(MultiprocessBucket.init(rates))
@@ -41,6 +44,7 @@ class TestWrappedSharedMemory(BucketConformance):
 
 class TestManagersList(BucketConformance):
     claims = True
+    holds = True
 
     @pytest.fixture(autouse=True)
     def _with(self, manager):
@@ -52,6 +56,7 @@ class TestManagersList(BucketConformance):
 
 class TestStateInSharedMemory(BucketConformance):
     claims = True
+    holds = True
     units = False
 
     def make_bucket(self, rates):
@@ -60,6 +65,7 @@ class TestStateInSharedMemory(BucketConformance):
 
 class TestStateInManagersList(BucketConformance):
     claims = True
+    holds = True
     units = False
 
     @pytest.fixture(autouse=True)

@@ -17,6 +17,7 @@ class _OnPool(BucketConformance):
 
 class TestPostgresBucket(_OnPool):
     claims = True
+    holds = True
 
     def make_bucket(self, rates):
         return PostgresBucket(self.pool, postgres.table(), rates)
@@ -24,6 +25,7 @@ class TestPostgresBucket(_OnPool):
 
 class TestPostgresBucketOnTheServersClock(_OnPool):
     claims = True
+    holds = True
     manual_clock = False
 
     def make_bucket(self, rates):
@@ -32,6 +34,7 @@ class TestPostgresBucketOnTheServersClock(_OnPool):
 
 class TestPostgresFixedWindow(_OnPool):
     claims = True
+    holds = True
 
     def make_bucket(self, rates):
         return PostgresBucket(self.pool, postgres.table(), rates, FixedWindow())
@@ -39,6 +42,7 @@ class TestPostgresFixedWindow(_OnPool):
 
 class TestPostgresPolicyInThisProcess(_OnPool):
     claims = True
+    holds = True
     fills_room = False
 
     def make_bucket(self, rates):
@@ -50,6 +54,7 @@ class TestPostgresPolicyInThisProcess(_OnPool):
 
 class TestPostgresState(_OnPool):
     claims = True
+    holds = True
     units = False
 
     def make_bucket(self, rates):
@@ -58,6 +63,7 @@ class TestPostgresState(_OnPool):
 
 class TestAsyncPostgresBucket(BucketConformance):
     claims = True
+    holds = True
 
     def make_bucket(self, rates):
         return _opened(lambda pool: PostgresBucket(pool, postgres.table(), rates))
@@ -65,6 +71,7 @@ class TestAsyncPostgresBucket(BucketConformance):
 
 class TestAsyncPostgresState(BucketConformance):
     claims = True
+    holds = True
     units = False
 
     def make_bucket(self, rates):

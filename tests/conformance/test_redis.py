@@ -29,6 +29,7 @@ def wires(*wires):
 
 class _Client(BucketConformance):
     claims = True
+    holds = True
     server = DEFAULT
     algorithm = SlidingWindowLog
     _wire = wires(*WIRES)

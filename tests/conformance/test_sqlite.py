@@ -10,6 +10,7 @@ from pyrate_limiter.testing import BucketConformance, StateStoreConformance
 
 class TestSQLiteBucket(BucketConformance):
     claims = True
+    holds = True
 
     def make_bucket(self, rates):
         return SQLiteBucket.init_from_file(rates)
@@ -17,6 +18,7 @@ class TestSQLiteBucket(BucketConformance):
 
 class TestSQLiteBucketWithFileLock(BucketConformance):
     claims = True
+    holds = True
 
     @pytest.fixture(autouse=True)
     def _folder(self, tmp_path):
@@ -30,6 +32,7 @@ class TestSQLiteBucketWithFileLock(BucketConformance):
 
 class TestSQLiteBucketFixedWindow(BucketConformance):
     claims = True
+    holds = True
 
     def make_bucket(self, rates):
         return SQLiteBucket.init_from_file(rates, algorithm=FixedWindow())
@@ -37,6 +40,7 @@ class TestSQLiteBucketFixedWindow(BucketConformance):
 
 class TestHandedInConnection(BucketConformance):
     claims = True
+    holds = True
 
     @pytest.fixture(autouse=True)
     def _connections(self):
@@ -54,6 +58,7 @@ class TestHandedInConnection(BucketConformance):
 
 class TestSQLiteStateStore(BucketConformance):
     claims = True
+    holds = True
     units = False
 
     @pytest.fixture(autouse=True)

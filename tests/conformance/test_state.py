@@ -4,6 +4,7 @@ from pyrate_limiter.testing import BucketConformance
 
 class TestGCRA(BucketConformance):
     claims = True
+    holds = True
     units = False
 
     def make_bucket(self, rates):
@@ -12,6 +13,7 @@ class TestGCRA(BucketConformance):
 
 class TestTokenBucket(BucketConformance):
     claims = True
+    holds = True
     units = False
 
     def make_bucket(self, rates):
@@ -20,6 +22,7 @@ class TestTokenBucket(BucketConformance):
 
 class TestWrappedGCRA(BucketConformance):
     claims = True
+    holds = True
     units = False
 
     def make_bucket(self, rates):

@@ -42,7 +42,7 @@ def is_typed(example):
 
 TYPED = [example for example in EXAMPLES if is_typed(example)]
 # tests/extras/test_http_docs.py gives these what they need.
-ELSEWHERE = {"network", "hold"}
+ELSEWHERE = {"network"}
 RUN = [example for example in EXAMPLES if example.values[0] not in ELSEWHERE]
 
 

@@ -58,17 +58,3 @@ class Broken(InMemoryBucket):
 
     def put(self, item):
         raise ConnectionError("the store is down")
-
-
-class Held(Recording):
-    """Notes what it is told to hold, and for how many seconds."""
-
-    def __init__(self):
-        super().__init__()
-        self.held = []
-
-    def hold(self, name, seconds):
-        self.held.append((name, seconds))
-
-    async def hold_async(self, name, seconds):
-        self.hold(name, seconds)

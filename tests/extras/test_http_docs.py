@@ -11,9 +11,6 @@ ROOT = Path(__file__).parents[2]
 PAGES = ["http-clients.md", "web.md"]
 BLOCK = re.compile(r"(?:<!-- needs: (\w+) -->\n)?```python\n(.*?)```", re.DOTALL)
 
-# Stands for `Limiter.hold` where a limiter has none.
-HOLD = "import pyrate_limiter as p; p.Limiter.hold = getattr(p.Limiter, 'hold', print)\n"
-
 
 def blocks():
     for page in PAGES:
@@ -38,8 +35,6 @@ def run(*arguments):
 def test_a_block_runs_as_written(needs, code, server):
     if needs == "network":
         code = code.replace("https://api.example.com", server.url)
-    elif needs == "hold":
-        code = HOLD + code
     run("-c", code)
     assert (needs == "network") == bool(server.arrived)
 

@@ -70,6 +70,8 @@ async def use() -> None:
     assert_type(await limiter.try_acquire_async("x", 1, True, 5), bool)
     assert_type(await limiter.acquire_async(), Decision)
     assert_type(await limiter.check_async(), Decision)
+    assert_type(await limiter.hold_async("x", 1.5), float)
+    assert_type(await limiter.release_hold_async("x"), bool)
     async with limiter.limit("x") as decision:
         assert_type(decision, Decision)
     wrapped = BucketAsyncWrapper(InMemoryBucket([Rate(1, 1)]))
@@ -90,6 +92,8 @@ anything: Limiter = limiter
 anything = Limiter(wrapper)
 assert_type(limiter.acquire("x"), Decision)
 assert_type(limiter.check("x"), Decision)
+assert_type(limiter.hold("x", 1), float)
+assert_type(limiter.release_hold("x"), bool)
 assert_type(limiter.buckets(), list[AbstractBucket])
 assert_type(limiter.dispose(5), bool)
 assert_type(Limiter.per_key(Rate(1, 1), bucket=StateBucket, max_keys=5), Limiter)

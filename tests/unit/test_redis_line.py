@@ -3,11 +3,13 @@
 import asyncio
 import inspect
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from pyrate_limiter import FixedWindow, Rate, RateItem, RedisBucket, RedisKeys
 from pyrate_limiter.abstracts.algorithm import ADMITTED
+from pyrate_limiter.buckets import redis_steps
 from pyrate_limiter.testing import ManualClock
 from tests.redis_servers import async_client, fresh_key, shared_url, sync_client
 
@@ -165,14 +167,19 @@ def test_a_waiter_that_is_late_within_its_pad_is_recorded_at_the_true_time(clien
     assert last.timestamp > departed + 1000
 
 
-def test_a_waiter_that_is_on_time_asks_nothing(client):
-    bucket = RedisBucket([Rate(1, 400)], client, fresh_key())
+@pytest.mark.parametrize(("interval", "asks"), [(40, False), (4000, True)])
+def test_a_waiter_that_is_on_time_asks_only_whether_a_hold_has_come(
+    client, monkeypatch, interval, asks
+):
+    bucket = RedisBucket([Rate(1, interval)], client, fresh_key())
     assert bucket.claim(RateItem("a", 0)).allowed
     item = RateItem("a", 0)
     assert bucket.claim(item, FOR_EVER).wait_ms > 0
+    due = SimpleNamespace(monotonic=lambda: item.timestamp.claim.late)
+    monkeypatch.setattr(redis_steps, "time", due)
     client.config_resetstat()
     assert bucket.settle(item, bucket.now(), FOR_EVER).allowed
-    assert "cmdstat_evalsha" not in client.info("commandstats")
+    assert ("cmdstat_evalsha" in client.info("commandstats")) is asks
 
 
 def server_ms(client):

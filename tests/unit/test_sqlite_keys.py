@@ -40,6 +40,7 @@ def count(path, table):
 
 class TestOneKey(BucketConformance):
     claims = True
+    holds = True
 
     # A row's name is its key, whatever the item is called: names are tested further down.
     test_names_may_have_any_characters = None

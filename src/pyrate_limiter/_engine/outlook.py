@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def look(acquisition: Acquisition, name: str, weight: int, terms: Terms) -> Program[Decision]:
     """What the item's bucket would say, without taking anything."""
     while True:
-        item, bucket = yield from _to_look_at(acquisition, name, weight, terms)
+        item, bucket = yield from to_look_at(acquisition, name, weight, terms)
         inner = unwrapped(bucket)
         queue = queue_at(inner)
         try:
@@ -35,7 +35,7 @@ def look(acquisition: Acquisition, name: str, weight: int, terms: Terms) -> Prog
             return decision
 
 
-def _to_look_at(
+def to_look_at(
     acquisition: Acquisition, name: str, weight: int, terms: Terms
 ) -> Program[tuple[RateItem, AbstractBucket]]:
     """An item and its bucket. A keyed factory makes none that lasts, for somebody who looks."""

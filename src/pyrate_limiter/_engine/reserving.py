@@ -214,6 +214,7 @@ class Reserving(Waiting):
         bucket, queue = self._bucket, self._queue
         items = [reservation.item for reservation in due]
         patience_ms = max(waiter.terms.patience_ms() for waiter in queue.front(len(due)))
+        patience_ms = min(patience_ms, self._acquisition.ahead_ms)
         self._used, queue.asking = due, True
         try:
             now = yield from self._acquisition.time(bucket, items[0])

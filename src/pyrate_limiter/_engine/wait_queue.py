@@ -177,6 +177,12 @@ class WaitQueue(HeldReservations):
             if self.first is not None:
                 self._wake_front()
 
+    def look_again(self) -> None:
+        """Have the front ask at once, for more may fit than it was told."""
+        with self._lock:
+            self.ask_at = self.due = 0.0
+            self.wake_front()
+
     def units_before(self, waiter: Waiter) -> int:
         """How many units those want who came before."""
         with self._lock:

@@ -236,6 +236,8 @@ class Waiting:
         while self._waiter.is_first:
             if not (yield Park(self._waiter, max(0.0, seconds))):
                 return True
+            if queue.due < end:  # a hold was released: it may fit now
+                return False
             seconds = end - monotonic()
         return False
 

@@ -11,7 +11,7 @@ from pyrate_limiter.abstracts.checks import check_clock, check_whole
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.abstracts.sweeper import Leaker
 from pyrate_limiter.clocks import AbstractClock, MonotonicClock, WallClock
-from pyrate_limiter.errors import InvalidBucket, NoRates
+from pyrate_limiter.errors import CannotHold, InvalidBucket, NoRates
 from pyrate_limiter.utils import RateList, enforce_rate_list, shared_rates, sorted_rates
 
 if TYPE_CHECKING:
@@ -260,6 +260,34 @@ class AbstractBucket(ABC):
         released: list[bool] | Awaitable[list[bool]]
         released = all_of([self.release(item) for item in items])
         return released
+
+    def hold(self, item: RateItem, hold_ms: int) -> int | Awaitable[int]:
+        """Admit nothing for so many ms from the item's time on, whatever has room.
+
+        What is claimed ahead waits too, as `settle` has to say. A hold takes no units. One that
+        already stands, and for longer, is left as it is. `flush` ends it.
+
+        Args:
+            item: its name, and the time of the call; its weight is 0.
+            hold_ms: how long.
+
+        Returns:
+            Milliseconds until the hold that stands now is over.
+
+        Raises:
+            CannotHold: the bucket has no such thing, as this default.
+        """
+        del item, hold_ms
+        raise CannotHold(self)
+
+    def release_hold(self, item: RateItem) -> bool | Awaitable[bool]:
+        """End the hold; False if none stands.
+
+        Raises:
+            CannotHold: the bucket has no such thing, as this default.
+        """
+        del item
+        raise CannotHold(self)
 
     def check(self, item: RateItem) -> Decision | Awaitable[Decision]:
         """What `claim` would answer to somebody without patience; nothing is stored.

@@ -9,6 +9,7 @@ from pyrate_limiter.abstracts.algorithm import Decision, StateAlgorithm
 from pyrate_limiter.abstracts.awaiting import then
 from pyrate_limiter.abstracts.rate import Rate
 from pyrate_limiter.clocks import AbstractClock, MonotonicClock
+from pyrate_limiter.errors import CannotHold
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
@@ -124,9 +125,24 @@ class StateStore(ABC):
         """See `AbstractBucket.check`."""
         raise NotImplementedError
 
+    def hold(
+        self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int | None, hold_ms: int
+    ) -> int | Awaitable[int]:
+        """See `AbstractBucket.hold`. This default has no such thing."""
+        del algorithm, rates, now, hold_ms
+        raise CannotHold(self)
+
+    def release_hold(
+        self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int | None
+    ) -> bool | Awaitable[bool]:
+        """See `AbstractBucket.release_hold`. This default has no such thing."""
+        del algorithm, rates, now
+        raise CannotHold(self)
+
     keeps_time: bool = False
     """Whether the store can judge claims by a clock of its own, read in the same step. It then has
-    `claim_at`, `settle_at` and `seconds_left`, and a bucket on its `default_clock` uses them."""
+    `claim_at`, `settle_at` and `seconds_left`, and a bucket on its `default_clock` uses them. For
+    `hold` and `release_hold` such a bucket gives None as ``now``."""
 
     def claim_at(
         self,
@@ -150,8 +166,9 @@ class StateStore(ABC):
         raise NotImplementedError
 
     asks_clock: bool = False
-    """Whether `check`, `claim`, `claim_several`, `settle` and `forecast` take one more argument,
-    the bucket's clock: to be asked, in the same step, where stamps are not in order."""
+    """Whether `check`, `claim`, `claim_several`, `settle`, `forecast`, `hold` and `release_hold`
+    take one more argument, the bucket's clock: to be asked, in the same step, where stamps are not
+    in order."""
 
     def ahead_ms(self) -> int:
         """How much the time of the store, by which claims are stamped, is ahead of the clock."""

@@ -136,6 +136,14 @@ class BucketAsyncWrapper(AbstractBucket):
         """See `AbstractBucket.release_several`."""
         return await self._call(self.bucket.release_several, items)  # type: ignore[no-any-return]
 
+    async def hold(self, item: RateItem, hold_ms: int) -> int:
+        """See `AbstractBucket.hold`."""
+        return int(await self._call(self.bucket.hold, item, hold_ms))
+
+    async def release_hold(self, item: RateItem) -> bool:
+        """See `AbstractBucket.release_hold`."""
+        return bool(await self._call(self.bucket.release_hold, item))
+
     async def check(self, item: RateItem) -> Decision:
         """See `AbstractBucket.check`."""
         return await self._call(self.bucket.check, item)  # type: ignore[no-any-return]

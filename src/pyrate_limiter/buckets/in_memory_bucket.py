@@ -209,7 +209,8 @@ class InMemoryBucket(JudgedLog, Closable, AbstractBucket):
                 if moment == FOREVER and item.weight <= largest:
                     moment = None  # its policy named none
         if moment is None:
-            return super().waiting(item)  # type: ignore[return-value] # as `peek` is
+            held = self._held(item.timestamp) - item.timestamp
+            return then(super().waiting(item), lambda wait: wait if wait < 0 else max(wait, held))  # type: ignore[return-value] # as `peek` is
         return -1 if moment == FOREVER else max(0, moment - item.timestamp)
 
     def claim(self, item: RateItem, patience_ms: int = 0, buffer_ms: int | None = None) -> Decision:
@@ -274,7 +275,7 @@ class InMemoryBucket(JudgedLog, Closable, AbstractBucket):
                 self._expect(stamp, -weight, now)
                 item.timestamp = now
                 return self._claim(item, patience_ms, 0)
-            moment, failing = max(now, stamp), None
+            moment, failing = self._held(max(now, stamp)), None
             for _ in range(ROUNDS):
                 fits, short = self._next_departure(moment, weight)
                 if fits == moment:
@@ -308,6 +309,19 @@ class InMemoryBucket(JudgedLog, Closable, AbstractBucket):
             if item._note is not _USED:
                 self._expect(stamp, -item.weight, stamp)
             return True
+
+    def hold(self, item: RateItem, hold_ms: int) -> int:
+        """See `AbstractBucket.hold`."""
+        check_item(item)
+        with self._lock:
+            now = self._latest = self._observe(item.timestamp)
+            return self._hold_for(now, hold_ms)
+
+    def release_hold(self, item: RateItem) -> bool:
+        """See `AbstractBucket.release_hold`."""
+        check_item(item)
+        with self._lock:
+            return self._end_hold(self._observe(item.timestamp, asks=True))
 
     def check(self, item: RateItem) -> Decision:
         """See `AbstractBucket.check`."""
@@ -373,6 +387,10 @@ class InMemoryBucket(JudgedLog, Closable, AbstractBucket):
                 return True
             if now < self._latest or self._ahead:
                 now = self._judged(Unread(now), self._clock, self._rates)
+            if self._hold is not None:
+                self._look_at(self._hold, now)
+            if self._hold is not None:
+                return False
             total, bound = self._total, self._leak_bound(now)
             if self._total != total or (total > self._base and self._newest >= bound):
                 return False

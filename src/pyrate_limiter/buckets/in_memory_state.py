@@ -94,7 +94,7 @@ class InMemoryStateStore(StateRecord, StateStore):
             if full is not None and now < full[0] and weight >= full[1] and rates is full[2]:
                 return full[3]
             state = self._state
-            if self._queue is None:
+            if self._queue is None and self._hold is None:
                 before = algorithm.initial(rates) if state is None else state
                 after, decision = algorithm.step(rates, before, now, weight)
                 if self._state is not state:  # a signal handler was here
@@ -176,6 +176,34 @@ class InMemoryStateStore(StateRecord, StateStore):
         with self._lock, self._whole():
             self._full = None
             return self._release(algorithm, rates, item)
+
+    def hold(
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        now: int | None,
+        hold_ms: int,
+        clock: AbstractClock = NO_CLOCK,
+    ) -> int:
+        """See `StateStore.hold`."""
+        del algorithm
+        with self._lock, self._whole():
+            self._full = None
+            now = self._latest = self._observe(now or 0, rates, clock)
+            return self._hold_for(now, hold_ms)
+
+    def release_hold(
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        now: int | None,
+        clock: AbstractClock = NO_CLOCK,
+    ) -> bool:
+        """See `StateStore.release_hold`."""
+        del algorithm
+        with self._lock, self._whole():
+            self._full = None
+            return self._end_hold(self._observe(now or 0, rates, clock, asks=True))
 
     def forecast(
         self,

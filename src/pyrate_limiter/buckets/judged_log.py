@@ -60,6 +60,8 @@ class JudgedLog(LogMoments, Timeline):
             self._ahead = 0
         if self._crammed is not None:
             self._crammed = None
+        if self._hold is not None:
+            self._hold = None
 
     def _trust(self, until: int) -> None:
         # Many keys never have a second unit, which could be spared a look at the clock.
@@ -72,6 +74,10 @@ class JudgedLog(LogMoments, Timeline):
         if self._crammed is not None:
             self._crammed = None
 
+    def _keep_hold(self, hold: tuple[int, int] | None) -> None:
+        super()._keep_hold(hold)
+        self._changed()
+
     def _whole(self) -> AbstractContextManager[None]:
         """Around a change that takes several steps."""
         raise NotImplementedError
@@ -81,7 +87,11 @@ class JudgedLog(LogMoments, Timeline):
         if full is not None and now < full[0] and weight >= full[1]:
             self.failing_rate = full[2]
             return False
-        if self._newest > now or self._algorithm.__class__ is not SlidingWindowLog:
+        if (
+            self._newest > now
+            or self._hold is not None
+            or self._algorithm.__class__ is not SlidingWindowLog
+        ):
             return self._put_slowly(name, weight, now)
         total, base = self._total, self._base
         newest_then = total + weight
@@ -110,6 +120,8 @@ class JudgedLog(LogMoments, Timeline):
 
     def _put_slowly(self, name: str, weight: int, now: int) -> bool:
         total, now = self._total, max(now, self._latest)
+        if self._hold is not None:
+            self._look_at(self._hold, now)
         moment, failing = self._earliest(now, weight)
         if self._total != total:  # a signal handler was here
             return self._put_slowly(name, weight, now)
@@ -191,6 +203,9 @@ class JudgedLog(LogMoments, Timeline):
         if any(live):
             last = max(now, self._newest)
             reset = max(last - now + policy.retry_after(rate, last, self._newest) for rate in rates)
+        held = self._held(now) - now
+        if held:
+            remaining, reset = 0, max(reset, held)
         if failing is None:
             return Decision(None, None, moment - now, remaining, reset)
         retry = None if moment == FOREVER else moment - now
@@ -200,7 +215,10 @@ class JudgedLog(LogMoments, Timeline):
         """The time by which an item stamped ``stamp`` is judged; ``asks``: nothing is stored."""
         if self._newest == FOREVER:
             raise BucketRetired
-        return self._judged(stamp, self._clock, self._rates, asks=asks)
+        now = self._judged(stamp, self._clock, self._rates, asks=asks)
+        if self._hold is not None:
+            self._look_at(self._hold, now)
+        return now
 
     def _step_back(self, milliseconds: int, now: int) -> None:
         """Take what is ahead of its clock back with it, unless items are stamped by another one."""

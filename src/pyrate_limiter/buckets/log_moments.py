@@ -36,6 +36,10 @@ class LogMoments(UnitLog):
     _crammed: tuple[int, int, int] | None = None
     _looks: int = 128  # at how many moments, and at how many units behind each, to look for room
 
+    if TYPE_CHECKING:  # its user has the time
+
+        def _held(self, moment: int) -> int: ...
+
     def _earliest(self, now: int, weight: int) -> tuple[int, Rate | None]:
         """The first moment from ``now`` on at which the weight fits beside all that is stored.
 
@@ -45,6 +49,10 @@ class LogMoments(UnitLog):
             The moment, `FOREVER` if there is none; and the first rate that is in the way, None if
             the moment is now.
         """
+        held = self._held(now)
+        if held > now:
+            moment, failing = self._earliest(held, weight)
+            return moment, failing or self._rates[0]
         queue = self._newest if self._total > self._base else now
         if self._algorithm.__class__ is SlidingWindowLog:  # `decide` asks any other policy itself
             for limit, _, rate in self._rates.bounds:

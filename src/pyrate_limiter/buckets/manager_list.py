@@ -1,7 +1,7 @@
 """A log in a manager's list: one `RateItem` per unit, oldest first, as readers expect.
 
 The last one also carries what else there is to know. One call reads what is new since the last
-time, and one call writes.
+time, and one call writes. A hold stands behind the units; while it does, all is read and written.
 """
 
 from __future__ import annotations
@@ -44,6 +44,21 @@ class StoredUnit(RateItem):
         return type(self), (self.name, self.timestamp, self.end, self.edition, self.rest)
 
 
+class StoredHold(RateItem):
+    """What is held, until its timestamp.
+
+    Attributes:
+        length: how many ms it was to last.
+    """
+
+    def __init__(self, timestamp: int, length: int) -> None:
+        super().__init__("", timestamp, 0)
+        self.length: int = length
+
+    def __reduce__(self) -> tuple[type[StoredHold], tuple[int, int]]:
+        return type(self), (self.timestamp, self.length)
+
+
 class reaching:  # noqa: N801 - it is called as a function is
     """Turn what a dead manager causes into one typed error.
 
@@ -76,15 +91,18 @@ class LogList:
         self._length = 0  # of the list, when the replica was last up to date
         self._last: Any = None
         self._time = (0, 0)
+        self._holds = False  # whether a hold is in the list
 
     def pull(self, replica: RecordingLog, fresh: bool) -> None:
         """See `Medium`."""
         replica._records = []
         with reaching(self._items):
-            known = 0 if fresh else self._length
+            known = 0 if fresh or self._holds else self._length
             units = self._items[max(0, known - 1) :]
             if known and not self._goes_on(replica, units):
                 known, units = 0, self._items[:]
+        hold = units.pop() if units and isinstance(units[-1], StoredHold) else None
+        self._holds = hold is not None
         if not known:
             JudgedLog._clear(replica)
             if units and _is_whole(units):
@@ -102,6 +120,8 @@ class LogList:
         elif units:  # filled by somebody else
             replica._latest = replica._newest
             replica._records.append((CLEAR,))
+        if hold is not None:
+            JudgedLog._keep_hold(replica, (hold.timestamp, hold.length))
         self._time = replica._latest, replica._ahead
 
     def _goes_on(self, replica: RecordingLog, units: list[Any]) -> bool:
@@ -125,9 +145,10 @@ class LogList:
         rest = (replica._latest, replica._stepped, replica._pending, replica._ahead)
         new: list[StoredUnit] = []
         with reaching(items):
-            if not {record[0] for record in records} <= {APPEND, DROP, EXPECT, TIME}:
+            kinds = {record[0] for record in records}
+            if self._holds or not kinds <= {APPEND, DROP, EXPECT, TIME}:
                 self._edition = token_hex(8)
-                self._write(slice(None), _units(replica, self._edition), rest)
+                self._write(slice(None), _units(replica, self._edition), rest, replica._hold)
             else:
                 end = replica._total - sum(r[2] for r in records if r[0] == APPEND)
                 for _, name, weight, moment in (r for r in records if r[0] == APPEND):
@@ -150,12 +171,19 @@ class LogList:
         self._time = replica._latest, replica._ahead
         self._length = stored
 
-    def _write(self, where: slice, units: list[StoredUnit], rest: tuple[Any, ...]) -> None:
+    def _write(
+        self,
+        where: slice,
+        units: list[StoredUnit],
+        rest: tuple[Any, ...],
+        hold: tuple[int, int] | None = None,
+    ) -> None:
+        self._holds = hold is not None
         if units:
             last = units[-1]
             units[-1] = StoredUnit(last.name, last.timestamp, last.end, last.edition, rest)
             self._last = units[-1]
-        self._items[where] = units
+        self._items[where] = units if hold is None else [*units, StoredHold(*hold)]
 
 
 def _is_whole(units: list[Any]) -> bool:

@@ -53,7 +53,7 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
     Args:
         rates: the limits; all of them hold.
         items: the list that is shared: a manager's, or that of another bucket. It reads as the
-            stored units, oldest first.
+            stored units, oldest first, and what is held, where something is.
         mp_lock: what guards it in all processes, a ``multiprocessing.RLock()`` for example.
         algorithm: a `LogAlgorithm`; `SlidingWindowLog` if left out.
 

@@ -34,7 +34,7 @@ class MultiprocessStateStore(InMemoryStateStore):
 
     Args:
         values: the list that is shared: a manager's, or that of another store. It reads as the
-            state's numbers, followed by the claims on it where there are some.
+            state's numbers, followed by the claims on it, or its hold, where there are some.
         lock: what guards it in all processes, a ``multiprocessing.RLock()`` for example.
 
     Raises:
@@ -231,23 +231,26 @@ class _StateList:
         rest = values.pop() if values and isinstance(values[-1], tuple) else None
         state = tuple(values) or None
         if rest is None:
-            rest = (replica._latest, 0, None)
-        _load(replica, (rest[0], rest[1], state, rest[2]))
+            rest = (replica._latest, 0, None, None)
+        latest, ahead, queue, hold = rest
+        _load(replica, (latest, ahead, state, queue, hold))
 
     def push(self, replica: MultiprocessStateStore) -> None:
         """See `Medium`."""
         if _is_changed(replica):
-            latest, ahead, state, queue = replica.before = replica.dump()
-            plain = queue is None and not ahead
+            latest, ahead, state, queue, hold = replica.before = replica.dump()
+            plain = queue is None and hold is None and not ahead
+            rest = () if plain else ((latest, ahead, queue, hold),)
             with reaching(self._values):
-                self._values[:] = [*(state or ()), *(() if plain else ((latest, ahead, queue),))]
+                self._values[:] = [*(state or ()), *rest]
 
 
 def _is_changed(replica: MultiprocessStateStore) -> bool:
     """Whether there is something to store: that the time has gone on need not be known."""
-    _, ahead, state, queue = replica.before
+    _, ahead, state, queue, hold = replica.before
     if queue is None and replica._queue is None:
-        return bool(replica._state != state or replica._ahead != ahead)
+        changed = replica._state != state or replica._ahead != ahead or replica._hold != hold
+        return bool(changed)
     return replica.dump() != replica.before  # type: ignore[no-any-return] # tuples
 
 
@@ -275,7 +278,8 @@ def stored_numbers(file: SharedFile) -> Callable[[], Sequence[Any]]:
             numbers = _numbers(file, file.header())
         if numbers is None:
             return []
-        latest, ahead, state, queue = numbers
-        return [*(state or ()), *(() if queue is None else ((latest, ahead, queue),))]
+        latest, ahead, state, queue, hold = numbers
+        plain = queue is None and hold is None
+        return [*(state or ()), *(() if plain else ((latest, ahead, queue, hold),))]
 
     return look

@@ -18,6 +18,7 @@ from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.checks import Unread, check_item
 from pyrate_limiter.abstracts.closing import Closable
 from pyrate_limiter.abstracts.rate import Rate, RateItem
+from pyrate_limiter.buckets.postgres_holds import hold
 from pyrate_limiter.buckets.postgres_judge import Forsaken, Stamp
 from pyrate_limiter.buckets.postgres_line import PostgresLine
 from pyrate_limiter.buckets.postgres_link import Link
@@ -240,6 +241,25 @@ class PostgresBucket(Closable, PostgresLine):
         if not isinstance(stamp, Stamp):
             return self._answer(ADMITTED)
         return self._run(self._settle(item, stamp, time_of_item, patience_ms))
+
+    def hold(self, item: RateItem, hold_ms: int) -> Any:
+        """See `AbstractBucket.hold`. An outage is an error, whatever ``on_error`` says."""
+        return then(self._hold(item, hold_ms), lambda said: said[1])
+
+    def release_hold(self, item: RateItem) -> Any:
+        """See `AbstractBucket.release_hold`, and of an outage `hold`."""
+        return then(self._hold(item, None), lambda said: said[0] > 0)
+
+    def _hold(self, item: RateItem, hold_ms: int | None) -> Any:
+        check_item(item)
+        now, clock = self._times(item.timestamp)
+        now = clock if now is None else now
+
+        def done(said: tuple[int, int]) -> tuple[int, int]:
+            self._full, self._learnt = {}, None
+            return said
+
+        return then(self._run(hold(self._steps, item.name, now, hold_ms)), done)
 
     def pause(self, item: RateItem, decision: Decision) -> float:
         """See `AbstractBucket.pause`."""

@@ -46,6 +46,7 @@ _NULLABLE = {"now", "clock", "buffer", "not_before"}
 _RATES = ("limits", "intervals", "pads")
 _PARTS = (
     "adopt",
+    "held",
     "between",
     "windows",
     "leaves",
@@ -55,6 +56,7 @@ _PARTS = (
     "renumber",
     "take_out",
 )
+_NUMBERED = "units IS DISTINCT FROM 0"
 _RETURN = re.compile(r"RETURN (ARRAY\[.*?\]::bigint\[\]);", re.DOTALL)
 
 
@@ -93,8 +95,14 @@ def _part(name: str, keyed: bool) -> str:
 
 
 def _named(text: str, table: str, mine: str) -> str:
-    text = text.replace("@numbered@", "units IS DISTINCT FROM 0").replace("@mine@", mine)
+    text = text.replace("@hold@", held_row(mine))
+    text = text.replace("@numbered@", _NUMBERED).replace("@mine@", mine)
     return text.replace("@most_rows@", str(MOST_ROWS)).replace("@table@", table)
+
+
+def held_row(mine: str) -> str:
+    """The condition that finds what is held, see `postgres_holds`, of the rows ``mine`` picks."""
+    return f"seq IS NULL AND {_NUMBERED} AND units IS NULL AND at_ms IS NOT NULL {mine}"
 
 
 @lru_cache(maxsize=32)

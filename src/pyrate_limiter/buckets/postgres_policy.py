@@ -111,7 +111,7 @@ def settle_by_policy(
         if stamp is None:
             return [True, None, 0, seen.now]
         now = max(stamp, seen.now)  # its time has come, whatever the clock says
-        moment, failing = now, None
+        moment, failing = seen.log(rates, algorithm)._held(now), None
         for _ in range(ROUNDS):
             others = seen.others(rates, algorithm, moment)
             fits, short = others._next_fit(moment, others._total + item.weight, item.weight)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
 from pyrate_limiter.buckets.postgres_functions import MOST_ROWS, renumbering
+from pyrate_limiter.buckets.postgres_holds import look
 from pyrate_limiter.buckets.postgres_text import Limits, literal, numbers
 from pyrate_limiter.clocks import AbstractClock
 
@@ -40,15 +41,20 @@ class _Still(AbstractClock):
 class Seen:
     """The live units as the server handed them out, and what tells whether they have changed."""
 
-    __slots__ = ("bound", "digest", "now", "rows")
+    __slots__ = ("bound", "digest", "hold", "now", "rows")
 
-    def __init__(self, now: int, bound: int, rows: Sequence[Any], digest: str) -> None:
+    def __init__(
+        self, now: int, bound: int, hold: Sequence[Any], rows: Sequence[Any], digest: str
+    ) -> None:
         self.now: int = now
         self.bound: int = bound
         self.rows: list[tuple[int, int, int]] = [
             (int(at), int(units), int(own)) for at, units, own in rows
         ]
         self.digest: str = digest
+        self.hold: tuple[int, int] | None = None
+        for until, length in hold:
+            self.hold = int(until), int(length)
 
     def _empty(self, rates: RateList, algorithm: LogAlgorithm) -> InMemoryBucket:
         bucket = InMemoryBucket(rates, algorithm)
@@ -61,6 +67,7 @@ class Seen:
         for at, units, _ in self.rows:
             bucket._append("", units, at)
         bucket._latest = self.now
+        bucket._hold = self.hold
         return bucket
 
     def others(self, rates: RateList, algorithm: LogAlgorithm, upto: int) -> InMemoryBucket:
@@ -108,14 +115,17 @@ class PolicyLog:
             looks = ask._replace(weight=0, store=False, look=False)
             time_there = self._steps.claim_text(attempt, limits, looks)
         link = self._steps.link
+        held = "SELECT WHERE false"
+        if self._place.has_columns:
+            held = look(self._steps, self._table, self._name)
         guess = own_time if own_time is not None else link.server_ms(time.monotonic()) or 0
         bound = algorithm.leak_bound(rates, guess - (_GUESS_MS if own_time is None else 0))
         while True:
             live = f"FROM {self._table} WHERE {self._at} >= {bound} {self._mine} GROUP BY 1"
             own = f"coalesce({self._units} FILTER (WHERE {self._own}), 0)"
             sent = time.monotonic()
-            *_, times, rows, digest = yield from attempt.fetch(
-                f"{self._begin(attempt, lock=False)}{time_there}; "
+            *_, times, hold, rows, digest = yield from attempt.fetch(
+                f"{self._begin(attempt, lock=False)}{time_there}; {held}; "
                 f"SELECT {self._at}, {self._units}, {own} {live} "
                 f"ORDER BY 1; {self._digest(bound)}; COMMIT"
             )
@@ -128,7 +138,7 @@ class PolicyLog:
                 now = int(times[0][0])
             needed = algorithm.leak_bound(rates, now)
             if needed >= bound:
-                return Seen(now, bound, rows, digest[0][0])
+                return Seen(now, bound, hold, rows, digest[0][0])
             bound = needed  # the clock reads less than was thought
 
     def insert(
@@ -139,7 +149,7 @@ class PolicyLog:
         columns = "name, weight, item_timestamp"
         time_of_unit = f"to_timestamp({moment} / 1000.0)"
         value = f"{literal(item.name)}, {min(item.weight, 32767)}, {time_of_unit}"
-        unchanged, earlier, others = self._unchanged(seen), "SELECT NULL", ""
+        unchanged, earlier, others = self._unchanged(seen, moment), "SELECT NULL", ""
         count = item.weight
         if self._place.has_columns:
             key = self._steps.lock(self._name) if self._steps.keyed else "NULL"
@@ -159,7 +169,7 @@ class PolicyLog:
             if not self._steps.keyed:
                 unchanged += (
                     f" AND NOT EXISTS (SELECT FROM {table} WHERE seq IS NULL "
-                    "AND units IS DISTINCT FROM 0)"
+                    "AND units IS DISTINCT FROM 0 AND at_ms IS NULL)"
                 )
             if attempt.again:
                 earlier = (
@@ -193,7 +203,7 @@ class PolicyLog:
             change = f"{others}, at_ms = {moment}, claimed_ms = {seen.now}"
         *_, changed = yield from attempt.fetch(
             f"{self._begin(attempt)}WITH mine AS (SELECT item_timestamp FROM {table} "
-            f"WHERE {self._own} AND {self._unchanged(seen)}), "
+            f"WHERE {self._own} AND {self._unchanged(seen, moment)}), "
             f"changed AS ({change} WHERE {self._own} AND EXISTS (SELECT FROM mine) RETURNING 1), "
             f"others AS ({others} WHERE token = {self._token} AND units = 0 "
             "AND item_timestamp IN (SELECT item_timestamp FROM mine)) "
@@ -246,5 +256,9 @@ class PolicyLog:
             f"WHERE {self._at} >= {bound} {self._mine} GROUP BY 1) live"
         )
 
-    def _unchanged(self, seen: Seen) -> str:
-        return f"({self._digest(seen.bound)}) = {seen.digest}"
+    def _unchanged(self, seen: Seen, moment: int | None) -> str:
+        text = f"({self._digest(seen.bound)}) = {seen.digest}"
+        if moment is None or not self._place.has_columns:
+            return text
+        held = look(self._steps, self._table, self._name)
+        return f"{text} AND NOT EXISTS ({held} AND at_ms > {moment})"

@@ -258,6 +258,29 @@ class PostgresStateStore(StateStore):
 
         return self._run(self._guarded(self._row.step(take_back, _RELEASE_MS), bool))
 
+    def hold(
+        self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int | None, hold_ms: int
+    ) -> Any:
+        """See `StateStore.hold`. An outage is an error, whatever ``on_error`` says."""
+
+        def held(record: StateRecord, there: int) -> int:
+            here = record._latest = record._observe(there if now is None else now, rates)
+            return record._hold_for(here, hold_ms)
+
+        del algorithm
+        return self._run(self._row.step(held))
+
+    def release_hold(
+        self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int | None
+    ) -> Any:
+        """See `StateStore.release_hold`, and of an outage `hold`."""
+
+        def release(record: StateRecord, there: int) -> bool:
+            return record._end_hold(record._observe(there if now is None else now, rates))
+
+        del algorithm
+        return self._run(self._row.step(release))
+
     def seconds_left(self, item: RateItem) -> float:
         """See `StateStore.seconds_left`."""
         moment = item.timestamp

@@ -18,6 +18,9 @@ _MOST_AT_ONCE = 5000  # acquisitions that one statement deletes
 _STORED_MS = "floor(extract(epoch FROM item_timestamp::timestamptz) * 1000)::bigint"
 
 
+_UNITS = "units > 0 OR (units IS NULL AND at_ms IS NULL)"  # of ours, and of 4.5.1
+
+
 class Table:
     """Finds the table, or makes it.
 
@@ -51,7 +54,9 @@ class Table:
     def count(self) -> Program[int]:
         """Stored units."""
         place = yield from self.place()
-        units = "coalesce(sum(coalesce(units, 1)), 0)" if place.has_columns else "count(*)"
+        units = "count(*)"
+        if place.has_columns:
+            units = f"coalesce(sum(coalesce(units, 1)) FILTER (WHERE {_UNITS}), 0)"
         return int((yield from self.link.query(f"SELECT {units} FROM {place.table}"))[0])
 
     def flush(self) -> Program[None]:
@@ -72,7 +77,7 @@ class Table:
             text = (
                 f"SELECT name, at FROM (SELECT name, coalesce(at_ms, {_STORED_MS}) AS at, "
                 f"sum(coalesce(units, 1)) OVER (ORDER BY {order} ROWS UNBOUNDED PRECEDING) AS upto "
-                f"FROM {place.table} WHERE units IS DISTINCT FROM 0) newest "
+                f"FROM {place.table} WHERE {_UNITS}) newest "
                 f"WHERE upto > {index} ORDER BY upto LIMIT 1"
             )
         return (yield from self.link.query(text))
@@ -87,7 +92,7 @@ class Table:
         old, units, others = f"item_timestamp < to_timestamp({ms} / 1000.0)", "1", ""
         if place.has_columns:
             old = f"(at_ms < {ms} AND units > 0) OR (units IS NULL AND {old})"
-            units = "coalesce(units, 1)"
+            units = f"CASE WHEN {_UNITS} THEN coalesce(units, 1) ELSE 0 END"
             others = (
                 f", others AS (DELETE FROM {place.table} other USING gone WHERE gone.units > 1 "
                 "AND other.item_timestamp = gone.item_timestamp AND other.token = gone.token "

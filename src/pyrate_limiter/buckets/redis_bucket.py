@@ -17,12 +17,13 @@ from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.closing import Closable
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.buckets.redis_answers import is_allowed, wait_of
-from pyrate_limiter.buckets.redis_claim import Doubts, at_hand, check_in_reach, claim_of, first_unit
+from pyrate_limiter.buckets.redis_claim import Doubts, at_hand, check_in_reach, claim_of
 from pyrate_limiter.buckets.redis_outage import name_key
 from pyrate_limiter.buckets.redis_policy import checked, kind_of
 from pyrate_limiter.buckets.redis_request import Command
 from pyrate_limiter.buckets.redis_server import Server
-from pyrate_limiter.buckets.redis_steps import LOG_SCRIPT, RedisSteps
+from pyrate_limiter.buckets.redis_steps import LOG_SCRIPT
+from pyrate_limiter.buckets.redis_units import RedisUnits
 from pyrate_limiter.utils import RateList, id_generator, sorted_rates
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class LuaScript:
     PUT_ITEM = LOG_SCRIPT.text
 
 
-class RedisBucket(TakesKeywordsOf2x, Closable, RedisSteps):
+class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
     """A log of units in a Redis sorted set, shared by all who use the key.
 
     Each acquisition is one round trip, in which the server's own clock is read. The key expires by
@@ -329,23 +330,7 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisSteps):
 
         return then(self._command("unlink", self.bucket_key), done)
 
-    def count(self) -> int | Awaitable[int]:
-        """See `AbstractBucket.count`."""
-        return self._command("zcard", self.bucket_key)  # type: ignore[no-any-return]
-
-    def peek(self, index: int) -> RateItem | Awaitable[RateItem | None] | None:
-        """See `AbstractBucket.peek`."""
-        place = index if index >= 0 else 1 << 52
-        units = self._command("zrevrange", self.bucket_key, place, place, withscores=True)
-        return then(units, first_unit)
-
     def retire(self, now: int) -> bool:
         """True: all that counts is in Redis, and a new bucket finds it there."""
         retire = getattr(self._fallback, "retire", None)
         return retire is None or bool(retire(now))
-
-    def _command(self, method: str, *args: Any, **options: Any) -> Any:
-        def ask() -> Generator[Any, Any, Any]:
-            return (yield Command(self._server.limit(), method, *args, **options))
-
-        return self._server.run(ask())

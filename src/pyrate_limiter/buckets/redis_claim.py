@@ -26,6 +26,8 @@ UNMARKED = "0"
 
 MOST_IN_NAME = 512  # characters: it stands in the name of each unit
 
+_UNASKED_MS = 50  # a waiter goes without asking again where he was told so no longer ago
+
 _STORING = {"claim", "next", "settle"}
 _MOST_DOUBTS = 1000
 _DOUBTS_AT_ONCE = 8
@@ -57,7 +59,7 @@ class Claim:
         The server read its clock at some time since then. So the waiter goes when it is due for
         certain, and takes itself for late as soon as it may be.
         """
-        self.mark, self.ask = marked(wait, slack), slack < 0
+        self.mark, self.ask = marked(wait, slack), slack < 0 or wait > _UNASKED_MS
         self.due = time.monotonic() + wait / 1000 if wait else sent
         self.late = sent + (wait + 1) / 1000
 
@@ -116,10 +118,13 @@ def first_unit(units: Sequence[Any]) -> RateItem | None:
     """The item of a unit as the sorted set gives it, if there is one."""
     if not units:
         return None
-    member, score = units[0]
-    if isinstance(member, bytes):
-        member = member.decode("utf-8", "surrogateescape")
-    return RateItem(member.rsplit(":", 2)[0], int(score))
+    return RateItem(name_of(units[0]).rsplit(":", 2)[0], int(units[0][1]))
+
+
+def name_of(unit: Sequence[Any]) -> str:
+    """The member that a unit is in the sorted set."""
+    member = unit[0]
+    return member.decode("utf-8", "surrogateescape") if isinstance(member, bytes) else str(member)
 
 
 def safe_name(name: object) -> str:

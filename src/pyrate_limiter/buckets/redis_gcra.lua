@@ -6,6 +6,7 @@
 -- the last claims of an older and of a newer generation, the units of both that are open, and the
 -- arrival times without these. Who has woken is judged by those who have gone, so nobody passes the
 -- limit, however late the others are. A generation that nobody has settled in time counts as used.
+-- "hold" is there while nothing is admitted: the ms until which, and how many that was to last.
 --
 -- A second hash beside it, named like it with a suffix, has in "at" the latest time in ms that a
 -- step was taken at, and in r0, r1, ... (rx: of many steps) the last replies, for a command that
@@ -20,6 +21,7 @@
 --     claim    patience (-1: only look), pad
 --     settle   the moment of the claim, patience
 --     release  the moment of the claim, 0 where it has gone already
+--     hold     for how many ms nothing is to be admitted, -1 ends that
 -- Reply: a line of numbers: the time, then five for each step: the rate that refused or 0; ms until
 --   it fits, -1 for never; ms between the earliest moment and the one given; units left; ms until
 --   nothing is owed
@@ -46,17 +48,17 @@ if noted.err then
 end
 if noted[2] and string.sub(noted[2], 1, 16) == id then return string.sub(noted[2], 18) end
 
-fields[rates + 1] = 'open'
+fields[rates + 1], fields[rates + 2] = 'open', 'hold'
 local stored = call('HMGET', key, unpack(fields))
 local at = stored[1] and tonumber(noted[1] or nil)
 if stamp == '=' then now = at or now end
-local tats, gone, open = {}, {}, stored[rates + 1] or ''
+local tats, gone, open, hold = {}, {}, stored[rates + 1] or '', stored[rates + 2]
 for i = 1, rates do tats[i] = tonumber(stored[i] or nil) or 0 end
 
 -- The way of nearly every call: with no claim open, what fits at once or is refused. This says what
 -- the rest would say, at a fraction of the price, of as many steps as come first.
 local reply, place, count, taken = {format('%d', now)}, 2, #ARGV, false
-if open == '' and not (at and at > now) then
+if open == '' and not hold and not (at and at > now) then
   local start = now * 1000
   repeat
     local kind, weight, patience = match(ARGV[place], '^(%a+) (%d+) (%S+)')
@@ -100,8 +102,8 @@ if open == '' and not (at and at > now) then
   end
 end
 
-local function save(values, reply) -- and keep the reply
-  local longest, size = 0, #values
+local function save(values, reply, longest) -- and keep the reply
+  local size = #values
   for i = 1, rates do
     values[size + 2 * i - 1], values[size + 2 * i] = fields[i], format('%d', tats[i])
     longest = max(longest, tats[i] / 1000 - now)
@@ -119,13 +121,15 @@ old_until, new_until = tonumber(old_until) or 0, tonumber(new_until) or 0
 old, new = tonumber(old) or 0, tonumber(new) or 0
 for number in string.gmatch(rest or '', '%S+') do gone[#gone + 1] = tonumber(number) end
 local changed = taken
+local held, length = match(hold or '', '^(%S+) (%S+)$')
+held, length = tonumber(held) or 0, tonumber(length) or 0
 
 local function shift(ms) -- all times
   for i = 1, rates do
     tats[i] = math.max(0, tats[i] + ms * 1000)
     if gone[i] then gone[i] = math.max(0, gone[i] + ms * 1000) end
   end
-  old_until, new_until = old_until + ms, new_until + ms
+  old_until, new_until, held = old_until + ms, new_until + ms, held + ms
 end
 
 if at and at > now then
@@ -138,6 +142,7 @@ if at and at > now then
     changed = true -- also where all is refused: the next one must find time passing
   end
 end
+held = max(now, math.min(held, now + length)) -- no longer than it was, whatever the clock does
 local now_us = now * 1000
 
 if old > 0 and old_until + abandoned < now then old = 0 end
@@ -184,12 +189,12 @@ local function next_fit(times, moment, weight)
   return wait, failing
 end
 
-local function owed() -- the arrival times if all who have not gone go from now on
+local function owed() -- the arrival times if all who have not gone go as soon as they may
   local times = {}
   for i = 1, rates do
     times[i] = tats[i]
     if gone[i] then
-      times[i] = math.max(times[i], math.max(gone[i], now_us) + (old + new) * emission[i])
+      times[i] = math.max(times[i], math.max(gone[i], held * 1000) + (old + new) * emission[i])
     end
   end
   return times
@@ -205,6 +210,7 @@ local function outlook()
     local debt = math.max(0, tats[i] - now_us)
     free, reset = math.min(free, burst[i] - math.ceil(debt / emission[i])), math.max(reset, debt)
   end
+  if held > now then return 0, max(held - now, ceil(reset / 1000)) end
   return math.max(0, free), math.ceil(reset / 1000)
 end
 
@@ -216,8 +222,10 @@ function steps.claim(weight, patience, pad)
   end
   if weight == 0 then return 0, 0, 0 end
   local times, newest = owed(), old + new > 0 and math.max(old_until, new_until) or 0
-  local wait, failing = next_fit(times, now, weight)
-  if now + wait < newest then wait, failing = newest - now, math.max(failing, 1) end
+  local wait, failing = next_fit(times, held, weight)
+  wait = wait + held - now
+  if now + wait < newest then wait = newest - now end
+  if wait > 0 then failing = max(failing, 1) end
   if wait > math.max(0, patience) or patience < 0 then return wait > 0 and failing or 0, wait, 0 end
   local slack = wait > 0 and now + wait > newest and math.min(pad, patience - wait) or 0
   wait = wait + slack
@@ -250,11 +258,12 @@ function steps.settle(weight, moment, patience)
   if moment <= math.max(old_until, new_until) then -- who wakes early is taken at his word
     from = math.max(now, moment)
   end
-  local wait, failing = next_fit(gone, from, weight)
-  wait = wait > 0 and from + wait - now or 0
+  local start = max(from, held)
+  local wait, failing = next_fit(gone, start, weight)
+  wait = start + wait > from and start + wait - now or 0
   if wait > patience then
     give_back(weight)
-    return failing, wait, 0
+    return max(failing, 1), wait, 0
   end
   if wait > 0 then
     add(weight, now + wait)
@@ -280,6 +289,17 @@ function steps.release(weight, moment)
   return found and weight or 0, 0, 0
 end
 
+function steps.hold(_, ms)
+  local stood = held > now and 1 or 0
+  changed = true
+  if ms < 0 then
+    held = now
+  elseif now + ms > held then
+    held, length = now + ms, ms
+  end
+  return stood, held - now, 0
+end
+
 reply[1] = format('%.0f', now)
 for number = place, #ARGV do
   local kind, weight, a, b = match(ARGV[number], '^(%a+) (%d+) (%S+) (%S+) ')
@@ -298,4 +318,9 @@ if old + new > 0 then
 elseif open ~= '' then
   call('HDEL', key, 'open')
 end
-return save(values, reply)
+if held > now then
+  values[#values + 1], values[#values + 2] = 'hold', format('%.0f %.0f', held, length)
+elseif hold then
+  call('HDEL', key, 'hold')
+end
+return save(values, reply, held - now)

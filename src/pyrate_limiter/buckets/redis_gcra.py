@@ -14,6 +14,7 @@ from pyrate_limiter.buckets.redis_policy import knows_claims, script_of
 from pyrate_limiter.buckets.redis_request import Command, Request, Script
 from pyrate_limiter.buckets.redis_server import LAST_MS
 from pyrate_limiter.buckets.redis_spare import stand_in
+from pyrate_limiter.errors import CannotHold
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -255,6 +256,22 @@ class StateSteps(Asks):
         except Down:
             return False
         return answer[1] > 0
+
+    def _hold(
+        self, algorithm: StateAlgorithm, rates: Sequence[Rate], stamp: int | None, hold_ms: int
+    ) -> Generator[Any, Any, list[int]]:
+        """Hold, or for -1 ms end that, whatever the outage policy: nothing stands in for it.
+
+        Returns:
+            Whether a hold stood, and in how many ms the one that stands now is over.
+        """
+        script_of(algorithm)
+        if not knows_claims(algorithm):
+            raise CannotHold(algorithm)
+        head = self._head(algorithm, rates, "~" if stamp is None else stamp)
+        answer = yield Request(head, [f"hold 0 {hold_ms} 0 {new_id()}"], self._server.limit())
+        self._full = None
+        return answer[1:3]  # type: ignore[no-any-return] # as it says
 
     def _read(self, algorithm: StateAlgorithm, rates: Sequence[Rate]) -> Generator[Any, Any, State]:
         fields = [f"tat{number + 1}" for number in range(len(rates))]

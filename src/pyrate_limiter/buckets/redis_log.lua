@@ -16,13 +16,17 @@
 --     part     so many of what is left of an item, if all that fits now; the number of the first
 --     settle   the mark in the claim's members (as above, or "0" for none), patience
 --     release  the mark, the number of the first of the units; it gives back so many from there
+--     hold     for how many ms nothing is to be admitted, -1 ends that
 --     forget   as a release, for a claim of which it is not known what became of it
+-- What is held is two members without a number: "~hold" has the time before which nothing is admitted,
+-- "~hold+" that and once more for how long. So both are ahead of the clock while it lasts.
 -- A command that the driver sends again, because the answer was lost, is known by its id.
 -- Reply: a line of numbers: the time, then five for each step:
 --   claim, next, part: the rate that refused or 0, -1 where it was left out; ms until it fits, -1 for
 --     never; ms between the earliest moment and the one given, -1 for "ask again then"; units
 --     left; ms until all is over
 --   settle: the rate or 0; ms until it fits; 1 where the mark has become "=wait", -1 as above
+--   hold: 1 where a hold stood; in how many ms the one that stands now is over
 --   others: how many units are gone; four zeros
 local key, call, match, format = KEYS[1], redis.call, string.match, string.format
 
@@ -109,3 +113,38 @@ local function units(place, number) -- so many, from so many places from the new
 end
 
 local function claimed(member) return member and tonumber(match(member, '[-+=](%d+):%d+$')) end
+
+local stamp, given, sliding = match(header, '^(%S+) (%S+) (%d)')
+stamp, clock, sliding = tonumber(stamp), tonumber(given) or clock, sliding == '1'
+if not clock then
+  local time = call('TIME')
+  clock = time[1] * 1000 + math.floor(time[2] / 1000)
+end
+local limits, intervals, rates = {}, {}, 0
+for limit, interval in string.gmatch(header, '(%d+)/(%d+)') do
+  rates = rates + 1
+  limits[rates], intervals[rates] = tonumber(limit), tonumber(interval)
+end
+local now, longest = stamp or clock, intervals[rates]
+
+-- A hold is put back at the end: meanwhile there is nothing in the log but units.
+local held, length = now, 0
+do
+  local over = call('ZSCORE', key, '~hold+')
+  if over then
+    local until_ms = tonumber(call('ZSCORE', key, '~hold') or over)
+    length = over - until_ms
+    held = math.min(until_ms, now + length) -- no longer than it was, whatever the clock does
+    call('ZREM', key, '~hold', '~hold+')
+  end
+end
+
+local function hold(ms)
+  local stood = held > now and 1 or 0
+  if ms < 0 then
+    held = now
+  elseif now + ms > held then
+    held, length = now + ms, ms
+  end
+  return stood, held - now, 0
+end

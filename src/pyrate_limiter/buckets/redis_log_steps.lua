@@ -1,18 +1,5 @@
 -- The rest of redis_log.lua: every step, one after the other.
 
-local stamp, given, sliding = match(header, '^(%S+) (%S+) (%d)')
-stamp, clock, sliding = tonumber(stamp), tonumber(given) or clock, sliding == '1'
-if not clock then
-  local time = call('TIME')
-  clock = time[1] * 1000 + math.floor(time[2] / 1000)
-end
-local limits, intervals, rates = {}, {}, 0
-for limit, interval in string.gmatch(header, '(%d+)/(%d+)') do
-  rates = rates + 1
-  limits[rates], intervals[rates] = tonumber(limit), tonumber(interval)
-end
-local now, longest = stamp or clock, intervals[rates]
-
 local stored = 0 -- units, by the steps below
 local newest, top = unit(0)
 local gapless -- from which weight on there is no room before others, where that is known
@@ -68,6 +55,7 @@ if newest and newest > now then
   end
 end
 
+held = math.max(held, now)
 reply[1] = text(now)
 
 local function too_heavy(weight)
@@ -218,6 +206,7 @@ local function outlook() -- units still free, and ms until nothing counts any mo
       reset = math.max(reset, over - now)
     end
   end
+  if held > now then return 0, math.max(reset, held - now) end
   return free, reset
 end
 
@@ -235,7 +224,7 @@ function steps.claim(step, floor)
   local heavy = too_heavy(weight)
   if heavy then return heavy, -1, 0 end
   if weight == 0 then return 0, 0, 0 end
-  local from = math.max(now, math.min(floor or now, newest or now))
+  local from = math.max(held, math.min(floor or now, newest or now))
   local fits, failing, unsure, room = earliest(from, weight)
   local wait, slack = fits - now, 0
   if wait == 0 and patience < 0 then return 0, 0, 0 end
@@ -261,7 +250,7 @@ end
 function steps.part(step)
   local first, left = step.b, step.a
   if call('ZSCORE', key, step.label .. ':' .. text(first)) then return 0, 0, 0 end
-  local fits, failing = earliest(now, left)
+  local fits, failing = earliest(held, left)
   if fits > now then return failing or 1, fits - now, 0 end
   store(step, '', now, first)
   return 0, 0, 0
@@ -293,7 +282,7 @@ function steps.settle(step)
   end
   remove(step, mark)
   if string.byte(mark) == 43 then sure = nil end
-  local fits, failing = late_fit(math.max(now, due), weight)
+  local fits, failing = late_fit(math.max(held, due), weight)
   if fits <= now then
     store(step, '', fits)
     return 0, 0, 0
@@ -312,6 +301,8 @@ function steps.release(step)
   if string.byte(step.mark) == 43 then sure = nil end
   return remove(step, step.mark, step.b), 0, 0
 end
+
+function steps.hold(step) return hold(step.a) end
 
 function steps.forget(step)
   local gone = remove(step, '', 1)
@@ -339,10 +330,11 @@ for place = at, #ARGV do
   reply[#reply + 1] = format('%d %d %d %d %d', verdict, wait, slack, free, reset)
 end
 
-if stored > 0 then
+if held > now then call('ZADD', key, text(held), '~hold', text(held + length), '~hold+') end
+if stored > 0 or held > now then
   -- A clock of the caller's own may be slower than ours.
   local spare, left = math.min(longest, 60000) + 1000, call('PTTL', key)
-  local life = newest - now + longest + spare
+  local life = math.max((newest or now) - now + longest, held - now) + spare
   if stamp then life = math.max(life, 3600000) end
   if left < life - spare / 2 then call('PEXPIRE', key, text(life)) end
   if left <= life and call('ZCARD', key) > 2 * limits[rates] + 128 then leak(2000 + stored) end

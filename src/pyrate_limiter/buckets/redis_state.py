@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision, StateAlgorithm
+from pyrate_limiter.abstracts.awaiting import then
 from pyrate_limiter.abstracts.checks import check_whole
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.abstracts.store import StateStore
@@ -195,6 +196,20 @@ class RedisStateStore(StateSteps, StateStore):
         """See `StateStore.release`."""
         self._full = None
         return self._server.run(self._release(algorithm, rates, item))
+
+    def hold(
+        self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int | None, hold_ms: int
+    ) -> int | Awaitable[int]:
+        """See `StateStore.hold`. An outage is an error, whatever ``on_error`` says."""
+        answer = self._server.run(self._hold(algorithm, rates, now, hold_ms))
+        return then(answer, lambda said: said[1])
+
+    def release_hold(
+        self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int | None
+    ) -> bool | Awaitable[bool]:
+        """See `StateStore.release_hold`, and of an outage `hold`."""
+        answer = self._server.run(self._hold(algorithm, rates, now, -1))
+        return then(answer, lambda said: said[0] > 0)
 
     def seconds_left(self, item: RateItem) -> float:
         """See `StateStore.seconds_left`."""

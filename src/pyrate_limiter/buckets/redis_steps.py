@@ -73,20 +73,24 @@ class RedisSteps(Asks, AbstractBucket):
         self, stamp: int | None, patience_ms: int, steps: list[str], *, doubtful: bool
     ) -> Generator[Any, Any, list[int]]:
         """Run steps, judged by a stamp or, where that is None, by the server's clock."""
-        server, clock = self._server, "~"
-        if stamp is not None and self._chosen:
-            reading: Any = self._clock.now()
-            if is_awaitable(reading) and not server.is_async:
-                discard(reading)  # a sync bucket cannot ask that clock
-            else:
-                clock = (yield reading) if is_awaitable(reading) else reading
-        head = self._head
-        if stamp is not None:
-            head = (*head[:-1], f"{stamp} {clock}{head[-1][3:]}")
+        head = yield from self._head_at(stamp)
         by_server = stamp is None
         return (
             yield from self._send(head, steps, patience_ms, doubtful=doubtful, by_server=by_server)
         )
+
+    def _head_at(self, stamp: int | None) -> Generator[Any, Any, tuple[Any, ...]]:
+        """What a call begins with that is judged by a stamp, or by the server's clock."""
+        head, clock = self._head, "~"
+        if stamp is None:
+            return head
+        if self._chosen:
+            reading: Any = self._clock.now()
+            if is_awaitable(reading) and not self._server.is_async:
+                discard(reading)  # a sync bucket cannot ask that clock
+            else:
+                clock = (yield reading) if is_awaitable(reading) else reading
+        return (*head[:-1], f"{stamp} {clock}{head[-1][3:]}")
 
     def _undo(self, request: Request, answer: list[int]) -> Request | None:
         """See `Asks._undo`."""

@@ -22,7 +22,7 @@ ROOM = 1 << 16  # bytes of records at the least between two snapshots
 _LENGTH = 4  # bytes before each frame of records
 
 # The kinds of record, by what each does to a replica.
-APPEND, DROP, CLEAR, REMOVE, MOVE, EXPECT, STEP_BACK, TIME, ADD = range(9)
+APPEND, DROP, CLEAR, REMOVE, MOVE, EXPECT, STEP_BACK, TIME, ADD, HOLD = range(10)
 _PLAY: tuple[Any, ...] = (
     None,  # see `play`
     UnitLog._drop_before,
@@ -33,8 +33,19 @@ _PLAY: tuple[Any, ...] = (
     JudgedLog._move_back,
     None,
     UnitLog._add,
+    JudgedLog._keep_hold,
 )
-_FIELDS = ("_base", "_total", "_newest", "_name", "_sweep_at", "_latest", "_stepped", "_ahead")
+_FIELDS = (
+    "_base",
+    "_total",
+    "_newest",
+    "_name",
+    "_sweep_at",
+    "_latest",
+    "_stepped",
+    "_ahead",
+    "_hold",
+)
 
 
 class RecordingLog(JudgedLog):
@@ -86,6 +97,10 @@ class RecordingLog(JudgedLog):
     def _expect(self, moment: int, units: int, now: int) -> None:
         self._records.append((EXPECT, moment, units, now))
         super()._expect(moment, units, now)
+
+    def _keep_hold(self, hold: tuple[int, int] | None) -> None:
+        self._records.append((HOLD, hold))
+        super()._keep_hold(hold)
 
     def _move_back(self, milliseconds: int, now: int, floor: int) -> None:
         self._records.append((STEP_BACK, milliseconds, now, floor))

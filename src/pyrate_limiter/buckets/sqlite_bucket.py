@@ -325,6 +325,14 @@ class SQLiteBucket(TakesKeywordsOf2x, AbstractBucket):
         """See `AbstractBucket.release`."""
         return self._log.release(item)
 
+    def hold(self, item: RateItem, hold_ms: int) -> int:
+        """See `AbstractBucket.hold`."""
+        return self._log.hold(item, hold_ms)
+
+    def release_hold(self, item: RateItem) -> bool:
+        """See `AbstractBucket.release_hold`."""
+        return self._log.release_hold(item)
+
     def check(self, item: RateItem) -> Decision:
         """See `AbstractBucket.check`."""
         return self._log.check(item)

@@ -152,6 +152,7 @@ class _Logs:
                 if some < _SWEEP_AT_MOST:
                     for statement in self.sql.drop_quiet:
                         self.db.run(statement)
+                    self.db.run(self.sql.drop_old_holds, (now,))
             except BaseException as error:
                 self.db.end(error)
                 raise
@@ -190,6 +191,7 @@ class _KeyLog(RowLog):
     def _refresh(self) -> None:
         self._loaded = False
         self._crammed = None
+        self._hold = self._run(self._sql.hold)
         last = self._run(self._sql.last)
         if last != (self._total, self._newest):
             self._known = None

@@ -128,6 +128,7 @@ class RowLog(RowTable):
             self._load()
             self._write(self._sql.flush)
             self._write(self._sql.flush_claims)
+            self._write(self._sql.drop_hold)
             self._note_clock(BEGINNING, BEGINNING)
             self._forget()
             self.failing_rate = None
@@ -188,12 +189,12 @@ class RowLog(RowTable):
         return verdict
 
     def _refusal(self, now: int, known: Refusal) -> Decision:
-        last = max(now, self._newest)
+        last, wait = max(now, self._newest), known.moment - now
         reset = max(
             last - now + self._algorithm.retry_after(rate, last, self._newest)
             for rate in self._rates
         )
-        return Decision(known.rate, known.moment - now, 0, 0, reset)
+        return Decision(known.rate, wait, 0, 0, max(reset, wait))
 
     def _put_now(self, name: str, weight: int, now: int) -> bool:
         return self._put_slowly(name, weight, now)
@@ -226,6 +227,14 @@ class RowLog(RowTable):
         elif not self._loaded:
             self._latest = self._newest
         return super()._observe(stamp, asks=asks)
+
+    def _keep_hold(self, hold: tuple[int, int] | None) -> None:
+        super()._keep_hold(hold)
+        self._known = None
+        if hold is None:
+            self._write(self._sql.drop_hold)
+        else:
+            self._write(self._sql.set_hold, *hold)
 
     def _next_departure(self, moment: int, weight: int) -> tuple[int, Rate | None]:
         self._pending = dict(self._rows(self._sql.claims))

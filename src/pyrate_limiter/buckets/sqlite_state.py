@@ -112,9 +112,12 @@ class SQLiteStateStore(StateRecord, StateStore):
             return
         self._kept = dumped
         _, reset = algorithm.outlook(rates, self._current(algorithm, rates), self._latest)
+        held = self._held(self._latest) - self._latest
         # Kept for longer than it is owed: what time it last was tells whether the clock has stepped
         # back, and a claim is kept until its waiter must have gone.
-        kept_ms = FOREVER // 2 if reset is None else reset + rates[-1].interval + _LINGER_MS
+        kept_ms = FOREVER // 2
+        if reset is not None:
+            kept_ms = max(reset, held) + rates[-1].interval + _LINGER_MS
         idle_at = now + kept_ms
         self._db.run(self._save, (self.key, dumped, idle_at))
         self._writes += 1
@@ -211,6 +214,34 @@ class SQLiteStateStore(StateRecord, StateStore):
                 return released
         except DatabaseLocked:
             return False
+
+    def hold(
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        now: int | None,
+        hold_ms: int,
+        clock: AbstractClock = NO_CLOCK,
+    ) -> int:
+        """See `StateStore.hold`."""
+        with self._within():
+            now = self._latest = self._observe(now or 0, rates, clock)
+            held_ms = self._hold_for(now, hold_ms)
+            self._keep(algorithm, rates)
+            return held_ms
+
+    def release_hold(
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        now: int | None,
+        clock: AbstractClock = NO_CLOCK,
+    ) -> bool:
+        """See `StateStore.release_hold`."""
+        with self._within():
+            released = self._end_hold(self._observe(now or 0, rates, clock, asks=True))
+            self._keep(algorithm, rates)
+            return released
 
     def forecast(
         self,

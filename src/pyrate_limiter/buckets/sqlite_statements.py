@@ -18,6 +18,12 @@ SIDE_TABLES = (
         " latest INTEGER NOT NULL, moment INTEGER NOT NULL, stepped INTEGER NOT NULL, "
         "PRIMARY KEY (bucket, key)) WITHOUT ROWID"
     ),
+    # Until when nothing is admitted, and how long that was to last, in ms.
+    (
+        "CREATE TABLE IF NOT EXISTS pyrate_limiter_holds (bucket TEXT NOT NULL, key TEXT NOT NULL,"
+        " until INTEGER NOT NULL, length INTEGER NOT NULL, PRIMARY KEY (bucket, key)) "
+        "WITHOUT ROWID"
+    ),
 )
 
 
@@ -135,6 +141,10 @@ class Statements:
         self.flush_claims: str = f"DELETE FROM {claims} WHERE {mine}"
         clocks = "pyrate_limiter_clocks"
         self.clock: str = f"SELECT latest, moment, stepped FROM {clocks} WHERE {mine}"
+        self.hold: str = f"SELECT until, length FROM pyrate_limiter_holds WHERE {mine}"
+        self.set_hold: str = f"INSERT OR REPLACE INTO pyrate_limiter_holds VALUES ({key}, ?, ?)"
+        self.drop_hold: str = f"DELETE FROM pyrate_limiter_holds WHERE {mine}"
+        self.drop_old_holds: str = f"DELETE FROM pyrate_limiter_holds WHERE {its} AND until < ?"
         self.set_clock: str = f"INSERT OR REPLACE INTO {clocks} VALUES ({key}, ?, ?, ?)"
 
 

@@ -165,6 +165,7 @@ class RowTable(InMemoryBucket):
         """Learn what others have done since the last transaction."""
         self._crammed = None
         self._loaded = False
+        self._hold = self._run(self._sql.hold)
         fences = self._fences
         rows: list[Any] = []
         while fences:

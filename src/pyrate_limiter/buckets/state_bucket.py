@@ -321,6 +321,22 @@ class StateBucket(Closable, AbstractBucket):
             return False
         return self.store.release(self._algorithm, self._rates, item)
 
+    def hold(self, item: RateItem, hold_ms: int) -> int | Awaitable[int]:
+        """See `AbstractBucket.hold`."""
+        check_item(item)
+        self._learnt = None
+        store: Any = self.store
+        now = None if self._by_store_time() else item.timestamp
+        return store.hold(self._algorithm, self._rates, now, hold_ms, *self._clocks())  # type: ignore[no-any-return] # as it says
+
+    def release_hold(self, item: RateItem) -> bool | Awaitable[bool]:
+        """See `AbstractBucket.release_hold`."""
+        check_item(item)
+        self._learnt = None
+        store: Any = self.store
+        now = None if self._by_store_time() else item.timestamp
+        return store.release_hold(self._algorithm, self._rates, now, *self._clocks())  # type: ignore[no-any-return] # as it says
+
     def pause(self, item: RateItem, decision: Decision) -> float:
         """See `AbstractBucket.pause`."""
         if self._by_store_time():

@@ -41,7 +41,7 @@ class StateRecord(Timeline):
     taken for what a clock has said in this very step.
     """
 
-    __slots__ = ("_ahead", "_latest", "_queue", "_state")
+    __slots__ = ("_ahead", "_hold", "_latest", "_queue", "_state")
 
     _state: State | None
     _queue: ClaimQueue | None
@@ -53,6 +53,7 @@ class StateRecord(Timeline):
         self._state = None
         self._queue = None
         self._ahead = 0
+        self._hold = None
         self._begin_time()
 
     def _observe(
@@ -67,8 +68,12 @@ class StateRecord(Timeline):
         if self._latest == FOREVER:
             raise BucketRetired
         if clock is None:
-            return self._judged_now(stamp, rates)
-        return self._judged(stamp, clock, rates, asks=asks)
+            now = self._judged_now(stamp, rates)
+        else:
+            now = self._judged(stamp, clock, rates, asks=asks)
+        if self._hold is not None:
+            self._look_at(self._hold, now)
+        return now
 
     def _current(self, algorithm: StateAlgorithm, rates: Sequence[Rate]) -> State:
         queue = self._queue
@@ -81,7 +86,9 @@ class StateRecord(Timeline):
         self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int, weight: int
     ) -> Decision:
         """Take ``weight`` now or not at all; ``now`` is an observed time."""
-        if self._queue is not None:
+        if self._hold is not None:
+            self._look_at(self._hold, now)
+        if self._queue is not None or self._hold is not None:
             plan = self._plan(algorithm, rates, now, weight)
             if plan.failing is not None:
                 wait = None if plan.moment == FOREVER else plan.moment - now
@@ -193,11 +200,13 @@ class StateRecord(Timeline):
             # Forgotten, because the state was reset or the waiter is so very late.
             return self._claim_at(algorithm, rates, item, now, patience_ms)
         # A waiter that wakes early is taken at its word.
-        start = max(now, claimed)
+        due = max(now, claimed)
+        start = self._held(due)
         moment, failing, after = _first_fit(algorithm, rates, (queue.gone,), start, weight)
-        if after is not None and moment == start:
+        failing = failing or rates[0]
+        if after is not None and moment == due:
             queue.take_out(claimed, weight)
-            queue.gone, self._latest = after, start
+            queue.gone, self._latest = after, due
             return ADMITTED
         if after is None or moment - now > patience_ms:
             queue.give_back(claimed, weight)
@@ -233,8 +242,12 @@ class StateRecord(Timeline):
         """Whether nothing is owed and nobody waits; the clock has said ``now`` just before."""
         now = self._judged_now(now, rates, awaited=True)
         self._fold(algorithm, rates, now)
-        return self._queue is None and not algorithm.consumed(
-            rates, self._current(algorithm, rates), now
+        if self._hold is not None:
+            self._look_at(self._hold, now)
+        return (
+            self._queue is None
+            and self._hold is None
+            and not algorithm.consumed(rates, self._current(algorithm, rates), now)
         )
 
     def _fold(self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int) -> None:
@@ -256,7 +269,7 @@ class StateRecord(Timeline):
         queue, state = self._queue, self._current(algorithm, rates)
         if weight == 0:
             return _Plan(now, None, state)
-        start = now if start is None else start
+        start = self._held(now if start is None else start)
         states: tuple[State, ...] = (state,)
         if queue is not None:
             room = queue.room(start, weight, algorithm, rates)
@@ -279,6 +292,9 @@ class StateRecord(Timeline):
         moment: int,
     ) -> Decision:
         remaining, reset = algorithm.outlook(rates, self._current(algorithm, rates), now)
+        held = self._held(now) - now
+        if held:
+            remaining, reset = 0, None if reset is None else max(reset, held)
         if failing is None:
             return Decision(None, None, moment - now, remaining, reset)
         return Decision(failing, None if moment == FOREVER else moment - now, 0, remaining, reset)
@@ -286,13 +302,14 @@ class StateRecord(Timeline):
     def dump(self) -> tuple[Any, ...]:
         """The record as plain numbers in tuples and lists."""
         queue = None if self._queue is None else self._queue.dump()
-        return self._latest, self._ahead, self._state, queue
+        return self._latest, self._ahead, self._state, queue, self._hold
 
     def load(self, numbers: Sequence[Any]) -> None:
         """Make this the record that `dump` gave."""
-        self._latest, self._ahead, state, queue = numbers
+        self._latest, self._ahead, state, queue, hold = numbers
         self._state = None if state is None else tuple(state)
         self._queue = None if queue is None else ClaimQueue.restored(queue)
+        self._hold = None if hold is None else tuple(hold)
 
 
 def _first_fit(

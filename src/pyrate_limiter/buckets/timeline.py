@@ -62,12 +62,16 @@ class Timeline:
     # By how much this time is ahead of the clock: where items are stamped by another one, and in a
     # state, which cannot be moved, after a step back.
     _ahead: int = 0
+    # Until when nothing is admitted, and how many ms that was to last; None where nothing is held.
+    _hold: tuple[int, int] | None = None
 
     def _begin_time(self) -> None:
         self._latest = BEGINNING
         self._trust(NO_STAMP)
         if self._ahead:
             self._ahead = 0
+        if self._hold is not None:
+            self._hold = None
 
     def _trust(self, until: int) -> None:
         """Remember up to when stamps need no look at the clock, if that is worth the memory."""
@@ -130,6 +134,36 @@ class Timeline:
         self._give_back(now, rates)
         moment = stamp + self._ahead
         return moment if moment >= self._latest else now + self._ahead  # the newest there can be
+
+    def _held(self, moment: int) -> int:
+        """The first moment from that one on that is not held."""
+        return moment if self._hold is None else max(moment, self._hold[0])
+
+    def _look_at(self, hold: tuple[int, int], now: int) -> None:
+        """Forget a hold that is over. If the clock has stepped back, it begins anew."""
+        until, length = hold
+        if until <= now:
+            self._keep_hold(None)
+        elif until - length > now:
+            self._keep_hold((now + length, length))
+
+    def _keep_hold(self, hold: tuple[int, int] | None) -> None:
+        """Change what is held, and until when."""
+        self._hold = hold
+
+    def _hold_for(self, now: int, milliseconds: int) -> int:
+        """See `AbstractBucket.hold`; ``now`` was observed."""
+        held = self._held(now) - now
+        if milliseconds > held:
+            self._keep_hold((now + milliseconds, milliseconds))
+        return max(held, milliseconds)
+
+    def _end_hold(self, now: int) -> bool:
+        """See `AbstractBucket.release_hold`; ``now`` was observed."""
+        held = self._held(now) > now
+        if held:
+            self._keep_hold(None)
+        return held
 
     def _step_back(self, milliseconds: int, now: int) -> None:
         """The clock is so much behind what it said; the time goes on from where it was."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from pyrate_limiter._engine.steps import abandon
 from pyrate_limiter.abstracts.awaiting import is_awaitable
+from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.algorithms.decision import Decision
-from pyrate_limiter.errors import AsyncBucketInSyncCode, RateLimitExceeded, WrongType
+from pyrate_limiter.errors import AsyncBucketInSyncCode, CannotHold, RateLimitExceeded, WrongType
 from pyrate_limiter.http.profiles import Feedback, Profile
 from pyrate_limiter.limiter import Limiter
 
@@ -22,16 +23,6 @@ if TYPE_CHECKING:
 RequestT = TypeVar("RequestT")
 
 _log = logging.getLogger("pyrate_limiter")
-
-
-class Holding(Protocol):
-    """A limiter that can be told to admit nothing under a name for some time."""
-
-    def hold(self, name: str, seconds: float) -> object:
-        """Admit nothing under the name for so many seconds."""
-
-    async def hold_async(self, name: str, seconds: float) -> object:
-        """`hold` for asyncio."""
 
 
 class Pace(Generic[RequestT]):
@@ -76,11 +67,15 @@ class Pace(Generic[RequestT]):
 
         Raises:
             AsyncBucketInSyncCode: it has to be awaited, and the helper cannot.
-            WrongType: there is feedback, and it has no ``hold``.
+            CannotHold: there is feedback, and a bucket of its has no ``hold``.
         """
-        if self._feedback is not None and not hasattr(limiter, "hold"):
-            raise WrongType("limiter", limiter, "one that has hold(), for feedback")
-        if sync and isinstance(limiter, Limiter) and _is_async(limiter.bucket_factory):
+        if not isinstance(limiter, Limiter):
+            return
+        if self._feedback is not None:
+            for bucket in limiter.bucket_factory.owned_buckets():
+                if type(bucket).hold is AbstractBucket.hold:
+                    raise CannotHold(bucket)
+        if sync and _is_async(limiter.bucket_factory):
             raise _not_awaited()
 
     def admit(self, limiter: Limiter, name: str, request: RequestT | None) -> str:
@@ -120,7 +115,7 @@ class Pace(Generic[RequestT]):
             raise _not_sent(name, weight, answer)
         return name
 
-    def learn(self, limiter: Any, name: str, response: Any) -> None:
+    def learn(self, limiter: Limiter, name: str, response: Any) -> None:
         """Hold the limiter if a response says so. An error of the limiter is logged.
 
         Args:
@@ -129,18 +124,16 @@ class Pace(Generic[RequestT]):
             response: of any library, or its error that has a status and headers.
         """
         if seconds := self._held_for(response):
-            held: Holding = limiter
             try:
-                held.hold(name, seconds)
+                limiter.hold(name, seconds)
             except Exception as error:  # noqa: BLE001 - the response must reach the caller
                 _not_held(name, seconds, error)
 
-    async def learn_async(self, limiter: Any, name: str, response: Any) -> None:
+    async def learn_async(self, limiter: Limiter, name: str, response: Any) -> None:
         """`learn` for asyncio."""
         if seconds := self._held_for(response):
-            held: Holding = limiter
             try:
-                await held.hold_async(name, seconds)
+                await limiter.hold_async(name, seconds)
             except Exception as error:  # noqa: BLE001 - the response must reach the caller
                 _not_held(name, seconds, error)
 

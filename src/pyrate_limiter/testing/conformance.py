@@ -16,6 +16,7 @@ from pyrate_limiter._engine.native import keeps_claims
 from pyrate_limiter.abstracts.algorithm import FixedWindow, SlidingWindowLog, StateAlgorithm
 from pyrate_limiter.abstracts.awaiting import discard, is_awaitable
 from pyrate_limiter.abstracts.rate import Rate, RateItem
+from pyrate_limiter.errors import CannotHold
 from pyrate_limiter.limiter import Limiter
 from pyrate_limiter.testing.clocks import ManualClock
 from pyrate_limiter.testing.sleeping import sleeping_advances
@@ -99,6 +100,9 @@ class BucketConformance:
 
     claims: bool = False
     """Whether the bucket stores claims at future moments by itself, as the built-in ones do."""
+
+    holds: bool = False
+    """Whether the bucket has `AbstractBucket.hold`, as the built-in ones have."""
 
     fills_room: bool = True
     """Whether a claim goes before later ones where another was given back."""
@@ -643,6 +647,183 @@ class BucketConformance:
         assert await _get(bucket.release(item)) is False
         assert (await _get(bucket.settle(item, t))).allowed
 
+    # hold -----------------------------------------------------------------------------------
+
+    @_needs(holds=False)
+    @_scenario
+    async def test_a_bucket_that_cannot_hold_says_so(self) -> None:
+        bucket, t = await self._new(self._rate(1))
+        with pytest.raises(CannotHold):
+            await _get(bucket.hold(RateItem("a", t, 0), 1))
+        with pytest.raises(CannotHold):
+            await _get(bucket.release_hold(RateItem("a", t, 0)))
+
+    @_needs(holds=True, manual_clock=True)
+    @_scenario
+    async def test_nothing_is_admitted_before_a_hold_is_over(self) -> None:
+        bucket, t = await self._new(self._rate(3))
+        length = 3 * self.interval_ms + 7
+        assert await _get(bucket.put(RateItem("a", t)))
+        assert await _get(bucket.hold(RateItem("a", t, 0), length)) == length
+        for now, weight in ((t, 1), (t + 1, 3), (t + self.interval_ms + 5, 2), (t + length - 1, 1)):
+            item = RateItem("a", now, weight)
+            assert not await _get(bucket.put(item))
+            assert bucket.failing_rate == bucket.rates[0]
+            assert await _get(bucket.waiting(item)) == t + length - now
+            for decision in (
+                await _get(bucket.check(item)),
+                await _get(bucket.claim(item, 0)),
+                await _get(bucket.put_decision(item)),
+            ):
+                assert decision.retry_after_ms == t + length - now
+            looked = await _get(bucket.check(item))
+            assert looked.remaining == 0
+            assert looked.reset_after_ms >= t + length - now
+        assert await _get(bucket.put(RateItem("a", t + 1, 0)))  # takes nothing
+        if self._is_log(bucket):
+            assert await _get(bucket.count()) == 1
+
+    @_needs(holds=True, manual_clock=True)
+    @_scenario
+    async def test_a_hold_takes_no_units(self) -> None:
+        bucket, t = await self._new(self._rate(3))
+        end = t + self.interval_ms + 5
+        await _get(bucket.hold(RateItem("a", t, 0), end - t))
+        assert await _get(bucket.put(RateItem("a", end, 3)))
+        assert not await _get(bucket.put(RateItem("a", end, 1)))
+        frees = self._frees_at(bucket, 3, end)
+        assert (await _get(bucket.check(RateItem("a", end, 3)))).retry_after_ms == frees - end
+        assert await _get(bucket.put(RateItem("a", frees, 3)))
+        if self._is_log(bucket):
+            assert (await _get(bucket.peek(5))).timestamp == end
+            assert await _get(bucket.peek(6)) is None
+
+    @_needs(holds=True, manual_clock=True)
+    @_scenario
+    async def test_what_was_full_waits_for_the_later_of_both(self) -> None:
+        bucket, t = await self._new(self._rate(2))
+        assert await _get(bucket.put(RateItem("a", t, 2)))
+        frees = self._frees_at(bucket, 2, t)
+        await _get(bucket.hold(RateItem("a", t, 0), 10))
+        look = RateItem("a", t, 2)
+        assert (await _get(bucket.check(look))).retry_after_ms == frees - t
+        await _get(bucket.hold(RateItem("a", t, 0), frees - t + 1))
+        assert (await _get(bucket.check(look))).retry_after_ms == frees - t + 1
+
+    @_needs(holds=True, manual_clock=True)
+    @_scenario
+    async def test_a_shorter_hold_changes_nothing_and_a_longer_one_counts(self) -> None:
+        bucket, t = await self._new(self._rate(2))
+        hold, item = bucket.hold, RateItem("a", t + 100)
+        assert await _get(hold(RateItem("a", t, 0), 300)) == 300
+        assert await _get(hold(RateItem("b", t + 100, 0), 150)) == 200
+        assert await _get(hold(RateItem("b", t + 100, 0), 0)) == 200
+        assert (await _get(bucket.check(item))).retry_after_ms == 200
+        assert await _get(hold(RateItem("a", t + 100, 0), 201)) == 201
+        assert (await _get(bucket.check(item))).retry_after_ms == 201
+        assert await _get(bucket.release_hold(RateItem("a", t + 301, 0))) is False
+        assert await _get(hold(RateItem("a", t + 301, 0), 0)) == 0
+
+    @_needs(holds=True)
+    @_scenario
+    async def test_a_released_hold_leaves_nothing_behind(self) -> None:
+        bucket, t = await self._new(self._rate(2))
+        assert await _get(bucket.release_hold(RateItem("a", t, 0))) is False
+        await _get(bucket.hold(RateItem("a", t, 0), 60_000))
+        assert not await _get(bucket.put(RateItem("a", t)))
+        assert await _get(bucket.release_hold(RateItem("a", t, 0))) is True
+        assert await _get(bucket.release_hold(RateItem("a", t, 0))) is False
+        assert await _get(bucket.put(RateItem("a", t, 2)))
+        await _get(bucket.hold(RateItem("a", t, 0), 60_000))
+        await _get(bucket.flush())
+        assert await _get(bucket.put(RateItem("a", t, 2)))
+
+    @_needs(holds=True, manual_clock=True)
+    @_scenario
+    async def test_a_hold_outlasts_all_that_is_stored(self) -> None:
+        bucket, t = await self._new(self._rate(2))
+        length = 20 * self.interval_ms
+        assert await _get(bucket.put(RateItem("a", t, 2)))
+        await _get(bucket.hold(RateItem("a", t, 0), length))
+        late = t + 19 * self.interval_ms
+        await _get(bucket.leak(late))
+        clock: Any = bucket._clock
+        clock.set(late)
+        await _get(bucket.leak())
+        assert await _get(bucket.count()) == 0
+        decision = await _get(bucket.check(RateItem("a", late)))
+        assert decision.retry_after_ms == t + length - late
+        assert await _get(bucket.put(RateItem("a", t + length, 2)))
+
+    @_needs(holds=True, claims=True, manual_clock=True)
+    @_scenario
+    async def test_who_has_claimed_goes_after_a_hold_that_came_later(self) -> None:
+        bucket, t = await self._new(self._rate(2))
+        assert await _get(bucket.put(RateItem("a", t, 2)))
+        items = [RateItem("b", t) for _ in range(3)]
+        for item in items:
+            assert (await _get(bucket.claim(item, 1 << 40, 0))).wait_ms
+        end = t + 10 * self.interval_ms
+        await _get(bucket.hold(RateItem("a", t, 0), end - t))
+        for item in items:
+            now = int(item.timestamp)
+            decision = await _get(bucket.settle(item, now, 1 << 40))
+            assert decision.allowed
+            assert now + decision.wait_ms >= end
+        gone = []
+        for item in items:
+            now = int(item.timestamp)
+            while (decision := await _get(bucket.settle(item, now, 1 << 40))).wait_ms:
+                now += decision.wait_ms
+            assert decision.allowed
+            gone.append(now)
+        gone.sort()  # whoever is at the front of a line takes the first
+        assert gone[0] >= end
+        assert gone[1] <= end + self.interval_ms
+        assert gone[2] >= self._frees_at(bucket, 1, end)
+
+    @_needs(holds=True, claims=True, manual_clock=True)
+    @_scenario
+    async def test_a_claim_that_cannot_wait_for_a_hold_is_given_back(self) -> None:
+        bucket, t = await self._new(self._rate(2))
+        assert await _get(bucket.put(RateItem("a", t, 2)))
+        item = RateItem("b", t, 2)
+        assert await _get(bucket.claim(item, 1 << 40, 0))
+        now, end = int(item.timestamp), t + 10 * self.interval_ms
+        await _get(bucket.hold(RateItem("a", t, 0), end - t))
+        decision = await _get(bucket.settle(item, now, end - now - 1))
+        assert decision.retry_after_ms == end - now
+        assert await _get(bucket.put(RateItem("a", end, 2)))
+
+    @_needs(holds=True, claims=True, manual_clock=True)
+    @_scenario
+    async def test_claims_during_a_hold_go_when_it_is_over(self) -> None:
+        bucket, t = await self._new(self._rate(2))
+        end = t + 5 * self.interval_ms
+        await _get(bucket.hold(RateItem("a", t, 0), end - t))
+        assert not await _get(bucket.claim(RateItem("b", t), end - t - 1, 0))
+        items = [RateItem("b", t) for _ in range(3)]
+        decisions = [await _get(bucket.claim(item, 1 << 40, 0)) for item in items]
+        assert [t + decision.wait_ms for decision in decisions[:2]] == [end, end]
+        assert t + decisions[2].wait_ms == self._frees_at(bucket, 1, end)
+        assert await _get(bucket.release_hold(RateItem("a", t, 0)))
+        for item in items:
+            assert await _get(bucket.release(item))
+        assert await _get(bucket.put(RateItem("c", t, 2)))
+
+    @_needs(holds=True, manual_clock=True)
+    @_scenario
+    async def test_a_hold_is_no_longer_than_it_was_when_the_clock_steps_back(self) -> None:
+        bucket, t = await self._new(self._rate(2))
+        clock: Any = bucket._clock
+        await _get(bucket.hold(RateItem("a", t, 0), 1000))
+        clock.set(t - 3_600_000)
+        limiter = Limiter(limiter_module.SingleBucketFactory(bucket, schedule_leak=False))
+        assert await _get(limiter.try_acquire("a", blocking=False)) is False
+        assert (await limiter.check_async("a")).retry_after_ms <= 1000  # type: ignore[operator]
+        clock.advance(1000)
+        assert await _get(limiter.try_acquire("a", blocking=False)) is True
+
     # Under a Limiter ----------------------------------------------------------------------------
 
     async def _limiter(
@@ -687,6 +868,29 @@ class BucketConformance:
         if self.manual_clock:
             assert elapsed <= 4 * (interval + 51)
             assert len(slept) == 4
+
+    @_needs(holds=True)
+    @_scenario
+    async def test_limiter_holds_and_releases(self) -> None:
+        limiter, bucket, shorten = await self._limiter(2)
+        length = self.interval_ms / 1000 if self.manual_clock else 0.3
+        assert await limiter.hold_async("a", 3600) == 3600
+        assert await limiter.hold_async("a", length) > length
+        assert await _get(limiter.try_acquire("a", blocking=False)) is False
+        assert await limiter.try_acquire_async("a", blocking=False) is False
+        assert 3590_000 < (await limiter.check_async("a")).retry_after_ms <= 3600_000  # type: ignore[operator]
+        assert await limiter.release_hold_async("a") is True
+        assert await limiter.release_hold_async("a") is False
+        if not bucket.is_async:
+            assert limiter.hold("a", length) == length
+            assert limiter.release_hold("a") is True
+        assert await limiter.hold_async("a", length) == length
+        begun = await _get(bucket.now())
+        with shorten:
+            assert await limiter.try_acquire_async("a", 2) is True
+        elapsed = await _get(bucket.now()) - begun
+        assert elapsed >= length * 1000 - 50  # between hold and look some time may have passed
+        assert elapsed <= length * 1000 + 51 or not self.manual_clock
 
     @_scenario
     async def test_limiter_gives_up_at_its_timeout(self) -> None:

@@ -11,11 +11,10 @@ import pytest
 from pyrate_limiter.abstracts.algorithm import GCRA
 from pyrate_limiter.abstracts.awaiting import is_awaitable
 from pyrate_limiter.abstracts.rate import Rate, RateItem
+from pyrate_limiter.abstracts.store import StateStore
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-
-    from pyrate_limiter.abstracts.store import StateStore
 
 _NOW = 1_000_000_000  # ms
 
@@ -182,3 +181,23 @@ class StateStoreConformance:
             settled = await _get(store.settle(policy, rates, item, item.timestamp, 0))
             assert settled.allowed
             assert settled.wait_ms == 0
+
+    @_scenario
+    async def test_a_store_that_holds_admits_nothing_before_the_end(self) -> None:
+        """What is owed is not changed by a hold, and a shorter hold changes nothing."""
+        store, policy, rates = await self._new(), GCRA(), [Rate(2, 1000)]
+        if not (type(store).hold is not StateStore.hold and self.manual_time):
+            pytest.skip("the store does not hold, or asks a server for the time")
+        assert await _get(store.hold(policy, rates, _NOW, 5000)) == 5000
+        assert await _get(store.hold(policy, rates, _NOW + 1000, 3000)) == 4000
+        refused = await _get(store.check(policy, rates, _NOW + 1000, 1))
+        assert refused.retry_after_ms == 4000
+        assert (await _get(store.check(policy, rates, _NOW + 5000, 2))).allowed
+        assert not (await _get(store.check(policy, rates, _NOW + 5000, 1))).allowed
+        assert await _get(store.release_hold(policy, rates, _NOW + 5000)) is False
+        await _get(store.hold(policy, rates, _NOW + 6000, 60_000))
+        assert await _get(store.release_hold(policy, rates, _NOW + 6000)) is True
+        assert (await _get(store.check(policy, rates, _NOW + 6000, 2))).allowed
+        await _get(store.hold(policy, rates, _NOW + 6000, 60_000))
+        await _get(store.reset())
+        assert (await _get(store.check(policy, rates, _NOW + 6000, 2))).allowed

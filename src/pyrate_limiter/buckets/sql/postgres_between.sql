@@ -2,7 +2,7 @@
       SELECT array_agg(seq ORDER BY seq), array_agg(seq + units - 1 ORDER BY seq), array_agg(at_ms ORDER BY seq)
         INTO v_numbers, v_ends, v_times FROM (
           SELECT *, max(seq) FILTER (WHERE at_ms <= v_fits) OVER () AS last FROM (
-            SELECT * FROM @table@ WHERE @numbered@ @mine@ ORDER BY seq DESC LIMIT 64
+            SELECT * FROM @table@ WHERE @numbered@ AND seq IS NOT NULL @mine@ ORDER BY seq DESC LIMIT 64
           ) newest
         ) ahead WHERE seq > coalesce(last, 0);
       v_count := coalesce(cardinality(v_numbers), 0);

@@ -15,13 +15,13 @@ DECLARE
   v_last bigint; v_newest bigint; v_latest bigint; v_void text;
   v_fits bigint; v_leaves bigint; v_moment bigint; v_place bigint; v_cap bigint; v_upto bigint;
   v_failing int; v_first bigint; v_remaining bigint; v_swept bigint;
-  v_numbers bigint[]; v_ends bigint[]; v_times bigint[]; v_count int;
+  v_held bigint; v_since bigint; v_numbers bigint[]; v_ends bigint[]; v_times bigint[]; v_count int;
 BEGIN
   v_void := set_config('lock_timeout', p_lock_ms::text, true);
   -- Programs on 4.5.1 lock the whole table exclusively; each bucket of ours has a lock of its own.
   LOCK TABLE @table@ IN ROW EXCLUSIVE MODE;
   v_void := pg_advisory_xact_lock(p_lock);
-  -- What 4.5.1 has written has no number, and comes first here.
+  -- What 4.5.1 has written has no number, nor has a hold: both come first here.
   SELECT seq + units - 1, at_ms INTO v_last, v_newest
     FROM @table@ WHERE @numbered@ @mine@ ORDER BY seq DESC LIMIT 1;
   v_read := floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint;
@@ -63,10 +63,15 @@ BEGIN
         v_newest := v_newest - v_behind;
       END IF;
     END IF;
-    v_fits := greatest(v_now, p_not_before);
+    @held@
+    IF v_held > v_now THEN
+      v_remaining := 0;
+    END IF;
+    v_fits := greatest(v_now, p_not_before, v_held);
     IF v_newest > v_fits AND p_weight > 0 AND p_patience > 0 AND NOT p_fixed THEN
       @between@
     END IF;
+    v_newest := greatest(v_newest, v_held);
   END IF;
 
   IF v_place IS NOT NULL THEN

@@ -3,6 +3,7 @@
 DECLARE
   v_now bigint; v_stamp bigint; v_own bigint; v_units bigint; v_upto bigint; v_place bigint; v_item timestamp;
   v_read bigint; v_moment bigint; v_fits bigint; v_leaves bigint; v_failing int; v_first bigint; v_void text;
+  v_held bigint; v_since bigint;
 BEGIN
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RETURN ARRAY[-1]::bigint[];
@@ -18,6 +19,7 @@ BEGIN
     RETURN ARRAY[1, NULL, 0, v_now, v_read]::bigint[];
   END IF;
 
+  @held@
   v_now := greatest(v_now, v_stamp);  -- its time has come, whatever the clock says
   v_moment := v_now;
   IF p_fixed AND NOT EXISTS (
@@ -25,6 +27,7 @@ BEGIN
   ) THEN
     v_moment := v_stamp;  -- whoever is late within the windows has not left them
   END IF;
+  v_moment := greatest(v_moment, v_held);
   FOR k IN 1 .. 64 LOOP
     -- Judged as if the log ended at that moment, with those who have gone; who is still to go is
     -- judged after it.
