@@ -106,7 +106,7 @@ class RowLog(RowTable):
 
     def _note_clock_at_last_claim(self) -> None:
         last = self._run(self._sql.last_claim)[0]
-        # Units that a waiter has used before their moment, for its clock stepped, are ahead as well.
+        # Units that were used before their moment, for the clock stepped, are ahead as well.
         ahead = self._newest if self._newest > self._latest else BEGINNING
         self._note_clock(self._latest, ahead if last is None else max(last, ahead))
 
