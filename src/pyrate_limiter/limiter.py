@@ -108,8 +108,7 @@ class Limiter(Holds, TakesOlderCalls, Generic[Verdict_co]):
         self.lock: Any = shared_lock()
         factory = self.bucket_factory
         only = factory.bucket if type(factory) is SingleBucketFactory else None
-        ahead = ahead_ms(self.reserve_ahead)
-        self._acquisition = Acquisition(factory, self.lock, ahead_ms=ahead, only=only)
+        self._acquisition = Acquisition(factory, self.lock, ahead_ms(self.reserve_ahead), only)
         self._take = straight_path(factory, self.lock)
         self._take_async = straight_path(factory, self.lock, awaited=True)
 
@@ -316,12 +315,11 @@ class Limiter(Holds, TakesOlderCalls, Generic[Verdict_co]):
     def _terms(
         self, blocking: bool, timeout: float, *, known: bool = False, on_loop: bool = False
     ) -> Terms:
-        buffer_ms = None if isinstance(self.buffer_ms, AdaptiveBuffer) else self.buffer_ms
         replaced = sleep_is_replaced() if on_loop else sleep is not _REAL_SLEEP
         return Terms(
             blocking=blocking,
             seconds=timeout,
-            buffer_ms=buffer_ms,
+            buffer_ms=None if isinstance(self.buffer_ms, AdaptiveBuffer) else self.buffer_ms,
             known=known,
             on_loop=on_loop,
             replaced=replaced,
@@ -337,8 +335,8 @@ class Limiter(Holds, TakesOlderCalls, Generic[Verdict_co]):
         return self._acquisition.acquire(name, weight, terms)
 
     def _check(self, name: str, weight: int) -> Program[Decision]:
-        terms = self._terms(False, -1, known=True)
-        return look(self._acquisition, name, check_weight(weight), terms)
+        weight = check_weight(weight)
+        return look(self._acquisition, name, weight, self._terms(False, -1, known=True))
 
     def _now(self, program: Program[R], method: str) -> R:
         return at_once(run_blocking(program, _sleep), method)

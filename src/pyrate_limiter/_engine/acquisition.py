@@ -4,34 +4,34 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter._engine.first_try import NOT_ASKED, Begun, FirstTry
+from pyrate_limiter._engine.first_try import Begun, FirstTry
 from pyrate_limiter._engine.native import asks_in_turn, keeps_claims, put_and_wait, stamped
 from pyrate_limiter._engine.outlook import outlook_behind
 from pyrate_limiter._engine.queues import queue_at, unwrapped
 from pyrate_limiter._engine.reserving import Reserving
-from pyrate_limiter._engine.steps import ON_LOOP, Acquire, Cleanup, Pause, Within, Work
+from pyrate_limiter._engine.routing import Routing
+from pyrate_limiter._engine.steps import ON_LOOP, Acquire, Cleanup, Pause, Work
 from pyrate_limiter._engine.waiter import tickets
 from pyrate_limiter._engine.waiting import Waiting
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
 from pyrate_limiter.abstracts.awaiting import discard, is_awaitable
-from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
 from pyrate_limiter.abstracts.errand import OutOfTime
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.abstracts.waited_for import waited_for
-from pyrate_limiter.errors import BucketRetired, InvalidBucket, WrongType
+from pyrate_limiter.errors import BucketRetired
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from pyrate_limiter._engine.steps import Program
     from pyrate_limiter._engine.terms import Terms
     from pyrate_limiter._engine.wait_queue import WaitQueue
-    from pyrate_limiter._engine.waiter import Waiter
+    from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
 
 _UNANSWERED = Decision(Rate(1, 1), 0)  # the factory had not named a bucket within the time
 
 
-class Acquisition:
+class Acquisition(Routing):
     """What all acquisitions of one limiter share.
 
     Args:
@@ -41,22 +41,18 @@ class Acquisition:
         only: the bucket of all items, if there is just one.
     """
 
-    __slots__ = ("_first_try", "_lock", "_only", "ahead_ms", "factory", "stamps_by_bucket")
+    __slots__ = ("_first_try", "_only", "ahead_ms")
 
     def __init__(
         self,
         factory: BucketFactory,
         lock: Any,
-        *,
         ahead_ms: int,
         only: AbstractBucket | None = None,
     ) -> None:
-        self.factory = factory
+        super().__init__(factory, lock)
         self.ahead_ms = ahead_ms
-        # Whether items are stamped with the time of their bucket, and nothing else is done to them.
-        self.stamps_by_bucket = factory._stamps_by_bucket()
         self._first_try = FirstTry(factory, lock, awaited=True)
-        self._lock = lock
         self._only = only if only is not None and keeps_claims(only) else None
 
     def acquire(
@@ -119,32 +115,6 @@ class Acquisition:
         if not first.wait_ms and (first.failing_rate is None or not terms.blocking):
             return first
         return self.at_bucket(bucket, item, terms, first, ticket)
-
-    def route(
-        self, name: str, weight: int, terms: Terms, begun: Begun | None = None
-    ) -> Program[tuple[RateItem, AbstractBucket]]:
-        """An item, and the bucket that the factory has for it."""
-        wrapped = self.factory.wrap_item(name, weight) if begun is None else begun.wrapped
-        item = _checked((yield self._bounded(wrapped, terms)))
-        found = NOT_ASKED if begun is None else begun.found
-        if found is NOT_ASKED:
-            found = yield from self._found(item, terms)
-        bucket = yield self._bounded(found, terms)
-        if not isinstance(bucket, AbstractBucket):
-            where = f"Invalid bucket: item: {name}: what the factory's get returns"
-            raise InvalidBucket(bucket, where)
-        return item, bucket
-
-    def _found(self, item: RateItem, terms: Terms) -> Program[Any]:
-        """What the factory's `get` returns. A user's is called by one thread at a time."""
-        if self.factory._gets_at_once():
-            return self.factory.get(item)
-        if not (yield Acquire(self._lock, terms.lock_seconds())):
-            raise OutOfTime
-        try:
-            return self.factory.get(item)
-        finally:
-            self._lock.release()
 
     def at_bucket(
         self,
@@ -220,27 +190,6 @@ class Acquisition:
         if within is None:
             return bucket.claim(item, patience_ms, terms.buffer_ms)
         return within(item, patience_ms, terms.buffer_ms, terms.limit_ms(), not terms.known)
-
-    def item(
-        self, bucket: AbstractBucket, name: str, weight: int, terms: Terms | None = None
-    ) -> Program[RateItem]:
-        """An item of this moment, on the clock that this limiter's items are stamped by."""
-        if self.stamps_by_bucket:
-            now = yield self._bounded(bucket.stamp(), terms)
-            return RateItem(name, now, weight)
-        return _checked((yield self._bounded(self.factory.wrap_item(name, weight), terms)))
-
-    def items(self, bucket: AbstractBucket, waiters: Sequence[Waiter]) -> Program[list[RateItem]]:
-        """An item for each waiter."""
-        items: list[RateItem] = []
-        for waiter in waiters:
-            item = yield from self.item(bucket, waiter.name, waiter.weight)
-            items.append(item)
-        return items
-
-    def time(self, bucket: AbstractBucket, item: RateItem) -> Program[int]:
-        """What that clock says now."""
-        return (yield from self.item(bucket, item.name, item.weight)).timestamp
 
     def work(
         self, bucket: AbstractBucket, terms: Terms | None, call: Callable[..., Any], *args: Any
@@ -341,20 +290,6 @@ class Acquisition:
         by_reservation = native and self.reserves(bucket) and not terms.replaced
         kind = Reserving if by_reservation else Waiting
         return kind(self, bucket, item, terms, ticket, native=native).run(first)
-
-    @staticmethod
-    def _bounded(value: Any, terms: Terms | None) -> Any:
-        """The value; or, if it has to be awaited, a step that takes no longer than the caller."""
-        if terms is None or terms.at_once or not is_awaitable(value):
-            return value
-        seconds = terms.seconds_left()
-        return value if seconds is None else Within(value, seconds)
-
-
-def _checked(item: RateItem | None) -> RateItem:
-    if item is None:
-        raise WrongType("what the factory's wrap_item returns", item, "a RateItem")
-    return item
 
 
 def _left_to_thread(step: Any, use: Callable[[Any], object]) -> bool:
