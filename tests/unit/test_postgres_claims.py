@@ -13,7 +13,7 @@ from pyrate_limiter import (
     RateItem,
     SlidingWindowLog,
 )
-from pyrate_limiter.buckets import postgres_judge, postgres_link
+from pyrate_limiter.buckets import postgres_judge, postgres_link, postgres_steps
 from pyrate_limiter.testing import ManualClock
 from tests import postgres_fixtures as postgres
 
@@ -143,6 +143,25 @@ def test_a_claim_that_moves_on_after_a_step_of_the_clock_holds_up_nobody(pool, a
     decision = bucket.claim(*stamped(STEPPED), 1000, 0)
     assert decision.allowed
     assert decision.wait_ms <= 400
+
+
+@pytest.mark.parametrize("algorithm", [None, FixedWindow()])
+def test_a_clock_that_steps_ahead_among_the_claims_of_a_line_fails_none_of_them(
+    pool, monkeypatch, algorithm
+):
+    monkeypatch.setattr(postgres_steps, "_LEASE_SECONDS", 1.0)
+    bucket = PostgresBucket(pool, postgres.table(), [Rate(5, 60_000)], algorithm)
+    name = bucket.table
+    # To the server this is the same: time passes after the first has been stored.
+    postgres.execute(
+        f"CREATE FUNCTION {name}_late() RETURNS trigger LANGUAGE plpgsql AS "
+        "'BEGIN PERFORM pg_sleep(1.2); RETURN NEW; END'; "
+        f"CREATE TRIGGER late BEFORE INSERT ON {name} FOR EACH ROW EXECUTE FUNCTION {name}_late()"
+    )
+    line = [RateItem("a", bucket.stamp(), 1) for _ in range(3)]
+    decisions = bucket.claim_several(line, limit_ms=30_000)
+    assert [decision.allowed for decision in decisions] == [True]
+    assert bucket.count() == 1
 
 
 @pytest.mark.parametrize("algorithm", [None, FixedWindow(), Own()])
