@@ -111,6 +111,24 @@ class SteppingClockMachine(RuleBasedStateMachine):
             assert rounds < 5
         self.went += [(self.true, self.steps)] * weight
 
+    @rule(ms=STEPS, ahead=st.booleans())
+    def the_clock_steps_while_a_line_waits(self, ms, ahead):
+        held = [RateItem("a", self.clock.ms, 1) for _ in range(2)]
+        decisions = self.bucket.claim_several(held, 1 << 50, 0)
+        held = held[: len(decisions)]
+        self.went += [(self.true, self.steps) for decision in decisions if not decision.wait_ms]
+        self.steps += 1
+        self.back += not ahead
+        self.clock.set(self.clock.ms + (ms if ahead else -ms))
+        more = RateItem("a", self.clock.ms, 1)
+        (decision,) = self.bucket.claim_several([more], 1 << 50, 0, held[-1].timestamp)
+        assert decision.wait_ms <= len([*held, more]) * self.longest_wait
+        if not decision.wait_ms:
+            self.went.append((self.true, self.steps))
+        for item, decided in zip([more, *held[::-1]], [decision, *decisions[::-1]]):
+            if decided.wait_ms:
+                self.bucket.release(item)
+
     @invariant()
     def each_step_lets_one_further_limit_through_at_the_most(self):
         for rate in getattr(self, "went", ()) and self.rates:

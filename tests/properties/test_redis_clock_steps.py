@@ -34,7 +34,10 @@ class WindowMachine(_InRedis, SteppingWindowMachine):
 
 class StateMachine(_InRedis, SteppingStateMachine):
     def make_on(self, rates, key):
-        return StateBucket(rates, store=RedisStateStore(self.client, key), clock=self.clock)
+        store = RedisStateStore(
+            self.client, key, ttl_ms=3_600_000
+        )  # the server's own clock goes on
+        return StateBucket(rates, store=store, clock=self.clock)
 
 
 TestSlidingWindowLog = LogMachine.TestCase
@@ -47,7 +50,7 @@ TestGCRA.settings = settings(stateful_step_count=30)
 
 def test_who_is_refused_after_a_step_back_is_not_refused_until_the_clock_has_caught_up():
     with sync_client(shared_url()) as client:
-        store = RedisStateStore(client, fresh_key())
+        store = RedisStateStore(client, fresh_key(), ttl_ms=3_600_000)
         bucket = StateBucket([Rate(1, 100)], store=store, clock=ManualClock(10**12))
         assert bucket.put(RateItem("a", 10**12))
         for later in (0, 50, 99):

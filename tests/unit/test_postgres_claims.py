@@ -1,17 +1,29 @@
 """Claims for a line of waiters: several at once, given back in part, at the true time."""
 
 import asyncio
+import time
 
 import pytest
 
-from pyrate_limiter import FixedWindow, PostgresBucket, PostgresKeys, Rate, RateItem
-from pyrate_limiter.buckets import postgres_link
+from pyrate_limiter import (
+    FixedWindow,
+    PostgresBucket,
+    PostgresKeys,
+    Rate,
+    RateItem,
+)
+from pyrate_limiter.buckets import postgres_judge, postgres_link, postgres_steps
 from pyrate_limiter.testing import ManualClock
 from tests import postgres_fixtures as postgres
-from tests.postgres_fixtures import FOREVER
+from tests.postgres_fixtures import FOREVER, Own
 
 START = 1_000_000
+STEPPED = START - 600_000  # by far more than an interval
 pool = postgres.shared_pool
+
+
+class OwnWindow(FixedWindow):
+    """Another one."""
 
 
 @pytest.fixture
@@ -39,6 +51,10 @@ def make(pool, *rates, keyed=False, algorithm=None):
 
 def items(*weights, name="a"):
     return [RateItem(name, START, weight) for weight in weights]
+
+
+def stamped(*moments):
+    return [RateItem("a", moment, 1) for moment in moments]
 
 
 def moments(some):
@@ -70,15 +86,90 @@ def test_several_claims_end_with_the_first_refusal(pool):
     assert [d.allowed for d in bucket.claim_several(items(0, 1), FOREVER)] == [True]
 
 
-@pytest.mark.parametrize("algorithm", [None, FixedWindow()])
-def test_no_claim_is_placed_before_the_one_that_the_line_holds(pool, algorithm):
+@pytest.mark.parametrize(
+    ("algorithm", "at", "others"), [(None, 151, 0), (FixedWindow(), 150, 200), (Own(), 151, 252)]
+)
+def test_no_claim_is_placed_before_the_one_that_the_line_holds(pool, algorithm, at, others):
     bucket = make(pool, Rate(3, 100), algorithm=algorithm)
-    line = items(1, 1)
-    bucket.claim_several(line, FOREVER, 0, START + 150)
-    assert moments(line) == [150, 150]
+    held, line = items(2, 2), items(1)
+    bucket.claim_several(held, FOREVER, 50)
+    bucket.claim_several(line, FOREVER, 0, held[1].timestamp)
+    assert moments(held + line) == [0, at, at]
     (first,) = items(1)
-    # The windows are filled in order.
-    assert bucket.claim(first, FOREVER, 0).wait_ms == (0 if algorithm is None else 150)
+    # Windows are filled in order, and under a policy of one's own all go behind all others.
+    assert bucket.claim(first, FOREVER, 0).wait_ms == others
+
+
+@pytest.mark.parametrize("algorithm", [None, FixedWindow(), Own()])
+def test_a_line_goes_on_behind_what_it_held_before_the_clock_stepped_back(pool, algorithm):
+    bucket = make(pool, Rate(1, 100), algorithm=algorithm)
+    held = items(1, 1)
+    bucket.claim_several(held, FOREVER, 0)
+    bucket._clock.set(STEPPED)
+    line = stamped(STEPPED, STEPPED)
+    decisions = bucket.claim_several(line, 1000, 0, held[1].timestamp)
+    assert [decision.allowed for decision in decisions] == [True, True]
+    assert STEPPED + 100 < line[0].timestamp < line[1].timestamp <= STEPPED + 400
+
+
+def test_a_clock_that_steps_back_among_the_claims_of_a_line_refuses_none_of_them(pool):
+    bucket = make(pool, Rate(1, 100), algorithm=Own())  # it claims for one after the other
+    bucket._clock.set(STEPPED)
+    line = stamped(START, START, STEPPED, STEPPED)
+    decisions = bucket.claim_several(line, 1000, 0)
+    assert [decision.allowed for decision in decisions] == [True] * 4
+    assert STEPPED + 100 < line[2].timestamp < line[3].timestamp <= STEPPED + 400
+
+
+@pytest.mark.parametrize("algorithm", [None, FixedWindow(), Own()])
+def test_a_claim_that_moves_on_after_a_step_of_the_clock_holds_up_nobody(pool, algorithm):
+    bucket = make(pool, Rate(1, 100), algorithm=algorithm)
+    held = items(1, 1, 1)
+    bucket.claim_several(held, FOREVER, 0)
+    bucket._clock.set(START + 190)
+    assert bucket.settle(held[1], START + 190).allowed  # late, and in the way of the next
+    bucket._clock.set(STEPPED)
+    assert bucket.settle(held[2], STEPPED, 1000).wait_ms <= 100
+    decision = bucket.claim(*stamped(STEPPED), 1000, 0)
+    assert decision.allowed
+    assert decision.wait_ms <= 400
+
+
+@pytest.mark.parametrize("algorithm", [None, FixedWindow()])
+def test_a_clock_that_steps_ahead_among_the_claims_of_a_line_fails_none_of_them(
+    pool, monkeypatch, algorithm
+):
+    monkeypatch.setattr(postgres_steps, "_LEASE_SECONDS", 1.0)
+    bucket = PostgresBucket(pool, postgres.table(), [Rate(5, 60_000)], algorithm)
+    name = bucket.table
+    # To the server this is the same: time passes after the first has been stored.
+    postgres.execute(
+        f"CREATE FUNCTION {name}_late() RETURNS trigger LANGUAGE plpgsql AS "
+        "'BEGIN PERFORM pg_sleep(1.2); RETURN NEW; END'; "
+        f"CREATE TRIGGER late BEFORE INSERT ON {name} FOR EACH ROW EXECUTE FUNCTION {name}_late()"
+    )
+    line = [RateItem("a", bucket.stamp(), 1) for _ in range(3)]
+    decisions = bucket.claim_several(line, limit_ms=30_000)
+    assert [decision.allowed for decision in decisions] == [True]
+    assert bucket.count() == 1
+
+
+@pytest.mark.parametrize("algorithm", [None, FixedWindow(), Own()])
+def test_a_refusal_that_is_remembered_names_no_longer_wait_after_a_step_of_the_clock(
+    pool, monkeypatch, sent, algorithm
+):
+    monkeypatch.setattr(postgres_judge, "_REMEMBERED_SECONDS", 60)
+    bucket = PostgresBucket(pool, postgres.table(), [Rate(1, 50_000)], algorithm)
+    assert bucket.put(RateItem("a", bucket.stamp()))
+    while bucket.put(RateItem("a", bucket.stamp())):
+        pass  # a window of the clock has begun
+    stepped = bucket._link.server_ms(time.monotonic()) - 3_600_000
+    bucket._link.learn(time.monotonic(), stepped)
+    sent.clear()
+    item = RateItem("a", bucket.stamp())
+    assert 0 < bucket.claim(item).retry_after_ms <= 50_001
+    assert 0 < bucket.waiting(item) <= 50_001
+    assert not sent
 
 
 def test_one_statement_takes_a_bounded_number_of_units(pool):
@@ -95,10 +186,7 @@ def test_claims_of_other_names_are_left_to_another_call(pool):
 
 
 def test_a_policy_of_ones_own_claims_for_several_one_by_one(pool):
-    class Own(FixedWindow):
-        pass
-
-    bucket = make(pool, Rate(2, 100), algorithm=Own())
+    bucket = make(pool, Rate(2, 100), algorithm=OwnWindow())
     line = items(1, 1, 1, 2, 1)
     decisions = bucket.claim_several(line, 150, 0)
     assert [decision.allowed for decision in decisions] == [True, True, True, False]

@@ -123,12 +123,13 @@ class PostgresJudge(AbstractBucket):
         if known is None or known[1] != item.weight:
             return None
         until, _, moment, refusal = known
-        left = moment - item.timestamp
+        # No longer than told: the clock may have stepped back meanwhile.
+        left = min(moment - item.timestamp, refusal.retry_after_ms or 0)
         if time.monotonic() >= until or left <= patience_ms:
             return None
         self.failing_rate = refusal.failing_rate
-        self._learnt = (item.weight, moment)
         item.timestamp = int(item.timestamp)
+        self._learnt = (item.weight, item.timestamp + left)
         return Decision(refusal.failing_rate, left, 0, refusal.remaining, refusal.reset_after_ms)
 
     def _judge(
@@ -140,10 +141,9 @@ class PostgresJudge(AbstractBucket):
         *,
         store: bool,
         look: bool,
-        not_before: int | None = None,
     ) -> Program[Decision]:
         program = self._judge_there(
-            *(item, patience_ms, buffer_ms, limit_ms, not_before), store=store, look=look
+            *(item, patience_ms, buffer_ms, limit_ms), store=store, look=look
         )
         outage = self._outage
         if outage is None:
@@ -204,7 +204,6 @@ class PostgresJudge(AbstractBucket):
         patience_ms: int,
         buffer_ms: int | None,
         limit_ms: int,
-        not_before: int | None,
         *,
         store: bool,
         look: bool,
@@ -222,7 +221,6 @@ class PostgresJudge(AbstractBucket):
             buffer_ms,
             store,
             look,
-            not_before,
         )
         try:
             if self._in_sql:

@@ -61,8 +61,7 @@ class PostgresLine(PostgresJudge):
             return then(decision, lambda decision: [decision])
         if not self._in_sql:
             return self._run_all(
-                self._judge_one_by_one(several, patience_ms, buffer_ms, not_before, limit_ms),
-                several,
+                self._judge_one_by_one(several, patience_ms, buffer_ms, limit_ms), several
             )
         program = self._judge_several(several, patience_ms, buffer_ms, not_before, limit_ms)
         outage = self._outage
@@ -92,18 +91,18 @@ class PostgresLine(PostgresJudge):
         items: Sequence[RateItem],
         patience_ms: int,
         buffer_ms: int | None,
-        not_before: int | None,
         limit_ms: int | None,
     ) -> Program[list[Decision]]:
-        """For a policy that runs in this process, which takes two round trips for each of them."""
+        """For a policy that runs in this process, which takes two round trips for each of them.
+
+        Each goes behind all that is stored, so also behind what the line holds.
+        """
         limit = max(patience_ms, LEAST_MS, limit_ms or 0)
         decisions: list[Decision] = []
         for item in items:
             terms = item, patience_ms, buffer_ms, limit
             try:
-                decision = yield from self._judge(
-                    *terms, store=True, look=False, not_before=not_before
-                )
+                decision = yield from self._judge(*terms, store=True, look=False)
             except driver().Error:
                 if decisions:
                     break  # whoever asks next is told
@@ -111,7 +110,6 @@ class PostgresLine(PostgresJudge):
             decisions.append(decision)
             if not decision.allowed:
                 break
-            not_before = int(item.timestamp)
         return decisions
 
     def _at_once(self, items: Sequence[RateItem]) -> list[RateItem]:

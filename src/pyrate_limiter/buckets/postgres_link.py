@@ -126,6 +126,7 @@ class Link:
         self._error = psycopg.Error
         self._conflicts = (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected)
         self._lost = (psycopg.OperationalError, psycopg.InterfaceError)
+        self._timeouts = (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled)
 
     def run(self, program: Program[T]) -> Any:
         """The program's result, or an awaitable of it."""
@@ -146,7 +147,8 @@ class Link:
     ) -> Program[Any]:
         """The first row of the last statement that has rows, in a transaction of its own.
 
-        A lost connection, a serialization failure and a deadlock are tried again.
+        A lost connection, a serialization failure and a deadlock are tried again, and so is what
+        the server gives up too soon: its clock has stepped ahead.
 
         Args:
             text: SQL with literals, of several statements if need be.
@@ -180,12 +182,15 @@ class Link:
                     if retries.failure is None:
                         raise
                     raise retries.failure from None
-                deadline = answer_by or time.monotonic() + self.pool.timeout
+                tried = time.monotonic()
+                deadline = answer_by or tried + self.pool.timeout
                 attempt = Attempt(connection, deadline, again=retries.unanswered)
                 try:
                     return (yield from self._with(attempt, work))
                 except BaseException as error:
-                    nap = retries.after(error, give_up, lost=connection.closed)
+                    time_limit = min(tried + 0.9 * (deadline - tried), give_up or math.inf)
+                    early = isinstance(error, self._timeouts) and time.monotonic() < time_limit
+                    nap = retries.after(error, give_up, lost=connection.closed, early=early)
                     if nap is None:
                         raise
                 if nap:
@@ -253,10 +258,15 @@ class _Retries:
     def __init__(self, lost: tuple[Any, ...], conflicts: tuple[Any, ...]) -> None:
         self._lost, self._conflicts = lost, conflicts
 
-    def after(self, error: BaseException, give_up: float | None, *, lost: bool) -> float | None:
-        """Seconds to sleep before the next try; None if there is none."""
+    def after(
+        self, error: BaseException, give_up: float | None, *, lost: bool, early: bool
+    ) -> float | None:
+        """Seconds to sleep before the next try; None if there is none.
+
+        ``early``: it is the end of a time limit that is not over by this process's clock.
+        """
         again, self.unanswered = self.unanswered and lost, self.unanswered or lost
-        if not isinstance(error, self._lost if lost else self._conflicts):
+        if not (early or isinstance(error, self._lost if lost else self._conflicts)):
             return None
         self.failure = error
         self.give_up = give_up or self.give_up or time.monotonic() + RETRY_SECONDS

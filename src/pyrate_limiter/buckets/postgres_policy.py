@@ -64,8 +64,7 @@ def claim_by_policy(
             left = ask.patience if place.has_columns else 0
             if ask.now is None:
                 left = max(0, left - int((time.monotonic() - begun) * 1000))
-            said: Any = bucket.claim_several([judged], left, ask.buffer, ask.not_before)
-            (decision,) = said
+            decision = bucket.claim(judged, left, ask.buffer)
         if decision.allowed and ask.store:
             expires = steps.link.server_ms(attempt.deadline)
             moment = yield from log.insert(attempt, seen, judged, expires)
@@ -121,7 +120,7 @@ def settle_by_policy(
         stays = moment - now <= patience
         number = 0 if stays or failing is None else rates.index(failing) + 1
         goes_to = moment if stays else None
-        if moment == stamp or (yield from log.move(attempt, seen, stamp, goes_to)):
+        if moment == stamp or (yield from log.move(attempt, seen, stamp, now, goes_to)):
             return [stays, moment, number, now]
         return None
 

@@ -194,13 +194,18 @@ class PolicyLog:
         later = self._place.has_columns and any(at > moment for at, *_ in seen.rows)
         return f"{renumbering(self._table, moment, self._mine)} " if later else ""
 
-    def move(self, attempt: Attempt, seen: Seen, stamp: int, moment: int | None) -> Program[bool]:
-        """Move the claim, or take it out, if nothing has changed; returns whether that was so."""
+    def move(
+        self, attempt: Attempt, seen: Seen, stamp: int, now: int, moment: int | None
+    ) -> Program[bool]:
+        """Move the claim, or take it out, if nothing has changed; returns whether that was so.
+
+        ``now`` is when its waiter woke, by the clock that ``stamp`` is of.
+        """
         table, time_of_unit = self._table, f"to_timestamp({moment} / 1000.0)"
         change = others = f"DELETE FROM {table}"
         if moment is not None:
             others = f"UPDATE {table} SET item_timestamp = {time_of_unit}"
-            change = f"{others}, at_ms = {moment}, claimed_ms = {seen.now}"
+            change = f"{others}, at_ms = {moment}, claimed_ms = {now}"
         *_, changed = yield from attempt.fetch(
             f"{self._begin(attempt)}WITH mine AS (SELECT item_timestamp FROM {table} "
             f"WHERE {self._own} AND {self._unchanged(seen, moment)}), "

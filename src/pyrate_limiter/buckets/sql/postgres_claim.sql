@@ -67,7 +67,9 @@ BEGIN
     IF v_held > v_now THEN
       v_remaining := 0;
     END IF;
-    v_fits := greatest(v_now, p_not_before, v_held);
+    -- What the line holds is among what is stored, also where the clock has stepped back since.
+    v_fits := greatest(v_now, v_held,
+      CASE WHEN p_not_before IS NOT NULL THEN least(p_not_before, v_newest) END);
     IF v_newest > v_fits AND p_weight > 0 AND p_patience > 0 AND NOT p_fixed THEN
       @between@
     END IF;
@@ -77,7 +79,7 @@ BEGIN
   IF v_place IS NOT NULL THEN
     NULL;  -- it fits before others
   ELSIF p_weight > 0 AND NOT p_fixed THEN
-    v_fits := greatest(v_now, v_newest, p_not_before);
+    v_fits := greatest(v_now, v_newest);
     FOR i IN 1 .. array_length(p_rates, 2) LOOP
       IF v_last + p_weight > p_limits[i] THEN
         SELECT @counts@ + p_intervals[i] + 1 INTO v_leaves FROM @table@ unit
