@@ -19,7 +19,7 @@ from tests.postgres_server import PostgresServer
 from tests.redis_servers import RedisServer, shared_url
 
 SECONDS = float(os.environ.get("PYRATE_TEST_CHAOS_SECONDS", "3"))
-_UNIT = re.compile(r"(.*:[0-9a-f]{16})(?:[-+=]\d+)?(:\d+)")  # whatever its mark
+_UNIT = re.compile(r"(.*:[0-9a-f]{16})(-\d+)?(?:[+=]\d+)?(:\d+)")  # "-": its waiter has not gone
 
 
 class At:
@@ -56,12 +56,12 @@ class AtRedis(At):
         for _, name in LOGS:
             pipeline.zrange(f"{NAME}:{name}", 0, -1, withscores=True)
         (seconds, micros), *logs = pipeline.execute()
-        found = {
-            place: {
-                _UNIT.fullmatch(member.decode()).groups(): (moment, 1) for member, moment in log
-            }
-            for place, log in zip(LOGS, logs)
-        }
+        found = {place: {} for place in LOGS}
+        for place, log in zip(LOGS, logs):
+            for member, moment in log:
+                label, waits, number = _UNIT.fullmatch(member.decode()).groups()
+                if waits is None:
+                    found[place][label, number] = moment, 1
         return seconds * 1000 + micros // 1000, found
 
     def connections(self):

@@ -18,8 +18,11 @@ def used_at(kind, where, name):
 
     bucket, driver = bucket_at(kind, where, name, [Rate(LIMIT, INTERVAL)])
     with driver, bucket:
+        if kind == "redis":
+            units = driver.zrange(name, 0, -1, withscores=True)
+            return [moment for unit, moment in units if b"-" not in unit]
         stamps = Counter(bucket.peek(place).timestamp for place in range(bucket.count()))
-        if kind == "sqlite":  # the others count what is overdue as used
+        if kind == "sqlite":  # Postgres counts what is overdue as used
             with bucket._log._lock:
                 stamps -= Counter(dict(bucket._log._rows(bucket._log._sql.claims)))
         return sorted(stamps.elements())

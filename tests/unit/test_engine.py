@@ -25,6 +25,7 @@ from pyrate_limiter._engine.reserving import Reserving
 from pyrate_limiter._engine.steps import (
     Acquire,
     Cleanup,
+    Park,
     Pause,
     Work,
     abandon,
@@ -437,6 +438,63 @@ def test_a_reservation_for_nobody_that_is_refused_is_gone():
     call, queue = reserving(OnDisk())
     call._hold([RateItem("r", 1000)], [Decision(Rate(1, 1000))], [None])
     assert not queue.reservations
+
+
+def test_what_a_waiter_was_given_as_its_program_was_dropped_is_given_back():
+    bucket = OnDisk()
+    acquisition = Limiter(bucket, reserve_ahead=False)._acquisition
+    item = RateItem("a", 1000)
+    waiting = Waiting(acquisition, bucket, item, terms_of(), next(tickets), native=True).run(None)
+    assert at_work(waiting).block(None).allowed
+    waiting.close()
+    assert bucket.count() == 0
+    assert id(bucket) not in waited_for
+
+
+def parked(program):
+    """Run a program in memory until it sleeps in the queue; the waiter, and for how long."""
+    step = next(program)
+    while not isinstance(step, Park):
+        step = program.send(step)
+    return step.waiter, step.seconds
+
+
+def waiting_at(bucket, **terms):
+    acquisition, item = Limiter(bucket)._acquisition, RateItem("a", 1000)
+    return Waiting(acquisition, bucket, item, terms_of(**terms), next(tickets), native=True)
+
+
+def full_bucket():
+    bucket = InMemoryBucket([Rate(1, 3_600_000)])
+    bucket._clock = testing.ManualClock(1000)
+    assert bucket.put(RateItem("before", 1000))
+    return bucket
+
+
+def test_a_front_that_somebody_earlier_comes_before_sleeps_on_behind_him():
+    bucket = full_bucket()
+    program = waiting_at(bucket).run(None)
+    waiter, seconds = parked(program)
+    assert seconds > 3_000
+    earlier = Waiter("b", 1, terms_of(), -1, stamped_by_bucket=True)
+    assert waiter.queue.join(earlier)
+    step = program.send(True)  # it is woken
+    assert isinstance(step, Park)
+    assert (step.waiter, step.seconds) == (waiter, None)
+    waiter.queue.leave(earlier)
+    program.close()
+    assert id(bucket) not in waited_for
+
+
+def test_a_call_that_wants_to_know_waits_behind_others_where_it_may_fit_in_time():
+    bucket = full_bucket()
+    queue = join(bucket, earlier := Waiter("b", 1, terms_of(), -1, stamped_by_bucket=True))
+    program = waiting_at(bucket, known=True, seconds=10_000).run(None)
+    waiter, seconds = parked(program)
+    assert waiter.queue is queue
+    assert 9_000 < seconds <= 10_000
+    program.close()
+    queue.leave(earlier)
 
 
 def reserving(bucket):

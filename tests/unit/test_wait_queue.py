@@ -588,3 +588,15 @@ def test_tasks_that_are_dropped_with_their_event_loop_leave_in_peace():
     for coroutine in coroutines:
         coroutine.close()  # an error would be raised here
     assert queue_at(bucket) is None
+
+
+def test_a_front_without_a_reservation_takes_the_first_and_its_owner_asks_under_the_other_name():
+    front, owner = waiter(), waiter()
+    owner.name = "owner"
+    queue = queued(front, owner)
+    held = reservation()
+    held.owner, owner.reservation = owner, held
+    queue.add(held)
+    assert queue.take(front) is held
+    assert owner.reservation is None
+    assert (front.name, owner.name) == ("owner", "a")

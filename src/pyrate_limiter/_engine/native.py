@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def keeps_claims(bucket: AbstractBucket) -> bool:
     """Whether `claim` is the bucket's own, and does not bypass what a subclass overrides."""
-    return _claims_by_itself(bucket.__class__) or _claims_by_itself(unwrapped(bucket).__class__)
+    return _claims_by_itself(unwrapped(bucket).__class__)
 
 
 @lru_cache(maxsize=256)
