@@ -13,7 +13,7 @@ nox.options.sessions = ["tests", "lint", "types", "docs"]
 
 # The parts in which a branch that no test takes is a limit that nobody has checked, and how much of
 # each is taken at the least, in percent.
-COVERED = {"*/pyrate_limiter/algorithms/*": 100, "*/pyrate_limiter/_engine/*": 100}
+COVERED = {"*/pyrate_limiter/algorithms/*": 100, "*/pyrate_limiter/_engine/*": 99}
 
 
 @nox.session
