@@ -118,6 +118,8 @@ class RedisServer:
 def answers(client: redis.Redis) -> bool:
     try:
         return bool(client.ping())
+    except redis.AuthenticationError:
+        return True  # it asks for a password
     except redis.RedisError:
         return False
 
