@@ -108,9 +108,12 @@ class Limiter(Holds, TakesOlderCalls, Generic[Verdict_co]):
         self.lock: Any = shared_lock()
         factory = self.bucket_factory
         only = factory.bucket if type(factory) is SingleBucketFactory else None
-        self._acquisition = Acquisition(factory, self.lock, ahead_ms(self.reserve_ahead), only)
-        self._take = straight_path(factory, self.lock)
-        self._take_async = straight_path(factory, self.lock, awaited=True)
+        # Not `lock`, which the front of a wait queue needs: `get` may itself wait in that queue.
+        asking: Any = shared_lock()
+        ahead = ahead_ms(self.reserve_ahead)
+        self._acquisition = Acquisition(factory, self.lock, asking, ahead, only)
+        self._take = straight_path(factory, asking)
+        self._take_async = straight_path(factory, asking, awaited=True)
 
     @classmethod
     def per_key(
@@ -235,10 +238,7 @@ class Limiter(Holds, TakesOlderCalls, Generic[Verdict_co]):
         Raises:
             RateLimitExceeded: on entering, when it is not admitted.
         """
-        weight = check_weight(weight)
-        if timeout != -1:
-            timeout = check_timeout(timeout, blocking=True)
-        return Admission(self, name, weight, timeout)
+        return Admission(self, name, check_weight(weight), check_timeout(timeout, blocking=True))
 
     def as_decorator(
         self, *wrong: Never, name: str = "ratelimiter", weight: int = 1
@@ -290,7 +290,7 @@ class Limiter(Holds, TakesOlderCalls, Generic[Verdict_co]):
         return self.bucket_factory.dispose(bucket)
 
     def close(self) -> None:
-        """Stop sweeping, and close the buckets. May be called again."""
+        """Stop sweeping, and release what the buckets opened. May be called again."""
         self.bucket_factory.close()
 
     def __enter__(self) -> Self:

@@ -114,7 +114,10 @@ def sorted_rates(rates: Rate | Sequence[Rate]) -> RateList:
         WrongType: it is no list, or something in it is no rate.
         InvalidRateList: some rate of the list can never matter.
     """
-    return rates if isinstance(rates, RateList) else RateList(rates)
+    # A program may have changed the list that it was given by `bucket.rates`.
+    if isinstance(rates, RateList) and [rate for *_, rate in rates.bounds] == rates:
+        return rates
+    return RateList(rates)
 
 
 class SharedRates(RateList):
@@ -125,6 +128,9 @@ class SharedRates(RateList):
     """
 
     __slots__ = ()
+
+    def __reduce__(self) -> tuple[type[RateList], tuple[list[Rate]]]:
+        return RateList, (list(self),)  # a copy is its owner's own, who may change it
 
     if not TYPE_CHECKING:  # a checker knows what a list can do
 

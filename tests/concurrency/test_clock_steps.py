@@ -16,8 +16,10 @@ from pyrate_limiter import (
     Rate,
     SingleBucketFactory,
     SQLiteBucket,
+    StateBucket,
     WallClock,
 )
+from pyrate_limiter.testing import ManualClock
 
 FORK = multiprocessing.get_context("fork")
 HOUR = 3_600_000
@@ -103,3 +105,31 @@ def test_a_clock_that_steps_in_live_traffic_lets_one_further_limit_through(bucke
             first, last = group[0][0], max(returned for _, returned in group)
             over = last - first <= INTERVAL
             assert not over or any(first <= at <= last for at in allowed), f"{limit + 1} at {first}"
+
+
+@pytest.mark.parametrize("make", [InMemoryBucket, StateBucket])
+def test_who_waits_after_a_step_back_waits_in_truth(make, monkeypatch):
+    bucket, true = make([Rate(1, 100)]), time.time_ns
+    bucket._clock = WallClock()
+    limiter = Limiter(bucket, buffer_ms=0)
+    assert limiter.try_acquire("a")
+    monkeypatch.setattr(time, "time_ns", lambda: true() - 60_000_000_000)
+    assert limiter.try_acquire("a")
+    began = time.monotonic()
+    assert all(limiter.try_acquire("a") for _ in range(3))
+    assert time.monotonic() - began > 0.19  # the first may find room that the step has made
+
+
+@pytest.mark.parametrize("make", [InMemoryBucket, StateBucket, MultiprocessBucket.init])
+def test_after_a_step_back_those_who_come_slowly_are_all_admitted(make):
+    bucket, clock = make([Rate(2, 1000)]), ManualClock(1_700_000_000_000)
+    bucket._clock = clock
+    limiter = Limiter(bucket)
+    assert limiter.try_acquire("a", blocking=False)
+    clock.set(clock.now() - HOUR)
+    got = []
+    for _ in range(30):
+        clock.advance(2000)
+        got.append(limiter.try_acquire("a", blocking=False))
+    assert all(got)
+    bucket.close()

@@ -104,6 +104,7 @@ USES = {
     "check": lambda bucket: bucket.check(RateItem("a", 1)),
     "count": lambda bucket: bucket.count(),
     "flush": lambda bucket: bucket.flush(),
+    "hold": lambda bucket: bucket.hold(RateItem("a", 1), 1000),
 }
 
 
@@ -240,3 +241,15 @@ def test_a_password_that_has_changed_during_an_outage_ends_what_was_let_through(
         server.start()
         wait_until(has_ended)
         refused(caller, bucket)
+
+
+@pytest.mark.parametrize(
+    "key", ["a:AuthenticationError", "NOAUTH", "Too many connections", "BUSY "]
+)
+def test_a_key_that_reads_like_an_error_is_none(server, key):
+    with redis.Redis(port=server.port, retry=Retry(NoBackoff(), 1)) as client:
+        bucket = RedisBucket([RATE], client, key, on_error="allow")
+        assert Limiter(bucket).try_acquire("a", blocking=False)
+        server.stop()
+        for _ in range(2):
+            assert Limiter(bucket).try_acquire("a", blocking=False)

@@ -1,6 +1,7 @@
 """The acquisition and its two drivers, at the points that ordinary use seldom meets."""
 
 import asyncio
+import contextlib
 import multiprocessing
 import os
 import threading
@@ -16,6 +17,7 @@ from pyrate_limiter import (
     Limiter,
     Rate,
     RateItem,
+    StateBucket,
     testing,
 )
 from pyrate_limiter._engine.locks import take
@@ -495,6 +497,24 @@ def test_a_call_that_wants_to_know_waits_behind_others_where_it_may_fit_in_time(
     assert 9_000 < seconds <= 10_000
     program.close()
     queue.leave(earlier)
+
+
+@pytest.mark.parametrize("kind", [InMemoryBucket, StateBucket])
+def test_a_hold_that_is_released_before_its_waiter_sleeps_holds_it_up_no_longer(kind):
+    bucket = kind([Rate(1, 1000)])
+    bucket._clock = testing.ManualClock(1000)
+    limiter = Limiter(bucket)
+    limiter.hold("a", 3600)
+    program = waiting_at(bucket).run(None)
+    step = next(program)
+    while not isinstance(step, Decision):
+        step = program.send(step)
+    assert not step.allowed
+    assert limiter.release_hold("a")
+    with contextlib.suppress(StopIteration):
+        while not isinstance(step, Park):
+            step = program.send(step)
+    assert bucket.count() == 1
 
 
 def reserving(bucket):

@@ -17,6 +17,7 @@ from pyrate_limiter import (
     BucketFactory,
     InMemoryBucket,
     Limiter,
+    MultiprocessBucket,
     Rate,
     RateItem,
     RedisBucket,
@@ -380,3 +381,63 @@ def test_a_hold_that_cannot_be_stored_is_an_error_whatever_the_outage_policy(on_
         for call in (lambda: limiter.hold("a", 1), lambda: limiter.release_hold("a")):
             with pytest.raises(redis.ConnectionError):
                 call()
+
+
+@pytest.mark.parametrize("back", [0, 3_000, 30_000, 3_600_000])
+@pytest.mark.parametrize(
+    "make", [InMemoryBucket, StateBucket, MultiprocessBucket.init, SQLiteBucket.init_from_file]
+)
+def test_a_hold_lasts_as_long_as_it_was_to_whatever_the_clock_has_done_before(make, back):
+    clock, bucket = ManualClock(1_700_000_000_000), make([Rate(2, 1000)])
+    bucket._clock = clock
+    assert bucket.put(RateItem("a", bucket.now()))
+    clock.set(clock.now() - back)
+    bucket.put(RateItem("a", bucket.now()))
+    limiter = Limiter(bucket)
+    limiter.hold("a", 60)
+    clock.advance(59_000)
+    assert not limiter.try_acquire("a", blocking=False)
+    clock.advance(2_000)
+    assert limiter.try_acquire("a", blocking=False)
+    bucket.close()
+
+
+@pytest.fixture
+def server():
+    with sync_client(shared_url()) as client:
+        yield client
+
+
+def test_a_long_hold_that_was_ended_leaves_no_long_life_behind(server):
+    key = fresh_key()
+    limiter = Limiter(RedisBucket([Rate(10, 50)], server, key))
+    assert limiter.try_acquire("a", blocking=False)
+    limiter.hold("a", HOUR)
+    assert server.pttl(key) > 3_000_000
+    assert limiter.release_hold("a")
+    assert server.pttl(key) < 10_000
+
+
+def test_what_is_given_back_while_a_name_is_held_leaves_the_hold_alone(server):
+    bucket = RedisBucket([Rate(5, 1000)], server, fresh_key())
+    bucket._clock = ManualClock(1_700_000_000_000)
+    item = RateItem("a", bucket.now())
+    bucket.hold(item, 3000)
+    assert bucket.claim(item, 60_000, 9).wait_ms >= 3000
+    assert bucket.release(item)
+    assert not bucket.put(RateItem("a", bucket.now()))
+
+
+def test_a_hold_that_is_over_is_no_unit(server):
+    bucket = RedisBucket([Rate(5, 1000)], server, fresh_key())
+    bucket.hold(RateItem("a", bucket.now()), 1)
+    until(lambda: bucket.claim(RateItem("a", bucket.now(), 0)).remaining == 5)
+
+
+def test_a_stamp_that_comes_late_makes_no_hold_shorter(server):
+    key = fresh_key()
+    early, late = (RedisBucket([Rate(5, 1000)], server, key) for _ in "12")
+    early._clock, late._clock = ManualClock(1_700_000_000_000), ManualClock(1_699_999_999_100)
+    early.hold(RateItem("a", early.now()), 1000)
+    assert not late.put(RateItem("a", late.now()))
+    assert early.check(RateItem("a", early.now())).retry_after_ms == 1000

@@ -1,9 +1,11 @@
 """A user's own factory: asked once for a call, obeyed in all that it overrides, and cheap."""
 
 import asyncio
+import copy
 import gc
 import os
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -341,3 +343,35 @@ class TestRatesOfManyBuckets:
         with pytest.raises(InvalidRateList, match=r"assign a new list to bucket\.rates"):
             change(bucket.rates)
         assert bucket.rates == RATES
+
+
+def test_a_clock_of_one_made_bucket_may_wait_for_threads_that_use_another(factory):
+    first, second = (factory.create(InMemoryBucket, [Rate(9, 1000)]) for _ in "12")
+
+    class Remote(MonotonicClock):
+        def now(self):
+            with ThreadPoolExecutor(1) as pool:
+                item = RateItem("b", super().now())
+                assert pool.submit(second.put, item).result(timeout=30)
+            return super().now()
+
+    first._clock = Remote()
+    assert first.put(RateItem("a", first.now() + 5_000))
+
+
+@pytest.mark.parametrize("change", [copy.copy, copy.deepcopy, list])
+@pytest.mark.parametrize("made", [True, False])
+def test_changed_rates_hold_once_they_are_assigned(factory, change, made):
+    rates = [Rate(5, 60_000)]
+    bucket = factory.create(InMemoryBucket, rates) if made else InMemoryBucket(rates)
+    fewer = change(bucket.rates)
+    fewer[0] = Rate(2, 60_000)
+    bucket.rates = fewer
+    assert [bucket.put(RateItem("a", bucket.now())) for _ in range(3)] == [True, True, False]
+
+
+def test_swept_buckets_may_be_replaced_as_a_whole(factory):
+    factory.create(InMemoryBucket, RATES)
+    other = InMemoryBucket(RATES)
+    factory._leaker.sync_buckets = {id(other): other}
+    assert factory.get_buckets() == [other]

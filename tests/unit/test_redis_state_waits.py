@@ -147,3 +147,42 @@ def test_what_is_kept_beside_a_state_expires_with_it(bucket):
     lives = [store.redis.pttl(key) for key in store.redis.scan_iter(f"{store.key}*", count=1000)]
     assert len(lives) == 2
     assert all(0 < life <= 400 for life in lives)
+
+
+def test_what_was_claimed_under_fewer_rates_is_served_under_more():
+    key = fresh_key()
+    with sync_client(shared_url()) as client:
+        one, two = (
+            StateBucket(rates, store=RedisStateStore(client, key))
+            for rates in ([Rate(1, 1000)], [Rate(1, 1000), Rate(20, 60_000)])
+        )
+        assert one.claim(RateItem("a", one.now()), 5000).allowed
+        assert one.claim(RateItem("a", one.now()), 5000).wait_ms
+        later = RateItem("a", two.now())
+        assert two.claim(later, 5000).wait_ms
+        assert two.settle(later, two.now(), 5000).allowed
+        assert two.release(later)
+
+
+def test_a_release_after_a_flush_changes_no_time(bucket):
+    bucket._clock = ManualClock(1000)  # not the server's time
+    bucket.flush()
+    item = RateItem("a", bucket.now())
+    assert bucket.claim(item).allowed
+    bucket.flush()
+    bucket.release(item)
+    for _ in range(6):
+        bucket._clock.advance(bucket.rates[0].interval * 2)
+        assert bucket.put(RateItem("a", bucket.now()))
+
+
+def test_a_key_lives_until_nothing_is_owed():
+    key = fresh_key()
+    with sync_client(shared_url()) as client:
+        store = RedisStateStore(client, key, ttl_ms=2000)
+        bucket = StateBucket([Rate(2000, 2000)], store=store)
+        assert bucket.put(RateItem("a", bucket.now()))
+        while client.pttl(key) > 1950:
+            pass
+        assert bucket.put(RateItem("a", bucket.now(), 1990))
+        assert client.pttl(key) > 1950

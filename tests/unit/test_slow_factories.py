@@ -231,9 +231,15 @@ def test_who_waits_for_another_thread_in_the_factory_is_refused_in_time(is_async
     else:
         assert limiter.try_acquire("other", timeout=0.05) is False
     assert limiter.acquire("other", timeout=0.05).failing_rate is not None
+    answers = []
+    at_once = threading.Thread(
+        target=lambda: answers.append(limiter.try_acquire("other", timeout=0))
+    )
+    at_once.start()
     go_on.set()
     first.join()
-    assert limiter.try_acquire("other", timeout=0) is True
+    at_once.join()
+    assert answers == [True]  # it has waited for its turn, as it takes what is free
 
 
 def test_a_factory_may_use_its_own_limiter():
@@ -245,3 +251,48 @@ def test_a_factory_may_use_its_own_limiter():
 
     limiter = Limiter(Counting())
     assert limiter.try_acquire("one", blocking=False) is True
+
+
+def test_a_factory_that_waits_at_its_own_limiter_holds_nobody_up_there():
+    class Own(InMemoryBucket):
+        def put(self, item):
+            return super().put(item)
+
+    class Gated(Registry):
+        def get(self, item):
+            if item.name not in self.by_name:
+                if item.name != "new":
+                    assert limiter.try_acquire("new")  # no more than so many new names
+                self.by_name[item.name] = Own([Rate(2, 100)])
+            return self.by_name[item.name]
+
+    limiter = Limiter(Gated())
+    names = ["new" if number % 2 else f"user {number}" for number in range(8)]
+    callers = [threading.Thread(target=limiter.try_acquire, args=(name,)) for name in names]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+
+
+def test_a_task_has_its_turn_at_a_factory_that_threads_are_busy_with():
+    class Slow(Registry):
+        def get(self, item):
+            time.sleep(0.002)
+            return self.by_name.setdefault(item.name, InMemoryBucket([Rate(10**6, 1000)]))
+
+    limiter, over = Limiter(Slow()), threading.Event()
+
+    def work():
+        while not over.is_set():
+            limiter.try_acquire("a")
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        assert asyncio.run(limiter.try_acquire_async("b")) is True
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()

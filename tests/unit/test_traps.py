@@ -5,6 +5,7 @@ import gc
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import redis.asyncio
@@ -61,7 +62,8 @@ def test_a_closed_bucket_admits_nothing_and_says_so(make, kind):
     limiter, other = Limiter(bucket), Limiter(bucket)
     item = RateItem("a", bucket.now())
     assert limiter.try_acquire()
-    limiter.close()
+    bucket.close()
+    bucket.close()
     limiter.close()
 
     async def awaited(limiter):
@@ -91,12 +93,33 @@ def test_a_closed_bucket_admits_nothing_and_says_so(make, kind):
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if not kind.startswith("sqlite")])
 def test_what_a_closed_bucket_holds_can_be_looked_at(make, kind):
     bucket = make(kind, [RATE])
-    with Limiter(bucket) as limiter:
-        assert limiter.try_acquire(weight=2)
+    with bucket:
+        assert Limiter(bucket).try_acquire(weight=2)
     if "gcra" not in kind:
         assert bucket.count() == 2
         bucket.flush()
         assert bucket.count() == 0
+
+
+@pytest.mark.parametrize("make", [InMemoryBucket, StateBucket])
+@pytest.mark.parametrize("wrap", [lambda bucket: bucket, BucketAsyncWrapper])
+def test_limiters_may_be_closed_one_after_the_other_over_one_bucket(make, wrap):
+    bucket = wrap(make([Rate(9, 60_000)]))
+
+    async def ask(limiter):
+        return await limiter.try_acquire_async("a", blocking=False)
+
+    for _ in range(3):
+        with Limiter(bucket) as limiter:
+            assert asyncio.run(ask(limiter))
+    assert asyncio.run(ask(limiter))
+
+
+def test_who_waits_goes_on_where_the_limiter_is_closed():
+    with Limiter(Rate(1, 50)) as limiter, ThreadPoolExecutor(3) as pool:
+        waiting = [pool.submit(limiter.try_acquire, "a") for _ in range(3)]
+        limiter.close()
+        assert [call.result() for call in waiting] == [True] * 3
 
 
 @pytest.mark.parametrize("bucket", [InMemoryBucket, StateBucket, MultiprocessBucket.init])
@@ -125,7 +148,7 @@ def test_who_waits_for_a_bucket_that_is_closed_is_told_so(monkeypatch):
         await limiter.try_acquire_async("a")
         waiting = [asyncio.create_task(limiter.try_acquire_async("a")) for _ in range(3)]
         await asyncio.sleep(0)
-        limiter.close()
+        limiter.bucket_factory.bucket.close()
         return await asyncio.gather(*waiting, return_exceptions=True)
 
     assert [type(answer) for answer in world.run(main())] == [BucketClosed] * 3

@@ -41,18 +41,20 @@ class Acquisition(Routing):
         only: the bucket of all items, if there is just one.
     """
 
-    __slots__ = ("_first_try", "_only", "ahead_ms")
+    __slots__ = ("_first_try", "_lock", "_only", "ahead_ms")
 
     def __init__(
         self,
         factory: BucketFactory,
         lock: Any,
+        asking: Any,
         ahead_ms: int,
         only: AbstractBucket | None = None,
     ) -> None:
-        super().__init__(factory, lock)
+        super().__init__(factory, asking)
+        self._lock = lock
         self.ahead_ms = ahead_ms
-        self._first_try = FirstTry(factory, lock, awaited=True)
+        self._first_try = FirstTry(factory, asking, awaited=True)
         self._only = only if only is not None and keeps_claims(only) else None
 
     def acquire(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pyrate_limiter._engine.outlook import to_look_at
 from pyrate_limiter._engine.queues import queue_at, unwrapped
 from pyrate_limiter._engine.steps import ON_LOOP
-from pyrate_limiter._engine.terms import Terms
+from pyrate_limiter._engine.terms import Terms, holds
 from pyrate_limiter.abstracts.checks import number_of
 from pyrate_limiter.errors import BucketRetired, OutOfRange, WrongType
 
@@ -104,6 +104,8 @@ def _release_hold(acquisition: Acquisition, name: str) -> Program[bool]:
             released = yield from _told(acquisition, bucket, "release_hold", item)
         except BucketRetired:
             continue
+        if released:
+            holds.released += 1  # before the look: who is about to sleep there asks once more
         queue = queue_at(unwrapped(bucket))
         if released and queue is not None:
             queue.look_again()

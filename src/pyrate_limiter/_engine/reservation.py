@@ -137,6 +137,17 @@ class HeldReservations:
                     waiter = waiter.next
             return bool(self._unneeded)
 
+    def give_up_future(self) -> None:
+        """Set apart what is held for moments to come, to be given back and asked for anew."""
+        with self._lock:
+            held, self.reservations = self.reservations, []
+            for reservation in held:
+                if reservation.decision.wait_ms:
+                    self._unneeded.append(reservation.item)
+                    self._disown(reservation)
+                else:
+                    self.reservations.append(reservation)
+
     def surplus(self) -> list[RateItem]:
         """Hand over what is held and nobody in the queue can use, to be given back."""
         with self._lock:

@@ -101,6 +101,9 @@ class Reserving(Waiting):
             goal, due = self._terms, now + left
         queue.block()
         queue.due = due
+        if self._terms.may_fit_by_now():
+            queue.look_again()
+            return None
         woken = yield Park(self._waiter, max(0.0, due - now))
         return None if woken else goal
 

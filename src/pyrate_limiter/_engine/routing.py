@@ -30,13 +30,13 @@ class Routing:
         lock: held while a user's factory is asked for a bucket.
     """
 
-    __slots__ = ("_lock", "factory", "stamps_by_bucket")
+    __slots__ = ("_asking", "factory", "stamps_by_bucket")
 
-    def __init__(self, factory: BucketFactory, lock: Any) -> None:
+    def __init__(self, factory: BucketFactory, asking: Any) -> None:
         self.factory = factory
         # Whether items are stamped with the time of their bucket, and nothing else is done to them.
         self.stamps_by_bucket = factory._stamps_by_bucket()
-        self._lock = lock
+        self._asking = asking
 
     def route(
         self, name: str, weight: int, terms: Terms, begun: Begun | None = None
@@ -57,12 +57,12 @@ class Routing:
         """What the factory's `get` returns. A user's is called by one thread at a time."""
         if self.factory._gets_at_once():
             return self.factory.get(item)
-        if not (yield Acquire(self._lock, terms.lock_seconds())):
+        if not (yield Acquire(self._asking, terms.lock_seconds(), contended=True)):
             raise OutOfTime
         try:
             return self.factory.get(item)
         finally:
-            self._lock.release()
+            self._asking.release()
 
     def item(
         self, bucket: AbstractBucket, name: str, weight: int, terms: Terms | None = None

@@ -6,6 +6,7 @@ whose result is sent back; or a `Step`, which knows how to be done in a thread a
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyrate_limiter._engine.locks import take
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     Sleep = Callable[[float], Any]
 
 _GRACE_SECONDS = 0.25  # in which a call that keeps to its caller's time can say what is wrong
+_LOOKS = 5  # before an event loop waits for a lock as threads do, for so long at a time:
+_TURN_SECONDS = 0.02
 _POLL_SECONDS = 0.001  # between two looks at a lock that an event loop must not wait for
 
 
@@ -85,13 +88,21 @@ class Park(BlockingStep):
 
 
 class Acquire(BlockingStep):
-    """Take a lock; answered by whether that succeeded within the seconds given."""
+    """Take a lock; answered by whether that succeeded within the seconds given.
 
-    __slots__ = ("lock", "seconds")
+    Args:
+        lock: any lock.
+        seconds: how long to wait; None is for ever.
+        contended: whether threads of this process queue for it, each for a moment. An event loop
+            that only looked at it now and then would never have its turn.
+    """
 
-    def __init__(self, lock: Any, seconds: float | None = None) -> None:
+    __slots__ = ("contended", "lock", "seconds")
+
+    def __init__(self, lock: Any, seconds: float | None = None, *, contended: bool = False) -> None:
         self.lock = lock
         self.seconds = seconds
+        self.contended = contended
 
     def block(self, sleep: Sleep) -> bool:
         """See `BlockingStep.block`."""
@@ -104,10 +115,15 @@ class Acquire(BlockingStep):
         import time
 
         deadline = None if self.seconds is None else time.monotonic() + self.seconds
-        while not take(self.lock, 0):
-            if deadline is not None and time.monotonic() >= deadline:
+        looks, wait = 0, 0.0
+        while not take(self.lock, wait):
+            left = math.inf if deadline is None else deadline - time.monotonic()
+            if left <= 0:
                 return False
             await asyncio.sleep(_POLL_SECONDS)
+            looks += 1
+            if self.contended and looks >= _LOOKS:
+                wait = min(_TURN_SECONDS, left)
         return True
 
 

@@ -26,6 +26,15 @@ def monotonic() -> float:
     return time.monotonic()
 
 
+class _Holds:
+    """How many holds were ended in this process."""
+
+    released = 0
+
+
+holds = _Holds()
+
+
 class AdaptiveBuffer(int):
     """The default of ``buffer_ms``: 50, or 5 % of the failing interval where that is less."""
 
@@ -50,7 +59,16 @@ class Terms:
             one call of that, and its end is the end of the wait.
     """
 
-    __slots__ = ("_deadline", "at_once", "blocking", "buffer_ms", "known", "on_loop", "replaced")
+    __slots__ = (
+        "_deadline",
+        "_released",
+        "at_once",
+        "blocking",
+        "buffer_ms",
+        "known",
+        "on_loop",
+        "replaced",
+    )
 
     def __init__(
         self,
@@ -68,9 +86,15 @@ class Terms:
         self.buffer_ms = buffer_ms
         self.known = known
         self.on_loop = on_loop
+        self._released: int = holds.released
         self.replaced = replaced
         for_ever = seconds == -1 or seconds * 1000 >= PATIENT_MS
         self._deadline = None if for_ever else time.monotonic() + seconds
+
+    def may_fit_by_now(self) -> bool:
+        """Whether a hold was ended since this was asked last; what a bucket has said may be old."""
+        before, self._released = self._released, holds.released
+        return self._released != before
 
     def until(self, deadline: float) -> Terms:
         """The same terms with an end on the clock of ``time.monotonic``."""
@@ -109,7 +133,7 @@ class Terms:
 
     def lock_seconds(self) -> float | None:
         """How long to wait for a lock. One who does not block still waits for his turn."""
-        if not self.blocking or self._deadline is None:
+        if self.at_once or not self.blocking or self._deadline is None:
             return None
         return min(_LONGEST_LOCK_SECONDS, max(0.0, self._deadline - time.monotonic()))
 

@@ -178,8 +178,9 @@ class WaitQueue(HeldReservations):
                 self._wake_front()
 
     def look_again(self) -> None:
-        """Have the front ask at once, for more may fit than it was told."""
+        """Have the front ask at once, for more may fit than it was told, and earlier."""
         with self._lock:
+            self.give_up_future()
             self.ask_at = self.due = 0.0
             self.wake_front()
 

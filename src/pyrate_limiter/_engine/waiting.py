@@ -11,7 +11,7 @@ from pyrate_limiter._engine.terms import PATIENT_MS, monotonic
 from pyrate_limiter._engine.waiter import Waiter
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision, StateAlgorithm
 from pyrate_limiter.abstracts.awaiting import discard
-from pyrate_limiter.abstracts.checks import pad_ms
+from pyrate_limiter.abstracts.checks import Unread, pad_ms
 from pyrate_limiter.abstracts.errand import OutOfTime
 from pyrate_limiter.abstracts.rate import RateItem
 
@@ -225,11 +225,13 @@ class Waiting:
         self._planned = self._item.timestamp + pause_ms
         seconds = pause_ms / 1000
         if self._waiter.stamped_by_bucket:
-            moment = RateItem("", self._planned, 0)
+            moment = RateItem("", Unread(self._planned), 0)
             seconds = self._bucket.pause(moment, Decision(wait_ms=pause_ms))
         queue = self._queue
         queue.block()
         queue.due = end = monotonic() + seconds
+        if self._terms.may_fit_by_now():
+            return False
         if self._terms.replaced:
             yield Pause(seconds)
             return True

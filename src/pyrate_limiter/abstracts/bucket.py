@@ -333,6 +333,10 @@ class AbstractBucket(ABC):
         """
         return
 
+    def _let_go(self) -> None:
+        """Release what the bucket opened, as a limiter does that is closed."""
+        self.close()
+
     def __enter__(self) -> Self:
         return self
 
@@ -449,13 +453,16 @@ class BucketFactory(ABC):
         return self._leaker is not None and self._leaker.deregister(number)
 
     def close(self) -> None:
-        """Stop sweeping, and close the owned buckets. May be called again."""
+        """Stop sweeping, and release what the owned buckets opened. May be called again.
+
+        Whoever still has a bucket that needs nothing of that kind, such as one in memory, goes on.
+        """
         owned = self.owned_buckets()
         leaker, self._leaker = self._leaker, None
         if leaker is not None:
             leaker.close()
         for bucket in owned:
-            bucket.close()
+            bucket._let_go()
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)

@@ -70,3 +70,6 @@ class Closable:
         at, flushed and given back. What was handed in, such as a client or a pool, stays open.
         """
         vars(self).update(_ASYNC if self.is_async else _SYNC)
+
+    def _let_go(self) -> None:
+        """Nothing: programs close one limiter after the other over the same bucket."""

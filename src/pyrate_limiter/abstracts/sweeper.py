@@ -61,6 +61,11 @@ class Leaker:
         """The sync buckets, by their ``id``."""
         return self._swept.by_id
 
+    @sync_buckets.setter
+    def sync_buckets(self, buckets: dict[int, AbstractBucket]) -> None:
+        self._swept.clear()
+        self._swept.by_id.update(buckets)
+
     def buckets(self) -> list[AbstractBucket]:
         """All buckets, the sync ones first."""
         return [*self._swept.all(), *self.async_buckets.values()]

@@ -175,3 +175,6 @@ class BucketAsyncWrapper(AbstractBucket):
     def close(self) -> None:
         """Close the bucket."""
         self.bucket.close()
+
+    def _let_go(self) -> None:
+        self.bucket._let_go()

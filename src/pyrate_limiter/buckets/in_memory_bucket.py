@@ -29,7 +29,7 @@ from pyrate_limiter.buckets.process_claims import note_claims
 from pyrate_limiter.buckets.timeline import NO_STAMP
 from pyrate_limiter.buckets.unit_log import UnitLog
 from pyrate_limiter.buckets.units_view import UnitsView
-from pyrate_limiter.clocks import MonotonicClock
+from pyrate_limiter.clocks import AbstractClock, MonotonicClock, WallClock
 from pyrate_limiter.errors import AlgorithmMismatch
 from pyrate_limiter.utils import RateList, sorted_rates
 
@@ -50,6 +50,7 @@ __all__ = [
 ]
 
 _CLOCK = MonotonicClock()
+_QUICK = {MonotonicClock, WallClock, StoppedClock}
 _USED = "used"  # noted on an item that is admitted; others may still be to come at its moment
 _OWN = ("_stamps", "_ends", "_names", "_name_ends", "_pending")  # what a copy must not share
 _STOCK = SlidingWindowLog()
@@ -128,6 +129,18 @@ class InMemoryBucket(JudgedLog, Closable, AbstractBucket):
             """See `AbstractBucket.now`."""
 
     @property
+    def _clock(self) -> AbstractClock:
+        """See `AbstractBucket`. It is read under the lock."""
+        return self._own_clock
+
+    @_clock.setter
+    def _clock(self, clock: AbstractClock) -> None:
+        if self.__class__ is InMemoryBucket and clock.__class__ not in _QUICK:
+            with self._lock:  # which others may share, see `member`
+                self._lock = shared_lock()  # a user's clock may be slow, or use other buckets
+        self._own_clock = clock
+
+    @property
     def items(self) -> UnitsView:
         """The stored units as a sequence of `RateItem`, oldest first."""
         return UnitsView(self, self._lock)
@@ -150,7 +163,7 @@ class InMemoryBucket(JudgedLog, Closable, AbstractBucket):
         if waited_for and id(self) in waited_for:
             return None
         with self._lock:
-            now = self._clock.now()
+            now = self._own_clock.now()
             if now.__class__ is not int:
                 discard(now)
                 return None
@@ -333,7 +346,9 @@ class InMemoryBucket(JudgedLog, Closable, AbstractBucket):
 
     def pause(self, item: RateItem, decision: Decision) -> float:
         """See `AbstractBucket.pause`."""
-        moment = item.timestamp - self._stepped - self._ahead
+        moment: int = item.timestamp
+        if moment.__class__ is not Unread:  # it is that of a claim
+            moment -= self._stepped + self._ahead
         return self._clock.pause(moment, decision.wait_ms)
 
     def leak(self, current_timestamp: int | None = None) -> int:

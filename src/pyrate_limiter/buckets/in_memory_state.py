@@ -100,12 +100,15 @@ class InMemoryStateStore(StateRecord, StateStore):
                 if self._state is not state:  # a signal handler was here
                     return self.take_now(algorithm, rates, clock, weight)
                 self._state = after
+                if decision.failing_rate is None and self._latest < now:
+                    self._latest = now
             else:
                 with self._whole():
                     decision = self._step(algorithm, rates, now, weight)
             retry = decision.retry_after_ms
             # Under several rates, another one may be what refuses a moment later.
-            if retry is not None and len(rates) == 1 and algorithm.__class__ in _MONOTONE:
+            known = retry is not None and self._hold is None  # what is held goes by the clock
+            if known and len(rates) == 1 and algorithm.__class__ in _MONOTONE:
                 self._full = (now + retry, weight, rates, decision.failing_rate)
             return decision.failing_rate
 

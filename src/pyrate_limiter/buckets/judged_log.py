@@ -33,9 +33,9 @@ class JudgedLog(LogMoments, Timeline):
 
     if not TYPE_CHECKING:
         # What most logs never need has no slot: it is in the `__dict__` of those that do.
-        __slots__ = ("_clock", "_full", "_latest", "_trusted", "failing_rate")
+        __slots__ = ("_full", "_latest", "_own_clock", "_trusted", "failing_rate")
 
-    _clock: AbstractClock
+    _own_clock: AbstractClock
     failing_rate: Rate | None
     # Of the last refusal: until when anything as heavy is refused by the same rate, for new units
     # can only make that later; the weight; the rate; and the earliest moment, which held while the
@@ -47,9 +47,18 @@ class JudgedLog(LogMoments, Timeline):
     def __init__(self, rates: RateList, algorithm: LogAlgorithm, clock: AbstractClock) -> None:
         self._rates = rates
         self._algorithm = algorithm
-        self._clock = clock
+        self._own_clock = clock
         self.failing_rate = None
         self._clear()
+
+    @property
+    def _clock(self) -> AbstractClock:
+        """The clock; programs assign another one."""
+        return self._own_clock
+
+    @_clock.setter
+    def _clock(self, clock: AbstractClock) -> None:
+        self._own_clock = clock
 
     def _clear(self) -> None:
         # Hardly a call: where each name has a log, one is made as often as the first unit comes.

@@ -228,6 +228,9 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
         A helper process that `init` has started is ended.
         """
         super().close()
+        self._let_go()
+
+    def _let_go(self) -> None:
         manager = getattr(self, "_manager", None)
         if manager is not None:
             manager.shutdown()

@@ -57,7 +57,7 @@ for i = 1, rates do tats[i] = tonumber(stored[i] or nil) or 0 end
 
 -- The way of nearly every call: with no claim open, what fits at once or is refused. This says what
 -- the rest would say, at a fraction of the price, of as many steps as come first.
-local reply, place, count, taken = {format('%d', now)}, 2, #ARGV, false
+local reply, place, count, taken, owing = {format('%d', now)}, 2, #ARGV, false, 0
 if open == '' and not hold and not (at and at > now) then
   local start = now * 1000
   repeat
@@ -83,7 +83,7 @@ if open == '' and not hold and not (at and at > now) then
       free, reset = math.min(free, burst[i] - ceil(debt / emission[i])), max(reset, debt)
       if charged > 0 then tats[i] = start + debt end
     end
-    taken = taken or charged > 0
+    taken, owing = taken or charged > 0, ceil(reset / 1000)
     reply[place] = format('%d %d 0 %d %d', failing, wait, max(free, 0), ceil(reset / 1000))
     place = place + 1
   until place > count
@@ -92,8 +92,9 @@ if open == '' and not hold and not (at and at > now) then
     if taken then
       for i = 1, rates do call('HSET', key, fields[i], format('%d', tats[i])) end
       try('HSET', beside, 'at', format('%d', now), slot, #reply < 10000 and id .. ' ' .. reply or '')
-      if not noted[1] or call('PTTL', key) < life - life / 20 then
-        life = format('%d', max(life, call('PTTL', key)))
+      local left = call('PTTL', key)
+      if not noted[1] or left < life - life / 20 or left < owing then
+        life = format('%d', max(life, owing, left))
         call('PEXPIRE', key, life)
         try('PEXPIRE', beside, life)
       end
@@ -109,7 +110,8 @@ local function save(values, reply, longest) -- and keep the reply
     longest = max(longest, tats[i] / 1000 - now)
   end
   call('HSET', key, unpack(values))
-  try('HSET', beside, 'at', format('%d', now), slot, #reply < 10000 and id .. ' ' .. reply or '')
+  if stamp ~= '=' or at then try('HSET', beside, 'at', format('%d', now)) end
+  try('HSET', beside, slot, #reply < 10000 and id .. ' ' .. reply or '')
   life = format('%d', max(life, ceil(longest), call('PTTL', key))) -- claims may last longer
   call('PEXPIRE', key, life)
   try('PEXPIRE', beside, life)
@@ -120,6 +122,7 @@ local old_until, new_until, old, new, rest = match(open, '^(%S+) (%S+) (%S+) (%S
 old_until, new_until = tonumber(old_until) or 0, tonumber(new_until) or 0
 old, new = tonumber(old) or 0, tonumber(new) or 0
 for number in string.gmatch(rest or '', '%S+') do gone[#gone + 1] = tonumber(number) end
+for i = #gone + 1, gone[1] and rates or 0 do gone[i] = tats[i] end -- claimed by whom has fewer rates
 local changed = taken
 local held, length = match(hold or '', '^(%S+) (%S+)$')
 held, length = tonumber(held) or 0, tonumber(length) or 0

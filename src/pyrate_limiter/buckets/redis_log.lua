@@ -37,7 +37,8 @@ if string.byte(header) == 126 then
   local time = call('TIME')
   clock = time[1] * 1000 + math.floor(time[2] / 1000)
   local score = format('%d', clock)
-  if string.byte(header, 5) == 49 and call('ZCOUNT', key, '(' .. score, '+inf') == 0 then
+  if string.byte(header, 5) == 49 and call('ZCOUNT', key, '(' .. score, '+inf') == 0
+    and not call('ZSCORE', key, '~hold+') then
     local free, limit, interval
     for most, length in string.gmatch(header, '(%d+)/(%d+)') do
       local left = most - call('ZCOUNT', key, format('%d', clock - length), '+inf')
@@ -129,12 +130,14 @@ local now, longest = stamp or clock, intervals[rates]
 
 -- A hold is put back at the end: meanwhile there is nothing in the log but units.
 local held, length = now, 0
+local found, timed, ended = nil, false, nil -- the hold as it was; whether a step went by the time
 do
   local over = call('ZSCORE', key, '~hold+')
   if over then
     local until_ms = tonumber(call('ZSCORE', key, '~hold') or over)
     length = over - until_ms
-    held = math.min(until_ms, now + length) -- no longer than it was, whatever the clock does
+    found = {text(until_ms), text(tonumber(over))}
+    held = until_ms
     call('ZREM', key, '~hold', '~hold+')
   end
 end
@@ -142,6 +145,7 @@ end
 local function hold(ms)
   local stood = held > now and 1 or 0
   if ms < 0 then
+    ended = stood == 1 and held - now or nil
     held = now
   elseif now + ms > held then
     held, length = now + ms, ms

@@ -55,6 +55,11 @@ if newest and newest > now then
   end
 end
 
+local ahead_by = found and held - length - now or 0
+if ahead_by > 0 and not (stamp and (ahead_by <= intervals[1]
+  or (clock >= held - length and clock - held + length < 60000))) then
+  held = now + length -- no longer than it was, whatever the clock does
+end
 held = math.max(held, now)
 reply[1] = text(now)
 
@@ -324,13 +329,22 @@ for place = at, #ARGV do
   local kind, weight, a, b, label = match(ARGV[place], '^(%a+) (%d+) (%S+) (%S+) (.*)$')
   local step = {label = label, weight = tonumber(weight), a = tonumber(a), b = tonumber(b)}
   step.mark = a == '0' and '' or a
+  timed = timed or (kind ~= 'release' and kind ~= 'forget')
   local verdict, wait, slack = steps[kind](step)
   local free, reset = 0, 0
   if kind == 'claim' or kind == 'next' then free, reset = outlook() end
   reply[#reply + 1] = format('%d %d %d %d %d', verdict, wait, slack, free, reset)
 end
 
-if held > now then call('ZADD', key, text(held), '~hold', text(held + length), '~hold+') end
+if not timed and found then -- what is given back is stamped with the moment that it was claimed for
+  call('ZADD', key, found[1], '~hold', found[2], '~hold+')
+elseif held > now then
+  call('ZADD', key, text(held), '~hold', text(held + length), '~hold+')
+elseif ended then -- the key was to outlive the hold, and is not cleaned up while it is to live so long
+  local usual = math.max((newest or now) - now, 0) + longest + math.min(longest, 60000) + 1000
+  local left = call('PTTL', key)
+  if left > usual and left <= ended + 61000 then call('PEXPIRE', key, text(usual)) end
+end
 if stored > 0 or held > now then
   -- A clock of the caller's own may be slower than ours.
   local spare, left = math.min(longest, 60000) + 1000, call('PTTL', key)

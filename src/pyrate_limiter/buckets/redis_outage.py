@@ -138,7 +138,7 @@ class RedisOutage:
             return False
         if isinstance(error, errors.ResponseError):
             known = (errors.ClusterDownError, errors.ReadOnlyError, errors.OutOfMemoryError)
-            return isinstance(error, known) or any(word in f"{error} " for word in _UNABLE)
+            return isinstance(error, known) or any(word in f"{_said(error)} " for word in _UNABLE)
         away = (
             errors.ConnectionError,
             errors.TimeoutError,
@@ -153,7 +153,7 @@ class RedisOutage:
         """Whether it is a wrong password, also where that met a driver that looks for a node."""
         kind = self._server.errors.AuthenticationError
         found = isinstance(error, kind) or isinstance(error.__cause__, kind)
-        return found or any(word in str(error) for word in _WRONG_PASSWORD)
+        return found or any(word in _said(error) for word in _WRONG_PASSWORD)
 
     def _begin_probe(self) -> None:
         head = (_PROBE, self._site.key)
@@ -190,7 +190,12 @@ class RedisOutage:
 
 def is_no_connection(error: BaseException) -> bool:
     """Whether the client's own pool has no connection left: the server is not to blame."""
-    return type(error).__name__ == "MaxConnectionsError" or "Too many connections" in str(error)
+    return type(error).__name__ == "MaxConnectionsError" or "Too many connections" in _said(error)
+
+
+def _said(error: BaseException) -> str:
+    """What the driver said, without the keys that `name_key` has put behind it."""
+    return str(error).split(" (key ", 1)[0]
 
 
 def name_key(error: BaseException, key: str) -> None:

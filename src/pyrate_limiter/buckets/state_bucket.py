@@ -341,7 +341,9 @@ class StateBucket(Closable, AbstractBucket):
         """See `AbstractBucket.pause`."""
         if self._by_store_time():
             return self.store.seconds_left(item)
-        return self._clock.pause(item.timestamp - self.store.ahead_ms(), decision.wait_ms)
+        own = item.timestamp.__class__ is Unread  # else it is that of a claim
+        moment = item.timestamp - (0 if own else self.store.ahead_ms())
+        return self._clock.pause(moment, decision.wait_ms)
 
     def _clocks(self) -> tuple[AbstractClock, ...]:
         return (self._clock,) if self.store.asks_clock else ()
@@ -393,6 +395,9 @@ class StateBucket(Closable, AbstractBucket):
         """Close the store; see `AbstractBucket.close`."""
         self._clock = StoppedClock()
         super().close()
+        self.store.close()
+
+    def _let_go(self) -> None:
         self.store.close()
 
 

@@ -108,7 +108,8 @@ class Timeline:
             longest = max(
                 -(-rate.interval * max(rate.limit, rate.burst) // rate.limit) for rate in rates
             )
-            self._ahead = min(self._ahead, max(0, self._latest + longest + 1 - now))
+            counts_until = self._held(self._latest + longest + 1)
+            self._ahead = min(self._ahead, max(0, counts_until - now))
 
     def _has_stepped(self, now: int, slack: int) -> bool:
         behind = self._latest - now - self._ahead
