@@ -71,7 +71,7 @@ class Asks:
             Whether that is an outage, and the policy is to go on.
         """
         outage = self._server.outage
-        name_key(error, key)
+        name_key(error, key)  # not all that fails has come by way of `Server.run`
         if self._doubts is not None and outage.may_have_run(error):
             self._doubts.add(steps)
         if not isinstance(error, Exception) or not outage.covers(error):

@@ -9,7 +9,7 @@ from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
 from pyrate_limiter.abstracts.rate import RateItem
 from pyrate_limiter.buckets.redis_ask import Asks
 from pyrate_limiter.buckets.redis_claim import UNMARKED, Claim, Moment, claim_of, new_id
-from pyrate_limiter.buckets.redis_outage import Down, name_key
+from pyrate_limiter.buckets.redis_outage import Down
 from pyrate_limiter.buckets.redis_policy import knows_claims, script_of
 from pyrate_limiter.buckets.redis_request import Command, Request, Script
 from pyrate_limiter.buckets.redis_server import LAST_MS
@@ -269,11 +269,7 @@ class StateSteps(Asks):
         if not knows_claims(algorithm):
             raise CannotHold(algorithm)
         head = self._head(algorithm, rates, "~" if stamp is None else stamp)
-        try:
-            answer = yield Request(head, [f"hold 0 {hold_ms} 0 {new_id()}"], self._server.limit())
-        except Exception as error:
-            name_key(error, head[1])
-            raise
+        answer = yield Request(head, [f"hold 0 {hold_ms} 0 {new_id()}"], self._server.limit())
         self._full = None
         return answer[1:3]  # type: ignore[no-any-return] # as it says
 

@@ -72,6 +72,12 @@ class Request:
         self._orphaned = orphaned
         self.shared: bool = shared
 
+    @property
+    def key(self) -> str:
+        """The key that it is about."""
+        key: str = self.head[1]
+        return key
+
     def undone(self, answer: list[int]) -> Request | None:
         """What undoes it, if anything, when its answer came and nobody waits for it any more."""
         return None if self._orphaned is None else self._orphaned(self, answer)
@@ -87,6 +93,11 @@ class Command:
         self.method: str = method
         self.args: tuple[Any, ...] = args
         self.options: dict[str, Any] = options
+
+    @property
+    def key(self) -> str | None:
+        """The key that it is about: the first argument of all methods but one, which has none."""
+        return None if self.method == "script_load" else self.args[0]
 
 
 def fitting(requests: list[Request]) -> int:

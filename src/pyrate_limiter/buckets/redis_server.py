@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyrate_limiter.abstracts.checks import check_seconds, check_whole
@@ -17,7 +16,7 @@ from pyrate_limiter.clocks import WallClock
 from pyrate_limiter.errors import MissingDriver, WrongType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Callable, Coroutine
 
     from pyrate_limiter.abstracts.programs import Program
 
@@ -102,20 +101,26 @@ class Server:
         return drive(program, self._ask)
 
     async def _ask_async(self, step: Any) -> Any:
-        if isinstance(step, Request):
-            return await self.lanes.ask(step)
-        if isinstance(step, Command):
-            with _about(step):
+        try:
+            if isinstance(step, Request):
+                return await self.lanes.ask(step)
+            if isinstance(step, Command):
                 return await self.lanes.within(step.limit, self.command(step))
-        return await step
+            return await step
+        except Exception as error:
+            _name_key_of(step, error)
+            raise
 
     def _ask(self, step: Any) -> Any:
-        if not isinstance(step, Request):
-            with _about(step):
+        try:
+            if not isinstance(step, Request):
                 return self._within(step.limit, lambda: self.command(step))
-        if step.shared:
-            return self.crews.ask(step)
-        return self._within(step.limit, lambda: self.evaluate(step.head, step.steps))
+            if step.shared:
+                return self.crews.ask(step)
+            return self._within(step.limit, lambda: self.evaluate(step.head, step.steps))
+        except Exception as error:
+            _name_key_of(step, error)
+            raise
 
     def _within(self, limit: float | None, call: Callable[[], Any]) -> Any:
         return call() if limit is None else run_within(limit, call, self.too_slow)
@@ -163,15 +168,9 @@ class Server:
         return error
 
 
-@contextmanager
-def _about(step: Command) -> Iterator[None]:
-    """Have errors of a call name its key, which is the first argument of all methods but one."""
-    try:
-        yield
-    except Exception as error:
-        if step.method != "script_load":
-            name_key(error, step.args[0])
-        raise
+def _name_key_of(step: Any, error: Exception) -> None:
+    if isinstance(step, (Request, Command)) and step.key is not None:
+        name_key(error, step.key)
 
 
 def _driver_errors() -> Any:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.abstracts.awaiting import then
 from pyrate_limiter.buckets.redis_claim import check_in_reach, first_unit, name_of
-from pyrate_limiter.buckets.redis_outage import name_key
 from pyrate_limiter.buckets.redis_request import Command, Request
 from pyrate_limiter.buckets.redis_steps import RedisSteps
 
@@ -67,11 +66,7 @@ class RedisUnits(RedisSteps):
             Whether a hold stood, and in how many ms the one that stands now is over.
         """
         head = yield from self._head_at(stamp)
-        try:
-            answer = yield Request(head, [f"hold 0 {hold_ms} 0 :"], self._server.limit())
-        except Exception as error:
-            name_key(error, head[1])
-            raise
+        answer = yield Request(head, [f"hold 0 {hold_ms} 0 :"], self._server.limit())
         self._full = self._learnt = None
         return answer[1:3]  # type: ignore[no-any-return] # as it says
 
