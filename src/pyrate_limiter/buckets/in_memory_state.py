@@ -192,8 +192,7 @@ class InMemoryStateStore(StateRecord, StateStore):
         del algorithm
         with self._lock, self._whole():
             self._full = None
-            now = self._latest = self._observe(now or 0, rates, clock)
-            return self._hold_for(now, hold_ms)
+            return self._begin_hold(rates, now, hold_ms, clock)
 
     def release_hold(
         self,
@@ -206,7 +205,7 @@ class InMemoryStateStore(StateRecord, StateStore):
         del algorithm
         with self._lock, self._whole():
             self._full = None
-            return self._end_hold(self._observe(now or 0, rates, clock, asks=True))
+            return self._release_hold(rates, now, clock)
 
     def forecast(
         self,

@@ -225,8 +225,7 @@ class SQLiteStateStore(StateRecord, StateStore):
     ) -> int:
         """See `StateStore.hold`."""
         with self._within():
-            now = self._latest = self._observe(now or 0, rates, clock)
-            held_ms = self._hold_for(now, hold_ms)
+            held_ms = self._begin_hold(rates, now, hold_ms, clock)
             self._keep(algorithm, rates)
             return held_ms
 
@@ -239,7 +238,7 @@ class SQLiteStateStore(StateRecord, StateStore):
     ) -> bool:
         """See `StateStore.release_hold`."""
         with self._within():
-            released = self._end_hold(self._observe(now or 0, rates, clock, asks=True))
+            released = self._release_hold(rates, now, clock)
             self._keep(algorithm, rates)
             return released
 

@@ -75,6 +75,17 @@ class StateRecord(Timeline):
             self._look_at(self._hold, now)
         return now
 
+    def _begin_hold(
+        self, rates: Sequence[Rate], now: int | None, hold_ms: int, clock: AbstractClock
+    ) -> int:
+        """See `StateStore.hold`."""
+        now = self._latest = self._observe(now or 0, rates, clock)
+        return self._hold_for(now, hold_ms)
+
+    def _release_hold(self, rates: Sequence[Rate], now: int | None, clock: AbstractClock) -> bool:
+        """See `StateStore.release_hold`."""
+        return self._end_hold(self._observe(now or 0, rates, clock, asks=True))
+
     def _current(self, algorithm: StateAlgorithm, rates: Sequence[Rate]) -> State:
         queue = self._queue
         if queue is not None and not queue.is_played:
