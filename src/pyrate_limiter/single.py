@@ -48,7 +48,7 @@ class SingleBucketFactory(BucketFactory):
         return type(self).wrap_item is SingleBucketFactory.wrap_item
 
     def _gets_at_once(self) -> bool:
-        return type(self).get in (SingleBucketFactory.get, _OneForAllNames.get)
+        return type(self).get is SingleBucketFactory.get
 
     def get(self, _: RateItem) -> AbstractBucket:
         """The bucket."""
@@ -66,6 +66,9 @@ class _OneForAllNames(SingleBucketFactory):
     def __init__(self, bucket: AbstractBucket) -> None:
         super().__init__(bucket)
         self._views: WeakValueDictionary[str, AbstractBucket] = WeakValueDictionary()
+
+    def _gets_at_once(self) -> bool:
+        return True
 
     def get(self, item: RateItem) -> AbstractBucket:
         """The view of the item's name, which is there while somebody is at it."""

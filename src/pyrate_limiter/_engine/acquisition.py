@@ -36,7 +36,8 @@ class Acquisition(Routing):
 
     Args:
         factory: finds the bucket of an item.
-        lock: held while a user's own factory or bucket is asked.
+        lock: held while a user's own bucket is asked.
+        asking: held while a user's own factory is asked for a bucket.
         ahead_ms: how far ahead the front of a wait queue reserves; 0 is not at all.
         only: the bucket of all items, if there is just one.
     """

@@ -27,7 +27,7 @@ class Routing:
 
     Args:
         factory: does both; a user's own may be slow, or have to be awaited.
-        lock: held while a user's factory is asked for a bucket.
+        asking: held while a user's factory is asked for a bucket.
     """
 
     __slots__ = ("_asking", "factory", "stamps_by_bucket")
