@@ -6,7 +6,7 @@ import selectors
 from types import SimpleNamespace
 
 from pyrate_limiter import AbstractBucket, AbstractClock, BucketFactory, Rate, RateItem
-from pyrate_limiter._engine import first_try, terms
+from pyrate_limiter._engine import first_try, wait_options
 
 START_US = 1_000_000_000
 
@@ -18,7 +18,7 @@ class World:
         self.us = START_US
         self.slept = []
         monkeypatch.setattr("pyrate_limiter.limiter.sleep", self.sleep)
-        for module in (first_try, terms):
+        for module in (first_try, wait_options):
             monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=self.monotonic))
 
     @property

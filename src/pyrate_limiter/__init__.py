@@ -5,7 +5,7 @@ Names are resolved on first use: importing this package loads no asyncio, no dat
 
 from typing import TYPE_CHECKING
 
-from pyrate_limiter._lazy import resolver
+from pyrate_limiter._core.lazy import resolver
 from pyrate_limiter._older import places
 from pyrate_limiter._version import __version__
 
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
     )
     from pyrate_limiter.abstracts.bucket import Leaker
     from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
-    from pyrate_limiter.buckets.in_memory_state import InMemoryStateStore
+    from pyrate_limiter.buckets.memory.state import InMemoryStateStore
     from pyrate_limiter.buckets.mp_bucket import MultiprocessBucket
-    from pyrate_limiter.buckets.mp_state import MultiprocessStateStore
+    from pyrate_limiter.buckets.multiprocess.state import MultiprocessStateStore
     from pyrate_limiter.buckets.postgres import PgQueries, PostgresBucket, PostgresKeys
-    from pyrate_limiter.buckets.postgres_state import PostgresStateStore
+    from pyrate_limiter.buckets.postgres.state import PostgresStateStore
+    from pyrate_limiter.buckets.redis.keys import RedisKeys
     from pyrate_limiter.buckets.redis_bucket import RedisBucket
-    from pyrate_limiter.buckets.redis_keys import RedisKeys
     from pyrate_limiter.buckets.redis_state import RedisStateStore
+    from pyrate_limiter.buckets.sqlite.queries import SQLiteQueries
+    from pyrate_limiter.buckets.sqlite.state import SQLiteStateStore
     from pyrate_limiter.buckets.sqlite_bucket import SQLiteBucket, SQLiteClock
-    from pyrate_limiter.buckets.sqlite_queries import SQLiteQueries
-    from pyrate_limiter.buckets.sqlite_state import SQLiteStateStore
     from pyrate_limiter.buckets.state_bucket import StateBucket
     from pyrate_limiter.clocks import (
         AbstractClock,
@@ -166,16 +166,16 @@ _PLACES = {
         "abstracts.store": "StateStore",
         "abstracts.wrappers": "BucketAsyncWrapper",
         "buckets.in_memory_bucket": "InMemoryBucket",
-        "buckets.in_memory_state": "InMemoryStateStore",
+        "buckets.memory.state": "InMemoryStateStore",
         "buckets.sqlite_bucket": "SQLiteBucket SQLiteClock",
-        "buckets.sqlite_queries": "SQLiteQueries",
-        "buckets.sqlite_state": "SQLiteStateStore",
+        "buckets.sqlite.queries": "SQLiteQueries",
+        "buckets.sqlite.state": "SQLiteStateStore",
         "buckets.mp_bucket": "MultiprocessBucket",
-        "buckets.mp_state": "MultiprocessStateStore",
+        "buckets.multiprocess.state": "MultiprocessStateStore",
         "buckets.postgres": "PgQueries PostgresBucket PostgresKeys",
-        "buckets.postgres_state": "PostgresStateStore",
+        "buckets.postgres.state": "PostgresStateStore",
         "buckets.redis_bucket": "RedisBucket",
-        "buckets.redis_keys": "RedisKeys",
+        "buckets.redis.keys": "RedisKeys",
         "buckets.redis_state": "RedisStateStore",
         "buckets.state_bucket": "StateBucket",
         "clocks": "AbstractClock MonotonicAsyncClock MonotonicClock PostgresClock WallClock",

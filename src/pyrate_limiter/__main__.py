@@ -19,8 +19,8 @@ from pyrate_limiter.abstracts.rate import Duration, Rate
 from pyrate_limiter.algorithms.fixed_window import FixedWindow
 from pyrate_limiter.algorithms.gcra import GCRA, TokenBucket
 from pyrate_limiter.algorithms.sliding_window_log import SlidingWindowLog
-from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
-from pyrate_limiter.buckets.state_bucket import StateBucket
+from pyrate_limiter.buckets.memory.bucket import InMemoryBucket
+from pyrate_limiter.buckets.state.bucket import StateBucket
 from pyrate_limiter.errors import PyrateError
 from pyrate_limiter.limiter import Limiter
 from pyrate_limiter.utils import sorted_rates

@@ -6,7 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter._lazy import resolver
+from pyrate_limiter._core.lazy import resolver
 from pyrate_limiter._older import places
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class PostgresClock(AbstractClock):
     __slots__ = ("_link", "pool")
 
     def __init__(self, pool: Any) -> None:
-        from pyrate_limiter.buckets.postgres_link import Link
+        from pyrate_limiter.buckets.postgres.session import Link
 
         self.pool: Any = pool
         self._link = Link(pool)

@@ -6,15 +6,15 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pyrate_limiter.abstracts.awaiting import discard, is_awaitable, then
+from pyrate_limiter._core.awaitables import discard, is_awaitable, then
+from pyrate_limiter._core.closing import refuse
+from pyrate_limiter._core.fork_safe_locks import shared_lock
+from pyrate_limiter._core.leaker import Leaker
+from pyrate_limiter._core.validation import check_whole
 from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory, id_of
-from pyrate_limiter.abstracts.checks import check_whole
-from pyrate_limiter.abstracts.closing import refuse
-from pyrate_limiter.abstracts.locks import shared_lock
 from pyrate_limiter.abstracts.rate import Rate, RateItem
-from pyrate_limiter.abstracts.sweeper import Leaker
-from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
-from pyrate_limiter.buckets.state_bucket import StateBucket
+from pyrate_limiter.buckets.memory.bucket import InMemoryBucket
+from pyrate_limiter.buckets.state.bucket import StateBucket
 from pyrate_limiter.errors import InvalidBucket, TooManyKeys, WrongType
 from pyrate_limiter.utils import sorted_rates
 

@@ -6,25 +6,31 @@ from functools import partial
 from time import sleep
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
+from pyrate_limiter._core.fork_safe_locks import shared_lock
+from pyrate_limiter._core.lazy import resolver
+from pyrate_limiter._core.validation import check_weight, check_whole
 from pyrate_limiter._engine.acquisition import Acquisition
-from pyrate_limiter._engine.admission import Admission, decorated, refuse_positional
+from pyrate_limiter._engine.context import Admission, decorated, refuse_positional
+from pyrate_limiter._engine.factories import SingleBucketFactory, as_factory, straight_path
 from pyrate_limiter._engine.first_try import bind_sweeper
 from pyrate_limiter._engine.holding import Holds
 from pyrate_limiter._engine.locks import LockLike, combined_lock
-from pyrate_limiter._engine.outlook import look
+from pyrate_limiter._engine.looking import look
 from pyrate_limiter._engine.steps import run_async, run_blocking, sleep_is_replaced
-from pyrate_limiter._engine.terms import ADAPTIVE, AdaptiveBuffer, Terms, ahead_ms, check_timeout
 from pyrate_limiter._engine.unawaited import Verdict_co, at_once, verdict, verdict_of
-from pyrate_limiter._lazy import resolver
+from pyrate_limiter._engine.wait_options import (
+    ADAPTIVE,
+    AdaptiveBuffer,
+    Terms,
+    ahead_ms,
+    check_timeout,
+)
 from pyrate_limiter._older import TakesOlderCalls, also_as_in_its_release, places
 from pyrate_limiter.abstracts.algorithm import Decision
 from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
-from pyrate_limiter.abstracts.checks import check_weight, check_whole
-from pyrate_limiter.abstracts.locks import shared_lock
 from pyrate_limiter.abstracts.rate import Rate, RateItem
-from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
+from pyrate_limiter.buckets.memory.bucket import InMemoryBucket
 from pyrate_limiter.errors import NoRates
-from pyrate_limiter.single import SingleBucketFactory, as_factory, straight_path
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -34,8 +40,8 @@ if TYPE_CHECKING:
     from typing_extensions import Never, ParamSpec, Self
 
     from pyrate_limiter._engine.steps import Program
-    from pyrate_limiter._engine.terms import Timeout
     from pyrate_limiter._engine.unawaited import Async, Either, Sync
+    from pyrate_limiter._engine.wait_options import Timeout
     from pyrate_limiter.keyed import KeyedStore
 
     P = ParamSpec("P")

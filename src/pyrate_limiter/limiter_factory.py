@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pyrate_limiter._engine.terms import ADAPTIVE
-from pyrate_limiter._lazy import resolver
+from pyrate_limiter._core.lazy import resolver
+from pyrate_limiter._engine.wait_options import ADAPTIVE
 from pyrate_limiter._older import also_as_in_3x, places
 from pyrate_limiter.abstracts.algorithm import TokenBucket
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.rate import Duration, Rate
-from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
-from pyrate_limiter.buckets.state_bucket import StateBucket
+from pyrate_limiter.buckets.memory.bucket import InMemoryBucket
+from pyrate_limiter.buckets.state.bucket import StateBucket
 from pyrate_limiter.limiter import Limiter
 
 if TYPE_CHECKING:
-    from pyrate_limiter.buckets.sqlite_bucket import SQLiteBucket
+    from pyrate_limiter.buckets.sqlite.bucket import SQLiteBucket
 else:  # found on first use: it loads sqlite3
-    _OTHERS = {"SQLiteBucket": "pyrate_limiter.buckets.sqlite_bucket", **places(__name__)}
+    _OTHERS = {"SQLiteBucket": "pyrate_limiter.buckets.sqlite.bucket", **places(__name__)}
     __getattr__ = resolver(__name__, _OTHERS)
 
 __all__ = [
@@ -58,7 +58,7 @@ def create_sqlite_bucket(
     use_file_lock: bool = False,
 ) -> SQLiteBucket:
     """A bucket in a table of a SQLite file; see `SQLiteBucket.init_from_file`."""
-    from pyrate_limiter.buckets.sqlite_bucket import SQLiteBucket
+    from pyrate_limiter.buckets.sqlite.bucket import SQLiteBucket
 
     return SQLiteBucket.init_from_file(
         rates, table_name, db_path, create_new_table=True, use_file_lock=use_file_lock

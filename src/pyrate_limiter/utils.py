@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter._lazy import resolver
+from pyrate_limiter._core.lazy import resolver
 from pyrate_limiter._older import places
 from pyrate_limiter.errors import InvalidRateList, WrongType
 

@@ -12,7 +12,7 @@ import pytest
 
 from pyrate_limiter import BucketFactory, Limiter, Rate, RateItem
 from pyrate_limiter._engine.queues import queue_at
-from pyrate_limiter._engine.terms import ahead_ms
+from pyrate_limiter._engine.wait_options import ahead_ms
 from tests import postgres_fixtures
 from tests.backends import ALL, bucket_of
 from tests.doubles import ListBucket, one

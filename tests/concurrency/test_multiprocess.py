@@ -24,8 +24,8 @@ from pyrate_limiter import (
     SingleBucketFactory,
     StateBucket,
 )
-from pyrate_limiter.buckets import shared_file
-from pyrate_limiter.buckets.shared_file import SharedFile
+from pyrate_limiter.buckets.multiprocess import file as shared_file
+from pyrate_limiter.buckets.multiprocess.file import SharedFile
 from pyrate_limiter.errors import SharedStorageBusy
 
 # Later versions of Python warn of any fork while there are threads; here it is what is tested.

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pyrate_limiter import FixedWindow, Limiter, PostgresBucket, PostgresKeys, Rate, RateItem
-from pyrate_limiter.abstracts.waited_for import waited_for
+from pyrate_limiter._core.waited_for import waited_for
 from tests import postgres_fixtures as postgres
 
 WORKER = Path(__file__).parent.parent / "postgres_worker.py"

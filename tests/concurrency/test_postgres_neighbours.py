@@ -21,8 +21,8 @@ from pyrate_limiter import (
     RateItem,
     StateBucket,
 )
-from pyrate_limiter.buckets import postgres_link
-from pyrate_limiter.buckets.postgres_wire import silence
+from pyrate_limiter.buckets.postgres import session as postgres_session
+from pyrate_limiter.buckets.postgres.exchange import silence
 from tests import postgres_fixtures as postgres
 from tests.postgres_fixtures import HOUR, eventually, every_kind
 from tests.postgres_server import PostgresServer
@@ -324,7 +324,7 @@ def test_asking_an_absent_server_again_costs_its_callers_nothing(server, kind):
 @pytest.fixture
 def lost(monkeypatch):
     """While there is something in it, claims are carried out and their answers never come."""
-    exchange, lost = postgres_link.exchange, []
+    exchange, lost = postgres_session.exchange, []
 
     def silencing(connection, text, deadline):
         answer = yield from exchange(connection, text, deadline)
@@ -333,7 +333,7 @@ def lost(monkeypatch):
             raise silence()
         return answer
 
-    monkeypatch.setattr(postgres_link, "exchange", silencing)
+    monkeypatch.setattr(postgres_session, "exchange", silencing)
     return lost
 
 

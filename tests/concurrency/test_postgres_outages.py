@@ -23,9 +23,9 @@ from pyrate_limiter import (
     SlidingWindowLog,
     StateBucket,
 )
-from pyrate_limiter.buckets import postgres_link
-from pyrate_limiter.buckets.postgres_turns import Enter
-from pyrate_limiter.buckets.postgres_wire import silence
+from pyrate_limiter.buckets.postgres import session as postgres_session
+from pyrate_limiter.buckets.postgres.exchange import silence
+from pyrate_limiter.buckets.postgres.fair_lock import Enter
 from tests import postgres_fixtures as postgres
 from tests.postgres_fixtures import HOUR, Own, eventually
 
@@ -160,9 +160,9 @@ def around(monkeypatch):
     """Put something before or after each exchange with the server."""
 
     def wrap(wrapper):
-        exchange = postgres_link.exchange
+        exchange = postgres_session.exchange
         monkeypatch.setattr(
-            postgres_link, "exchange", lambda *words: wrapper(exchange(*words), *words[:2])
+            postgres_session, "exchange", lambda *words: wrapper(exchange(*words), *words[:2])
         )
 
     return wrap

@@ -295,7 +295,7 @@ def test_tasks_wait_for_a_connection_of_a_small_pool(most):
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 def test_a_short_timeout_is_answered_by_a_server_that_takes_a_little_longer(monkeypatch, is_async):
-    monkeypatch.setattr("pyrate_limiter.buckets.redis_server.LAST_MS", 20_000)
+    monkeypatch.setattr("pyrate_limiter.buckets.redis.client.LAST_MS", 20_000)
     proxy = Proxy(int(shared_url().rsplit(":", 1)[1]))
     rate, key = Rate(1, 60_000), fresh_key()
 

@@ -200,7 +200,7 @@ class Hung:
 
 
 def test_of_calls_that_hang_no_more_than_a_few_are_kept(monkeypatch):
-    monkeypatch.setattr("pyrate_limiter.buckets.redis_lanes._HUNG_SECONDS", 0)
+    monkeypatch.setattr("pyrate_limiter.buckets.redis.batching_async._HUNG_SECONDS", 0)
 
     async def main():
         client = Hung()

@@ -23,8 +23,8 @@ from pyrate_limiter import (
     SingleBucketFactory,
     StateBucket,
 )
+from pyrate_limiter._core.waited_for import waited_for
 from pyrate_limiter._engine.queues import queue_at
-from pyrate_limiter.abstracts.waited_for import waited_for
 from tests.doubles import ListBucket
 
 FULL = [Rate(1, 60_000)]

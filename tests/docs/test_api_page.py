@@ -10,7 +10,7 @@ import pytest
 import pyrate_limiter
 from pyrate_limiter import limiter_factory, testing
 from pyrate_limiter._older import places
-from pyrate_limiter.buckets import sqlite_errors
+from pyrate_limiter.buckets.sqlite import errors as sqlite_errors
 from pyrate_limiter.errors import PyrateError
 
 PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")

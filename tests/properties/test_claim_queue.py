@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyrate_limiter import GCRA, Rate
-from pyrate_limiter.buckets.claim_queue import ClaimQueue
+from pyrate_limiter.buckets.state.reservations import ClaimQueue
 
 POLICY = GCRA()
 RATES = [Rate(2, 10), Rate(5, 50)]

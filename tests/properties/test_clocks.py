@@ -21,7 +21,7 @@ from pyrate_limiter import (
     SQLiteStateStore,
     StateBucket,
 )
-from pyrate_limiter.abstracts.checks import Unread
+from pyrate_limiter._core.validation import Unread
 
 LIMIT, INTERVAL = 4, 100
 RATE = Rate(LIMIT, INTERVAL)

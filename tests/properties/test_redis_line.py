@@ -13,7 +13,7 @@ from hypothesis.stateful import (
 )
 
 from pyrate_limiter import FixedWindow, Rate, RateItem, RedisBucket, SlidingWindowLog
-from pyrate_limiter.buckets import redis_claim
+from pyrate_limiter.buckets.redis import reservations
 from pyrate_limiter.testing import ManualClock
 from tests.redis_servers import fresh_key, shared_url
 
@@ -35,7 +35,7 @@ class LineMachine(RuleBasedStateMachine):
     @initialize(rates=st.sampled_from(RATES))
     def start(self, rates):
         self.rates, self.clock = rates, ManualClock(START)
-        redis_claim._random.seed(0)  # units of one moment are in the order of their ids
+        reservations._random.seed(0)  # units of one moment are in the order of their ids
         self.client = redis.Redis.from_url(shared_url())
         self.bucket = RedisBucket(rates, self.client, fresh_key(), self.policy())
         self.bucket._clock = self.clock

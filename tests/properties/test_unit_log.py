@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from pyrate_limiter.buckets.unit_log import UnitLog
+from pyrate_limiter.buckets.log.run_length import UnitLog
 
 NAMES = st.sampled_from(["a", "b", "c"])
 WEIGHTS = st.integers(1, 4)

@@ -20,6 +20,7 @@ from pyrate_limiter import (
     StateBucket,
     testing,
 )
+from pyrate_limiter._core.waited_for import waited_for
 from pyrate_limiter._engine.locks import take
 from pyrate_limiter._engine.queues import join
 from pyrate_limiter._engine.reservation import Reservation
@@ -34,11 +35,10 @@ from pyrate_limiter._engine.steps import (
     run_async,
     run_blocking,
 )
-from pyrate_limiter._engine.terms import Terms
+from pyrate_limiter._engine.wait_options import Terms
 from pyrate_limiter._engine.waiter import Waiter, tickets
 from pyrate_limiter._engine.waiting import Waiting
 from pyrate_limiter.abstracts.algorithm import ADMITTED
-from pyrate_limiter.abstracts.waited_for import waited_for
 from tests.doubles import ListBucket, ManualClock, in_async_form, one
 
 BUCKET = ListBucket(one())

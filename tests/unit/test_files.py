@@ -21,10 +21,11 @@ def test_every_backend_works_from_an_archive(tmp_path):
         import sys
         sys.path.insert(0, {str(archive)!r})
         from pyrate_limiter import GCRA, PostgresBucket, RedisBucket, RedisStateStore
-        from pyrate_limiter.buckets import postgres_functions, redis_steps
-        assert "package.zip" in postgres_functions.__file__
-        assert redis_steps.LOG_SCRIPT.text and GCRA().redis_script()
-        assert all(postgres_functions._read(name) for name in ("claim", "settle", "clean"))
+        from pyrate_limiter.buckets.postgres import functions
+        from pyrate_limiter.buckets.redis import commands
+        assert "package.zip" in functions.__file__
+        assert commands.LOG_SCRIPT.text and GCRA().redis_script()
+        assert all(functions._read(name) for name in ("claim", "settle", "clean"))
     """
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
 

@@ -14,16 +14,18 @@ HEAVY = ("asyncio", "sqlite3", "multiprocessing", "dataclasses", "logging", "ins
 
 # Layer by layer, lowest first: a layer imports itself and what is below. Listed are the parts that
 # each one may import at run time.
-LEAVES = {"errors", "_files", "_lazy", "_version"}
+LEAVES = {"errors", "_version"}
+CORE = LEAVES | {"_core", "clocks"}
 MAY_IMPORT = {
-    "clocks": LEAVES,
-    "utils": LEAVES,
-    "algorithms": LEAVES,
+    "_core": CORE,
+    "clocks": CORE,
+    "utils": LEAVES | {"_core"},
+    "algorithms": LEAVES | {"_core"},
     "http": LEAVES,
-    "abstracts": LEAVES | {"clocks", "utils", "algorithms"},
-    "buckets": LEAVES | {"clocks", "utils", "algorithms", "abstracts"},
-    "_engine": LEAVES | {"clocks", "utils", "algorithms", "abstracts"},
-    "keyed": LEAVES | {"clocks", "utils", "abstracts", "buckets"},
+    "abstracts": CORE | {"utils", "algorithms"},
+    "buckets": CORE | {"utils", "algorithms", "abstracts"},
+    "_engine": CORE | {"utils", "algorithms", "abstracts", "buckets"},
+    "keyed": CORE | {"utils", "abstracts", "buckets"},
 }
 MAY_IMPORT_LIMITER = {
     "limiter_factory",

@@ -21,8 +21,8 @@ from pyrate_limiter import (
     SlidingWindowLog,
     StateBucket,
 )
-from pyrate_limiter.abstracts.locks import TurnLock
-from pyrate_limiter.buckets.process_lock import ProcessLock
+from pyrate_limiter._core.fork_safe_locks import TurnLock
+from pyrate_limiter._core.process_lock import ProcessLock
 from pyrate_limiter.errors import ReentrantCall
 from pyrate_limiter.testing import ManualClock
 from tests.doubles import one

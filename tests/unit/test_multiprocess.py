@@ -30,7 +30,9 @@ from pyrate_limiter import (
     RateItem,
     StateBucket,
 )
-from pyrate_limiter.buckets import shared_file, shared_lock, shared_log
+from pyrate_limiter.buckets.multiprocess import file as shared_file
+from pyrate_limiter.buckets.multiprocess import lock as shared_lock
+from pyrate_limiter.buckets.multiprocess import replica
 from pyrate_limiter.errors import (
     BucketClosed,
     NotShared,
@@ -174,7 +176,7 @@ def test_two_replicas_together_answer_as_one_bucket(  # noqa: PLR0912 - each bra
     kind, seed, monkeypatch, request
 ):
     """Snapshots, records, edits and drops: whatever comes, in whatever order."""
-    monkeypatch.setattr(shared_log, "ROOM", 200)
+    monkeypatch.setattr(replica, "ROOM", 200)
     chance = random.Random(seed)
     rates = [Rate(7, 100), Rate(30, 1000)]
     policy = FixedWindow() if kind == "fixed window" else None

@@ -3,8 +3,8 @@ import types
 
 import pytest
 
-from pyrate_limiter.buckets import outage as module
-from pyrate_limiter.buckets.outage import Outage
+from pyrate_limiter.buckets.remote import circuit as module
+from pyrate_limiter.buckets.remote.circuit import Outage
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pyrate_limiter import (
     Rate,
     RateItem,
 )
-from pyrate_limiter.buckets import postgres_judge, postgres_link, postgres_steps
+from pyrate_limiter.buckets.postgres import decisions, session, statements
 from pyrate_limiter.testing import ManualClock
 from tests import postgres_fixtures as postgres
 from tests.postgres_fixtures import FOREVER, Own
@@ -29,13 +29,13 @@ class OwnWindow(FixedWindow):
 @pytest.fixture
 def sent(monkeypatch):
     """What is sent to the server."""
-    texts, exchange = [], postgres_link.exchange
+    texts, exchange = [], session.exchange
 
     def counting(connection, text, deadline):
         texts.append(text)
         return exchange(connection, text, deadline)
 
-    monkeypatch.setattr(postgres_link, "exchange", counting)
+    monkeypatch.setattr(session, "exchange", counting)
     return texts
 
 
@@ -139,7 +139,7 @@ def test_a_claim_that_moves_on_after_a_step_of_the_clock_holds_up_nobody(pool, a
 def test_a_clock_that_steps_ahead_among_the_claims_of_a_line_fails_none_of_them(
     pool, monkeypatch, algorithm
 ):
-    monkeypatch.setattr(postgres_steps, "_LEASE_SECONDS", 1.0)
+    monkeypatch.setattr(statements, "_LEASE_SECONDS", 1.0)
     bucket = PostgresBucket(pool, postgres.table(), [Rate(5, 60_000)], algorithm)
     name = bucket.table
     # To the server this is the same: time passes after the first has been stored.
@@ -158,7 +158,7 @@ def test_a_clock_that_steps_ahead_among_the_claims_of_a_line_fails_none_of_them(
 def test_a_refusal_that_is_remembered_names_no_longer_wait_after_a_step_of_the_clock(
     pool, monkeypatch, sent, algorithm
 ):
-    monkeypatch.setattr(postgres_judge, "_REMEMBERED_SECONDS", 60)
+    monkeypatch.setattr(decisions, "_REMEMBERED_SECONDS", 60)
     bucket = PostgresBucket(pool, postgres.table(), [Rate(1, 50_000)], algorithm)
     assert bucket.put(RateItem("a", bucket.stamp()))
     while bucket.put(RateItem("a", bucket.stamp())):
@@ -194,7 +194,7 @@ def test_a_policy_of_ones_own_claims_for_several_one_by_one(pool):
 
 
 def test_several_claims_whose_answer_is_lost_are_not_stored_twice(pool, monkeypatch):
-    bucket, exchange, lost = make(pool, Rate(2, 100)), postgres_link.exchange, []
+    bucket, exchange, lost = make(pool, Rate(2, 100)), session.exchange, []
 
     def losing(connection, text, deadline):
         answer = yield from exchange(connection, text, deadline)
@@ -204,7 +204,7 @@ def test_several_claims_whose_answer_is_lost_are_not_stored_twice(pool, monkeypa
             connection.execute("SELECT 1")
         return answer
 
-    monkeypatch.setattr(postgres_link, "exchange", losing)
+    monkeypatch.setattr(session, "exchange", losing)
     line = items(1, 1, 1)
     decisions = bucket.claim_several(line, FOREVER, 0)
     assert lost

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 
-from pyrate_limiter.buckets.postgres_turns import Enter, Turns
+from pyrate_limiter.buckets.postgres.fair_lock import Enter, Turns
 
 
 def waiting(turns):

@@ -11,8 +11,8 @@ import pytest
 import redis
 
 from pyrate_limiter import InMemoryBucket, Limiter, Rate, RedisBucket
-from pyrate_limiter.buckets.outage import Outage
-from pyrate_limiter.buckets.redis_request import Request, fitting
+from pyrate_limiter.buckets.redis.request import Request, fitting
+from pyrate_limiter.buckets.remote.circuit import Outage
 from tests.redis_servers import async_client, shared_url, sync_client, wait_until
 
 KEY = "calls"

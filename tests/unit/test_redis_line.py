@@ -9,7 +9,7 @@ import pytest
 
 from pyrate_limiter import FixedWindow, Rate, RateItem, RedisBucket, RedisKeys
 from pyrate_limiter.abstracts.algorithm import ADMITTED
-from pyrate_limiter.buckets import redis_steps
+from pyrate_limiter.buckets.redis import commands
 from pyrate_limiter.testing import ManualClock
 from tests.redis_servers import async_client, fresh_key, shared_url, sync_client
 
@@ -176,7 +176,7 @@ def test_a_waiter_that_is_on_time_asks_only_whether_a_hold_has_come(
     item = RateItem("a", 0)
     assert bucket.claim(item, FOR_EVER).wait_ms > 0
     due = SimpleNamespace(monotonic=lambda: item.timestamp.claim.late)
-    monkeypatch.setattr(redis_steps, "time", due)
+    monkeypatch.setattr(commands, "time", due)
     client.config_resetstat()
     assert bucket.settle(item, bucket.now(), FOR_EVER).allowed
     assert ("cmdstat_evalsha" in client.info("commandstats")) is asks

@@ -32,12 +32,12 @@ from pyrate_limiter import (
     dedicated_sqlite_clock_connection,
     limiter_factory,
 )
-from pyrate_limiter.buckets.file_lock import SharedFileLock
-from pyrate_limiter.buckets.sqlite_errors import (
+from pyrate_limiter.buckets.sqlite.errors import (
     DatabaseLocked,
     DatabaseVanished,
     UnusableConnection,
 )
+from pyrate_limiter.buckets.sqlite.file_lock import SharedFileLock
 from pyrate_limiter.clocks import WallClock
 from pyrate_limiter.errors import BucketClosed, MissingDriver, PyrateError, ReentrantCall
 from pyrate_limiter.testing import ManualAsyncClock, ManualClock

@@ -350,7 +350,7 @@ def test_psycopg_without_its_library_names_the_package_that_brings_it():
                     raise ImportError("no pq wrapper available")
         sys.meta_path.insert(0, Broken())
         from pyrate_limiter.errors import MissingDriver
-        from pyrate_limiter.buckets.postgres_link import driver
+        from pyrate_limiter.buckets.postgres.session import driver
         try:
             driver()
         except MissingDriver as error:

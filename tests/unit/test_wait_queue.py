@@ -19,13 +19,13 @@ from pyrate_limiter import (
     Rate,
     RateItem,
 )
+from pyrate_limiter._core.waited_for import waited_for
 from pyrate_limiter._engine import wait_queue as module
 from pyrate_limiter._engine.queues import join, queue_at, unwrapped
 from pyrate_limiter._engine.reservation import Reservation
-from pyrate_limiter._engine.terms import Terms, monotonic
+from pyrate_limiter._engine.wait_options import Terms, monotonic
 from pyrate_limiter._engine.waiter import Waiter
 from pyrate_limiter._engine.waiting import Waiting
-from pyrate_limiter.abstracts.waited_for import waited_for
 from pyrate_limiter.errors import BucketRetired, InvalidReserveAhead
 
 arrivals = count()
@@ -472,7 +472,7 @@ def test_nobody_stands_in_the_queue_in_a_forked_child():
     program = """
 import os
 from pyrate_limiter import InMemoryBucket, Rate
-from pyrate_limiter._engine.terms import Terms
+from pyrate_limiter._engine.wait_options import Terms
 from pyrate_limiter._engine.queues import join, queue_at
 from pyrate_limiter._engine.waiter import Waiter
 from pyrate_limiter._engine.waiting import Waiting

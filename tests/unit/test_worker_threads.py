@@ -13,9 +13,9 @@ import threading
 import pytest
 
 from pyrate_limiter import InMemoryBucket, Limiter, Rate, SQLiteBucket
-from pyrate_limiter.abstracts import worker_threads
-from pyrate_limiter.abstracts.errand import Errand, OutOfTime
-from pyrate_limiter.abstracts.worker_threads import MOST_THREADS, submit
+from pyrate_limiter._core import worker_threads
+from pyrate_limiter._core.worker_call import Errand, OutOfTime
+from pyrate_limiter._core.worker_threads import MOST_THREADS, submit
 
 
 @pytest.fixture

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pyrate_limiter._core.awaitables import discard, is_awaitable
+from pyrate_limiter._core.waited_for import waited_for
+from pyrate_limiter._core.worker_call import OutOfTime
 from pyrate_limiter._engine.first_try import Begun, FirstTry
+from pyrate_limiter._engine.looking import outlook_behind
 from pyrate_limiter._engine.native import asks_in_turn, keeps_claims, put_and_wait, stamped
-from pyrate_limiter._engine.outlook import outlook_behind
 from pyrate_limiter._engine.queues import queue_at, unwrapped
 from pyrate_limiter._engine.reserving import Reserving
 from pyrate_limiter._engine.routing import Routing
@@ -14,17 +17,14 @@ from pyrate_limiter._engine.steps import ON_LOOP, Acquire, Cleanup, Pause, Work
 from pyrate_limiter._engine.waiter import tickets
 from pyrate_limiter._engine.waiting import Waiting
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
-from pyrate_limiter.abstracts.awaiting import discard, is_awaitable
-from pyrate_limiter.abstracts.errand import OutOfTime
 from pyrate_limiter.abstracts.rate import Rate, RateItem
-from pyrate_limiter.abstracts.waited_for import waited_for
 from pyrate_limiter.errors import BucketRetired
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pyrate_limiter._engine.steps import Program
-    from pyrate_limiter._engine.terms import Terms
+    from pyrate_limiter._engine.wait_options import Terms
     from pyrate_limiter._engine.wait_queue import WaitQueue
     from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
 

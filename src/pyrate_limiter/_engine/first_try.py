@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from pyrate_limiter._core.awaitables import is_awaitable
+from pyrate_limiter._core.waited_for import waited_for
 from pyrate_limiter._engine.native import is_unchanged, puts_at_once
 from pyrate_limiter._engine.queues import unwrapped
-from pyrate_limiter.abstracts.awaiting import is_awaitable
 from pyrate_limiter.abstracts.rate import RateItem
-from pyrate_limiter.abstracts.waited_for import waited_for
 from pyrate_limiter.errors import BucketRetired
 
 if TYPE_CHECKING:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pyrate_limiter._engine.outlook import to_look_at
+from pyrate_limiter._core.validation import number_of
+from pyrate_limiter._engine.looking import to_look_at
 from pyrate_limiter._engine.queues import queue_at, unwrapped
 from pyrate_limiter._engine.steps import ON_LOOP
-from pyrate_limiter._engine.terms import Terms, holds
-from pyrate_limiter.abstracts.checks import number_of
+from pyrate_limiter._engine.wait_options import Terms, holds
 from pyrate_limiter.errors import BucketRetired, OutOfRange, WrongType
 
 if TYPE_CHECKING:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from pyrate_limiter._core.awaitables import discard, is_awaitable
 from pyrate_limiter._engine.queues import unwrapped
-from pyrate_limiter.abstracts.awaiting import discard, is_awaitable
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.rate import RateItem
 
 if TYPE_CHECKING:
-    from pyrate_limiter._engine.terms import Terms
+    from pyrate_limiter._engine.wait_options import Terms
 
 
 def keeps_claims(bucket: AbstractBucket) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING
 
+from pyrate_limiter._core.waited_for import waited_for
 from pyrate_limiter._engine.wait_queue import WaitQueue
-from pyrate_limiter.abstracts.waited_for import waited_for
 from pyrate_limiter.abstracts.wrappers import BucketAsyncWrapper
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter._engine.reservation import Reservation
 from pyrate_limiter._engine.steps import Park, Work
-from pyrate_limiter._engine.terms import monotonic
+from pyrate_limiter._engine.wait_options import monotonic
 from pyrate_limiter._engine.waiting import Waiting
 
 if TYPE_CHECKING:

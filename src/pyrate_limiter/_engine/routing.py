@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pyrate_limiter._core.awaitables import is_awaitable
+from pyrate_limiter._core.worker_call import OutOfTime
 from pyrate_limiter._engine.first_try import NOT_ASKED
 from pyrate_limiter._engine.steps import Acquire, Within
-from pyrate_limiter.abstracts.awaiting import is_awaitable
 from pyrate_limiter.abstracts.bucket import AbstractBucket
-from pyrate_limiter.abstracts.errand import OutOfTime
 from pyrate_limiter.abstracts.rate import RateItem
 from pyrate_limiter.errors import InvalidBucket, WrongType
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from pyrate_limiter._engine.first_try import Begun
     from pyrate_limiter._engine.steps import Program
-    from pyrate_limiter._engine.terms import Terms
+    from pyrate_limiter._engine.wait_options import Terms
     from pyrate_limiter._engine.waiter import Waiter
     from pyrate_limiter.abstracts.bucket import BucketFactory
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pyrate_limiter._core.awaitables import discard, is_awaitable
+from pyrate_limiter._core.worker_call import Errand, OutOfTime
 from pyrate_limiter._engine.locks import take
-from pyrate_limiter.abstracts.awaiting import discard, is_awaitable
-from pyrate_limiter.abstracts.errand import Errand, OutOfTime
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Generator

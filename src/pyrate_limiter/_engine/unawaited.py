@@ -6,8 +6,8 @@ import sys
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pyrate_limiter._core.awaitables import is_awaitable
 from pyrate_limiter._engine.steps import abandon, drop_step
-from pyrate_limiter.abstracts.awaiting import is_awaitable
 from pyrate_limiter.errors import AsyncBucketInSyncCode
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from pyrate_limiter.abstracts.rate import Rate
     from pyrate_limiter.abstracts.wrappers import BucketAsyncWrapper
     from pyrate_limiter.algorithms.decision import Decision
-    from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
-    from pyrate_limiter.buckets.sqlite_bucket import SQLiteBucket
+    from pyrate_limiter.buckets.memory.bucket import InMemoryBucket
+    from pyrate_limiter.buckets.sqlite.bucket import SQLiteBucket
 
     # What `Limiter` is given, by what its `try_acquire` answers: a bool, an awaitable, either.
     Sync: TypeAlias = Rate | list[Rate] | InMemoryBucket | SQLiteBucket

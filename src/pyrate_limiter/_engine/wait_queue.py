@@ -14,9 +14,9 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
+from pyrate_limiter._core.waited_for import waited_for
 from pyrate_limiter._engine.reservation import HeldReservations
-from pyrate_limiter._engine.terms import monotonic
-from pyrate_limiter.abstracts.waited_for import waited_for
+from pyrate_limiter._engine.wait_options import monotonic
 
 if TYPE_CHECKING:
     import asyncio

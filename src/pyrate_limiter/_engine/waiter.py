@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from pyrate_limiter._engine.reservation import Reservation
-    from pyrate_limiter._engine.terms import Terms
+    from pyrate_limiter._engine.wait_options import Terms
     from pyrate_limiter._engine.wait_queue import WaitQueue
 
 tickets = itertools.count()

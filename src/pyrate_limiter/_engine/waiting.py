@@ -5,14 +5,14 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from pyrate_limiter._core.awaitables import discard
+from pyrate_limiter._core.validation import Unread, pad_ms
+from pyrate_limiter._core.worker_call import OutOfTime
 from pyrate_limiter._engine.queues import join
 from pyrate_limiter._engine.steps import ON_LOOP, Cleanup, Park, Pause, Work
-from pyrate_limiter._engine.terms import PATIENT_MS, monotonic
+from pyrate_limiter._engine.wait_options import PATIENT_MS, monotonic
 from pyrate_limiter._engine.waiter import Waiter
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision, StateAlgorithm
-from pyrate_limiter.abstracts.awaiting import discard
-from pyrate_limiter.abstracts.checks import Unread, pad_ms
-from pyrate_limiter.abstracts.errand import OutOfTime
 from pyrate_limiter.abstracts.rate import RateItem
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pyrate_limiter._engine.acquisition import Acquisition
     from pyrate_limiter._engine.reservation import Reservation
     from pyrate_limiter._engine.steps import Program
-    from pyrate_limiter._engine.terms import Terms
+    from pyrate_limiter._engine.wait_options import Terms
     from pyrate_limiter._engine.wait_queue import WaitQueue
     from pyrate_limiter.abstracts.bucket import AbstractBucket
 

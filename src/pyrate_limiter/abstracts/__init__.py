@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from pyrate_limiter._lazy import resolver
+from pyrate_limiter._core.lazy import resolver
 from pyrate_limiter._older import places
 from pyrate_limiter.abstracts.algorithm import (
     GCRA,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pyrate_limiter._core.awaitables import all_of, then
+from pyrate_limiter._core.leaker import Leaker
+from pyrate_limiter._core.validation import check_clock, check_whole
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision, LogAlgorithm, SlidingWindowLog
-from pyrate_limiter.abstracts.awaiting import all_of, then
-from pyrate_limiter.abstracts.checks import check_clock, check_whole
 from pyrate_limiter.abstracts.rate import Rate, RateItem
-from pyrate_limiter.abstracts.sweeper import Leaker
 from pyrate_limiter.clocks import AbstractClock, MonotonicClock, WallClock
 from pyrate_limiter.errors import CannotHold, InvalidBucket, NoRates
 from pyrate_limiter.utils import RateList, enforce_rate_list, shared_rates, sorted_rates

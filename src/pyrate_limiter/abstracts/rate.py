@@ -6,7 +6,7 @@ import re
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from pyrate_limiter.abstracts.checks import number_of, whole_number
+from pyrate_limiter._core.validation import number_of, whole_number
 from pyrate_limiter.errors import InvalidRate, InvalidRateText, WrongType
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter.abstracts.awaiting import is_awaitable
+from pyrate_limiter._core.awaitables import is_awaitable
+from pyrate_limiter._core.worker_call import Errand
 from pyrate_limiter.abstracts.bucket import AbstractBucket
-from pyrate_limiter.abstracts.errand import Errand
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.errors import InvalidBucket
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from pyrate_limiter._files import text_of
+from pyrate_limiter._core.files import text_of
 from pyrate_limiter.algorithms.base import State, StateAlgorithm
 from pyrate_limiter.algorithms.decision import ADMITTED, Decision
 

@@ -5,7 +5,7 @@ A module that needs a library says which extra brings it where that is missing.
 
 from typing import TYPE_CHECKING
 
-from pyrate_limiter._lazy import resolver
+from pyrate_limiter._core.lazy import resolver
 
 _PLACES = {
     module: f"{__name__}.{module}"

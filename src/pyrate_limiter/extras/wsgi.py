@@ -6,8 +6,8 @@ from http import HTTPStatus
 from time import sleep
 from typing import TYPE_CHECKING, Any
 
+from pyrate_limiter._core.awaitables import is_awaitable
 from pyrate_limiter._engine.steps import abandon, run_blocking
-from pyrate_limiter.abstracts.awaiting import is_awaitable
 from pyrate_limiter.errors import AsyncBucketInSyncCode
 from pyrate_limiter.extras._address import by_address, by_header, by_path
 from pyrate_limiter.extras._judge import Middleware

@@ -5,7 +5,7 @@
 
 from typing import TYPE_CHECKING
 
-from pyrate_limiter._lazy import resolver
+from pyrate_limiter._core.lazy import resolver
 
 if TYPE_CHECKING:
     from pyrate_limiter.testing.clocks import ManualAsyncClock, ManualClock

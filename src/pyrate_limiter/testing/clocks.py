@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from pyrate_limiter.abstracts.checks import whole_number
+from pyrate_limiter._core.validation import whole_number
 from pyrate_limiter.clocks import AbstractClock
 from pyrate_limiter.errors import OutOfRange, WrongType
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pyrate_limiter import limiter as limiter_module
+from pyrate_limiter._core.awaitables import discard, is_awaitable
 from pyrate_limiter._engine.native import keeps_claims
 from pyrate_limiter.abstracts.algorithm import FixedWindow, SlidingWindowLog, StateAlgorithm
-from pyrate_limiter.abstracts.awaiting import discard, is_awaitable
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.errors import CannotHold
 from pyrate_limiter.limiter import Limiter

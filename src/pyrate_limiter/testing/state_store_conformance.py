@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pyrate_limiter._core.awaitables import is_awaitable
 from pyrate_limiter.abstracts.algorithm import GCRA
-from pyrate_limiter.abstracts.awaiting import is_awaitable
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.abstracts.store import StateStore
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakValueDictionary
 
-from pyrate_limiter.buckets.file_lock import SharedFileLock
+from pyrate_limiter.buckets.sqlite.file_lock import SharedFileLock
 from pyrate_limiter.compat.v2.bucket import AbstractBucket
 
 if TYPE_CHECKING:

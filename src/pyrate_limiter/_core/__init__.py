@@ -1,0 +1,1 @@
+"""What all parts stand on: locks, threads, time, rates, and the cleaning of buckets."""

@@ -1,0 +1,1 @@
+"""A log of units and its rules, wherever the units are kept."""

@@ -1,0 +1,350 @@
+"""A log of units in flat arrays: run lengths instead of an object per unit.
+
+Units are numbered from 1 in the order of the log, and the numbers never change meaning: ``_base``
+units have been dropped at the front, ``_total`` were ever stored. A *run* is the units of one
+timestamp; run ``k`` ends with unit number ``_ends[k]`` and has timestamp ``_stamps[k]``. The
+newest run is still open and lies outside the arrays: it has timestamp ``_newest`` and ends with
+``_total``. Names are kept the same way, in runs of their own: most logs have one.
+
+A signal handler, a ``__del__`` or a fork may come between any two calls. So an array is only ever
+appended to, or replaced as a whole; ``_ends`` says how many runs there are, and ``_stamps`` may be
+longer by an entry that does not count. Whoever reads takes both arrays at once.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left, bisect_right
+from typing import Any
+
+from pyrate_limiter._core.validation import BEGINNING
+
+SLACK = 1024  # runs that may lie expired before the log drops them by itself
+MANY = 1 << 60  # units that were ever stored, when it is time to number them anew
+_STRIDE = 8  # how far the run that decides moves between two looks, as a rule
+
+Run = tuple[int, str, int]  # timestamp, name, units
+
+
+class UnitLog:
+    """The storage of a log; it knows nothing of rates. Its user holds the lock.
+
+    What appends or drops is whole wherever it is interrupted. What moves, removes or shifts units
+    is undone by its user then.
+    """
+
+    __slots__ = (
+        "_base",
+        "_ends",
+        "_hint",
+        "_name",
+        "_name_ends",
+        "_names",
+        "_newest",
+        "_stamps",
+        "_sweep_at",
+        "_total",
+    )
+
+    _base: int
+    _total: int
+    _newest: int
+    _stamps: Any  # array of int64, or the empty tuple: most keys never need more than the open run
+    _ends: Any
+    _name: str | None
+    _names: list[str]
+    _name_ends: Any
+    _hint: int
+    _sweep_at: int
+
+    def _clear(self) -> None:
+        self._newest = BEGINNING
+        self._base = self._total = self._hint = 0
+        self._stamps = self._ends = self._name_ends = self._names = ()  # type: ignore[assignment] # see `_drop_arrays`
+        self._name = None
+        self._sweep_at = SLACK
+
+    def _append(self, name: str, weight: int, stamp: int) -> None:
+        """Store ``weight`` units as the newest. ``stamp`` is not before ``_newest``."""
+        if stamp != self._newest:
+            if self._total > self._base:
+                self._seal()
+            self._newest = stamp
+        if name is not self._name and name != self._name:
+            self._seal_name()
+            self._name = name
+        self._total += weight
+
+    def _seal(self) -> int:
+        """Close the open run, and say how many there were: the next unit begins another."""
+        stamps, ends, total = self._stamps, self._ends, self._total
+        runs = len(ends)
+        if ends.__class__ is tuple:
+            self._stamps, self._ends = stamps, ends = array("q"), array("q")
+        if len(stamps) > runs:
+            stamps[runs] = self._newest
+        else:
+            stamps.append(self._newest)
+        if self._total != total or self._ends is not ends:  # a call came in between
+            if self._total > self._base:
+                self._seal()
+        elif not runs or ends[-1] != total:
+            ends.append(total)
+        return runs
+
+    def _seal_name(self) -> None:
+        names, name_ends, total = self._names, self._name_ends, self._total
+        if total <= (name_ends[-1] if name_ends else self._base):
+            return
+        if name_ends.__class__ is tuple:
+            self._names, self._name_ends = names, name_ends = [], array("q")
+        runs = len(name_ends)
+        if len(names) == runs:
+            names.append("")
+        if self._name_ends is not name_ends or self._total != total:
+            self._seal_name()
+        else:
+            names[runs] = self._name  # type: ignore[assignment] # there are units, so a name
+            name_ends.append(total)
+
+    def _stamp(self, number: int) -> int:
+        """The timestamp of a unit that is in the log."""
+        stamps, ends, newest = self._stamps, self._ends, self._newest
+        k, last = self._hint, len(ends)
+        high = min(k + _STRIDE, last)
+        if k < high and ends[high - 1] >= number and (k == 0 or ends[k - 1] < number):
+            k = bisect_left(ends, number, k, high)
+        else:
+            k = bisect_left(ends, number)
+        self._hint = k
+        return stamps[k] if k < last else newest
+
+    def _before(self, stamp: int) -> int:
+        """The number of the last unit that is older than ``stamp``."""
+        if self._newest < stamp:
+            return self._total
+        stamps, ends, base = self._stamps, self._ends, self._base
+        k = bisect_left(stamps, stamp, 0, len(ends))
+        return ends[k - 1] if k else base
+
+    def _name_of(self, number: int) -> str:
+        j = bisect_left(self._name_ends, number)
+        return self._names[j] if j < len(self._name_ends) else self._name  # type: ignore[return-value]
+
+    def _drop_before(self, stamp: int) -> int:
+        """Drop the runs that are older, and say how many units that were."""
+        while True:
+            total, base, ends, name_ends = self._total, self._base, self._ends, self._name_ends
+            keep = self._before(stamp)
+            if keep == base:
+                return 0
+            k = len(ends) if keep == total else bisect_right(ends, keep)
+            j = len(name_ends) if keep == total else bisect_right(name_ends, keep)
+            rest = (self._stamps[k:], ends[k:], self._names[j:], name_ends[j:])
+            if self._total == total and self._ends is ends and self._name_ends is name_ends:
+                break  # no call came in between
+        self._base = keep
+        self._stamps, self._ends = rest[0] or (), rest[1] or ()
+        self._names, self._name_ends = rest[2] or (), rest[3] or ()  # type: ignore[assignment] # see `_drop_arrays`
+        self._hint = 0
+        return keep - base
+
+    def _renumber(self) -> None:
+        """Let the numbers begin at 1 again: an array has no room for numbers without end."""
+        total, base, ends, name_ends = self._total, self._base, self._ends, self._name_ends
+        fewer = [array("q", [end - base for end in each]) for each in (ends, name_ends)]
+        if self._total == total and self._ends is ends and self._name_ends is name_ends:
+            self._ends, self._name_ends = fewer[0] or (), fewer[1] or ()
+            self._total -= base
+            self._base = 0
+
+    def _shift(self, milliseconds: int, after: int, floor: int) -> None:
+        """Move the timestamps after ``after`` back, ``floor`` at the most."""
+        if self._newest <= after:
+            return
+        self._newest = newest = max(floor, self._newest - milliseconds)
+        if not self._stamps:
+            return
+        k = bisect_right(self._stamps, after, 0, len(self._ends))
+        stamps, ends = self._stamps[:k], self._ends[:k]
+        for stamp, end in zip(self._stamps[k:], self._ends[k:]):
+            moved = max(floor, stamp - milliseconds)
+            if stamps and stamps[-1] == moved:
+                ends[-1] = end
+            else:
+                stamps.append(moved)
+                ends.append(end)
+        if stamps and stamps[-1] == newest:
+            stamps.pop()
+            ends.pop()
+        self._stamps, self._ends = stamps, ends
+
+    def _remove(self, stamp: int, name: str, weight: int) -> bool:
+        """Take ``weight`` units of that time and name out again; False if they are not there."""
+        return self._edit(stamp, stamp, name, weight, -1)
+
+    def _move(self, stamp: int, name: str, weight: int, later: int) -> bool:
+        """Give units another timestamp, behind all that have one as old; False as in `_remove`."""
+        if self._name_ends or name != self._name or stamp >= later or self._total == self._base:
+            return self._edit(stamp, later, name, weight, 1)
+        self._copy_arrays()
+        self._seal()
+        found = self._move_under_one_name(stamp, weight, later)
+        self._newest = self._stamps.pop()
+        self._ends.pop()
+        return found
+
+    def _move_under_one_name(self, stamp: int, weight: int, later: int) -> bool:
+        """`_move` where all units have one name: only the ends of runs change. All is sealed."""
+        stamps, ends = self._stamps, self._ends
+        low = bisect_left(stamps, stamp)
+        before = ends[low - 1] if low else self._base
+        if low == len(stamps) or stamps[low] != stamp or ends[low] - before < weight:
+            return False
+        high = bisect_right(stamps, later, low)
+        end = ends[high - 1]
+        for k in range(low, high):
+            ends[k] -= weight
+        if stamps[high - 1] == later:
+            ends[high - 1] = end
+        else:
+            stamps.insert(high, later)
+            ends.insert(high, end)
+        if ends[low] == before:
+            del stamps[low], ends[low]
+        self._hint = 0
+        return True
+
+    def _add(self, name: str, weight: int, stamp: int) -> None:
+        """Store units in front of newer ones, behind all that are as old."""
+        self._copy_arrays()
+        self._seal()
+        self._seal_name()
+        low, high = bisect_left(self._stamps, stamp), bisect_right(self._stamps, stamp)
+        self._encode(low, high, [*self._decode(low, high), (stamp, name, weight)], weight)
+        self._unseal()
+
+    def _edit(self, stamp: int, later: int, name: str, weight: int, sign: int) -> bool:
+        if self._total == self._base:
+            return False
+        self._copy_arrays()
+        self._seal()
+        self._seal_name()
+        low = bisect_left(self._stamps, stamp)
+        high = bisect_right(self._stamps, later)
+        runs = self._decode(low, high)
+        found = low < high and _take_out(runs, stamp, name, weight)
+        if found:
+            if sign > 0:
+                runs.append((later, name, weight))
+            self._encode(low, high, runs, 0 if sign > 0 else -weight)
+        self._unseal()
+        return found
+
+    def _take_out_newest(self, units: dict[int, int]) -> None:
+        """Take out so many units of each of these times, the newest ones, whatever their names."""
+        self._copy_arrays()
+        self._seal()
+        self._seal_name()
+        runs = self._decode(0, len(self._stamps))
+        self._drop_arrays()
+        self._name, self._newest, self._total = None, BEGINNING, self._base
+        left = dict(units)
+        kept = []
+        for stamp, name, count in reversed(runs):
+            taken = min(count, left.get(stamp, 0))
+            if taken:
+                left[stamp] -= taken
+            if count > taken:
+                kept.append((stamp, name, count - taken))
+        for stamp, name, count in reversed(kept):
+            self._append(name, count, stamp)
+
+    def _unseal(self) -> None:
+        self._hint = 0
+        if self._stamps:
+            self._newest = self._stamps.pop()
+            self._ends.pop()
+            self._name = self._names.pop()
+            self._name_ends.pop()
+        else:
+            self._newest = BEGINNING
+            self._drop_arrays()
+
+    def _copy_arrays(self) -> None:
+        """Leave the arrays as they are to whoever may want to go back to them."""
+        self._stamps, self._ends = self._stamps[: len(self._ends)], self._ends[:]
+        self._names, self._name_ends = self._names[: len(self._name_ends)], self._name_ends[:]
+
+    def _drop_arrays(self) -> None:
+        self._stamps = self._ends = self._name_ends = ()
+        self._names = ()  # type: ignore[assignment] # replaced by a list when there are two
+        self._hint = 0
+
+    def _decode(self, low: int, high: int) -> list[Run]:
+        """The units of runs ``low`` to ``high`` by time and name. All is sealed."""
+        runs: list[Run] = []
+        number = self._ends[low - 1] if low else self._base
+        j = bisect_right(self._name_ends, number)
+        for k in range(low, high):
+            while number < self._ends[k]:
+                end = min(self._ends[k], self._name_ends[j])
+                runs.append((self._stamps[k], self._names[j], end - number))
+                number = end
+                j += number == self._name_ends[j]
+        return runs
+
+    def _encode(self, low: int, high: int, runs: list[Run], shift: int) -> None:
+        """Replace runs ``low`` to ``high`` by ``runs``; later numbers move by ``shift``."""
+        start = self._ends[low - 1] if low else self._base
+        finish = self._ends[high - 1] if high else start
+        self._encode_names(start, finish, runs, shift)
+        stamps, ends = array("q"), array("q")
+        number = start
+        for stamp, _, units in runs:
+            number += units
+            if stamps and stamps[-1] == stamp:
+                ends[-1] = number
+            else:
+                stamps.append(stamp)
+                ends.append(number)
+        if shift:
+            for k in range(high, len(self._ends)):
+                self._ends[k] += shift
+            self._total += shift
+        self._stamps[low:high], self._ends[low:high] = stamps, ends
+
+    def _encode_names(self, start: int, finish: int, runs: list[Run], shift: int) -> None:
+        first = bisect_right(self._name_ends, start)
+        last = bisect_left(self._name_ends, finish)
+        number = self._name_ends[first - 1] if first else self._base
+        pieces = [(self._names[first], start - number)]
+        pieces += [(name, units) for _, name, units in runs]
+        pieces.append((self._names[last], self._name_ends[last] - finish))
+        names: list[str] = []
+        ends = array("q")
+        for name, units in pieces:
+            number += units
+            if names and names[-1] == name:
+                ends[-1] = number
+            elif units:
+                names.append(name)
+                ends.append(number)
+        if shift:
+            for j in range(last + 1, len(self._name_ends)):
+                self._name_ends[j] += shift
+        self._names[first : last + 1], self._name_ends[first : last + 1] = names, ends
+
+
+def _take_out(runs: list[Run], stamp: int, name: str, weight: int) -> bool:
+    """Take ``weight`` units of that time and name out of ``runs``, the newest first."""
+    if sum(units for when, who, units in runs if when == stamp and who == name) < weight:
+        return False
+    for k in range(len(runs) - 1, -1, -1):
+        when, who, units = runs[k]
+        if when == stamp and who == name:
+            taken = min(units, weight)
+            weight -= taken
+            runs[k] = (when, who, units - taken)
+    runs[:] = [run for run in runs if run[2]]
+    return True

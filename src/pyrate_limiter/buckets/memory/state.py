@@ -1,0 +1,263 @@
+"""A state in this process's memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pyrate_limiter._core.awaitables import discard
+from pyrate_limiter._core.fork_safe_locks import Whole, shared_lock
+from pyrate_limiter._core.timeline import NO_CLOCK
+from pyrate_limiter._core.validation import FOREVER
+from pyrate_limiter.abstracts.algorithm import GCRA, Decision, TokenBucket
+from pyrate_limiter.abstracts.store import StateStore
+from pyrate_limiter.buckets.memory.after_fork import note_claims
+from pyrate_limiter.buckets.state.record import StateRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import AbstractContextManager
+
+    from pyrate_limiter.abstracts.algorithm import State, StateAlgorithm
+    from pyrate_limiter.abstracts.rate import Rate, RateItem
+    from pyrate_limiter.clocks import AbstractClock
+
+# The policies under which nothing as heavy fits before what was refused does.
+_MONOTONE = frozenset({GCRA, TokenBucket})
+
+
+class InMemoryStateStore(StateRecord, StateStore):
+    """One state in this process's memory: thread-safe, picklable."""
+
+    __module__ = "pyrate_limiter.buckets.state_bucket"
+
+    __slots__ = ("__weakref__", "_full", "_lock")
+
+    keeps_claims = True
+    asks_clock = True
+
+    # Until when, from which weight on, for which rates everything is refused, and by which of them.
+    _full: tuple[int, int, Sequence[Rate], Rate | None] | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock: Any = shared_lock()
+        self._full = None
+
+    @classmethod
+    def member(cls, lock: Any) -> InMemoryStateStore:
+        """A store whose lock belongs to the factory that keeps it."""
+        store = cls.__new__(cls)
+        StateRecord.__init__(store)
+        store._lock, store._full = lock, None
+        return store
+
+    def _whole(self) -> AbstractContextManager[None]:
+        """Around a change that takes several steps. Its user holds the lock."""
+        return Whole(self, self.dump())
+
+    def _restore(self, before: tuple[Any, ...]) -> None:
+        self._full = None
+        self.load(before)
+
+    def check(
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        now: int,
+        weight: int,
+        clock: AbstractClock = NO_CLOCK,
+    ) -> Decision:
+        """See `StateStore.check`."""
+        with self._lock, self._whole():
+            return self._step(algorithm, rates, self._observe(now, rates, clock), weight)
+
+    def take_now(
+        self, algorithm: StateAlgorithm, rates: Sequence[Rate], clock: AbstractClock, weight: int
+    ) -> Rate | bool | None:
+        """`check` at the clock's time, read under the lock, with as little as possible around it.
+
+        Returns:
+            None when admitted, else the rate that refused. False where it cannot be said: the clock
+            has to be awaited, or a keyed factory has dropped the bucket.
+        """
+        with self._lock:
+            now: Any = clock.now()
+            if now.__class__ is not int:
+                discard(now)
+                return False
+            if now < self._latest or self._ahead:
+                if self._latest == FOREVER:
+                    return False
+                with self._whole():
+                    now = self._judged_now(now, rates)
+            else:
+                self._latest = now
+            full = self._full
+            if full is not None and now < full[0] and weight >= full[1] and rates is full[2]:
+                return full[3]
+            state = self._state
+            if self._queue is None and self._hold is None:
+                before = algorithm.initial(rates) if state is None else state
+                after, decision = algorithm.step(rates, before, now, weight)
+                if self._state is not state:  # a signal handler was here
+                    return self.take_now(algorithm, rates, clock, weight)
+                self._state = after
+                if decision.failing_rate is None and self._latest < now:
+                    self._latest = now
+            else:
+                with self._whole():
+                    decision = self._step(algorithm, rates, now, weight)
+            retry = decision.retry_after_ms
+            # Under several rates, another one may be what refuses a moment later.
+            known = retry is not None and self._hold is None  # what is held goes by the clock
+            if known and len(rates) == 1 and algorithm.__class__ in _MONOTONE:
+                self._full = (now + retry, weight, rates, decision.failing_rate)
+            return decision.failing_rate
+
+    def claim(
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        item: RateItem,
+        patience_ms: int,
+        buffer_ms: int,
+        clock: AbstractClock = NO_CLOCK,
+        limit_ms: int | None = None,
+    ) -> Decision:
+        """See `StateStore.claim`."""
+        del limit_ms
+        with self._lock, self._whole():
+            decision = self._claim(algorithm, rates, item, patience_ms, buffer_ms, None, clock)
+            self._note_claims()
+            return decision
+
+    def claim_several(
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        items: Sequence[RateItem],
+        patience_ms: int,
+        buffer_ms: int,
+        not_before: int | None,
+        clock: AbstractClock = NO_CLOCK,
+        limit_ms: int | None = None,
+    ) -> list[Decision]:
+        """See `StateStore.claim_several`."""
+        del limit_ms
+        with self._lock, self._whole():
+            decisions = self._claim_several(
+                algorithm, rates, items, patience_ms, buffer_ms, not_before, clock
+            )
+            self._note_claims()
+            return decisions
+
+    def _note_claims(self) -> None:
+        if self._queue is not None:
+            note_claims(self)
+
+    def forget_claims(self) -> None:
+        """Take out what is claimed and not used yet: of a copy, for whom nobody waits."""
+        with self._lock, self._whole():
+            if self._queue is not None:
+                self._state, self._queue = self._queue.gone, None
+                self._full = None
+
+    def settle(
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        item: RateItem,
+        now: int,
+        patience_ms: int,
+        clock: AbstractClock = NO_CLOCK,
+    ) -> Decision:
+        """See `StateStore.settle`."""
+        with self._lock, self._whole():
+            self._full = None
+            return self._settle(algorithm, rates, item, now, patience_ms, clock)
+
+    def release(self, algorithm: StateAlgorithm, rates: Sequence[Rate], item: RateItem) -> bool:
+        """See `StateStore.release`."""
+        with self._lock, self._whole():
+            self._full = None
+            return self._release(algorithm, rates, item)
+
+    def hold(
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        now: int | None,
+        hold_ms: int,
+        clock: AbstractClock = NO_CLOCK,
+    ) -> int:
+        """See `StateStore.hold`."""
+        del algorithm
+        with self._lock, self._whole():
+            self._full = None
+            return self._begin_hold(rates, now, hold_ms, clock)
+
+    def release_hold(
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        now: int | None,
+        clock: AbstractClock = NO_CLOCK,
+    ) -> bool:
+        """See `StateStore.release_hold`."""
+        del algorithm
+        with self._lock, self._whole():
+            self._full = None
+            return self._release_hold(rates, now, clock)
+
+    def forecast(
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        now: int,
+        weight: int,
+        clock: AbstractClock = NO_CLOCK,
+    ) -> Decision:
+        """See `StateStore.forecast`."""
+        with self._lock, self._whole():
+            return self._forecast(algorithm, rates, now, weight, clock)
+
+    def ahead_ms(self) -> int:
+        """See `StateStore.ahead_ms`."""
+        return self._ahead
+
+    def read(self, algorithm: StateAlgorithm, rates: Sequence[Rate]) -> State:
+        """See `StateStore.read`."""
+        with self._lock:
+            return self._current(algorithm, rates)
+
+    def reset(self) -> None:
+        """See `StateStore.reset`."""
+        with self._lock, self._whole():
+            self._full = None
+            self._clear()
+
+    @property
+    def retired(self) -> bool:
+        """Whether it refuses all use; see `retire`."""
+        return self._latest == FOREVER
+
+    def retire(self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int) -> bool:
+        """Refuse all use from now on, unless something is still owed at ``now``."""
+        with self._lock, self._whole():
+            if self._latest == FOREVER:
+                return True
+            if not self._is_idle(algorithm, rates, now):
+                return False
+            self._latest = FOREVER
+            return True
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        with self._lock:
+            return self.dump()
+
+    def __setstate__(self, numbers: tuple[Any, ...]) -> None:
+        self._lock = shared_lock()
+        self._full = None
+        self._clear()
+        self.load(numbers)
+        self.forget_claims()

@@ -1,0 +1,1 @@
+"""Buckets shared by the processes of one host."""

@@ -1,0 +1,209 @@
+"""A file in memory that several processes map. For POSIX systems.
+
+No helper process serves it. The kernel takes its lock away from a process that dies, and what such
+a process has left half written is not seen by the others: they read what the last commit names.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import marshal
+import mmap
+import os
+import pickle
+import struct
+import tempfile
+import threading
+import time
+import weakref
+from pathlib import Path
+from typing import Any
+
+from pyrate_limiter.buckets.multiprocess.lock import is_used, lock_of, mark_used
+from pyrate_limiter.errors import SharedStorageLost
+
+_FOLDER = "/dev/shm"  # noqa: S108 - memory; mkstemp makes the name, for this user alone
+_PREFIX = "pyrate-limiter-"
+_NEW_SECONDS = 60  # for so long a file may exist before anybody has marked it as used
+HEADER = 6  # numbers that a commit names
+_PACKED = struct.Struct(f"{HEADER}q")
+DATA = mmap.PAGESIZE  # where the data begins
+_SLOTS = (8, 24)  # two places for the header, in words: the number of commits says which one holds
+
+
+class SharedFile:
+    """A growing file that processes map into their memory. Its user holds `lock`.
+
+    The process that made it removes it when nothing here refers to it any more; or, where it was
+    handed to other processes, when it is closed or the process ends. Those who have it open by then
+    go on with it. What a process leaves that was killed is removed when the next file is made.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.lock: Any = lock_of(path + ".lock")
+        try:
+            self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise SharedStorageLost(path) from None
+        weakref.finalize(self, os.close, self._fd).atexit = False
+        mark_used(self._fd)
+        self._map()
+
+    @classmethod
+    def create(cls) -> SharedFile:
+        """Make a new one, in which nothing is committed."""
+        folder = _FOLDER if os.access(_FOLDER, os.W_OK) else tempfile.gettempdir()
+        _remove_unused(folder)
+        fd, path = tempfile.mkstemp(prefix=_PREFIX, dir=folder)
+        try:
+            _made[path] = os.getpid()
+            try:
+                _allocate(fd, 2 * DATA)
+            finally:
+                os.close(fd)
+            os.close(os.open(path + ".lock", os.O_CREAT | os.O_CLOEXEC, 0o600))
+            file = open_file(path)
+        except BaseException:  # the memory is full, or too many files are open
+            _remove(path)
+            raise
+        weakref.finalize(file, _remove_unless_handed_on, path).atexit = False
+        return file
+
+    def _map(self) -> None:
+        memory = mmap.mmap(self._fd, 0)
+        self._memory, self._words = memory, memoryview(memory).cast("q")
+
+    def _remap(self) -> None:
+        words, memory = self._words, self._memory
+        self._map()  # before the old one goes: another thread may fork at any moment
+        words.release()
+        memory.close()
+
+    @property
+    def commits(self) -> int:
+        """How often something was committed."""
+        return self._words[0]
+
+    def header(self) -> list[int]:
+        """The numbers of the last commit."""
+        first = _SLOTS[self._words[0] & 1]
+        return self._words[first : first + HEADER].tolist()
+
+    def commit(self, header: list[int]) -> int:
+        """Replace the header as a whole; returns the new `commits`."""
+        words = self._words
+        number = words[0] + 1
+        _PACKED.pack_into(words, 8 * _SLOTS[number & 1], *header)
+        words[0] = number  # eight aligned bytes: written as a whole or not at all
+        return number
+
+    def read(self, start: int, end: int) -> bytes:
+        """The bytes from ``start`` to ``end``."""
+        if end > len(self._memory):
+            self._remap()
+        return self._memory[start:end]
+
+    def write(self, start: int, data: bytes) -> None:
+        """Put bytes where the last commit names nothing. The file grows as needed."""
+        end = start + len(data)
+        if end > len(self._memory):
+            if end > os.fstat(self._fd).st_size:
+                _allocate(self._fd, -(-end // DATA) * DATA)
+            self._remap()
+        self._memory[start:end] = data
+
+    def remove(self) -> None:
+        """Remove the file, if this process made it; whoever has it open goes on with it."""
+        if _made.get(self.path) == os.getpid():
+            _remove(self.path)
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        if self.path in _made:
+            _handed_on.add(self.path)
+        return open_file, (self.path,)
+
+
+_files: weakref.WeakValueDictionary[str, SharedFile] = weakref.WeakValueDictionary()
+_opening = threading.Lock()
+_made: dict[str, int] = {}  # by which process
+_handed_on: set[str] = set()
+
+
+def open_file(path: str) -> SharedFile:
+    """The file of that path, mapped once in each process.
+
+    Raises:
+        SharedStorageLost: the process that made it has closed it, or has ended.
+    """
+    with _opening:
+        file = _files.get(path)
+        if file is None:
+            file = _files[path] = SharedFile(path)
+        return file
+
+
+def pack(value: Any) -> bytes:
+    """Bytes of plain values; also of names that are no plain strings, at a higher price."""
+    try:
+        return marshal.dumps(value)
+    except ValueError:
+        return pickle.dumps(value)
+
+
+def unpack(data: bytes) -> Any:
+    """What was packed."""
+    # Only this user's own processes can write to the file.
+    if data[:1] == pickle.PROTO:
+        return pickle.loads(data)  # noqa: S301
+    return marshal.loads(data)  # noqa: S302
+
+
+def _allocate(fd: int, size: int) -> None:
+    """Grow a file. A write to memory that turns out not to exist would kill the process."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(fd, 0, size)
+    else:
+        os.ftruncate(fd, size)
+
+
+def _remove(path: str) -> None:
+    _made.pop(path, None)
+    _handed_on.discard(path)
+    for name in (path, path + ".lock"):
+        with contextlib.suppress(FileNotFoundError):
+            Path(name).unlink()
+
+
+def _remove_unused(folder: str) -> None:
+    """Remove what is in use by no process any more: the one that made it was killed."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.name.startswith(_PREFIX) or entry.name.endswith(".lock"):
+                continue
+            with contextlib.suppress(OSError):  # another process may do the same
+                age = time.time() - entry.stat(follow_symlinks=False).st_ctime
+                if age > _NEW_SECONDS and not is_used(entry.path):
+                    _remove(entry.path)
+
+
+def _remove_unless_handed_on(path: str) -> None:
+    if path not in _handed_on and _made.get(path) == os.getpid():
+        _remove(path)
+
+
+@atexit.register
+def _remove_all() -> None:
+    for path, process in list(_made.items()):
+        if process == os.getpid():
+            _remove(path)
+
+
+def _after_fork() -> None:
+    global _opening  # noqa: PLW0603 - a thread of the parent may have held it
+    _opening = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,331 @@
+"""The log in PostgreSQL: one limit for all programs that share the database."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from pyrate_limiter._core.awaitables import then
+from pyrate_limiter._core.closing import Closable
+from pyrate_limiter._core.validation import Unread, check_item
+from pyrate_limiter.abstracts.algorithm import (
+    ADMITTED,
+    Decision,
+    FixedWindow,
+    LogAlgorithm,
+    SlidingWindowLog,
+)
+from pyrate_limiter.abstracts.rate import Rate, RateItem
+from pyrate_limiter.buckets.postgres.decisions import Forsaken, Stamp
+from pyrate_limiter.buckets.postgres.fair_lock import Turns
+from pyrate_limiter.buckets.postgres.holds import hold
+from pyrate_limiter.buckets.postgres.literals import Limits, restored
+from pyrate_limiter.buckets.postgres.outage import (
+    ElsewhereStamp,
+    PostgresOutage,
+    health_of,
+    is_outage,
+)
+from pyrate_limiter.buckets.postgres.session import Link
+from pyrate_limiter.buckets.postgres.several import PostgresLine
+from pyrate_limiter.buckets.postgres.statements import LEAST_MS, MOST_DOUBTS_AT_ONCE, Steps
+from pyrate_limiter.clocks import PostgresClock
+from pyrate_limiter.errors import AlgorithmMismatch, WrongType
+from pyrate_limiter.utils import RateList, sorted_rates
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pyrate_limiter._core.driver import Program
+
+_PREFIX = "ratelimit___"
+
+
+class PostgresBucket(Closable, PostgresLine):
+    """A log of units in a table of PostgreSQL, shared by all who use the same table.
+
+    One acquisition is one round trip: the server locks, reads its clock, decides and stores in one
+    statement. Nothing is kept in the session. The table is ``ratelimit___`` and the lower-cased
+    name; it is made if it is missing, with an index and functions beside it. A role that may not
+    create anything can use a table that is there; where that has only the columns of 4.5.1, waiters
+    try again instead of being served in order.
+
+    Args:
+        pool: a ``psycopg_pool.ConnectionPool``; or an ``AsyncConnectionPool``, which makes the
+            bucket async. It stays the caller's: the bucket never closes it.
+        table: the table's name, without the prefix.
+        rates: the limits; all of them hold.
+        algorithm: a `LogAlgorithm`; `SlidingWindowLog` if left out. One of your own is run in this
+            process, on what the server has stored, which takes a second round trip.
+        durable: whether a commit waits for the disk. If not, a crash of the server may forget the
+            last fraction of a second.
+        on_error: what to do while the server cannot be reached: ``"raise"`` the driver's error,
+            ``"allow"`` or ``"deny"`` everything, or ask another bucket: one that is given here, or
+            is made by a function that is given here, from the rates.
+        call_timeout: seconds that one call to the server may take. A caller's own timeout bounds
+            its calls in any case; a call without either waits as long for an answer as the pool
+            waits for a connection.
+
+    Raises:
+        InvalidRateList: some rate of the list can never matter.
+        AlgorithmMismatch: the algorithm does not work on a log.
+        WrongType: the pool is no pool, or ``on_error`` is nothing of the above.
+        MissingDriver: psycopg is not installed.
+    """
+
+    __module__ = "pyrate_limiter.buckets.postgres"
+
+    is_async: bool | None = False
+    blocks: bool = True
+    failing_rate: Rate | None
+    _fixed: bool = False
+
+    def __init__(
+        self,
+        pool: Any,
+        table: str,
+        rates: Rate | Sequence[Rate],
+        algorithm: LogAlgorithm | None = None,
+        *,
+        durable: bool = False,
+        on_error: Any = "raise",
+        call_timeout: float | None = None,
+    ) -> None:
+        if algorithm is None:
+            algorithm = SlidingWindowLog()
+        elif not isinstance(algorithm, LogAlgorithm):
+            raise AlgorithmMismatch(algorithm, type(self).__name__, "a LogAlgorithm")
+        if not isinstance(table, str):
+            raise WrongType("table", table, "a string")
+        self._algorithm = algorithm
+        self._fixed = type(algorithm) is FixedWindow
+        self.rates = rates
+        self._in_sql = self._fixed or type(algorithm) is SlidingWindowLog
+        self.table: str = f"{_PREFIX}{table.lower()}"
+        self.pool = pool
+        self._link = Link(pool, call_timeout)
+        self._health = health_of(pool, f"Postgres table {self.table}")
+        self._outage = None
+        if on_error != "raise":
+            self._outage = PostgresOutage(on_error, self._link, self._health)
+        self._steps = Steps(self._link, self.table, keyed=self._keyed, durable=durable)
+        self._clock = self._own_clock = PostgresClock(pool)
+        self.failing_rate = None
+        self._learnt = None
+        self._full = {}
+        self._flushes = 0
+        self._giving, self._gifts = Turns(), deque()
+        self.is_async = self._link.is_async
+        self.blocks = not self.is_async
+        if not self.is_async:
+            self._guarded_setup()
+
+    def _guarded_setup(self) -> None:
+        try:
+            self._link.run(self._steps.place())
+        except Exception as error:
+            if self._outage is None or not self._outage.noted(error):
+                raise
+
+    @property
+    def rates(self) -> RateList:
+        """See `AbstractBucket.rates`."""
+        return self._rates
+
+    @rates.setter
+    def rates(self, rates: Rate | Sequence[Rate]) -> None:
+        self._rates = sorted_rates(rates)
+        self._limits = Limits.of(self._rates, fixed=self._fixed)
+        self._full = {}
+
+    def stamp(self) -> Any:
+        """See `AbstractBucket.stamp`: the server's own reading replaces the estimate."""
+        if self._clock is not self._own_clock or type(self).now is not PostgresBucket.now:
+            return self.now()
+        return Unread(self._link.server_ms(time.monotonic()) or 0)
+
+    def put(self, item: RateItem) -> Any:
+        """See `AbstractBucket.put`."""
+        check_item(item)
+        if item.weight == 0:
+            self.failing_rate = None
+            return self._answer(True)
+        return then(self._claim(item, look=False), _is_allowed)
+
+    def put_decision(self, item: RateItem) -> Any:
+        """See `AbstractBucket.put_decision`."""
+        return self.claim(item)
+
+    @property
+    def store_id(self) -> object:
+        """What the buckets of one pool have in common."""
+        return id(self.pool)
+
+    def claim(self, item: RateItem, patience_ms: int = 0, buffer_ms: int | None = None) -> Any:
+        """See `AbstractBucket.claim`."""
+        check_item(item)
+        if item.weight == 0:
+            self.failing_rate = None
+            return self.check(item)
+        return self._claim(item, patience_ms, buffer_ms)
+
+    @property
+    def claim_within(self) -> Any:
+        """See `AbstractBucket.claim_within`."""
+        own = type(self).claim is PostgresBucket.claim and "claim" not in vars(self)
+        return self._claim_within if own else None
+
+    def _claim_within(
+        self,
+        item: RateItem,
+        patience_ms: int,
+        buffer_ms: int | None,
+        limit_ms: int | None,
+        brief: bool,
+    ) -> Any:
+        check_item(item)
+        if item.weight == 0 and not brief:
+            return self.claim(item)
+        limit_ms = patience_ms if limit_ms is None else max(patience_ms, limit_ms, LEAST_MS)
+        return self._claim(item, patience_ms, buffer_ms, limit_ms, look=not brief)
+
+    def check(self, item: RateItem) -> Any:
+        """See `AbstractBucket.check`."""
+        check_item(item)
+        return self._claim(item, store=False)
+
+    def waiting(self, item: RateItem) -> Any:
+        """See `AbstractBucket.waiting`."""
+        learnt = self._learnt
+        if self.failing_rate is None:
+            return self._answer(0)
+        if learnt is not None and learnt[0] == item.weight:
+            moment = learnt[1]
+            return self._answer(-1 if moment is None else max(0, moment - item.timestamp))
+
+        def wait(decision: Decision) -> int:
+            if decision.failing_rate is None or decision.retry_after_ms is not None:
+                return decision.retry_after_ms or 0
+            # A policy that names no wait leaves it at trying again.
+            return -1 if item.weight > self._algorithm.max_weight(decision.failing_rate) else 0
+
+        return then(self.check(item), wait)
+
+    def settle(self, item: RateItem, now: int, patience_ms: int = 0) -> Any:
+        """See `AbstractBucket.settle`: a round trip, for somebody before may have been late."""
+        stamp = item.timestamp
+        if isinstance(stamp, ElsewhereStamp):
+            return self._answer(stamp.bucket.settle(item, stamp.bucket.now(), patience_ms))
+        time_of_item = None if now.__class__ is Unread else int(now)
+        if isinstance(stamp, Forsaken):
+            return self._run(self._anew(item, stamp, time_of_item, patience_ms))
+        if not isinstance(stamp, Stamp):
+            return self._answer(ADMITTED)
+        return self._run(self._settle(item, stamp, time_of_item, patience_ms))
+
+    def hold(self, item: RateItem, hold_ms: int) -> Any:
+        """See `AbstractBucket.hold`. An outage is an error, whatever ``on_error`` says."""
+        return then(self._hold(item, hold_ms), lambda said: said[1])
+
+    def release_hold(self, item: RateItem) -> Any:
+        """See `AbstractBucket.release_hold`, and of an outage `hold`."""
+        return then(self._hold(item, None), lambda said: said[0] > 0)
+
+    def _hold(self, item: RateItem, hold_ms: int | None) -> Any:
+        check_item(item)
+        now, clock = self._times(item.timestamp)
+        now = clock if now is None else now
+
+        def done(said: tuple[int, int]) -> tuple[int, int]:
+            self._full, self._learnt = {}, None
+            return said
+
+        return then(self._run(hold(self._steps, item.name, now, hold_ms)), done)
+
+    def pause(self, item: RateItem, decision: Decision) -> float:
+        """See `AbstractBucket.pause`."""
+        stamp = item.timestamp
+        if isinstance(stamp, ElsewhereStamp):
+            return stamp.bucket.pause(item, decision)  # type: ignore[no-any-return]
+        if isinstance(stamp, Stamp) and self._clock is self._own_clock:
+            return max(0.0, stamp.due - time.monotonic())
+        return decision.wait_ms / 1000
+
+    def leak(self, current_timestamp: int | None = None) -> Any:
+        """See `AbstractBucket.leak`."""
+        if current_timestamp is None and self._clock is not self._own_clock:
+            return then(self.now(), self.leak)
+        if current_timestamp is None:
+            return self._run(self._sweep())
+        bound = self._algorithm.leak_bound(self._rates, current_timestamp)
+        return self._run(self._leak(bound))
+
+    def _leak(self, bound: int | None) -> Program[int]:
+        yield from self._steps.settle_doubts(MOST_DOUBTS_AT_ONCE)
+        return (yield from self._steps.leak(bound, self._rates.longest_ms))
+
+    def _sweep(self) -> Program[int]:
+        """Now and then, whoever may be at the server: one that is away is left alone."""
+        if self.pool.closed or not self._health.may_try():
+            return 0
+        try:
+            leaked = yield from self._leak(None)
+        except Exception as error:
+            if not is_outage(error):
+                raise
+            self._health.failed(error)
+            return 0
+        self._health.answered()
+        return leaked
+
+    def flush(self) -> Any:
+        """See `AbstractBucket.flush`."""
+        self._full = {}
+        self._flushes += 1
+        self.failing_rate = None
+        return self._run(self._steps.flush())
+
+    def count(self) -> Any:
+        """See `AbstractBucket.count`."""
+        return self._run(self._steps.count())
+
+    def peek(self, index: int) -> Any:
+        """See `AbstractBucket.peek`."""
+        if index < 0:
+            return self._answer(None)
+
+        def unit(row: Any) -> RateItem | None:
+            return None if row is None else RateItem(restored(row[0] or ""), int(row[1]))
+
+        return then(self._run(self._steps.peek(index)), unit)
+
+
+class PostgresKeys:
+    """For `Limiter.per_key`: every name is limited by itself, in one table, under its own lock.
+
+    The arguments are those of `PostgresBucket`, without the rates.
+    """
+
+    __module__ = "pyrate_limiter.buckets.postgres"
+
+    def __init__(self, pool: Any, table: str, **options: Any) -> None:
+        self._pool, self._table, self._options = pool, table, options
+
+    def keyed(self, rates: Rate | Sequence[Rate]) -> PostgresBucket:
+        """The bucket of all names, which tells them apart by itself."""
+        return _KeyedPostgresBucket(self._pool, self._table, sorted_rates(rates), **self._options)
+
+
+class _KeyedPostgresBucket(PostgresBucket):
+    _keyed = True
+
+    def of_a_name(self) -> _KeyedPostgresBucket:
+        """This very bucket as another object: those who wait at it wait apart from the others."""
+        view = object.__new__(_KeyedPostgresBucket)
+        view.__dict__ = self.__dict__
+        return view
+
+
+def _is_allowed(decision: Decision) -> bool:
+    return decision.allowed

@@ -1,0 +1,344 @@
+"""How items are judged: by the server, by what it said just now, or by its stand-in."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from pyrate_limiter._core.awaitables import is_awaitable
+from pyrate_limiter._core.validation import Unread
+from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
+from pyrate_limiter.abstracts.bucket import AbstractBucket
+from pyrate_limiter.buckets.postgres.custom_algorithm import claim_by_policy, settle_by_policy
+from pyrate_limiter.buckets.postgres.literals import unique
+from pyrate_limiter.buckets.postgres.session import Link, uncancelled
+from pyrate_limiter.buckets.postgres.statements import LEAST_MS, Ask, Busy, Doubt, Steps
+
+if TYPE_CHECKING:
+    from pyrate_limiter._core.driver import Program
+    from pyrate_limiter.abstracts.rate import Rate, RateItem
+    from pyrate_limiter.buckets.postgres.literals import Limits
+    from pyrate_limiter.buckets.postgres.outage import Health, PostgresOutage
+    from pyrate_limiter.clocks import PostgresClock
+
+_REMEMBERED_SECONDS = 0.05
+_MOST_REMEMBERED = 10_000
+
+
+class Stamp(int):
+    """The time at which an item's units are stored.
+
+    Attributes:
+        token: marks the units.
+        due: the moment on the clock of ``time.monotonic``.
+        flushes: how often the bucket had been flushed by then.
+        kept: how many units are not given back, in a list that the stamps of one claim share.
+    """
+
+    token: int
+    due: float
+    flushes: int
+    kept: list[int]
+
+    @classmethod
+    def of(cls, moment: int, token: int, due: float, flushes: int, kept: list[int]) -> Stamp:
+        """All of it."""
+        stamp = cls(moment)
+        stamp.token, stamp.due, stamp.flushes, stamp.kept = token, due, flushes, kept
+        return stamp
+
+
+class Forsaken(int):
+    """The timestamp of an item whose claim is given back, for it could not be confirmed."""
+
+
+class PostgresJudge(AbstractBucket):
+    """What `PostgresBucket` does behind its methods."""
+
+    failing_rate: Rate | None
+    is_async: bool | None
+    blocks: bool
+
+    _keyed = False
+    _fixed: bool  # whether windows are aligned to the clock
+    _in_sql: bool  # whether the server judges
+    _link: Link
+    _steps: Steps
+    _outage: PostgresOutage | None
+    _health: Health
+    _own_clock: PostgresClock
+    _limits: Limits
+    _flushes: int
+    # The weight and the moment of the last refusal, None for never.
+    _learnt: tuple[int, int | None] | None
+    # By name: until when (monotonic seconds), for which weight, what is refused without a look.
+    _full: dict[str, tuple[float, int, int, Decision]]
+
+    def _answer(self, value: Any) -> Any:
+        return _ready(value) if self.is_async else value
+
+    def _run(self, program: Program[Any]) -> Any:
+        run = self._link.run(program)
+        return uncancelled(run) if self.is_async else run
+
+    def _claim(
+        self,
+        item: RateItem,
+        patience_ms: int = 0,
+        buffer_ms: int | None = None,
+        limit_ms: int | None = None,
+        *,
+        store: bool = True,
+        look: bool = True,
+    ) -> Any:
+        weight = item.weight
+        for rate in self._rates:
+            if weight > self._algorithm.max_weight(rate):
+                if store:
+                    self.failing_rate, self._learnt = rate, (weight, None)
+                return self._answer(Decision(rate))
+        if store and item.timestamp.__class__ is Unread:
+            refusal = self._recall(item, patience_ms)
+            if refusal is not None:
+                return self._answer(refusal)
+        limit = patience_ms if limit_ms is None else limit_ms
+        program = self._judge(item, patience_ms, buffer_ms, limit, store=store, look=look)
+        if not self.is_async:
+            return self._link.run(program)
+        undo = self._undo(item) if store else None
+        return uncancelled(self._link.run(program), undo)
+
+    def _undo(self, item: RateItem) -> Any:
+        async def undo(decision: Decision) -> None:
+            if decision.allowed:
+                released: Any = self.release(item)
+                await released
+
+        return undo
+
+    def _recall(self, item: RateItem, patience_ms: int) -> Decision | None:
+        """What a refusal of just now says about this item."""
+        key = item.name if self._keyed else ""
+        known = self._full.get(key)
+        if known is None or known[1] != item.weight:
+            return None
+        until, _, moment, refusal = known
+        # No longer than told: the clock may have stepped back meanwhile.
+        left = min(moment - item.timestamp, refusal.retry_after_ms or 0)
+        if time.monotonic() >= until or left <= patience_ms:
+            return None
+        self.failing_rate = refusal.failing_rate
+        item.timestamp = int(item.timestamp)
+        self._learnt = (item.weight, item.timestamp + left)
+        return Decision(refusal.failing_rate, left, 0, refusal.remaining, refusal.reset_after_ms)
+
+    def _judge(
+        self,
+        item: RateItem,
+        patience_ms: int,
+        buffer_ms: int | None,
+        limit_ms: int,
+        *,
+        store: bool,
+        look: bool,
+    ) -> Program[Decision]:
+        program = self._judge_there(
+            *(item, patience_ms, buffer_ms, limit_ms), store=store, look=look
+        )
+        outage = self._outage
+        if outage is None:
+            return program
+        return outage.guard(
+            program,
+            lambda: self._judge_elsewhere(outage, item, patience_ms, buffer_ms, store=store),
+        )
+
+    def _settle(
+        self, item: RateItem, stamp: Stamp, time_of_item: int | None, patience_ms: int
+    ) -> Program[Decision]:
+        try:
+            return (yield from self._settle_there(item, stamp, time_of_item, patience_ms))
+        except BaseException as error:
+            outage = self._outage
+            if outage is not None and outage.noted(error):
+                return ADMITTED
+            self._forsake(item)
+            if isinstance(error, Busy):
+                return Decision(self._rates[0], 0)
+            raise
+
+    def _forsake(self, item: RateItem) -> None:
+        """Have a claim given back when the server is not silent any more.
+
+        `release`, which is called next, has nothing more to do then.
+        """
+        stamp: Any = item.timestamp
+        self._steps.doubt(self._held(item, stamp))
+        item.timestamp = Forsaken(stamp)
+
+    @staticmethod
+    def _held(item: RateItem, stamp: Stamp, kept: int = 0) -> Doubt:
+        """What the claim on an item is found by, wherever it has moved since."""
+        moment = int(stamp)
+        return Doubt(item.name, item.weight, stamp.token, moment, moment, kept=kept)
+
+    def _judge_elsewhere(
+        self,
+        outage: PostgresOutage,
+        item: RateItem,
+        patience_ms: int,
+        buffer_ms: int | None,
+        *,
+        store: bool,
+    ) -> Decision:
+        decision = outage.decide(
+            self._rates, item, patience_ms, buffer_ms, store=store, keyed=self._keyed
+        )
+        if store:
+            self.failing_rate, self._learnt = decision.failing_rate, None
+        return decision
+
+    def _judge_there(
+        self,
+        item: RateItem,
+        patience_ms: int,
+        buffer_ms: int | None,
+        limit_ms: int,
+        *,
+        store: bool,
+        look: bool,
+    ) -> Program[Decision]:
+        now, clock = self._times(item.timestamp)
+        token = unique()
+        ask = Ask(
+            item.name,
+            item.weight,
+            token,
+            now,
+            clock,
+            patience_ms,
+            limit_ms,
+            buffer_ms,
+            store,
+            look,
+        )
+        try:
+            if self._in_sql:
+                answer: Any = yield from self._steps.claim(self._limits, ask)
+            else:
+                answer = yield from claim_by_policy(self._steps, self._rates, self._algorithm, ask)
+        except Busy:
+            return Decision(self._rates[0], 0)
+        return self._read(item, answer, token, store=store, own_time=now is None)
+
+    def _times(self, stamp: int) -> tuple[int | None, int | None]:
+        """The time of the item, and the reading of a clock that is not the server's."""
+        clock = None
+        if self._clock is not self._own_clock:
+            reading: Any = self._clock.now()
+            clock = None if is_awaitable(reading) else int(reading)
+        return None if stamp.__class__ is Unread else int(stamp), clock
+
+    def _read(
+        self,
+        item: RateItem,
+        answer: Any,
+        token: int,
+        *,
+        store: bool,
+        own_time: bool,
+    ) -> Decision:
+        allowed, moment, failing, now, remaining, reset = answer[:6]
+        if self._in_sql:
+            self._steps.note_sweep(answer[6], now)
+            reset = None if remaining is None else self._reset_after(reset, now)
+        received = time.monotonic()
+        if not allowed:
+            rate = self._rates[failing - 1]
+            wait = None if moment is None else moment - now
+            refusal = Decision(rate, wait, 0, remaining, reset)
+            if own_time:
+                item.timestamp = now
+            if store:
+                self.failing_rate, self._learnt = rate, (item.weight, moment)
+                if own_time and moment is not None:
+                    self._remember(item, received, moment, refusal)
+            return refusal
+        if store:
+            self.failing_rate = None
+            due = received + (moment - now) / 1000
+            item.timestamp = Stamp.of(moment, token, due, self._flushes, [int(item.weight)])
+        elif own_time:
+            item.timestamp = now
+        return Decision(None, None, max(0, moment - now), remaining, reset)
+
+    def _reset_after(self, newest: int | None, now: int) -> int:
+        """Ms until the bucket is as good as new."""
+        if newest is None:
+            return 0
+        if not self._fixed:
+            return max(0, newest + self._rates.longest_ms + 1 - now)
+        policy: Any = self._algorithm
+        if newest < policy.window_start(self._rates[-1], now):
+            return 0
+        last = max(now, newest)
+        resets: list[int] = [policy.retry_after(rate, last, newest) for rate in self._rates]
+        return last - now + max(resets)
+
+    def _remember(self, item: RateItem, received: float, moment: int, refusal: Decision) -> None:
+        if len(self._full) >= _MOST_REMEMBERED:
+            self._full = {}
+        key = item.name if self._keyed else ""
+        until = received + _REMEMBERED_SECONDS
+        self._full[key] = (until, item.weight, moment, refusal)
+
+    def _settle_there(
+        self, item: RateItem, stamp: Stamp, time_of_item: int | None, patience_ms: int
+    ) -> Program[Decision]:
+        place = yield from self._steps.place()
+        terms: dict[str, Any] = {"now": time_of_item, "patience": patience_ms}
+        found: Any
+        if not place.has_columns:  # it holds no claims
+            if stamp.flushes == self._flushes:
+                return ADMITTED
+            found = True, None, 0, int(stamp)
+        elif self._in_sql:
+            claim = item.name, item.weight, stamp.token
+            (found,) = yield from self._steps.settle(self._limits, [claim], **terms)
+        else:
+            found = yield from settle_by_policy(
+                self._steps, self._rates, self._algorithm, item, token=stamp.token, terms=terms
+            )
+        allowed, moment, _, now = found[:4]
+        if allowed and moment is None:  # flushed, or so late that it was cleaned away
+            return (yield from self._anew(item, now, time_of_item, patience_ms))
+        return self._settled(item, found)
+
+    def _anew(
+        self, item: RateItem, now: int, time_of_item: int | None, patience_ms: int
+    ) -> Program[Decision]:
+        """Claim once more what is not there any more."""
+        self._full.pop(item.name if self._keyed else "", None)
+        item.timestamp = Unread(now) if time_of_item is None else time_of_item
+        limit = max(patience_ms, LEAST_MS)
+        return self._judge(item, patience_ms, None, limit, store=True, look=False)
+
+    def _settled(self, item: RateItem, found: Any) -> Decision:
+        """What the server says of a claim that it has found."""
+        stamp: Any = item.timestamp
+        allowed, moment, failing, now = found[:4]
+        if allowed and moment == stamp:
+            return ADMITTED
+        self._full.pop(item.name if self._keyed else "", None)
+        if not allowed:
+            self.failing_rate, self._learnt = self._rates[failing - 1], (item.weight, moment)
+            item.timestamp = now
+            return Decision(self.failing_rate, moment - now)
+        wait = max(0, moment - now)
+        due = time.monotonic() + wait / 1000
+        item.timestamp = Stamp.of(moment, stamp.token, due, self._flushes, stamp.kept)
+        return Decision(wait_ms=wait)
+
+
+async def _ready(value: Any) -> Any:
+    return value

@@ -1,0 +1,197 @@
+"""One exchange with the server, which ends by a deadline: a generator, and a waiter of each kind.
+
+It stands on ``psycopg.Connection.pgconn``. Above that, a cursor begins a transaction in a round
+trip of its own, takes as much time as the server does, and waits for as long as the server likes.
+"""
+
+from __future__ import annotations
+
+import math
+import select
+import threading
+import time
+from contextlib import suppress
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from pyrate_limiter._core.driver import Program
+
+_TUPLES_OK = 2  # of libpq's ExecStatusType
+_FATAL_ERROR = 7
+_SHUTDOWN = "57P0"  # SQLSTATEs of a session or a server that ends
+_ACTIVE = 1  # of libpq's PGTransactionStatusType
+_READING, _WRITING = 1, 2  # of libpq's PostgresPollingStatusType
+_CANCEL_SECONDS = 1.0
+_encodings: dict[bytes | None, str] = {}
+_cancelling = threading.Semaphore(8)  # a server that hangs is not sent more than so many requests
+
+
+class Step:
+    """Something that takes time, for a program to yield."""
+
+    __slots__ = ()
+
+    def block(self) -> Any:
+        """Do it in this thread."""
+        raise NotImplementedError
+
+    async def wait(self) -> Any:
+        """Do it in the running event loop."""
+        raise NotImplementedError
+
+
+class Ready(Step):
+    """A step of a program: wait until a socket can be read, or written; answers whether it can."""
+
+    __slots__ = ("deadline", "socket", "writing")
+
+    def __init__(self, socket: int, deadline: float, *, writing: bool = False) -> None:
+        self.socket: int = socket
+        self.deadline: float = deadline  # on the clock of time.monotonic
+        self.writing: bool = writing
+
+    def block(self) -> bool:
+        """See `Step.block`."""
+        seconds = max(0.0, self.deadline - time.monotonic())
+        if hasattr(select, "poll"):
+            poll = select.poll()
+            poll.register(self.socket, select.POLLIN | (select.POLLOUT if self.writing else 0))
+            return bool(poll.poll(math.ceil(seconds * 1000)))
+        sockets = [self.socket]
+        return any(select.select(sockets, sockets if self.writing else [], [], seconds))
+
+    async def wait(self) -> bool:
+        """See `Step.wait`."""
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[bool] = loop.create_future()
+        timer = loop.call_later(max(0.0, self.deadline - time.monotonic()), resolve, future, False)
+        loop.add_reader(self.socket, resolve, future, True)
+        if self.writing:
+            loop.add_writer(self.socket, resolve, future, True)
+        try:
+            return await future
+        finally:
+            timer.cancel()
+            loop.remove_reader(self.socket)
+            if self.writing:
+                loop.remove_writer(self.socket)
+
+
+def resolve(future: asyncio.Future[bool], value: bool) -> None:
+    """Give a future its result, unless it has one."""
+    if not future.done():
+        future.set_result(value)
+
+
+def exchange(connection: Any, text: str, deadline: float) -> Program[list[Any]]:
+    """The rows, as text, of each of the statements that gives rows.
+
+    Args:
+        connection: nobody else uses it.
+        text: SQL with literals, of several statements if need be.
+        deadline: on the clock of ``time.monotonic``. Where it is missed, and where this is ended
+            before the answer is there, the connection is closed: it is of no use to anybody.
+
+    Raises:
+        psycopg.Error: what the server says, or that it did not answer.
+    """
+    pgconn, encoding = connection.pgconn, _encoding(connection)
+    found, failed = [], None
+    try:
+        pgconn.send_query(text.encode(encoding))
+        writing = pgconn.flush()
+        while True:
+            if writing or pgconn.is_busy():
+                _check((yield Ready(pgconn.socket, deadline, writing=writing)))
+                pgconn.consume_input()
+                writing = writing and pgconn.flush()
+                continue
+            result = pgconn.get_result()
+            if result is None:
+                break
+            if result.status == _TUPLES_OK:
+                found.append(_rows(result, encoding))
+            elif result.status == _FATAL_ERROR:
+                failed = result
+    except BaseException:
+        _close_unless_idle(pgconn)
+        if failed is None:  # else it was a last word, and says more
+            raise
+    if failed is not None:
+        error = import_module("psycopg.errors").error_from_result(failed, encoding=encoding)
+        if (error.sqlstate or "").startswith(_SHUTDOWN):
+            pgconn.finish()  # it was the session's last word
+        raise error
+    return found
+
+
+def _encoding(connection: Any) -> str:
+    """Python's name of the encoding that the server and we speak."""
+    there = connection.pgconn.parameter_status(b"client_encoding")
+    found = _encodings.get(there)
+    if found is None:  # it may change with each statement, but has a few values only
+        found = connection.info.encoding
+        # A database without an encoding takes any bytes; psycopg sends it UTF-8 as well.
+        found = _encodings[there] = "utf-8" if found == "ascii" else found
+    return found
+
+
+def _close_unless_idle(pgconn: Any) -> None:
+    """Close a connection that waits for an answer, and have the server end what it is at."""
+    if pgconn.transaction_status == _ACTIVE:
+        canceller = _canceller(pgconn)
+        pgconn.finish()
+        if canceller is not None and _cancelling.acquire(blocking=False):
+            # It needs a connection of its own, which a server that hangs does not take.
+            beside = threading.Thread(target=_cancel, args=(canceller,), daemon=True)
+            with suppress(RuntimeError):  # no thread is to be had any more
+                beside.start()
+
+
+def _canceller(pgconn: Any) -> Any:
+    """What asks the server to end a connection's work without blocking; from libpq 17 on."""
+    try:
+        return pgconn.cancel_conn()
+    except (AttributeError, import_module("psycopg").Error):
+        return None  # then that work ends by its own time limit
+
+
+def _cancel(canceller: Any) -> None:
+    deadline = time.monotonic() + _CANCEL_SECONDS
+    try:
+        canceller.start()
+        while (status := canceller.poll()) in {_READING, _WRITING}:
+            ready = Ready(canceller.socket, deadline, writing=status == _WRITING)
+            if not ready.block():
+                break
+    except import_module("psycopg").Error:
+        pass  # the server is not there
+    finally:
+        canceller.finish()
+        _cancelling.release()
+
+
+def _check(in_time: bool) -> None:
+    if not in_time:
+        raise silence()
+
+
+def silence() -> Exception:
+    """The error of a server that has not answered in time."""
+    psycopg = import_module("psycopg")
+    error: Exception = psycopg.OperationalError("Postgres did not answer in the time it was given")
+    return error
+
+
+def _rows(result: Any, encoding: str) -> list[list[str | None]]:
+    value, width = result.get_value, range(result.nfields)
+    return [[_text(value(row, k), encoding) for k in width] for row in range(result.ntuples)]
+
+
+def _text(value: bytes | None, encoding: str) -> str | None:
+    return None if value is None else value.decode(encoding, "replace")

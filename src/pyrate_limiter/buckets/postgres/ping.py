@@ -1,0 +1,120 @@
+"""Whether a server is there at all, whatever a pool says: a step of a program.
+
+A pool that has no connection to give may be busy, or be told a wrong password: then the server
+answers, and waiting for it is waiting.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from pyrate_limiter.buckets.postgres.exchange import Step, resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_PATIENCE_SECONDS = 0.5
+_MARK = "_pyrate_server_is_there"
+
+
+def mark(error: BaseException) -> None:
+    """Note in an error of a pool that the server is there."""
+    vars(error)[_MARK] = True
+
+
+def is_there(error: BaseException) -> bool:
+    """Whether that was noted."""
+    return _MARK in vars(error)
+
+
+class Ping(Step):
+    """Ask the server that a pool leads to for a sign of life; answers whether it gave one.
+
+    Nobody waits longer than half a second for it.
+
+    Args:
+        pool: the pool.
+        login: ask whether it refuses the pool's password, instead.
+    """
+
+    __slots__ = ("_pool", "_question")
+
+    def __init__(self, pool: Any, *, login: bool = False) -> None:
+        self._pool = pool
+        self._question = _refuses if login else _answers
+
+    def block(self) -> bool:
+        """See `Step.block`."""
+        answers: list[bool] = []
+        answered = threading.Event()
+
+        def tell(answer: bool) -> None:
+            answers.append(answer)
+            answered.set()
+
+        if self._start(tell):
+            answered.wait(_PATIENCE_SECONDS)
+        return any(answers)
+
+    async def wait(self) -> bool:
+        """See `Step.wait`."""
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[bool] = loop.create_future()
+
+        def tell(answer: bool) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(resolve, future, answer)
+
+        if not self._start(tell):
+            return False
+        timer = loop.call_later(_PATIENCE_SECONDS, resolve, future, False)
+        try:
+            return await future
+        finally:
+            timer.cancel()
+
+    def _start(self, tell: Callable[[bool], None]) -> bool:
+        # libpq offers it only as a call that blocks.
+        asker = threading.Thread(target=lambda: tell(self._question(self._pool)), daemon=True)
+        try:
+            asker.start()
+        except RuntimeError:  # no thread is to be had any more
+            return False
+        return True
+
+
+def _answers(pool: Any) -> bool:
+    from psycopg import pq
+
+    where = _where(pool)
+    return where is not None and pq.PGconn.ping(where) == pq.Ping.OK
+
+
+def _refuses(pool: Any) -> bool:
+    from psycopg import pq
+
+    where = _where(pool)
+    if where is None:
+        return False
+    connection = pq.PGconn.connect(where)
+    try:
+        # A server that is about to start or to end does not come as far as asking for it.
+        asked = connection.needs_password or connection.used_password
+        return connection.status != pq.ConnStatus.OK and asked
+    finally:
+        connection.finish()
+
+
+def _where(pool: Any) -> bytes | None:
+    """What the connections of a pool are made with, as far as libpq is concerned."""
+    from psycopg import ProgrammingError, conninfo, pq
+
+    try:
+        known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
+        words = {word: value for word, value in (pool.kwargs or {}).items() if word in known}
+        return conninfo.make_conninfo(pool.conninfo, **words, connect_timeout=2).encode()
+    except (AttributeError, TypeError, ProgrammingError):  # another kind of pool
+        return None

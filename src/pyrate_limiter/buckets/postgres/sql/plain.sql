@@ -1,0 +1,74 @@
+-- One acquisition on a table that has only the columns of 4.5.1, for a role that may not add ours:
+-- stores the units now or not at all. Answers as claim.sql does.
+DECLARE
+  v_read bigint; v_clock bigint; v_now bigint; v_newest bigint; v_start bigint; v_leaves bigint; v_fits bigint;
+  v_failing int; v_count bigint; v_remaining bigint; v_store boolean;
+BEGIN
+  PERFORM set_config('lock_timeout', p_lock_ms::text, true);
+  LOCK TABLE @table@ IN ROW EXCLUSIVE MODE;
+  PERFORM pg_advisory_xact_lock(p_lock);
+  v_read := floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint;
+  IF v_read > p_expires THEN
+    RETURN ARRAY[-2, NULL, 0, 0, NULL, NULL, NULL, v_read]::bigint[];
+  END IF;
+  v_clock := coalesce(p_clock, v_read);
+  v_now := coalesce(p_now, v_clock);
+  SELECT floor(extract(epoch FROM item_timestamp::timestamptz) * 1000)::bigint INTO v_newest
+    FROM @table@ WHERE true @mine@ ORDER BY item_timestamp DESC LIMIT 1;
+  IF v_newest > v_now THEN
+    IF v_newest - v_now <= p_intervals[1] OR v_clock BETWEEN v_newest AND v_newest + 59999 THEN
+      v_now := v_newest;
+    ELSE
+      WITH gone AS (DELETE FROM @table@ WHERE true @mine@ RETURNING name, weight, item_timestamp)
+        INSERT INTO @table@ (name, weight, item_timestamp) SELECT name, weight,
+          item_timestamp - (v_newest - v_now) * interval '1 millisecond' FROM gone;
+      v_newest := v_now;
+    END IF;
+  END IF;
+  v_fits := v_now;
+  IF p_weight > 0 THEN
+    FOR i IN 1 .. array_length(p_rates, 2) LOOP
+      v_start := CASE WHEN p_fixed THEN v_fits - v_fits % p_intervals[i] ELSE v_now - p_intervals[i] END;
+      SELECT floor(extract(epoch FROM item_timestamp::timestamptz) * 1000)::bigint INTO v_leaves
+        FROM @table@ WHERE item_timestamp >= to_timestamp(v_start / 1000.0) @mine@
+        ORDER BY item_timestamp DESC OFFSET p_limits[i] - p_weight LIMIT 1;
+      IF v_leaves IS NOT NULL THEN
+        v_leaves := CASE WHEN p_fixed THEN v_start ELSE v_leaves + 1 END + p_intervals[i];
+        IF v_leaves > v_now THEN
+          v_failing := coalesce(v_failing, i);
+          v_fits := greatest(v_fits, v_leaves);
+        END IF;
+      END IF;
+    END LOOP;
+  END IF;
+  v_store := p_store AND v_failing IS NULL;
+  IF v_store THEN
+    IF NOT p_durable THEN
+      PERFORM set_config('synchronous_commit', 'off', true);
+    END IF;
+    INSERT INTO @table@ (name, weight, item_timestamp)
+      SELECT p_name, least(p_weight, 32767), to_timestamp(v_now / 1000.0)
+      FROM generate_series(1, p_weight);
+    v_newest := v_now;
+    IF random() * 256 < p_weight THEN
+      DELETE FROM @table@ WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM @table@ WHERE item_timestamp
+          < to_timestamp((v_now - p_intervals[array_length(p_rates, 2)]) / 1000.0)
+        ORDER BY item_timestamp DESC OFFSET 1024 LIMIT 1024 + 2 * p_weight
+      ));
+    END IF;
+  END IF;
+  IF p_look THEN
+    FOR i IN 1 .. array_length(p_rates, 2) LOOP
+      SELECT count(*) INTO v_count FROM @table@
+        WHERE item_timestamp >= to_timestamp((
+          v_now - CASE WHEN p_fixed THEN v_now % p_intervals[i] ELSE p_intervals[i] END
+        ) / 1000.0) @mine@;
+      v_remaining := least(v_remaining, greatest(0, p_limits[i] - v_count));
+    END LOOP;
+  END IF;
+  RETURN ARRAY[
+    (v_failing IS NULL)::int, v_fits, coalesce(v_failing, 0), v_now, v_remaining, v_newest, NULL,
+    v_read
+  ]::bigint[];
+END

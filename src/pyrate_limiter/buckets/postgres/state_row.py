@@ -1,0 +1,222 @@
+"""A state and its claims in a row of PostgreSQL: read, and written if nobody has meanwhile."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from pyrate_limiter.buckets.postgres.exchange import silence
+from pyrate_limiter.buckets.postgres.fair_lock import Turns, in_turn
+from pyrate_limiter.buckets.postgres.literals import literal, short, unique
+from pyrate_limiter.buckets.postgres.schema import (
+    advisory_lock_id,
+    as_the_server_cuts,
+    find_table,
+    quoted,
+)
+from pyrate_limiter.buckets.postgres.session import driver, first
+from pyrate_limiter.buckets.postgres.statements import seconds_of
+from pyrate_limiter.buckets.state.record import StateRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyrate_limiter._core.driver import Program
+    from pyrate_limiter.buckets.postgres.session import Attempt, Link
+
+    Use = Callable[[StateRecord, int], Any]
+
+_WRITERS = 64  # how many of the last writers a row knows, for those whose answer was lost
+_MOST_DOUBTS = 1000
+_UNDO_SECONDS = 1.0
+
+
+class _Doubt:
+    """A write that may be there although its caller has been told otherwise."""
+
+    __slots__ = ("due", "take_back", "writer")
+
+    def __init__(self, writer: int, take_back: Use | None) -> None:
+        self.writer: int = writer
+        self.take_back: Use | None = take_back
+        self.due: float = 0.0  # on time.monotonic; later it is not made any more
+
+
+class StateRow:
+    """The row of one key.
+
+    Args:
+        link: the way to the server.
+        name: the table's name without its schema.
+        key: which state.
+        durable: whether a commit waits for the disk.
+    """
+
+    def __init__(self, link: Link, name: str, key: str, *, durable: bool) -> None:
+        self._link, self._durable = link, durable
+        self._name, self._key = as_the_server_cuts(name), literal(short(key))
+        self._turns, self._setup = Turns(), Turns()
+        self._table: str | None = None
+        self._doubts: deque[_Doubt] = deque(maxlen=_MOST_DOUBTS)
+
+    def read(self, use: Callable[[StateRecord], Any]) -> Program[Any]:
+        """``use`` on the record."""
+        table = yield from self.place()
+        row = yield from self._link.query(self._reading(table, 0))
+        return use(_record(row[1]))
+
+    def delete(self) -> Program[None]:
+        """Forget the state."""
+        table = yield from self.place()
+        yield from self._link.query(f"DELETE FROM {table} WHERE key = {self._key}")
+
+    def step(self, use: Use, patience_ms: int = 0, take_back: Use | None = None) -> Program[Any]:
+        """``use`` on the record and the server's time, and what it makes of the record stored."""
+        if self._doubts:
+            yield from self._settle_doubt()
+        doubt = _Doubt(unique(), take_back)
+
+        def orphaned() -> None:
+            if take_back is not None:
+                self._doubts.append(doubt)
+
+        return (yield from self._swap(use, doubt, seconds_of(patience_ms), orphaned))
+
+    def _settle_doubt(self) -> Program[None]:
+        try:
+            doubt = self._doubts.popleft()
+        except IndexError:  # another thread has it in hand
+            return
+        settled = False
+        try:
+            if time.monotonic() >= doubt.due:
+                yield from self._swap(doubt.take_back, doubt, _UNDO_SECONDS, undoing=True)
+                settled = True
+        except driver().Error:
+            pass  # whoever asks the server next is told
+        finally:
+            if not settled:
+                self._doubts.append(doubt)
+
+    def _swap(
+        self,
+        use: Any,
+        doubt: _Doubt,
+        seconds: float | None,
+        orphaned: Any = None,
+        *,
+        undoing: bool = False,
+    ) -> Program[Any]:
+        table = yield from self.place(seconds)
+        reading = self._reading(table, doubt.writer)
+        writer = unique() if undoing else doubt.writer
+        answer: Any = None
+
+        def work(attempt: Attempt) -> Program[Any]:
+            nonlocal answer
+            doubt.due = attempt.deadline
+            sent = time.monotonic()
+            row = yield from first(attempt, f"{attempt.bounds()}{reading}")
+            while True:
+                now, text, last, written = int(row[0]), row[1], row[2], row[3] == "t"
+                self._link.learn(sent, now)
+                # If there is something to undo; or an earlier try has done it, its answer was lost.
+                if written is not undoing:
+                    return answer
+                left = attempt.deadline - time.monotonic()
+                if left <= 0:
+                    raise silence()
+                record = _record(text)
+                before = record.dump()
+                answer = use(record, now)
+                after = record.dump()
+                if after[1:] == before[1:]:  # all but the largest time seen
+                    return answer
+                expires = now + int(left * 1000)
+                sent = time.monotonic()
+                stored, rows = yield from attempt.fetch(
+                    f"{attempt.bounds()}{self._writing(table, after, last, writer, expires)}; "
+                    f"{reading}"
+                )
+                if stored[0][0] != "0":
+                    return answer
+                row = rows[0]
+
+        return (
+            yield from in_turn(
+                self._turns,
+                seconds,
+                silence,
+                lambda left: self._link.transact(work, left, orphaned),
+            )
+        )
+
+    def _reading(self, table: str, writer: int) -> str:
+        return (
+            "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint, record, "
+            f"writers[1], coalesce({writer} = ANY (writers), false) FROM (SELECT 1) one "
+            f"LEFT JOIN {table} ON key = {self._key}"
+        )
+
+    def _writing(self, table: str, after: Any, last: str | None, writer: int, expires: int) -> str:
+        key, record = self._key, literal(json.dumps(after))
+        commit = "" if self._durable else "SET LOCAL synchronous_commit = off; "
+        in_time = f"extract(epoch FROM clock_timestamp()) * 1000 <= {expires}"
+        if last is None:
+            change = (
+                f"INSERT INTO {table} (key, record, writers) "
+                f"SELECT {key}, {record}, ARRAY[{writer}]::bigint[] WHERE {in_time} "
+                "ON CONFLICT (key) DO NOTHING"
+            )
+        else:
+            change = (
+                f"UPDATE {table} SET record = {record}, "
+                f"writers = {writer}::bigint || writers[1:{_WRITERS - 1}] "
+                f"WHERE key = {key} AND writers[1] = {last} AND {in_time}"
+            )
+        return f"{commit}WITH stored AS ({change} RETURNING 1) SELECT count(*) FROM stored"
+
+    def place(self, seconds: float | None = None) -> Program[str]:
+        """The table with its schema; made if it is not there."""
+        if self._table is not None:
+            return self._table
+        return (yield from in_turn(self._setup, seconds, silence, self._find))
+
+    def _find(self, seconds: float | None) -> Program[str]:
+        if self._table is not None:  # somebody before has found it
+            return self._table
+        schema, oid = yield from find_table(self._link, self._name, seconds)
+        if oid is None:
+            name = f"{quoted(schema)}.{quoted(self._name)}"
+            try:
+                yield from self._link.query(
+                    f"BEGIN; SELECT pg_advisory_xact_lock({advisory_lock_id(self._name)}); "
+                    f"CREATE TABLE IF NOT EXISTS {name} (key TEXT PRIMARY KEY, "
+                    "record TEXT NOT NULL, writers BIGINT[] NOT NULL); COMMIT",
+                    seconds,
+                )
+            except driver().errors.InsufficientPrivilege:
+                # Somebody else may have made it just now.
+                schema, oid = yield from find_table(self._link, self._name, seconds)
+                if oid is None:
+                    raise
+            else:
+                schema, oid = yield from find_table(self._link, self._name, seconds)
+        sent = time.monotonic()
+        place, now = yield from self._link.query(
+            "SELECT nspname, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint "
+            f"FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid WHERE c.oid = {oid}",
+            seconds,
+        )
+        self._link.learn(sent, int(now))
+        self._table = f"{quoted(place)}.{quoted(self._name)}"
+        return self._table
+
+
+def _record(text: str | None) -> StateRecord:
+    record = StateRecord()
+    if text is not None:
+        record.load(json.loads(text))
+    return record

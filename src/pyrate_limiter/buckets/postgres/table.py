@@ -1,0 +1,125 @@
+"""A bucket's table, and what is asked of it as a whole."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pyrate_limiter.buckets.postgres.exchange import silence
+from pyrate_limiter.buckets.postgres.fair_lock import Turns, in_turn
+from pyrate_limiter.buckets.postgres.literals import literal, lock_key
+from pyrate_limiter.buckets.postgres.schema import as_the_server_cuts, find_or_make
+
+if TYPE_CHECKING:
+    from pyrate_limiter._core.driver import Program
+    from pyrate_limiter.buckets.postgres.schema import Place
+    from pyrate_limiter.buckets.postgres.session import Link
+
+_MOST_AT_ONCE = 5000  # acquisitions that one statement deletes
+_STORED_MS = "floor(extract(epoch FROM item_timestamp::timestamptz) * 1000)::bigint"
+
+
+_UNITS = "units > 0 OR (units IS NULL AND at_ms IS NULL)"  # of ours, and of 4.5.1
+
+
+class Table:
+    """Finds the table, or makes it.
+
+    Args:
+        link: the way to the server.
+        name: the table's name without its schema.
+        keyed: whether each name is limited by itself.
+    """
+
+    def __init__(self, link: Link, name: str, *, keyed: bool) -> None:
+        self.link = link
+        self.name: str = as_the_server_cuts(name)
+        self.keyed = keyed
+        self._place: Place | None = None
+        self._setup = Turns()
+        self._key = ""  # the lock of the whole
+
+    def place(self, seconds: float | None = None) -> Program[Place]:
+        """Where the units are; made if it is not there, see `find_or_make`."""
+        if self._place is not None:
+            return self._place
+        return (yield from in_turn(self._setup, seconds, silence, self._find))
+
+    def _find(self, seconds: float | None) -> Program[Place]:
+        if self._place is None:  # nobody before has found it
+            place = yield from find_or_make(self.link, self.name, self.keyed, seconds)
+            self._key = lock_key(place.table)
+            self._place = place
+        return self._place
+
+    def count(self) -> Program[int]:
+        """Stored units."""
+        place = yield from self.place()
+        units = "count(*)"
+        if place.has_columns:
+            units = f"coalesce(sum(coalesce(units, 1)) FILTER (WHERE {_UNITS}), 0)"
+        return int((yield from self.link.query(f"SELECT {units} FROM {place.table}"))[0])
+
+    def flush(self) -> Program[None]:
+        """Delete all units."""
+        place = yield from self.place()
+        yield from self.link.query(f"DELETE FROM {place.table}")
+
+    def peek(self, index: int) -> Program[Any]:
+        """Name and ms of a unit, or None. What 4.5.1 wrote since the last step is newest."""
+        place = yield from self.place()
+        if not place.has_columns:
+            text = (
+                f"SELECT name, {_STORED_MS} FROM {place.table} "
+                f"ORDER BY item_timestamp DESC, ctid DESC OFFSET {index} LIMIT 1"
+            )
+        else:
+            order = f"{'at_ms DESC,' if self.keyed else ''} seq DESC, item_timestamp DESC"
+            text = (
+                f"SELECT name, at FROM (SELECT name, coalesce(at_ms, {_STORED_MS}) AS at, "
+                f"sum(coalesce(units, 1)) OVER (ORDER BY {order} ROWS UNBOUNDED PRECEDING) AS upto "
+                f"FROM {place.table} WHERE {_UNITS}) newest "
+                f"WHERE upto > {index} ORDER BY upto LIMIT 1"
+            )
+        return (yield from self.link.query(text))
+
+    def leak(self, bound: int | None, longest: int) -> Program[int]:
+        """Delete the units before ``bound`` ms; None is ``longest`` ms before the server's time."""
+        place = yield from self.place()
+        if bound is None:
+            ms = f"(floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint - {longest})"
+        else:
+            ms = f"{bound}::bigint"
+        old, units, others = f"item_timestamp < to_timestamp({ms} / 1000.0)", "1", ""
+        if place.has_columns:
+            old = f"(at_ms < {ms} AND units > 0) OR (units IS NULL AND {old})"
+            units = f"CASE WHEN {_UNITS} THEN coalesce(units, 1) ELSE 0 END"
+            others = (
+                f", others AS (DELETE FROM {place.table} other USING gone WHERE gone.units > 1 "
+                "AND other.item_timestamp = gone.item_timestamp AND other.token = gone.token "
+                "AND other.units = 0)"
+            )
+            units += " AS units, item_timestamp, token"
+        else:
+            units += " AS units"
+        text = (
+            f"WITH gone AS (DELETE FROM {place.table} WHERE ctid = ANY (ARRAY(SELECT ctid FROM "
+            f"{place.table} WHERE {old} LIMIT {_MOST_AT_ONCE})) RETURNING {units}){others} "
+            "SELECT count(*), coalesce(sum(units), 0) FROM gone"
+        )
+        leaked = 0
+        while True:
+            rows, gone = map(int, (yield from self.link.query(text)))
+            leaked += gone
+            if rows < _MOST_AT_ONCE:
+                return leaked
+
+    def _release_rows(self, name: str, weight: int, moment: int) -> Program[int]:
+        """Take units out of a table that has only the columns of 4.5.1."""
+        place = yield from self.place()
+        row = yield from self.link.query(
+            f"WITH gone AS (DELETE FROM {place.table} WHERE ctid = ANY (ARRAY(SELECT ctid FROM "
+            f"{place.table} WHERE name = {literal(name)} AND item_timestamp = "
+            f"to_timestamp({moment} / 1000.0) LIMIT {int(weight)})) RETURNING 1) "
+            "SELECT count(*) FROM gone"
+        )
+        return int(row[0])

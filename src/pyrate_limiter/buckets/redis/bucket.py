@@ -1,0 +1,327 @@
+"""The log in Redis."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, overload
+
+from pyrate_limiter._core.awaitables import named, then
+from pyrate_limiter._core.closing import Closable
+from pyrate_limiter._older import TakesKeywordsOf2x
+from pyrate_limiter.abstracts.algorithm import (
+    Decision,
+    LogAlgorithm,
+    SlidingWindowLog,
+)
+from pyrate_limiter.buckets.redis.algorithms import checked, kind_of
+from pyrate_limiter.buckets.redis.answers import is_allowed, wait_of
+from pyrate_limiter.buckets.redis.client import Server
+from pyrate_limiter.buckets.redis.commands import LOG_SCRIPT
+from pyrate_limiter.buckets.redis.outage import name_key
+from pyrate_limiter.buckets.redis.request import Command
+from pyrate_limiter.buckets.redis.reservations import Doubts, at_hand, check_in_reach, claim_of
+from pyrate_limiter.buckets.redis.unit_commands import RedisUnits
+from pyrate_limiter.utils import RateList, sorted_rates
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator, Sequence
+    from typing import TypeAlias
+
+    from typing_extensions import Self
+
+    from pyrate_limiter.abstracts.bucket import AbstractBucket
+    from pyrate_limiter.abstracts.rate import Rate, RateItem
+    from pyrate_limiter.buckets.redis.answers import AsyncClient, SyncClient
+
+    Rates: TypeAlias = Rate | Sequence[Rate]
+    Log: TypeAlias = LogAlgorithm | None
+
+_STOCK = SlidingWindowLog()
+
+
+class LuaScript:
+    """The script that a `RedisBucket` runs."""
+
+    __module__ = "pyrate_limiter.buckets.redis_bucket"
+
+    PUT_ITEM = LOG_SCRIPT.text
+
+
+class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
+    """A log of units in a Redis sorted set, shared by all who use the key.
+
+    Each acquisition is one round trip, in which the server's own clock is read. The key expires by
+    itself some time after its last unit has. It can be shared with programs that run 4.5.1.
+
+    Args:
+        rates: the limits; all of them hold.
+        redis: a client of the ``redis`` package, sync or asyncio: standalone, Sentinel, cluster.
+            It stays the caller's: `close` leaves it open.
+        bucket_key: the key of the sorted set.
+        script_hash: what loading the script gave. The script is loaded again when the server has
+            lost it.
+        algorithm: a `SlidingWindowLog`, the default, or a `FixedWindow`.
+        on_error: what happens while the server is away: ``"raise"`` passes the driver's error on,
+            ``"allow"`` admits, ``"deny"`` refuses; a bucket, or a function that makes one from
+            rates, takes its place. All but the first log once, and probe until it is back.
+        call_timeout: seconds that one call to the server may take, whatever the client's timeouts
+            and retries are; 1, where ``on_error`` is given. A caller's own timeout bounds it too.
+        denial_memory_ms: a refusal is repeated without asking the server until its wait is over,
+            and for so long at the most: a `flush` or `release` by others is seen after that.
+            0 switches this off.
+
+    Raises:
+        MissingDriver: the ``redis`` package is not installed.
+        InvalidRateList: some rate of the list can never matter.
+        AlgorithmMismatch: it is another algorithm, or a subclass with methods of its own, which a
+            script inside Redis cannot call.
+        WrongType: an argument is of another type.
+    """
+
+    __module__ = "pyrate_limiter.buckets.redis_bucket"
+
+    __slots__ = (
+        "__dict__",
+        "__weakref__",
+        "_algorithm",
+        "_clock",
+        "_doubts",
+        "_fallback",
+        "_full",
+        "_head",
+        "_learnt",
+        "_rates",
+        "_server",
+        "bucket_key",
+        "failing_rate",
+        "script_hash",
+    )
+
+    answers_in_order = True
+
+    bucket_key: str
+    """The key of the sorted set."""
+
+    script_hash: str
+    """What loading the script gave."""
+
+    def __init__(
+        self,
+        rates: Rate | Sequence[Rate],
+        redis: Any,
+        bucket_key: str,
+        script_hash: str = LOG_SCRIPT.sha,
+        algorithm: LogAlgorithm | None = None,
+        *,
+        on_error: Any = "raise",
+        call_timeout: float | None = None,
+        denial_memory_ms: int = 1000,
+    ) -> None:
+        server = Server(redis, on_error, call_timeout, denial_memory_ms)
+        self._start(server, rates, bucket_key, script_hash, algorithm)
+
+    def _start(
+        self, server: Server, rates: Rates, bucket_key: str, script_hash: str, algorithm: Log
+    ) -> None:
+        self._algorithm = _STOCK if algorithm is None else checked(algorithm)
+        self._server = server
+        self._clock = server.clock
+        self.bucket_key = bucket_key
+        self.script_hash = script_hash
+        self.failing_rate = None
+        self._doubts = Doubts()
+        self._fallback: AbstractBucket | None = None
+        self.rates = rates
+
+    @classmethod
+    def on_server(
+        cls, server: Server, rates: Rates, bucket_key: str, algorithm: Log = None
+    ) -> RedisBucket:
+        """A bucket that shares a server with others."""
+        bucket = cls.__new__(cls)
+        bucket._start(server, rates, bucket_key, LOG_SCRIPT.sha, algorithm)
+        return bucket
+
+    @overload
+    @classmethod
+    def init(
+        cls, rates: Rates, redis: AsyncClient, bucket_key: str, algorithm: Log = ..., **options: Any
+    ) -> Awaitable[Self]: ...
+    @overload
+    @classmethod
+    def init(
+        cls, rates: Rates, redis: SyncClient, bucket_key: str, algorithm: Log = ..., **options: Any
+    ) -> Self: ...
+    @classmethod
+    def init(
+        cls, rates: Rates, redis: Any, bucket_key: str, algorithm: Log = None, **options: Any
+    ) -> Any:
+        """Load the script, and make a bucket; for an asyncio client, an awaitable of it.
+
+        ``options`` are the keyword arguments of the class. Where the server is away, and
+        ``on_error`` says to go on without it, so does this.
+        """
+        bucket = cls(rates, redis, bucket_key, LOG_SCRIPT.sha, algorithm, **options)
+
+        def load() -> Generator[Any, Any, RedisBucket]:
+            try:
+                yield Command(bucket._server.limit(), "script_load", LOG_SCRIPT.text)
+            except Exception as error:
+                name_key(error, bucket_key)
+                if not bucket._server.outage.covers(error):
+                    raise
+                bucket._server.outage.failed(error, bucket_key)
+            return bucket
+
+        return named(bucket._server.run(load()), "RedisBucket.init(...)")
+
+    @property
+    def redis(self) -> Any:
+        """The client."""
+        return self._server.client
+
+    @property
+    def store_id(self) -> object:
+        """What the buckets of one client have in common."""
+        return id(self._server.client)
+
+    @property
+    def is_async(self) -> bool:  # type: ignore[override] # it is the client's affair
+        """See `AbstractBucket.is_async`."""
+        return self._server.is_async
+
+    @property
+    def blocks(self) -> bool:  # type: ignore[override] # it is the client's affair
+        """See `AbstractBucket.blocks`."""
+        return not self._server.is_async
+
+    @property
+    def rates(self) -> RateList:
+        """See `AbstractBucket.rates`."""
+        return self._rates
+
+    @rates.setter
+    def rates(self, rates: Rate | Sequence[Rate]) -> None:
+        self._rates = sorted_rates(rates)
+        if not hasattr(self, "_server"):
+            return  # assigned before `__init__`, which does it again
+        numbers = [f"{limit}/{interval}" for limit, interval, _ in self._rates.bounds]
+        sliding = int(kind_of(self._algorithm) is SlidingWindowLog)
+        self._head = (LOG_SCRIPT, self.bucket_key, f"~ ~ {sliding} {' '.join(numbers)}")
+        self._full = self._learnt = None
+
+    def straight(self) -> Callable[[str, int], bool | None] | None:
+        """`take`, where it does what `put` would do; None where a subclass differs."""
+        changed = self.is_async or any(
+            getattr(type(self), name) is not getattr(RedisBucket, name)
+            for name in ("put", "put_decision", "waiting", "claim", "now", "limiter_lock")
+        )
+        return None if changed else self.take
+
+    def take(self, name: str, weight: int) -> bool | None:
+        """False where a refusal is remembered, else None: the server has to say."""
+        del name
+        full = self._remembered(weight)
+        if full is None:
+            return None
+        self.failing_rate = full[2]
+        return False
+
+    def put(self, item: RateItem) -> bool | Awaitable[bool]:
+        """See `AbstractBucket.put`. The item is judged by its own timestamp."""
+        return then(self.put_decision(item), is_allowed)
+
+    def put_decision(self, item: RateItem) -> Decision | Awaitable[Decision]:
+        """See `AbstractBucket.put_decision`. The item is judged by its own timestamp."""
+        check_in_reach(item)
+        return self._server.run(self._claim(item, 0, 0, item.timestamp, 0))
+
+    def claim(
+        self, item: RateItem, patience_ms: int = 0, buffer_ms: int | None = None
+    ) -> Decision | Awaitable[Decision]:
+        """See `AbstractBucket.claim`.
+
+        The server's clock counts, not the item's timestamp, unless ``bucket._clock`` was replaced.
+        """
+        return self._claim_within(item, patience_ms, buffer_ms, patience_ms)
+
+    @property
+    def claim_within(self) -> Any:
+        """`claim`, with how many ms the call itself may take; None where that is overridden."""
+        own = type(self).claim is RedisBucket.claim and "claim" not in vars(self)
+        return self._claim_within if own else None
+
+    def claim_several(
+        self,
+        items: Sequence[RateItem],
+        patience_ms: int = 0,
+        buffer_ms: int | None = None,
+        not_before: int | None = None,
+        limit_ms: int | None = None,
+    ) -> list[Decision] | Awaitable[list[Decision]]:
+        """See `AbstractBucket.claim_several`. It is one call of the script for up to 100 items.
+
+        ``limit_ms`` is how long that call may take; as long as the patience, if left out.
+        """
+        for item in items:
+            check_in_reach(item)
+        pad = -1 if buffer_ms is None else buffer_ms
+        stamp = self._stamp(items[0].timestamp)
+        limit_ms = patience_ms if limit_ms is None else limit_ms
+        program = self._claim_several(items, patience_ms, pad, stamp, not_before, limit_ms)
+        return self._server.run(program)
+
+    def check(self, item: RateItem) -> Decision | Awaitable[Decision]:
+        """See `AbstractBucket.check`."""
+        check_in_reach(item)
+        return self._server.run(self._look(item, self._stamp(item.timestamp)))
+
+    def waiting(self, item: RateItem) -> int | Awaitable[int]:
+        """See `AbstractBucket.waiting`."""
+        if self.failing_rate is None:
+            return 0
+        learnt = self._learnt
+        if learnt is not None and learnt[0] == item.weight:
+            return -1 if learnt[1] is None else max(0, learnt[1] - item.timestamp)
+        check_in_reach(item)
+        return then(self._server.run(self._look(item, item.timestamp)), wait_of)
+
+    def settle(
+        self, item: RateItem, now: int, patience_ms: int = 0
+    ) -> Decision | Awaitable[Decision]:
+        """See `AbstractBucket.settle`. It asks the server only where that can change anything."""
+        return self._server.run(self._settle(item, now, patience_ms))
+
+    def release(self, item: RateItem) -> bool | Awaitable[bool]:
+        """See `AbstractBucket.release`."""
+        self._full = None
+        return self._server.run(self._release(item))
+
+    def pause(self, item: RateItem, decision: Decision) -> float:
+        """See `AbstractBucket.pause`."""
+        claim = claim_of(item)
+        if claim is not None and claim.spare is not None:
+            return claim.spare.pause()
+        if claim is not None and not self._chosen:
+            return max(0.0, claim.due - time.monotonic())
+        return self._clock.pause(item.timestamp, decision.wait_ms)
+
+    def leak(self, current_timestamp: int | None = None) -> int | Awaitable[int]:
+        """See `AbstractBucket.leak`. Without a time it does nothing, for the key expires itself."""
+        if current_timestamp is None:
+            return at_hand(0) if self.is_async else 0
+        bound = f"({self._algorithm.leak_bound(self._rates, current_timestamp)}"
+        return self._command("zremrangebyscore", self.bucket_key, "-inf", bound)  # type: ignore[no-any-return]
+
+    def flush(self) -> Awaitable[None] | None:
+        """See `AbstractBucket.flush`."""
+
+        def done(_: Any) -> None:
+            self.failing_rate = self._full = self._learnt = None
+
+        return then(self._command("unlink", self.bucket_key), done)
+
+    def retire(self, now: int) -> bool:
+        """True: all that counts is in Redis, and a new bucket finds it there."""
+        retire = getattr(self._fallback, "retire", None)
+        return retire is None or bool(retire(now))

@@ -1,0 +1,321 @@
+"""What a `RedisBucket` asks of its server: programs that yield requests and are sent answers."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from pyrate_limiter._core.awaitables import discard, is_awaitable
+from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
+from pyrate_limiter.abstracts.bucket import AbstractBucket
+from pyrate_limiter.buckets.redis.calling import Asks
+from pyrate_limiter.buckets.redis.client import LAST_MS, Server
+from pyrate_limiter.buckets.redis.outage import Down
+from pyrate_limiter.buckets.redis.request import MOST_UNITS, NUMBERS, Request, Script
+from pyrate_limiter.buckets.redis.reservations import (
+    PATIENT_MS,
+    UNMARKED,
+    Claim,
+    Doubts,
+    Moment,
+    at_hand,
+    check_in_reach,
+    claim_of,
+    label_of,
+    undoing,
+)
+from pyrate_limiter.buckets.remote.fallback import stand_in
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Generator, Sequence
+
+    from pyrate_limiter.abstracts.rate import Rate, RateItem
+    from pyrate_limiter.utils import RateList
+
+LOG_SCRIPT = Script.read("log.lua", "log_steps.lua")
+_MOST_IN_LINE = 100  # waiters of a line, in one call
+
+
+class RedisSteps(Asks, AbstractBucket):
+    """The programs. The bucket that they belong to holds the data."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+        _rates: RateList
+        _server: Server
+        bucket_key: str
+        # What each call begins with: the script, the key, and a line about clocks and rates.
+        _head: tuple[Script, str, str]
+        _doubts: Doubts
+        _fallback: AbstractBucket | None
+        # Until when a refusal is repeated, from which weight on, by which rate, and when it would
+        # fit; both times on the monotonic clock.
+        _full: tuple[float, int, Rate, float] | None
+        # Of the last refusal: the weight, and the moment at which it fits, None for never.
+        _learnt: tuple[int, int | None] | None
+
+    @property
+    def _chosen(self) -> bool:
+        """Whether the caller has chosen the bucket's clock."""
+        return self._clock is not self._server.clock
+
+    def _stamp(self, timestamp: int) -> int | None:
+        return timestamp if self._chosen else None
+
+    def _remembered(self, weight: int) -> tuple[float, int, Rate, float] | None:
+        full = self._full
+        if full is None or weight < full[1] or self._chosen or time.monotonic() >= full[0]:
+            return None
+        return full
+
+    def _ask(
+        self, stamp: int | None, patience_ms: int, steps: list[str], *, doubtful: bool
+    ) -> Generator[Any, Any, list[int]]:
+        """Run steps, judged by a stamp or, where that is None, by the server's clock."""
+        head = yield from self._head_at(stamp)
+        by_server = stamp is None
+        return (
+            yield from self._send(head, steps, patience_ms, doubtful=doubtful, by_server=by_server)
+        )
+
+    def _head_at(self, stamp: int | None) -> Generator[Any, Any, tuple[Any, ...]]:
+        """What a call begins with that is judged by a stamp, or by the server's clock."""
+        head, clock = self._head, "~"
+        if stamp is None:
+            return head
+        if self._chosen:
+            reading: Any = self._clock.now()
+            if is_awaitable(reading) and not self._server.is_async:
+                discard(reading)  # a sync bucket cannot ask that clock
+            else:
+                clock = (yield reading) if is_awaitable(reading) else reading
+        return (*head[:-1], f"{stamp} {clock}{head[-1][3:]}")
+
+    def _undo(self, request: Request, answer: list[int]) -> Request | None:
+        """See `Asks._undo`."""
+        steps = undoing(request.steps, answer)
+        return Request(request.head, steps, self._server.call_timeout) if steps else None
+
+    def _claim_within(
+        self, item: RateItem, patience_ms: int, buffer_ms: int | None, limit_ms: int, *_: bool
+    ) -> Decision | Awaitable[Decision]:
+        check_in_reach(item)
+        pad = -1 if buffer_ms is None else buffer_ms
+        server = self._server
+        plain = not self._doubts and item.weight <= MOST_UNITS and server.is_plain(limit_ms)
+        if plain and self._clock is server.clock:
+            refused = self._refused(item.weight, patience_ms, time.monotonic())
+            if refused is None:
+                return self._claim_at_once(item, patience_ms, pad)  # type: ignore[no-any-return]
+            return at_hand(refused) if server.is_async else refused
+        stamp = self._stamp(item.timestamp)
+        return server.run(self._claim(item, patience_ms, pad, stamp, limit_ms))
+
+    def _claim(
+        self, item: RateItem, patience_ms: int, pad: int, stamp: int | None, limit_ms: int
+    ) -> Generator[Any, Any, Decision]:
+        if item.weight == 0 and not patience_ms and stamp is not None:
+            self.failing_rate = None
+            return ADMITTED
+        sent = time.monotonic()
+        refused = self._refused(item.weight, patience_ms, sent) if stamp is None else None
+        if refused is not None:
+            return refused
+        label, step = _claim_step("claim", item, patience_ms, pad)
+        try:
+            if MOST_UNITS < item.weight <= self._rates[0].limit:
+                answer = yield from self._claim_in_parts(label, int(item.weight), stamp, limit_ms)
+            else:
+                answer = yield from self._ask(stamp, limit_ms, [step], doubtful=True)
+        except Down:
+            return (yield from self._without(item, patience_ms, pad))
+        return self._decide(item, label, stamp, sent, answer)
+
+    def _claim_in_parts(
+        self, label: str, weight: int, stamp: int | None, limit_ms: int
+    ) -> Generator[Any, Any, list[int]]:
+        """Take a great weight now or not at all, in calls that do not hold up the server.
+
+        Each part is stored if all that is left fits. So the limit holds at any time; where others
+        have taken the room in between, the parts go back.
+        """
+        parts: list[str] = []
+        answer: list[int] = []
+        try:
+            for first in range(1, weight + 1, MOST_UNITS):
+                size = min(MOST_UNITS, weight + 1 - first)
+                step = f"part {size} {weight + 1 - first} {first} {label}"
+                answer = yield from self._ask(stamp, limit_ms, [step], doubtful=True)
+                if answer[1]:
+                    break
+                parts.append(step)
+            else:
+                parts = []
+        finally:
+            self._doubts.add(parts)
+        return answer
+
+    def _claim_several(
+        self,
+        items: Sequence[RateItem],
+        patience_ms: int,
+        pad: int,
+        stamp: int | None,
+        not_before: int | None,
+        limit_ms: int,
+    ) -> Generator[Any, Any, list[Decision]]:
+        sent = time.monotonic()
+        refused = self._refused(items[0].weight, patience_ms, sent) if stamp is None else None
+        if refused is not None:
+            return [refused]
+        units = 0
+        labels: list[str] = []
+        if items[0].weight > MOST_UNITS:
+            return [(yield from self._claim(items[0], patience_ms, pad, stamp, limit_ms))]
+        steps = [f"after 0 {-1 if not_before is None else not_before} 0 :"]
+        for item in items[:_MOST_IN_LINE]:
+            units += item.weight
+            if units > MOST_UNITS:
+                break
+            label, step = _claim_step("next", item, patience_ms, pad)
+            labels.append(label)
+            steps.append(step)
+        try:
+            answer = yield from self._ask(stamp, limit_ms, steps, doubtful=True)
+        except Down:
+            return [(yield from self._without(items[0], patience_ms, pad))]
+        decisions: list[Decision] = []
+        for number, label in enumerate(labels, 1):
+            its = answer[1 + NUMBERS * number :][:NUMBERS]
+            if its[0] < 0:
+                break
+            its = [answer[0], *its]
+            decisions.append(self._decide(items[number - 1], label, stamp, sent, its))
+        if len(decisions) > 1 or not_before is not None:
+            self._full = None  # what is true behind the others of a line is not true of everybody
+        return decisions
+
+    def _claim_at_once(self, item: RateItem, patience_ms: int, pad: int) -> Any:
+        label, step = _claim_step("claim", item, patience_ms, pad)
+        sent = time.monotonic()
+        return self._send_at_once(
+            self._head,
+            step,
+            lambda answer: self._decide(item, label, None, sent, answer),
+            lambda: self._without(item, patience_ms, pad),
+        )
+
+    def _refused(self, weight: int, patience_ms: int, now: float) -> Decision | None:
+        full = self._remembered(weight)
+        if full is None or full[3] - now <= patience_ms / 1000:
+            return None
+        self.failing_rate = full[2]
+        return Decision(full[2], int((full[3] - now) * 1000) + 1)
+
+    def _decide(
+        self, item: RateItem, label: str, stamp: int | None, sent: float, answer: list[int]
+    ) -> Decision:
+        now, verdict, wait, slack, free, reset = answer
+        if verdict:
+            return self._refuse(item.weight, sent, answer)
+        self.failing_rate = None
+        claim = Claim(label, item.weight)
+        claim.place(sent, wait, slack)
+        there = now + wait if stamp is None or wait else item.timestamp
+        item.timestamp = Moment.of(there, claim)
+        return Decision(None, None, wait, free, reset)
+
+    def _refuse(self, weight: int, sent: float, answer: list[int]) -> Decision:
+        now, verdict, wait, _, free, reset = answer
+        rate = self._rates[verdict - 1]
+        self.failing_rate = rate
+        if wait < 0:
+            self._learnt = (weight, None)
+            return Decision(rate, None, 0, free, reset)
+        self._learnt = (weight, now + wait)
+        until = sent + min(wait / 1000, self._server.denial_memory)
+        self._full = (until, weight, rate, sent + wait / 1000)
+        return Decision(rate, wait, 0, free, reset)
+
+    def _look(self, item: RateItem, stamp: int | None) -> Generator[Any, Any, Decision]:
+        try:
+            answer = yield from self._ask(
+                stamp, 0, [f"claim {int(item.weight)} -1 0 :"], doubtful=False
+            )
+        except Down:
+            return (yield from self._without(item, -1, 0))
+        _, verdict, wait, _, free, reset = answer
+        if not verdict:
+            return Decision(None, None, 0, free, reset)
+        return Decision(self._rates[verdict - 1], None if wait < 0 else wait, 0, free, reset)
+
+    def _settle(self, item: RateItem, now: int, patience_ms: int) -> Generator[Any, Any, Decision]:
+        claim = claim_of(item)
+        if claim is None or claim.mark is None:
+            return ADMITTED
+        if claim.spare is not None:
+            return (yield from claim.spare.settle(patience_ms))
+        sent = time.monotonic()
+        if not self._chosen and not claim.ask and sent <= claim.late:
+            return ADMITTED
+        mark, claim.mark = claim.mark, None
+        patience = min(patience_ms, PATIENT_MS)
+        step = f"settle {claim.weight} {mark} {patience} {claim.label}"
+        try:
+            limit = max(patience_ms, LAST_MS)
+            answer = yield from self._ask(self._stamp(now), limit, [step], doubtful=True)
+        except Down:
+            return ADMITTED
+        except Exception:
+            claim.weight = 0  # it is in doubt, and dropped when the server answers again
+            raise
+        time_there, verdict, further, slack = answer[:4]
+        if verdict:
+            weight, claim.weight = claim.weight, 0
+            return self._refuse(weight, sent, answer)
+        claim.mark = f"={mark[1:]}" if slack > 0 else UNMARKED
+        if further:
+            claim.place(sent, further, slack)
+            item.timestamp = Moment.of(time_there + further, claim)
+        return Decision(None, None, further)
+
+    def _release(self, item: RateItem) -> Generator[Any, Any, bool]:
+        claim = claim_of(item)
+        if claim is None:
+            return False
+        if claim.spare is not None:
+            spare, claim.spare = claim.spare, None
+            return (yield from spare.release())
+        weight = min(int(item.weight), claim.weight)
+        claim.weight -= weight
+        # A settle of unknown outcome may have renamed the members.
+        kind, mark = ("forget", 0) if claim.mark is None else ("release", claim.mark)
+        end, gone = claim.weight + weight, 0
+        stamp = self._stamp(item.timestamp)
+        for first in range(claim.weight + 1, end + 1, MOST_UNITS):
+            step = f"{kind} {min(MOST_UNITS, end + 1 - first)} {mark} {first} {claim.label}"
+            try:
+                answer = yield from self._ask(stamp, 0, [step], doubtful=True)
+            except Down:
+                self._doubts.add([step])
+            else:
+                gone += answer[1]
+        return gone > 0
+
+    def _without(self, item: RateItem, patience_ms: int, pad: int) -> Generator[Any, Any, Decision]:
+        """Answer while the server is away. A patience of -1 only looks."""
+        buffer_ms = None if pad < 0 else pad
+        decision, spare = yield from stand_in(self, self._rates, item, patience_ms, buffer_ms)
+        self.failing_rate, self._learnt = decision.failing_rate, None
+        if spare is not None and decision.allowed and patience_ms >= 0:
+            claim = Claim("", item.weight)
+            claim.spare = spare
+            item.timestamp = Moment.of(spare.item.timestamp, claim)
+        return decision
+
+
+def _claim_step(kind: str, item: RateItem, patience_ms: int, pad: int) -> tuple[str, str]:
+    """A label of its own for an item, and the step that claims under it."""
+    label = label_of(item)
+    return label, f"{kind} {int(item.weight)} {min(patience_ms, PATIENT_MS)} {pad} {label}"

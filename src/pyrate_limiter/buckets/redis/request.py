@@ -1,0 +1,139 @@
+"""What a Redis bucket asks of its server: one call of a script, or one command."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from pyrate_limiter._core.files import text_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NUMBERS = 5  # of the reply to each step
+# In one call of a script, for other clients of the server wait for its end.
+MOST_STEPS = 250
+MOST_UNITS = 2000  # one step alone may have more
+_MOST_WORK = 5000  # about as many microseconds
+_WORK = {"settle": 60, "forget": 200}  # of steps that look for more than a usual one
+_STEP_WORK = 18
+_TAKE_OUT = {"settle", "release", "forget"}
+# For room in front of others: once, unless units are taken out or a lighter one comes.
+_SEARCH_WORK = 700
+
+
+class Script:
+    """A Lua script and the name that Redis knows it by."""
+
+    __slots__ = ("sha", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text: str = text
+        self.sha: str = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+    @classmethod
+    @lru_cache(maxsize=256)
+    def of(cls, text: str) -> Script:
+        """The script of that text."""
+        return cls(text)
+
+    @classmethod
+    def read(cls, *names: str) -> Script:
+        """The script in files beside this one, one after the other."""
+        return cls("".join(text_of("buckets", "redis", name) for name in names))
+
+
+class Request:
+    """One call of a script.
+
+    Args:
+        head: the script, the key, and what all steps of a kind share.
+        steps: what comes after that.
+        limit: seconds that the call may take; None is no limit.
+        orphaned: given the request and an answer that nobody waits for any more: what undoes it.
+        shared: whether steps of others may follow in the same call.
+    """
+
+    __slots__ = ("_orphaned", "head", "limit", "shared", "steps")
+
+    def __init__(
+        self,
+        head: tuple[Any, ...],
+        steps: list[Any],
+        limit: float | None,
+        orphaned: Callable[[Request, list[int]], Request | None] | None = None,
+        shared: bool = True,
+    ) -> None:
+        self.head: tuple[Any, ...] = head
+        self.steps: list[Any] = steps
+        self.limit: float | None = limit
+        self._orphaned = orphaned
+        self.shared: bool = shared
+
+    @property
+    def key(self) -> str:
+        """The key that it is about."""
+        key: str = self.head[1]
+        return key
+
+    def undone(self, answer: list[int]) -> Request | None:
+        """What undoes it, if anything, when its answer came and nobody waits for it any more."""
+        return None if self._orphaned is None else self._orphaned(self, answer)
+
+
+class Command:
+    """A call of one of the client's methods."""
+
+    __slots__ = ("args", "limit", "method", "options")
+
+    def __init__(self, limit: float | None, method: str, *args: Any, **options: Any) -> None:
+        self.limit: float | None = limit
+        self.method: str = method
+        self.args: tuple[Any, ...] = args
+        self.options: dict[str, Any] = options
+
+    @property
+    def key(self) -> str | None:
+        """The key that it is about: the first argument of all methods but one, which has none."""
+        return None if self.method == "script_load" else self.args[0]
+
+
+def fitting(requests: list[Request]) -> int:
+    """How many of the shared requests, from the first on, one call of a script may have."""
+    steps = units = work = 0
+    searched = math.inf  # from this weight on, room in front of others was searched for
+    for number, request in enumerate(requests):
+        for step in request.steps:
+            kind, size, _ = step.split(" ", 2)
+            weight = int(size)
+            steps, units = steps + 1, units + weight
+            work += weight + _WORK.get(kind, _STEP_WORK)
+            if kind in _TAKE_OUT:
+                searched = math.inf
+            elif weight and weight < searched:
+                work, searched = work + _SEARCH_WORK, weight
+        if number and (steps > MOST_STEPS or units > MOST_UNITS or work > _MOST_WORK):
+            return number
+    return len(requests)
+
+
+def words_of(steps: list[str]) -> list[Any]:
+    """Steps as they are sent: in UTF-8, whatever the encoding of the client."""
+    return [step if step.isascii() else step.encode() for step in steps]
+
+
+def numbers_of(reply: Any) -> list[Any]:
+    """A reply as a list, also where it is a line of numbers, which is faster to read."""
+    return reply if isinstance(reply, list) else list(map(int, reply.split()))
+
+
+def parts_of(numbers: list[Any], requests: list[Request]) -> list[list[Any]]:
+    """The reply to a shared call as what each request would have got alone."""
+    parts, at = [], 1
+    for request in requests:
+        end = at + NUMBERS * len(request.steps)
+        parts.append([numbers[0], *numbers[at:end]])
+        at = end
+    return parts

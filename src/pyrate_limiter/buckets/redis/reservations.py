@@ -1,0 +1,198 @@
+"""What a Redis bucket knows of an item that it has stored, or may have stored."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections import deque
+from random import Random
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pyrate_limiter._core.validation import check_item
+from pyrate_limiter.abstracts.rate import RateItem
+from pyrate_limiter.buckets.redis.request import MOST_UNITS, NUMBERS
+from pyrate_limiter.errors import InvalidTimestamp
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pyrate_limiter.buckets.remote.fallback import Spare
+
+T = TypeVar("T")
+
+PATIENT_MS = 1 << 52  # the largest that Lua counts exactly, and for ever
+UNMARKED = "0"
+
+MOST_IN_NAME = 512  # characters: it stands in the name of each unit
+
+_UNASKED_MS = 50  # a waiter goes without asking again where he was told so no longer ago
+
+_STORING = {"claim", "next", "settle"}
+_MOST_DOUBTS = 1000
+_DOUBTS_AT_ONCE = 8
+
+# One of our own: a program that seeds the common one must not get the same ids again.
+_random = Random()  # noqa: S311 - the ids need to be different, not secret
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_random.seed)
+
+
+class Claim:
+    """The units of an item in the log."""
+
+    __slots__ = ("ask", "due", "label", "late", "mark", "spare", "weight")
+
+    def __init__(self, label: str, weight: int) -> None:
+        self.label: str = label  # "name:id", as in the names of the members
+        self.weight: int = int(weight)  # the units that it holds; 0 when they were given back
+        self.mark: str | None = UNMARKED  # as in the names of the members; None: not known
+        # On the monotonic clock: when to go, and from when on it is late.
+        self.due: float = 0.0
+        self.late: float = 0.0
+        self.ask: bool = False
+        self.spare: Spare | None = None
+
+    def place(self, sent: float, wait: int, slack: int) -> None:
+        """Note what a call that was sent at ``sent`` said: the ms to wait, and the slack in them.
+
+        The server read its clock at some time since then. So the waiter goes when it is due for
+        certain, and takes itself for late as soon as it may be.
+        """
+        self.mark, self.ask = marked(wait, slack), slack < 0 or wait > _UNASKED_MS
+        self.due = time.monotonic() + wait / 1000 if wait else sent
+        self.late = sent + (wait + 1) / 1000
+
+
+class Moment(int):
+    """The timestamp of an item that is stored: through it the bucket finds the units again."""
+
+    claim: Claim
+
+    @classmethod
+    def of(cls, timestamp: int, claim: Claim) -> Moment:
+        """That time, for the units of a claim."""
+        moment = cls(timestamp)
+        moment.claim = claim
+        return moment
+
+
+def claim_of(item: RateItem) -> Claim | None:
+    """The claim behind an item's timestamp; None where its units were given back."""
+    claim: Claim | None = getattr(item.timestamp, "claim", None)
+    return claim if claim is not None and (claim.weight or claim.spare) else None
+
+
+def label_of(item: RateItem) -> str:
+    """A new label for an item."""
+    name = item.name
+    if name.__class__ is not str or len(name) > MOST_IN_NAME or not name.isascii():
+        name = safe_name(name)
+    return f"{name}:{new_id()}"
+
+
+def new_id() -> str:
+    """Sixteen hexadecimal digits that no other call has."""
+    return f"{_random.getrandbits(64):016x}"
+
+
+async def at_hand(value: T) -> T:
+    """What has to be awaited, and is there."""
+    return value
+
+
+def check_in_reach(item: RateItem) -> None:
+    """Refuse what cannot be stored, or whose time Lua cannot count exactly.
+
+    Raises:
+        InvalidWeight: the weight is negative.
+        InvalidTimestamp: the timestamp is no whole number of ms, or out of all bounds.
+        WrongType: the weight is no whole number.
+    """
+    check_item(item)
+    if not -PATIENT_MS < item.timestamp < PATIENT_MS:
+        raise InvalidTimestamp(item.timestamp)
+
+
+def first_unit(units: Sequence[Any]) -> RateItem | None:
+    """The item of a unit as the sorted set gives it, if there is one."""
+    if not units:
+        return None
+    return RateItem(name_of(units[0]).rsplit(":", 2)[0], int(units[0][1]))
+
+
+def name_of(unit: Sequence[Any]) -> str:
+    """The member that a unit is in the sorted set."""
+    member = unit[0]
+    return member.decode("utf-8", "surrogateescape") if isinstance(member, bytes) else str(member)
+
+
+def safe_name(name: object) -> str:
+    """What stands for a name in Redis: itself, but for what is no text, no UTF-8, or very long.
+
+    A long one is cut, and a hash of it put in the place of the rest.
+    """
+    text = str.__str__(name) if isinstance(name, str) else repr(name)
+    encoded = text.encode("utf-8", "backslashreplace")
+    if len(text) > MOST_IN_NAME:
+        return f"{safe_name(text[:64])}#{hashlib.sha256(encoded).hexdigest()}"
+    return encoded.decode()
+
+
+def marked(wait: int, slack: int) -> str:
+    """The mark of a claim of which the script said this."""
+    if not wait:
+        return UNMARKED
+    return f"-{wait}" if slack < 0 else f"+{wait}"
+
+
+def undoing(steps: Sequence[str], answer: Sequence[int]) -> list[str]:
+    """The steps that give back what steps have stored by their answer."""
+    undo = []
+    for number, step in enumerate(steps):
+        verdict, wait, slack = answer[1 + NUMBERS * number :][:3]
+        kind, weight, mark, first, label = step.split(" ", 4)
+        if kind == "part" and not verdict:
+            undo.append(f"release {weight} {UNMARKED} {first} {label}")
+        elif kind in _STORING and not verdict:
+            early = kind == "settle" and slack > 0
+            mark = f"={mark[1:]}" if early else marked(wait, slack)
+            undo.append(f"release {weight} {mark} 1 {label}")
+    return undo
+
+
+class Doubts:
+    """Steps that drop what calls may have stored whose answers never came."""
+
+    def __init__(self) -> None:
+        self._steps: deque[tuple[int, str]] = deque(maxlen=_MOST_DOUBTS)
+
+    def __bool__(self) -> bool:
+        return bool(self._steps)
+
+    def add(self, steps: Sequence[str]) -> None:
+        """Have later calls drop what these steps may have stored."""
+        for step in steps:
+            kind, weight, _, first, label = step.split(" ", 4)
+            if kind in _STORING:
+                self._steps.append((int(weight), f"forget {weight} 0 0 {label}"))
+            elif kind == "part":
+                self._steps.append((int(weight), f"release {weight} {UNMARKED} {first} {label}"))
+            elif kind == "forget" or (kind == "release" and first == "1"):
+                self._steps.append((int(weight), step))
+
+    def some(self) -> list[str]:
+        """Take out what one call may make good."""
+        steps: list[str] = []
+        units = 0
+        while len(steps) < _DOUBTS_AT_ONCE:
+            try:
+                weight, step = self._steps.popleft()
+            except IndexError:  # also where another thread has taken the last one
+                break
+            units += weight
+            if steps and units > MOST_UNITS:
+                self._steps.appendleft((weight, step))
+                break
+            steps.append(step)
+        return steps

@@ -1,0 +1,291 @@
+"""What a `RedisStateStore` asks: programs that yield requests and are sent answers."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
+from pyrate_limiter.abstracts.rate import RateItem
+from pyrate_limiter.buckets.redis.algorithms import knows_claims, script_of
+from pyrate_limiter.buckets.redis.calling import Asks
+from pyrate_limiter.buckets.redis.client import LAST_MS
+from pyrate_limiter.buckets.redis.outage import Down
+from pyrate_limiter.buckets.redis.request import Command, Request, Script
+from pyrate_limiter.buckets.redis.reservations import UNMARKED, Claim, Moment, claim_of, new_id
+from pyrate_limiter.buckets.remote.fallback import stand_in
+from pyrate_limiter.errors import CannotHold
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+    from pyrate_limiter.abstracts.algorithm import State, StateAlgorithm
+    from pyrate_limiter.abstracts.rate import Rate
+
+GCRA_SCRIPT = Script.read("gcra.lua")
+_BESIDE = "~replies"  # ends the name of the hash that the script keeps beside the state
+_PATIENT_MS = 1 << 42  # 139 years: in microseconds Lua still counts it exactly
+
+
+class StateSteps(Asks):
+    """The programs. The store that they belong to holds the data."""
+
+    if not TYPE_CHECKING:
+        __slots__ = ()
+
+    if TYPE_CHECKING:
+        key: str
+        ttl_ms: int | None
+        # Of the last refusal: until when it is repeated, from which weight on, for which rates, by
+        # which of them, and when it would fit; both times on the monotonic clock.
+        _full: tuple[float, int, Sequence[Rate], Rate, float] | None
+        # What a call begins with by the server's clock, for which rates, and which `ttl_ms`.
+        _usual: tuple[tuple[Any, ...], Sequence[Rate] | None, int | None]
+
+    def _life(self, rates: Sequence[Rate]) -> int:
+        if self.ttl_ms is not None:
+            return self.ttl_ms
+        return max(1, 2 * max(rate.burst * rate.emission_us for rate in rates) // 1000)
+
+    def _head(
+        self, algorithm: StateAlgorithm, rates: Sequence[Rate], stamp: int | str = "~"
+    ) -> tuple[Any, ...]:
+        """What calls of the script of GCRA begin with; apart from the stamp always the same."""
+        by_server, of, ttl = self._usual
+        if of is not rates or ttl != self.ttl_ms:
+            numbers = algorithm.redis_args(rates)
+            each = [f"{spacing}/{burst}" for spacing, burst in zip(numbers[::2], numbers[1::2])]
+            # In a cluster a key of another name may lie on another node.
+            beside = "" if hasattr(self._server.client, "keyslot") else _BESIDE
+            line = f"~ {self._life(rates)} {rates[0].interval} {beside} {' '.join(each)}"
+            by_server = (GCRA_SCRIPT, self.key, line)
+            self._usual = (by_server, rates, self.ttl_ms)
+        if stamp == "~":
+            return by_server
+        return (GCRA_SCRIPT, self.key, f"{stamp}{by_server[2][1:]}")
+
+    def _undo(self, request: Request, answer: list[int]) -> Request | None:
+        """See `Asks._undo`."""
+        now, verdict, wait = answer[:3]
+        kind, weight, _ = request.steps[0].split(" ", 2)
+        if verdict or kind == "release":
+            return None
+        step = f"release {weight} {now + wait if wait else 0} 0 {new_id()}"
+        return Request(request.head, [step], self._server.call_timeout)
+
+    def _ask(
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        stamp: int | str | None,
+        step: str,
+        *,
+        patience_ms: int = 0,
+        doubtful: bool = True,
+    ) -> Generator[Any, Any, list[int]]:
+        by_server = stamp is None
+        head = self._head(algorithm, rates, "~" if stamp is None else stamp)
+        return (
+            yield from self._send(head, [step], patience_ms, doubtful=doubtful, by_server=by_server)
+        )
+
+    def _without(
+        self, rates: Sequence[Rate], item: RateItem, patience_ms: int = 0, buffer_ms: int = 0
+    ) -> Generator[Any, Any, Decision]:
+        """Answer while the server is away. A patience of -1 only looks."""
+        decision, spare = yield from stand_in(self, rates, item, patience_ms, buffer_ms)
+        if spare is not None and decision.allowed and patience_ms >= 0:
+            claim = Claim("", item.weight)
+            claim.spare = spare
+            item.timestamp = Moment.of(item.timestamp + decision.wait_ms, claim)
+        return decision
+
+    def _check(
+        self,
+        script: Script,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        now: int,
+        weight: int,
+    ) -> Generator[Any, Any, Decision]:
+        """One step of a script of the user's own."""
+        if not self._server.outage.may_try():
+            return (yield from self._without(rates, RateItem("", now, weight)))
+        words = (now, weight, self._life(rates), len(rates), *algorithm.redis_args(rates))
+        request = Request((script, self.key, *words), [], self._server.limit(), shared=False)
+        try:
+            answer = yield request
+        except BaseException as error:
+            if self._failed(error, [], self.key):
+                return (yield from self._without(rates, RateItem("", now, weight)))
+            raise
+        self._server.outage.answered()
+        failing, retry = int(answer[0]), int(answer[1])
+        return ADMITTED if failing < 0 else Decision(rates[failing], None if retry < 0 else retry)
+
+    def _take(
+        self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int, weight: int
+    ) -> Generator[Any, Any, Decision]:
+        try:
+            answer = yield from self._ask(algorithm, rates, now, take_step(weight))
+        except Down:
+            return (yield from self._without(rates, RateItem("", now, weight)))
+        return self._verdict(rates, answer)
+
+    @staticmethod
+    def _verdict(rates: Sequence[Rate], answer: list[int]) -> Decision:
+        _, verdict, wait = answer[:3]
+        return Decision(rates[verdict - 1], None if wait < 0 else wait) if verdict else ADMITTED
+
+    def _claim(
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        item: RateItem,
+        stamp: int | None,
+        patience_ms: int,
+        buffer_ms: int,
+        limit_ms: int,
+    ) -> Generator[Any, Any, Decision]:
+        if not knows_claims(algorithm):
+            script = script_of(algorithm)
+            return (yield from self._check(script, algorithm, rates, item.timestamp, item.weight))
+        sent = time.monotonic()
+        if stamp is None:
+            refused = self._refused(rates, item.weight, patience_ms, sent)
+            if refused is not None:
+                return refused
+        step = claim_step(item, patience_ms, buffer_ms)
+        try:
+            answer = yield from self._ask(algorithm, rates, stamp, step, patience_ms=limit_ms)
+        except Down:
+            return (yield from self._without(rates, item, patience_ms, buffer_ms))
+        return self._decide(rates, item, sent if stamp is None else None, answer)
+
+    def _refused(
+        self, rates: Sequence[Rate], weight: int, patience_ms: int, now: float
+    ) -> Decision | None:
+        full = self._full
+        if full is None or now >= full[0] or weight < full[1] or rates is not full[2]:
+            return None
+        left = full[4] - now
+        return None if left <= patience_ms / 1000 else Decision(full[3], int(left * 1000) + 1)
+
+    def _decide(
+        self, rates: Sequence[Rate], item: RateItem, sent: float | None, answer: list[int]
+    ) -> Decision:
+        """The verdict on a claim; ``sent`` is when it was asked for by the server's clock."""
+        now, verdict, wait, _, remaining, reset = answer
+        if verdict:
+            failing = rates[verdict - 1]
+            if wait < 0:
+                return Decision(failing, None, 0, remaining, reset)
+            if sent is not None:
+                until = sent + min(wait / 1000, self._server.denial_memory)
+                self._full = (until, item.weight, rates, failing, sent + wait / 1000)
+            return Decision(failing, wait, 0, remaining, reset)
+        claim = Claim("", item.weight)
+        if wait:
+            claim.place(time.monotonic() if sent is None else sent, wait, -1)
+        item.timestamp = Moment.of(now + wait, claim)
+        return Decision(None, None, wait, remaining, reset)
+
+    def _forecast(
+        self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int, weight: int
+    ) -> Generator[Any, Any, Decision]:
+        script_of(algorithm)
+        if not knows_claims(algorithm):
+            state = yield from self._read(algorithm, rates)
+            verdict = algorithm.step(rates, state, now, weight)[1] if weight else ADMITTED
+            remaining, reset = algorithm.outlook(rates, state, now)
+            return Decision(verdict.failing_rate, verdict.retry_after_ms, 0, remaining, reset)
+        step = f"claim {int(weight)} -1 0 {new_id()}"
+        try:
+            answer = yield from self._ask(algorithm, rates, now, step, doubtful=False)
+        except Down:
+            return (yield from self._without(rates, RateItem("", now, weight), -1))
+        _, failing, wait, _, free, over = answer
+        if not failing:
+            return Decision(None, None, 0, free, over)
+        return Decision(rates[failing - 1], None if wait < 0 else wait, 0, free, over)
+
+    def _settle(
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        item: RateItem,
+        now: int | None,
+        patience_ms: int,
+    ) -> Generator[Any, Any, Decision]:
+        claim = claim_of(item)
+        if claim is not None and claim.spare is not None:
+            return (yield from claim.spare.settle(patience_ms))
+        if claim is None or claim.mark == UNMARKED:
+            return ADMITTED
+        patience = min(patience_ms, _PATIENT_MS)
+        step = f"settle {claim.weight} {int(item.timestamp)} {patience} {new_id()}"
+        sent, limit = time.monotonic(), max(patience_ms, LAST_MS)
+        try:
+            answer = yield from self._ask(algorithm, rates, now, step, patience_ms=limit)
+        except Down:
+            return ADMITTED
+        there, verdict, further, _, free, reset = answer
+        if verdict:
+            claim.weight = 0
+            return Decision(rates[verdict - 1], None if further < 0 else further, 0, free, reset)
+        claim.place(sent, further, -1)
+        if further:
+            item.timestamp = Moment.of(there + further, claim)
+        return Decision(None, None, further)
+
+    def _release(
+        self, algorithm: StateAlgorithm, rates: Sequence[Rate], item: RateItem
+    ) -> Generator[Any, Any, bool]:
+        claim = claim_of(item)
+        if claim is None:
+            return False
+        if claim.spare is not None:
+            spare, claim.spare = claim.spare, None
+            return (yield from spare.release())
+        weight = min(int(item.weight), claim.weight)
+        claim.weight -= weight
+        moment = 0 if claim.mark == UNMARKED else int(item.timestamp)
+        step = f"release {weight} {moment} 0 {new_id()}"
+        try:
+            answer = yield from self._ask(algorithm, rates, "=", step)
+        except Down:
+            return False
+        return answer[1] > 0
+
+    def _hold(
+        self, algorithm: StateAlgorithm, rates: Sequence[Rate], stamp: int | None, hold_ms: int
+    ) -> Generator[Any, Any, list[int]]:
+        """Hold, or for -1 ms end that, whatever the outage policy: nothing stands in for it.
+
+        Returns:
+            Whether a hold stood, and in how many ms the one that stands now is over.
+        """
+        script_of(algorithm)
+        if not knows_claims(algorithm):
+            raise CannotHold(algorithm)
+        head = self._head(algorithm, rates, "~" if stamp is None else stamp)
+        answer = yield Request(head, [f"hold 0 {hold_ms} 0 {new_id()}"], self._server.limit())
+        self._full = None
+        return answer[1:3]  # type: ignore[no-any-return] # as it says
+
+    def _read(self, algorithm: StateAlgorithm, rates: Sequence[Rate]) -> Generator[Any, Any, State]:
+        fields = [f"tat{number + 1}" for number in range(len(rates))]
+        stored = yield Command(self._server.limit(), "hmget", self.key, fields)
+        if any(value is None for value in stored):
+            return algorithm.initial(rates)
+        return algorithm.decode(stored)
+
+
+def claim_step(item: RateItem, patience_ms: int, pad: int) -> str:
+    """The step that claims for an item."""
+    return f"claim {int(item.weight)} {min(patience_ms, _PATIENT_MS)} {pad} {new_id()}"
+
+
+def take_step(weight: int) -> str:
+    """The step that takes units now or not at all."""
+    return f"take {int(weight)} 0 0 {new_id()}"

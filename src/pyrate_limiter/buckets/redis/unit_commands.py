@@ -1,0 +1,77 @@
+"""What a `RedisBucket` asks for besides claims: to hold, and about the units that are stored."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pyrate_limiter._core.awaitables import then
+from pyrate_limiter.buckets.redis.commands import RedisSteps
+from pyrate_limiter.buckets.redis.request import Command, Request
+from pyrate_limiter.buckets.redis.reservations import check_in_reach, first_unit, name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Generator
+
+    from pyrate_limiter.abstracts.rate import RateItem
+
+_HELD = ("~hold", "~hold+")  # members that stand for what is held, see log.lua
+
+
+class RedisUnits(RedisSteps):
+    """Methods of `RedisBucket`."""
+
+    __slots__ = ()
+
+    def hold(self, item: RateItem, hold_ms: int) -> int | Awaitable[int]:
+        """See `AbstractBucket.hold`. An outage is an error, whatever ``on_error`` says."""
+        check_in_reach(item)
+        answer = self._server.run(self._hold(self._stamp(item.timestamp), hold_ms))
+        return then(answer, lambda said: said[1])
+
+    def release_hold(self, item: RateItem) -> bool | Awaitable[bool]:
+        """See `AbstractBucket.release_hold`, and of an outage `hold`."""
+        check_in_reach(item)
+        answer = self._server.run(self._hold(self._stamp(item.timestamp), -1))
+        return then(answer, lambda said: said[0] > 0)
+
+    def count(self) -> int | Awaitable[int]:
+        """See `AbstractBucket.count`."""
+
+        def ask() -> Generator[Any, Any, int]:
+            held = yield from self._asked("zscore", self.bucket_key, _HELD[0])
+            members: int = yield from self._asked("zcard", self.bucket_key)
+            return members if held is None else members - len(_HELD)
+
+        return self._server.run(ask())
+
+    def peek(self, index: int) -> RateItem | Awaitable[RateItem | None] | None:
+        """See `AbstractBucket.peek`."""
+
+        def ask() -> Generator[Any, Any, RateItem | None]:
+            key, first = self.bucket_key, index if index >= 0 else 1 << 52
+            if (yield from self._asked("zscore", key, _HELD[0])) is None:
+                units = yield from self._asked("zrevrange", key, first, first, withscores=True)
+            else:
+                last = first + len(_HELD)
+                found = yield from self._asked("zrevrange", key, 0, last, withscores=True)
+                units = [unit for unit in found if name_of(unit) not in _HELD][first:]
+            return first_unit(units)
+
+        return self._server.run(ask())
+
+    def _hold(self, stamp: int | None, hold_ms: int) -> Generator[Any, Any, list[int]]:
+        """Hold, or for -1 ms end that, whatever the outage policy: nothing stands in for it.
+
+        Returns:
+            Whether a hold stood, and in how many ms the one that stands now is over.
+        """
+        head = yield from self._head_at(stamp)
+        answer = yield Request(head, [f"hold 0 {hold_ms} 0 :"], self._server.limit())
+        self._full = self._learnt = None
+        return answer[1:3]  # type: ignore[no-any-return] # as it says
+
+    def _command(self, method: str, *args: Any, **options: Any) -> Any:
+        return self._server.run(self._asked(method, *args, **options))
+
+    def _asked(self, method: str, *args: Any, **options: Any) -> Generator[Any, Any, Any]:
+        return (yield Command(self._server.limit(), method, *args, **options))

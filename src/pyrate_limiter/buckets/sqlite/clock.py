@@ -1,0 +1,49 @@
+"""The time, as SQLite has it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pyrate_limiter.clocks import WallClock
+from pyrate_limiter.utils import dedicated_sqlite_clock_connection
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from pyrate_limiter.buckets.sqlite.bucket import SQLiteBucket
+
+
+class SQLiteClock(WallClock):
+    """Milliseconds since the Unix epoch.
+
+    SQLite reads the clock of the host that it runs on. So does this, without asking it.
+
+    Args:
+        conn: a connection or a `SQLiteBucket`, whose connection is kept as `conn`.
+    """
+
+    __module__ = "pyrate_limiter.buckets.sqlite_bucket"
+
+    __slots__ = ("__dict__", "_conn")
+
+    time_query = "SELECT CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
+    """How to ask SQLite for the same."""
+
+    def __init__(self, conn: sqlite3.Connection | SQLiteBucket | None) -> None:
+        self._conn: sqlite3.Connection | None = getattr(conn, "conn", conn)  # type: ignore[arg-type]
+
+    @classmethod
+    def default(cls) -> SQLiteClock:
+        """A clock that was given no connection."""
+        return cls(None)
+
+    @property
+    def conn(self) -> sqlite3.Connection:
+        """The connection that was given; else one to an empty database, made when it is read."""
+        if self._conn is None:
+            self._conn = dedicated_sqlite_clock_connection()
+        return self._conn
+
+    @conn.setter
+    def conn(self, conn: sqlite3.Connection) -> None:
+        self._conn = conn

@@ -1,0 +1,279 @@
+"""The log of a `SQLiteBucket`: the rules of the log in memory, over rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pyrate_limiter._core.awaitables import in_event_loop
+from pyrate_limiter._core.process_lock import LAST_SECONDS, has_end, lock_seconds
+from pyrate_limiter._core.timeline import LATEST_MS, read
+from pyrate_limiter._core.validation import BEGINNING, FOREVER, Unread, check_item
+from pyrate_limiter.abstracts.algorithm import Decision, SlidingWindowLog
+from pyrate_limiter.abstracts.bucket import AbstractBucket
+from pyrate_limiter.abstracts.rate import RateItem
+from pyrate_limiter.buckets.log.rules import _ABANDONED_MS
+from pyrate_limiter.buckets.sqlite.database import FOREVER_SECONDS
+from pyrate_limiter.buckets.sqlite.errors import DatabaseLocked
+from pyrate_limiter.buckets.sqlite.table import SWEEP_EVERY, Refusal, RowTable, Turn
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pyrate_limiter.abstracts.rate import Rate
+
+
+class RowLog(RowTable):
+    """A `RowTable` that answers when a weight fits.
+
+    Claims that are still to come are noted in tables of their own, which 4.5.1 does not look at.
+    They are read only where the newest row is ahead of the clock, or a claim changes.
+    """
+
+    __slots__ = ()
+
+    def put(self, item: RateItem) -> bool:
+        """See `AbstractBucket.put`."""
+        check_item(item)
+        known = self._still_known(item.timestamp, item.weight)
+        if known is not None:
+            self.failing_rate = known.rate
+            return False
+        return super().put(item)
+
+    def claim(
+        self,
+        item: RateItem,
+        patience_ms: int = 0,
+        buffer_ms: int | None = None,
+        limit_ms: int | None = None,
+    ) -> Decision:
+        """See `AbstractBucket.claim`. The item is stamped anew when its turn has come."""
+        check_item(item)
+        stamp = self._time_of(item.timestamp)
+        known = self._still_known(stamp, item.weight)
+        if known is not None and item.weight == 1 and known.moment - stamp > patience_ms:
+            self.failing_rate = known.rate
+            return self._refusal(stamp, known)
+        return self.claim_several([item], patience_ms, buffer_ms, None, limit_ms)[0]
+
+    def claim_several(
+        self,
+        items: Sequence[RateItem],
+        patience_ms: int = 0,
+        buffer_ms: int | None = None,
+        not_before: int | None = None,
+        limit_ms: int | None = None,
+    ) -> list[Decision]:
+        """See `AbstractBucket.claim_several`. The items are stamped as in `claim`."""
+        try:
+            with self._turn(patience_ms, limit_ms):
+                self._load()
+                for item in items:
+                    check_item(item)
+                    item.timestamp = self._time_of(item.timestamp)
+                return super().claim_several(items, patience_ms, buffer_ms, not_before)
+        except DatabaseLocked:
+            if not has_end(patience_ms, limit_ms):
+                raise
+            return [Decision(self._rates[0], 0)]
+
+    def _turn(self, patience_ms: int, limit_ms: int | None = None) -> Turn:
+        seconds = lock_seconds(patience_ms, limit_ms, self._db.busy_seconds)
+        return Turn(self, FOREVER_SECONDS if seconds is None else seconds)
+
+    def settle(self, item: RateItem, now: int, patience_ms: int = 0) -> Decision:
+        """See `AbstractBucket.settle`. The claim stays where the file stays locked."""
+        try:
+            with self._turn(patience_ms) if patience_ms else Turn(self, LAST_SECONDS):
+                self._load()
+                decision = super().settle(item, self._time_of(now), patience_ms)
+                self._note_clock_at_last_claim()
+                return decision
+        except DatabaseLocked:
+            return Decision(self._rates[0], 0)
+
+    def release(self, item: RateItem) -> bool:
+        """See `AbstractBucket.release`. The claim stays where the file stays locked."""
+        try:
+            with Turn(self, LAST_SECONDS):
+                self._load()
+                if not super().release(item):
+                    return False
+                self._note_clock_at_last_claim()
+                return True
+        except DatabaseLocked:
+            return False
+
+    def _note_clock_at_last_claim(self) -> None:
+        last = self._run(self._sql.last_claim)[0]
+        # Units that were used before their moment, for the clock stepped, are ahead as well.
+        ahead = self._newest if self._newest > self._latest else BEGINNING
+        self._note_clock(self._latest, ahead if last is None else max(last, ahead))
+
+    def put_decision(self, item: RateItem) -> Decision:
+        """See `AbstractBucket.put_decision`."""
+        return AbstractBucket.put_decision(self, item)  # type: ignore[return-value] # it is sync
+
+    def waiting(self, item: RateItem) -> int:
+        """See `AbstractBucket.waiting`."""
+        known = self._known
+        if self.failing_rate is None or known is None or known.weight != item.weight:
+            return super().waiting(item)
+        return -1 if known.moment == FOREVER else max(0, known.moment - item.timestamp)
+
+    def flush(self) -> None:
+        """See `AbstractBucket.flush`."""
+        self._db.start_anew()
+        with self._lock:
+            self._load()
+            self._write(self._sql.flush)
+            self._write(self._sql.flush_claims)
+            self._write(self._sql.drop_hold)
+            self._note_clock(BEGINNING, BEGINNING)
+            self._forget()
+            self.failing_rate = None
+
+    def count(self) -> int:
+        """See `AbstractBucket.count`."""
+        with self._lock:
+            return int(self._run(self._sql.count)[0])
+
+    def peek(self, index: int) -> RateItem | None:
+        """See `AbstractBucket.peek`."""
+        with self._lock:
+            # Others may have dropped it since this object last looked for the oldest.
+            row = None if index < 0 else self._run(self._sql.unit, self._total - index)
+            return None if row is None else RateItem(str(row[0]), row[1])
+
+    _stock_peek = peek
+
+    def _time_of(self, stamp: int) -> int:
+        """The stamp, or the clock's reading where it has gone on while the caller waited."""
+        now = read(self._clock)
+        if now is None:
+            return stamp
+        if stamp.__class__ is Unread:
+            return Unread(now)
+        return now if 0 < now - stamp <= LATEST_MS else stamp
+
+    def _still_known(self, stamp: int, weight: int) -> Refusal | None:
+        """The last refusal, where it still stands: it is too early, and nothing has changed."""
+        known = self._known
+        if (
+            known is not None
+            and known.asked <= stamp < known.until
+            and (weight == known.weight or (weight > known.weight and known.rate is self._rates[0]))
+            and self._db.is_still(known.version)
+        ):
+            return known
+        return None
+
+    def take(self, name: str, weight: int) -> bool | None:
+        """See `SQLiteBucket.take`."""
+        now = read(self._clock)
+        if now is None:
+            return None
+        known = self._still_known(now, weight)
+        if known is not None:
+            self.failing_rate = known.rate
+            return False
+        if in_event_loop() or not self._lock.enter_at_once():
+            return None
+        try:
+            # Another process may have stored a unit since the clock was read.
+            verdict = self._put_slowly(name, weight, self._observe(Unread(now)))
+        except BaseException as error:
+            self._lock.__exit__(None, error, None)
+            raise
+        self._lock.__exit__(None, None, None)
+        return verdict
+
+    def _refusal(self, now: int, known: Refusal) -> Decision:
+        last, wait = max(now, self._newest), known.moment - now
+        reset = max(
+            last - now + self._algorithm.retry_after(rate, last, self._newest)
+            for rate in self._rates
+        )
+        return Decision(known.rate, wait, 0, 0, max(reset, wait))
+
+    def _put_now(self, name: str, weight: int, now: int) -> bool:
+        return self._put_slowly(name, weight, now)
+
+    def _store(self, name: str, weight: int, moment: int, now: int) -> None:
+        if moment > now or self._newest > now:
+            self._note_clock(now, max(moment, self._newest))
+        self._place(name, weight, moment)
+        self._latest = now
+        self.failing_rate = None
+        if not self._sweep_at - SWEEP_EVERY <= self._total < self._sweep_at:
+            self._sweep(now)
+
+    def _refuse(self, weight: int, moment: int, failing: Rate | None, now: int) -> None:
+        failing = failing or self._rates[0]
+        self.failing_rate = failing
+        until = moment
+        if self._algorithm.__class__ is not SlidingWindowLog or self._newest > now:
+            until = BEGINNING
+        elif weight <= failing.limit and len(self._rates) > 1:
+            # From then on it is another rate that refuses.
+            until = self._stamp(self._total + weight - failing.limit) + failing.interval + 1
+        version = self._db.version() if until > BEGINNING else None
+        self._known = Refusal(now, until, moment, weight, failing, version)
+
+    def _observe(self, stamp: int, *, asks: bool = False) -> int:
+        moment = stamp + self._ahead if stamp.__class__ is Unread else stamp
+        if moment < self._newest:
+            self._load()
+        elif not self._loaded:
+            self._latest = self._newest
+        return super()._observe(stamp, asks=asks)
+
+    def _keep_hold(self, hold: tuple[int, int] | None) -> None:
+        super()._keep_hold(hold)
+        self._known = None
+        if hold is None:
+            self._write(self._sql.drop_hold)
+        else:
+            self._write(self._sql.set_hold, *hold)
+
+    def _next_departure(self, moment: int, weight: int) -> tuple[int, Rate | None]:
+        self._pending = dict(self._rows(self._sql.claims))
+        return super()._next_departure(moment, weight)
+
+    def _awaited(self, moment: int) -> int:
+        row = self._run(self._sql.claim, moment)
+        return 0 if row is None else int(row[0])
+
+    def _awaited_after(self, moment: int) -> int:
+        return int(self._run(self._sql.claimed_after, moment)[0])
+
+    def _expect(self, moment: int, units: int, now: int) -> None:
+        self._load()
+        if units > 0:
+            self._write(self._sql.add_claim, moment, units)
+            self._write(self._sql.drop_claims, now - self._rates.longest_ms - _ABANDONED_MS)
+            highest = self._run(self._sql.clock)
+            self._note_clock(now, max(moment, highest[1] if highest else moment))
+            return
+        row = self._run(self._sql.claim, moment)
+        if row is not None:
+            if row[0] + units > 0:
+                self._write(self._sql.add_claim, moment, units)
+            else:
+                self._write(self._sql.drop_claim, moment)
+
+    def _step_back(self, milliseconds: int, now: int) -> None:
+        self._load()
+        super()._step_back(milliseconds, now)
+
+    def _move_back(self, milliseconds: int, now: int, floor: int) -> None:
+        self._db.run(self._sql.shift, (floor, milliseconds, *self._scope, now))
+        claims = self._rows(self._sql.claims)
+        self._write(self._sql.flush_claims)
+        for moment, units in claims:
+            moved = max(floor, moment - milliseconds) if moment > now else moment
+            self._write(self._sql.add_claim, moved, units)
+        self._stepped += milliseconds
+        self._cut(BEGINNING)
+        last = self._run(self._sql.last_claim)[0]
+        self._note_clock(self._latest, self._newest if last is None else max(last, self._newest))

@@ -1,0 +1,337 @@
+"""A log of units in a table of SQLite."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pyrate_limiter._core.validation import BEGINNING, name_text
+from pyrate_limiter.buckets.memory.bucket import InMemoryBucket
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from types import TracebackType
+
+    from pyrate_limiter.abstracts.algorithm import LogAlgorithm
+    from pyrate_limiter.abstracts.rate import Rate
+    from pyrate_limiter.buckets.sqlite.database import Database
+    from pyrate_limiter.buckets.sqlite.statements import Statements
+    from pyrate_limiter.clocks import AbstractClock
+    from pyrate_limiter.utils import RateList
+
+_SLACK = 1024  # expired units that may lie in the table
+SWEEP_EVERY = 256  # units stored between two looks for expired ones
+_SWEEP_AT_MOST = 4096  # units dropped at a time
+_FENCE_UNITS = 1024
+_MARKS = 8
+
+
+class Turn:
+    """The lock of a `RowTable`: a transaction, in which the log is what the table says.
+
+    It waits ``seconds`` for other writers; None is as long as the bucket's ``busy_seconds``.
+    """
+
+    __slots__ = ("_log", "_seconds")
+
+    def __init__(self, log: RowTable, seconds: float | None = None) -> None:
+        self._log = log
+        self._seconds = seconds
+
+    def __enter__(self) -> None:
+        if self._log._db.begin(self._seconds, sys._getframe(1)):
+            self._refresh()
+
+    def enter_at_once(self) -> bool:
+        """Enter a new transaction, unless something has to be waited for or mended first."""
+        if not self._log._db.begin_at_once(sys._getframe(1)):
+            return False
+        self._refresh()
+        return True
+
+    def _refresh(self) -> None:
+        try:
+            self._log._refresh()
+        except BaseException as error:
+            self.__exit__(None, error, None)
+            raise
+
+    def __exit__(
+        self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
+    ) -> None:
+        log = self._log
+        if error is not None:
+            log._forget()
+        try:
+            log._db.end(error)
+        except BaseException:
+            log._forget()
+            raise
+
+
+class Refusal(NamedTuple):
+    """What the last refusal has taught."""
+
+    asked: int  # the time at which it was given
+    until: int  # until then the same rate refuses that weight, if nothing changes
+    moment: int  # the earliest one at which the weight fits
+    weight: int
+    rate: Rate
+    version: tuple[int, int] | None  # of the database
+
+
+class RowTable(InMemoryBucket):
+    """Rows where `InMemoryBucket` has arrays. Its lock is a transaction.
+
+    Rows are numbered without a gap in the order of the log, so the unit at a given rank is found
+    by its number, however many rows there are. What this object remembers of the table is checked
+    against it at the start of each transaction, by the last row that it knows (its *fence*); rows
+    that came after it are read once, and put in order where a program running 4.5.1 stored an
+    older stamp behind a newer one.
+    """
+
+    __slots__ = (
+        "_db",
+        "_fences",
+        "_known",
+        "_loaded",
+        "_marks",
+        "_scope",
+        "_sql",
+    )
+
+    _looks = 16  # each takes a few queries
+    _known: Refusal | None
+    _loaded: bool  # whether _latest and _stepped are those of this transaction
+    _fences: list[tuple[int, int]]  # (number, stamp) of rows up to which the log is in order
+    _marks: list[tuple[int, int]]  # (stamp, number of the last unit older than that)
+
+    def __init__(
+        self,
+        rates: RateList,
+        algorithm: LogAlgorithm | None,
+        clock: AbstractClock,
+        db: Database,
+        sql: Statements,
+        scope: tuple[str, ...] = (),
+    ) -> None:
+        self._db = db
+        self._sql = sql
+        self._scope = scope
+        super().__init__(rates, algorithm)
+        self._clock = clock
+        self._lock = Turn(self)
+        self._forget()
+
+    def _whole(self) -> AbstractContextManager[None]:
+        return nullcontext()  # the transaction is
+
+    def _forget(self) -> None:
+        self._fences = []
+        self._marks = []
+        self._total = self._base = 0
+        self._newest = BEGINNING
+        self._latest = BEGINNING
+        self._full = self._pending = self._known = None
+        self._sweep_at = 0
+        self._loaded = False
+
+    def _load(self) -> None:
+        """Read how far the clock had come when the last claim was made."""
+        if self._loaded:
+            return
+        latest, moment, self._stepped = self._run(self._sql.clock) or (BEGINNING, BEGINNING, 0)
+        self._latest = latest if self._newest <= moment else self._newest
+        self._loaded = True
+
+    def _note_claims(self) -> None:
+        """Nothing: those of other processes count as well."""
+
+    def _note_clock(self, latest: int, moment: int) -> None:
+        self._load()
+        self._write(self._sql.set_clock, latest, moment, self._stepped)
+
+    def _run(self, statement: str, *values: Any) -> Any:
+        return self._db.run(statement, (*self._scope, *values)).fetchone()
+
+    def _write(self, statement: str, *values: Any) -> int:
+        return self._db.run(statement, (*self._scope, *values)).rowcount
+
+    def _rows(self, statement: str, *values: Any) -> list[Any]:
+        return self._db.run(statement, (*self._scope, *values)).fetchall()
+
+    def _refresh(self) -> None:
+        """Learn what others have done since the last transaction."""
+        self._crammed = None
+        self._loaded = False
+        self._hold = self._run(self._sql.hold)
+        fences = self._fences
+        rows: list[Any] = []
+        while fences:
+            rows = self._rows(self._sql.since, fences[-1][0])
+            if rows and rows[0] == fences[-1]:
+                self._total, self._newest = fences[-1]
+                del rows[0]
+                break
+            fences.pop()
+            self._marks, self._known = [], None
+        else:
+            self._forget()
+            rows = self._rows(self._sql.since, BEGINNING)
+            if rows:
+                self._base = self._total = rows[0][0] - 1
+        for number, stamp in rows:
+            if stamp < self._newest or number != self._total + 1:
+                self._put_in_order()
+                return
+            self._total, self._newest = number, stamp
+        if rows:
+            self._set_fence()
+
+    def _set_fence(self) -> None:
+        fences, fence = self._fences, (self._total, self._newest)
+        if len(fences) > 1 and fence[0] - fences[-2][0] < _FENCE_UNITS:
+            fences[-1] = fence
+        else:
+            fences.append(fence)
+            del fences[:-3]
+
+    def _put_in_order(self) -> None:
+        """Sort the rows that are not: an older stamp that arrives second counts as the newest.
+
+        Only claims to come stay behind it.
+        """
+        self._load()
+        self._marks, self._known = [], None
+        good, rows = self._total, self._rows(self._sql.units, self._total)
+        due = {moment for moment, _ in self._rows(self._sql.claims)}
+        latest = self._latest if self._newest in due else self._newest
+        units = []
+        for _, name, stamp in rows:
+            if stamp not in due:
+                latest = max(latest, stamp)
+            units.append((name, max(stamp, latest)))
+        first = min((stamp for _, stamp in units), default=self._newest)
+        keep = self._before(first + 1) if good > self._base else good
+        units = [(name, stamp) for _, name, stamp in self._rows(self._sql.units, keep)][
+            : good - keep
+        ] + units
+        units.sort(key=lambda unit: unit[1])
+        self._rewrite(keep, units)
+
+    def _rewrite(self, keep: int, units: list[tuple[str, int]]) -> None:
+        """Replace all rows after ``keep``."""
+        self._write(self._sql.drop_after, keep)
+        self._total = keep
+        for name, stamp in units:
+            self._insert(name, 1, stamp)
+        self._cut(keep)
+
+    def _cut(self, keep: int) -> None:
+        """Note that the rows after ``keep`` were changed."""
+        self._marks, self._known = [], None
+        self._fences = [fence for fence in self._fences if fence[0] <= keep]
+        last = self._run(self._sql.stamp, self._total)
+        if last is None:
+            self._forget_rows()
+        else:
+            self._newest = last[0]
+            self._set_fence()
+
+    def _forget_rows(self) -> None:
+        self._fences, self._marks = [], []
+        self._total = self._base = 0
+        self._newest = BEGINNING
+
+    def _insert(self, name: str, weight: int, stamp: int) -> None:
+        first, name = self._total + 1, name_text(name)
+        if weight == 1:
+            self._db.run(self._sql.insert, (first, name, stamp))
+        else:
+            self._db.run(self._sql.insert_many, (first, self._total + weight, name, stamp))
+        self._total += weight
+
+    def _append(self, name: str, weight: int, stamp: int) -> None:
+        if weight:
+            self._insert(name, weight, stamp)
+            self._newest = stamp
+            self._known = None
+            self._set_fence()
+
+    def _add(self, name: str, weight: int, stamp: int) -> None:
+        older = self._before(stamp + 1)
+        newer = [(who, when) for _, who, when in self._rows(self._sql.units, older)]
+        self._rewrite(older, [(name, stamp)] * weight + newer)
+
+    def _stamp(self, number: int) -> int:
+        if number == self._total:
+            return self._newest
+        row = self._run(self._sql.stamp, number)
+        return BEGINNING if row is None else row[0]  # what is not there has left
+
+    def _before(self, stamp: int) -> int:
+        if self._newest < stamp or self._total == self._base:
+            return self._total
+        known = max((mark for mark in self._marks if mark[0] <= stamp), default=None)
+        found = high = self._total
+        if known is not None and stamp - known[0] <= self._rates.shortest_ms:
+            # Seen from the last answer it is a few rows on: the look at them is one step.
+            self._marks.remove(known)
+            row = self._run(self._sql.first_since, known[1], stamp)
+            if row is not None and row[0] > known[1]:
+                found = high = row[0] - 1
+        if found == self._total:
+            found = self._base
+            while found < high:
+                middle = (found + high) // 2
+                if self._stamp(middle + 1) < stamp:
+                    found = middle + 1
+                else:
+                    high = middle
+        self._marks.append((stamp, found))
+        del self._marks[:-_MARKS]
+        return found
+
+    def _drop_before(self, stamp: int) -> int:
+        return self._drop(self._before(stamp))
+
+    def _drop(self, keep: int) -> int:
+        dropped = self._write(self._sql.drop_before, keep)
+        self._known = None
+        if keep == self._total:
+            self._forget_rows()
+        else:
+            self._base = max(self._base, keep)
+        return dropped
+
+    def _edit(self, stamp: int, later: int, name: str, weight: int, sign: int) -> bool:
+        low, high, name = self._before(stamp), self._before(later + 1), name_text(name)
+        units = [(who, when) for _, who, when in self._rows(self._sql.units_between, low, high)]
+        places = [place for place, unit in enumerate(units) if unit == (name, stamp)]
+        if len(places) < weight:
+            return False
+        taken = set(places[len(places) - weight :])
+        moved = [unit for place, unit in enumerate(units) if place not in taken]
+        if sign > 0:
+            moved += [(name, later)] * weight
+        for place, unit in enumerate(moved):
+            if unit != units[place]:
+                self._db.run(self._sql.replace, (*unit, *self._scope, low + place + 1))
+        if sign < 0:
+            self._write(self._sql.drop_between, high - weight, high)
+            self._db.run(self._sql.close_gap, (weight, *self._scope, high))
+            self._total -= weight
+        self._cut(low)
+        return True
+
+    def _sweep(self, now: int) -> None:
+        self._sweep_at = self._total + SWEEP_EVERY
+        first = self._run(self._sql.first)[0]
+        if first is None:
+            return
+        self._base = first - 1
+        keep = self._before(self._algorithm.leak_bound(self._rates, now))
+        surplus = keep - self._base - max(_SLACK, self._rates[-1].limit)
+        if surplus > 0:
+            self._drop(self._base + min(surplus + SWEEP_EVERY, _SWEEP_AT_MOST, keep - self._base))

@@ -1,0 +1,1 @@
+"""A few numbers per key and their rules, wherever they are kept."""

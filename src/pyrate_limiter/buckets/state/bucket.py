@@ -1,0 +1,387 @@
+"""Buckets of a few numbers per key instead of a log."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pyrate_limiter._core.awaitables import then
+from pyrate_limiter._core.closing import Closable, StoppedClock
+from pyrate_limiter._core.validation import Unread, check_clock, check_item, pad_ms
+from pyrate_limiter._core.waited_for import waited_for
+from pyrate_limiter.abstracts.algorithm import ADMITTED, GCRA, Decision, StateAlgorithm
+from pyrate_limiter.abstracts.bucket import AbstractBucket
+from pyrate_limiter.abstracts.store import StateStore
+from pyrate_limiter.buckets.memory.state import InMemoryStateStore
+from pyrate_limiter.errors import AlgorithmMismatch, WrongType
+from pyrate_limiter.utils import RateList, sorted_rates
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from pyrate_limiter.abstracts.rate import Rate, RateItem
+    from pyrate_limiter.clocks import AbstractClock
+
+_STOCK = GCRA()
+
+
+class StateBucket(Closable, AbstractBucket):
+    """A bucket that runs a `StateAlgorithm` over a `StateStore`.
+
+    Args:
+        rates: the limits; all of them hold.
+        algorithm: `GCRA` if left out.
+        store: where the state lives; in this process's memory if left out. A store that has to be
+            awaited makes the bucket async.
+        clock: the store's ``default_clock`` if left out.
+
+    Raises:
+        InvalidRateList: some rate of the list can never matter.
+        AlgorithmMismatch: the algorithm works on a log.
+        WrongType: ``store`` is no `StateStore`.
+    """
+
+    __module__ = "pyrate_limiter.buckets.state_bucket"
+
+    __slots__ = (
+        "__dict__",
+        "__weakref__",
+        "_algorithm",
+        "_clock",
+        "_learnt",
+        "_rates",
+        "failing_rate",
+        "is_async",
+        "store",
+    )
+
+    failing_rate: Rate | None
+    is_async: bool | None
+    # The weight and the moment of the last refusal, -1 for never.
+    _learnt: tuple[int, int] | None
+
+    def __init__(
+        self,
+        rates: Rate | Sequence[Rate],
+        algorithm: StateAlgorithm | None = None,
+        store: StateStore | None = None,
+        clock: AbstractClock | None = None,
+    ) -> None:
+        if algorithm is None:
+            algorithm = _STOCK
+        elif not isinstance(algorithm, StateAlgorithm):
+            raise AlgorithmMismatch(algorithm, type(self).__name__, "a StateAlgorithm")
+        if store is not None and not isinstance(store, StateStore):
+            raise WrongType("store", store, "a StateStore, such as RedisStateStore(client, key)")
+        if clock is not None:
+            check_clock(clock)
+        self._rates = sorted_rates(rates)
+        self._algorithm = algorithm
+        self.store: StateStore = InMemoryStateStore() if store is None else store
+        self._clock = self.store.default_clock if clock is None else clock
+        self.is_async = self.store.is_async
+        self.failing_rate = None
+        self._learnt = None
+
+    @classmethod
+    def member(cls, rates: RateList, lock: Any) -> StateBucket:
+        """A stock bucket in memory whose lock belongs to the factory that keeps it."""
+        return cls(rates, store=InMemoryStateStore.member(lock))
+
+    @property
+    def algorithm(self) -> StateAlgorithm:
+        """The policy in use."""
+        return self._algorithm  # type: ignore[no-any-return]
+
+    @property
+    def blocks(self) -> bool:  # type: ignore[override] # it is the store's affair
+        """See `AbstractBucket.blocks`."""
+        return self.store.blocks
+
+    @property
+    def answers_in_order(self) -> bool:  # type: ignore[override] # as above
+        """See `AbstractBucket.answers_in_order`."""
+        return self.store.answers_in_order
+
+    @property
+    def rates(self) -> RateList:
+        """See `AbstractBucket.rates`."""
+        return self._rates
+
+    @rates.setter
+    def rates(self, rates: Rate | Sequence[Rate]) -> None:
+        self._rates = sorted_rates(rates)
+        self._learnt = None
+
+    def straight(self) -> Callable[[str, int], bool | None] | None:
+        """`take`, where it does what `put` would do; None where a subclass or store differs."""
+        changed = "take_now" not in vars(type(self.store)) or any(
+            getattr(type(self), name) is not getattr(StateBucket, name)
+            for name in ("put", "put_decision", "waiting", "claim", "now", "limiter_lock")
+        )
+        return None if changed else self.take
+
+    @property
+    def puts_at_once(self) -> bool:  # type: ignore[override] # it is the store's affair
+        """See `AbstractBucket.puts_at_once`."""
+        return "take_now" in vars(type(self.store))
+
+    def take(self, name: str, weight: int) -> bool | None:
+        """`put` an item of this moment, without making the item.
+
+        Returns:
+            None where that cannot be said at once: somebody waits, the clock has to be awaited, or
+            a keyed factory has dropped the bucket.
+        """
+        if waited_for and id(self) in waited_for:
+            return None
+        del name
+        store: Any = self.store
+        failing = store.take_now(self._algorithm, self._rates, self._clock, weight)
+        if failing is False:
+            return None
+        self.failing_rate = failing
+        return failing is None
+
+    def stamp(self) -> int | Awaitable[int]:
+        """See `AbstractBucket.stamp`."""
+        again = self.store.asks_clock and type(self).now is AbstractBucket.now
+        return then(self.now(), Unread) if again else self.now()
+
+    def put(self, item: RateItem) -> bool | Awaitable[bool]:
+        """See `AbstractBucket.put`."""
+        return then(self.put_decision(item), _allowed)
+
+    def put_decision(self, item: RateItem) -> Decision | Awaitable[Decision]:
+        """See `AbstractBucket.put_decision`."""
+        check_item(item)
+        if item.weight == 0:
+            self.failing_rate = None
+            return ADMITTED
+        store: Any = self.store
+        verdict = store.check(
+            self._algorithm, self._rates, item.timestamp, item.weight, *self._clocks()
+        )
+        return then(verdict, lambda decision: self._learn(item.timestamp, item.weight, decision))
+
+    def _learn(self, now: int, weight: int, decision: Decision) -> Decision:
+        self.failing_rate = decision.failing_rate
+        if decision.failing_rate is not None:
+            retry = decision.retry_after_ms
+            self._learnt = (weight, -1 if retry is None else now + retry)
+        return decision
+
+    def waiting(self, item: RateItem) -> int | Awaitable[int]:
+        """See `AbstractBucket.waiting`."""
+        if self.failing_rate is None:
+            return 0
+        learnt = self._learnt
+        if learnt is not None and learnt[0] == item.weight:
+            return -1 if learnt[1] == -1 else max(0, learnt[1] - item.timestamp)
+        return then(self.check(item), lambda decision: self._wait(item.weight, decision))
+
+    def _wait(self, weight: int, decision: Decision) -> int:
+        if decision.retry_after_ms is not None or decision.failing_rate is None:
+            return decision.retry_after_ms or 0
+        # A policy that names no wait leaves it at trying again.
+        return -1 if weight > self._algorithm.max_weight(decision.failing_rate) else 0
+
+    def check(self, item: RateItem) -> Decision | Awaitable[Decision]:
+        """See `AbstractBucket.check`."""
+        check_item(item)
+        algorithm, rates, now = self._algorithm, self._rates, item.timestamp
+        store: Any = self.store
+        if store.keeps_claims:
+            return store.forecast(algorithm, rates, now, item.weight, *self._clocks())  # type: ignore[no-any-return] # as it says
+
+        def judge(state: Any) -> Decision:
+            decision = ADMITTED
+            if item.weight:
+                _, decision = algorithm.step(rates, state, now, item.weight)
+            remaining, reset = algorithm.outlook(rates, state, now)
+            return Decision(decision.failing_rate, decision.retry_after_ms, 0, remaining, reset)
+
+        return then(store.read(algorithm, rates), judge)
+
+    def claim(
+        self, item: RateItem, patience_ms: int = 0, buffer_ms: int | None = None
+    ) -> Decision | Awaitable[Decision]:
+        """See `AbstractBucket.claim`. A store that keeps no claims is tried again after a wait."""
+        if not self.store.keeps_claims:
+            return self.put_decision(item)
+        return self._claim(item, patience_ms, buffer_ms)
+
+    @property
+    def store_id(self) -> object:
+        """See `AbstractBucket.store_id`."""
+        return self.store.store_id
+
+    @property
+    def claim_within(self) -> Any:
+        """See `AbstractBucket.claim_within`: for a store that can keep to a limit."""
+        bounded = self.store.bounds_claims and type(self).claim is StateBucket.claim
+        return self._claim_within if bounded else None
+
+    def _claim_within(
+        self,
+        item: RateItem,
+        patience_ms: int,
+        buffer_ms: int | None,
+        limit_ms: int,
+        brief: bool,
+    ) -> Decision | Awaitable[Decision]:
+        del brief
+        return self._claim(item, patience_ms, buffer_ms, limit_ms)
+
+    def _claim(
+        self, item: RateItem, patience_ms: int, buffer_ms: int | None, *limit_ms: int | None
+    ) -> Decision | Awaitable[Decision]:
+        check_item(item)
+        buffer_ms = self._pad(buffer_ms)
+        now, weight = item.timestamp, item.weight
+        claim: Any = self.store.claim_at if self._by_store_time() else self.store.claim
+        limit = {"limit_ms": limit_ms[0]} if limit_ms else {}
+        clocks = self._clocks()
+        verdict = claim(
+            self._algorithm, self._rates, item, patience_ms, buffer_ms, *clocks, **limit
+        )
+        return then(verdict, lambda decision: self._learn(now, weight, decision))
+
+    def _pad(self, buffer_ms: int | None) -> int:
+        if buffer_ms is not None:
+            return buffer_ms
+        return pad_ms(min(rate.interval // rate.limit for rate in self._rates))
+
+    def claim_several(
+        self,
+        items: Sequence[RateItem],
+        patience_ms: int = 0,
+        buffer_ms: int | None = None,
+        not_before: int | None = None,
+        limit_ms: int | None = None,
+    ) -> list[Decision] | Awaitable[list[Decision]]:
+        """See `AbstractBucket.claim_several`."""
+        if not self.store.keeps_claims or self._by_store_time():
+            return super().claim_several(items, patience_ms, buffer_ms, not_before, limit_ms)
+        for item in items:
+            check_item(item)
+
+        def learn(decisions: list[Decision]) -> list[Decision]:
+            self.failing_rate = decisions[-1].failing_rate
+            self._learnt = None  # without those before it, the last one might fit earlier
+            return decisions
+
+        pad = self._pad(buffer_ms)
+        store: Any = self.store
+        verdict = store.claim_several(
+            self._algorithm,
+            self._rates,
+            items,
+            patience_ms,
+            pad,
+            not_before,
+            *self._clocks(),
+            limit_ms=limit_ms,
+        )
+        return then(verdict, learn)
+
+    def settle(
+        self, item: RateItem, now: int, patience_ms: int = 0
+    ) -> Decision | Awaitable[Decision]:
+        """See `AbstractBucket.settle`."""
+        if not self.store.keeps_claims:
+            return ADMITTED
+        if self._by_store_time():
+            return self.store.settle_at(self._algorithm, self._rates, item, patience_ms)
+        store: Any = self.store
+        return store.settle(  # type: ignore[no-any-return] # as it says
+            self._algorithm, self._rates, item, now, patience_ms, *self._clocks()
+        )
+
+    def release(self, item: RateItem) -> bool | Awaitable[bool]:
+        """See `AbstractBucket.release`."""
+        if not self.store.keeps_claims:
+            return False
+        return self.store.release(self._algorithm, self._rates, item)
+
+    def hold(self, item: RateItem, hold_ms: int) -> int | Awaitable[int]:
+        """See `AbstractBucket.hold`."""
+        check_item(item)
+        self._learnt = None
+        store: Any = self.store
+        now = None if self._by_store_time() else item.timestamp
+        return store.hold(self._algorithm, self._rates, now, hold_ms, *self._clocks())  # type: ignore[no-any-return] # as it says
+
+    def release_hold(self, item: RateItem) -> bool | Awaitable[bool]:
+        """See `AbstractBucket.release_hold`."""
+        check_item(item)
+        self._learnt = None
+        store: Any = self.store
+        now = None if self._by_store_time() else item.timestamp
+        return store.release_hold(self._algorithm, self._rates, now, *self._clocks())  # type: ignore[no-any-return] # as it says
+
+    def pause(self, item: RateItem, decision: Decision) -> float:
+        """See `AbstractBucket.pause`."""
+        if self._by_store_time():
+            return self.store.seconds_left(item)
+        own = item.timestamp.__class__ is Unread  # else it is that of a claim
+        moment = item.timestamp - (0 if own else self.store.ahead_ms())
+        return self._clock.pause(moment, decision.wait_ms)
+
+    def _clocks(self) -> tuple[AbstractClock, ...]:
+        return (self._clock,) if self.store.asks_clock else ()
+
+    def _by_store_time(self) -> bool:
+        return self.store.keeps_time and self._clock is self.store.default_clock
+
+    def leak(self, current_timestamp: int | None = None) -> int:
+        """0: a state holds nothing that could leak."""
+        del current_timestamp
+        return 0
+
+    def flush(self) -> Awaitable[None] | None:
+        """See `AbstractBucket.flush`."""
+        return then(self.store.reset(), self._flushed)
+
+    def _flushed(self, _: None) -> None:
+        self.failing_rate = None
+        self._learnt = None
+
+    def count(self) -> int | Awaitable[int]:
+        """Units owed now, rounded up."""
+
+        def owed(state: Any) -> Any:
+            ahead = self.store.ahead_ms()
+            return then(
+                self.now(), lambda now: self._algorithm.consumed(self._rates, state, now + ahead)
+            )
+
+        return then(self.store.read(self._algorithm, self._rates), owed)
+
+    def peek(self, index: int) -> RateItem | None:
+        """None: a state knows no units."""
+        del index
+        return None
+
+    @property
+    def retired(self) -> bool:
+        """Whether it refuses all use; see `retire`."""
+        return self.store.retired
+
+    def retire(self, now: int) -> bool:
+        """Refuse all use from now on, unless something is still owed at ``now``."""
+        if id(self) in waited_for:
+            return False
+        return self.store.retire(self._algorithm, self._rates, now)
+
+    def close(self) -> None:
+        """Close the store; see `AbstractBucket.close`."""
+        self._clock = StoppedClock()
+        super().close()
+        self.store.close()
+
+    def _let_go(self) -> None:
+        self.store.close()
+
+
+def _allowed(decision: Decision) -> bool:
+    return decision.allowed
