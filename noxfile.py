@@ -45,7 +45,7 @@ def chaos(session: nox.Session) -> None:
     """Have fleets in trouble at real servers for longer than the tests do."""
     session.install("-r", "tests/requirements.txt", ".")
     session.env["PYRATE_TEST_CHAOS_SECONDS"] = "20"
-    tests = "tests/concurrency/test_chaos.py"
+    tests = "tests/remote/test_chaos_fleet.py"
     session.run("python", "-m", "pytest", _own_folder(session), tests, *session.posargs)
 
 

@@ -44,7 +44,7 @@ def running(rows: Iterable[Row]) -> Iterator[None]:
 
 @contextmanager
 def _postgres() -> Iterator[None]:
-    from tests.postgres_server import PostgresServer
+    from tests.support.postgres_server import PostgresServer
 
     server = PostgresServer(fsync="on")
     os.environ[POSTGRES_DSN] = server.dsn
@@ -57,7 +57,7 @@ def _postgres() -> Iterator[None]:
 
 @contextmanager
 def _redis() -> Iterator[None]:
-    from tests.redis_servers import RedisServer
+    from tests.support.redis_servers import RedisServer
 
     server = RedisServer()
     os.environ[REDIS_URL] = f"redis://127.0.0.1:{server.port}"

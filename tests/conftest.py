@@ -1,10 +1,11 @@
-"""What every test shares: the Hypothesis profiles.
+"""What every test shares: the Hypothesis profiles, and the kinds of buckets.
 
 ``HYPOTHESIS_PROFILE`` chooses one; without it, ``ci`` where ``CI`` is set, else ``dev``.
 """
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # No deadline and no complaint about slowness: on a busy machine both fail tests that are right.
@@ -20,3 +21,25 @@ settings.register_profile("ci", max_examples=200, **COMMON)
 settings.register_profile("dev", max_examples=50, **COMMON)
 settings.register_profile("long", max_examples=5_000, **COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.environ else "dev"))
+
+
+@pytest.fixture
+def world(monkeypatch):
+    from tests.support.doubles import World
+
+    return World(monkeypatch)
+
+
+@pytest.fixture
+def made(tmp_path):
+    """What makes buckets of each kind, and closes them and their servers' clients at the end."""
+    from tests.support.kinds import ends
+
+    with ends(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def make(made):
+    """Makes an empty bucket of a kind of `tests.support.kinds.KINDS`, from rates."""
+    return made.make

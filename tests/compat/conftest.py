@@ -3,12 +3,6 @@ import tempfile
 import pytest
 
 from pyrate_limiter.compat.v2 import FILE_LOCK
-from tests.doubles import World
-
-
-@pytest.fixture
-def world(monkeypatch):
-    return World(monkeypatch)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from pyrate_limiter import (
 )
 from pyrate_limiter.abstracts.bucket import Leaker
 from pyrate_limiter.errors import InvalidBucket
-from tests.doubles import ListBucket, in_async_form, one
+from tests.support.doubles import ListBucket, in_async_form, one
 
 
 class Routed(BucketFactory):

@@ -18,7 +18,7 @@ from pyrate_limiter import (
     SingleBucketFactory,
     StateBucket,
 )
-from tests.doubles import ListBucket, ManualClock, OwnFactory, in_async_form, one
+from tests.support.doubles import ListBucket, ManualClock, OwnFactory, in_async_form, one
 
 BUCKETS = [InMemoryBucket, StateBucket, ListBucket]
 

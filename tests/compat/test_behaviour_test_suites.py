@@ -17,7 +17,7 @@ from pyrate_limiter import (
     StateBucket,
     WallClock,
 )
-from tests.doubles import ListBucket, one
+from tests.support.doubles import ListBucket, one
 
 MOMENT = dt.datetime(2024, 1, 2, 3, 4, 5, tzinfo=dt.timezone.utc)
 KINDS = [InMemoryBucket, StateBucket, ListBucket]

@@ -21,7 +21,7 @@ from pyrate_limiter import (
     StateStore,
 )
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
-from tests.doubles import (
+from tests.support.doubles import (
     AsyncManualClock,
     ListBucket,
     ManualClock,

@@ -16,7 +16,7 @@ from pyrate_limiter import (
     RateItem,
     StateBucket,
 )
-from tests.doubles import ListBucket, ManualClock, in_async_form, one
+from tests.support.doubles import ListBucket, ManualClock, in_async_form, one
 
 CLAIMING = [InMemoryBucket, StateBucket]
 

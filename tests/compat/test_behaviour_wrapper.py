@@ -20,7 +20,7 @@ from pyrate_limiter import (
     WallClock,
 )
 from pyrate_limiter.clocks import AbstractClock
-from tests.doubles import ListBucket, in_async_form, one
+from tests.support.doubles import ListBucket, in_async_form, one
 
 CALLS = [
     ("put", (RateItem("x", 0),)),

@@ -14,8 +14,8 @@ import pytest
 
 import pyrate_limiter
 from pyrate_limiter.testing import sleeping_advances
-from tests import postgres_fixtures as postgres
-from tests.redis_servers import RedisServer
+from tests.support import postgres_fixtures as postgres
+from tests.support.redis_servers import RedisServer
 
 ROOT = Path(__file__).parents[2]
 SOURCE = Path(pyrate_limiter.__file__).parents[1]

@@ -24,9 +24,9 @@ from pyrate_limiter import (
 )
 from pyrate_limiter.errors import OutOfRange, WrongType
 from pyrate_limiter.extras.asgi import Limit, RateLimitMiddleware
-from tests.doubles import World
 from tests.extras import web_servers
 from tests.extras.limiters import HOUR_MS, Broken, NeverFits
+from tests.support.doubles import World
 
 
 async def ok(scope, receive, send):

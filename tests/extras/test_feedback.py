@@ -15,7 +15,7 @@ from pyrate_limiter.errors import CannotHold, WrongType
 from pyrate_limiter.extras.aiohttp_limiter import RateLimitedSession
 from pyrate_limiter.extras.requests_limiter import RateLimitedRequestsSession
 from pyrate_limiter.http import GITHUB, STANDARD, Feedback
-from tests.conformance.test_own_bucket import OwnBucket
+from tests.buckets.test_own_bucket_conformance import OwnBucket
 from tests.extras.clients import async_kinds, every_kind, get
 from tests.extras.limiters import HOUR_MS
 

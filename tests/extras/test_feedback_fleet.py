@@ -9,7 +9,7 @@ import pytest
 from pyrate_limiter import Limiter, Rate, RedisBucket
 from pyrate_limiter.extras.requests_limiter import RateLimitedRequestsSession
 from pyrate_limiter.http import Feedback
-from tests.redis_servers import fresh_key, shared_url, sync_client
+from tests.support.redis_servers import fresh_key, shared_url, sync_client
 
 SECONDS = 4
 WORKER = """

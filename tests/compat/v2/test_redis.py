@@ -16,7 +16,7 @@ from pyrate_limiter.compat.v2 import (
     RequestRate,
 )
 from pyrate_limiter.errors import MissingDriver
-from tests.redis_servers import RedisServer, fresh_key, shared_url, sync_client, wait_until
+from tests.support.redis_servers import RedisServer, fresh_key, shared_url, sync_client, wait_until
 
 
 @pytest.fixture

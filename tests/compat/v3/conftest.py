@@ -1,10 +1,7 @@
 import pytest
 
-from tests.doubles import World
-
 
 @pytest.fixture
-def world(monkeypatch):
-    world = World(monkeypatch)
+def world(world, monkeypatch):
     monkeypatch.setattr("pyrate_limiter.compat.v3.acquisition.monotonic", world.monotonic)
     return world

@@ -26,7 +26,7 @@ from pyrate_limiter.compat.v3 import (
     MonotonicClock as Monotonic,
 )
 from pyrate_limiter.errors import WrongType
-from tests.doubles import ListBucket
+from tests.support.doubles import ListBucket
 
 
 def limiter(world, argument=None, **kwargs):

@@ -33,8 +33,8 @@ from pyrate_limiter import (
     limiter_factory,
     validate_rate_list,
 )
-from tests import postgres_fixtures
-from tests.redis_servers import fresh_key, shared_url, sync_client
+from tests.support import postgres_fixtures
+from tests.support.redis_servers import fresh_key, shared_url, sync_client
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,143 @@
+"""A command whose reply is lost, and which the driver therefore sends again: it counts once."""
+
+import asyncio
+import contextlib
+import time
+
+import pytest
+import redis
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from pyrate_limiter import Limiter, Rate, RateItem, RedisBucket, RedisStateStore, StateBucket
+from tests.support.redis_proxy import Proxy
+from tests.support.redis_servers import async_client, fresh_key, shared_url, sync_client
+
+FOR_EVER = 1 << 50
+
+
+class LosesReplies(Proxy):
+    """Cuts the connection where the reply to a call of a script would come, ``losses`` times."""
+
+    def __init__(self, port):
+        super().__init__(port)
+        self.losses = 0
+        self.lost = 0
+        self._doomed = set()
+
+    def pass_request(self, data, server):
+        if b"EVALSHA" in data and self.lost < self.losses:
+            self.lost += 1
+            self._doomed.add(server)
+
+    def may_pass_reply(self, server):
+        return server not in self._doomed
+
+
+@pytest.fixture
+def proxy():
+    proxy = LosesReplies(int(shared_url().rsplit(":", 1)[1]))
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def admin():
+    with sync_client(shared_url()) as client:
+        yield client
+
+
+@pytest.fixture
+def client(proxy):
+    client = redis.Redis.from_url(proxy.url, retry=Retry(NoBackoff(), 3))
+    yield client
+    client.close()
+
+
+def log(client, rate, key):
+    return RedisBucket([rate], client, key)
+
+
+def state(client, rate, key):
+    return StateBucket([rate], store=RedisStateStore(client, key))
+
+
+@pytest.fixture(params=[log, state])
+def make(request, admin):
+    bucket = request.param(admin, Rate(1, 60_000), fresh_key())
+    assert Limiter(bucket).try_acquire("loads the script")
+    return request.param
+
+
+def test_a_call_with_room_for_one_is_admitted_once(proxy, client, admin, make):
+    rate, key = Rate(1, 60_000), fresh_key()
+    proxy.losses = 1
+    assert Limiter(make(client, rate, key)).try_acquire("a", blocking=False)
+    assert proxy.lost == 1
+    assert make(admin, rate, key).count() == 1
+
+
+def test_of_tasks_that_share_a_call_each_is_admitted_once(proxy, admin, make):
+    rate, key = Rate(50, 3_600_000), fresh_key()
+
+    async def main():
+        ours = await async_client(proxy.url, retry=AsyncRetry(NoBackoff(), 3))
+        limiter = Limiter(make(ours, rate, key))
+        assert await limiter.try_acquire_async("a", blocking=False)
+        proxy.losses = 1
+        tasks = [limiter.try_acquire_async("a", blocking=False) for _ in range(60)]
+        assert (await asyncio.gather(*tasks)).count(True) == 49
+
+    asyncio.run(main())
+    assert proxy.lost == 1
+    assert make(admin, rate, key).count() == 50
+
+
+def test_a_waiter_claims_once_and_settles_once(proxy, client, admin, make):
+    rate, key = Rate(1, 500), fresh_key()
+    bucket = make(client, rate, key)
+    assert bucket.claim(RateItem("a", 0)).allowed
+    item = RateItem("a", 0)
+    proxy.losses = 1
+    decision = bucket.claim(item, FOR_EVER)
+    assert decision.wait_ms <= 551
+    if make is log:
+        assert admin.zcard(key) == 2
+        item.timestamp.claim.ask = True
+    proxy.losses = 2
+    deadline = time.monotonic() + 20
+    while decision.wait_ms and time.monotonic() < deadline:
+        time.sleep(bucket.pause(item, decision))
+        decision = bucket.settle(item, bucket.now(), FOR_EVER)
+    assert decision.allowed
+    assert proxy.lost == 2
+    if make is log:
+        assert admin.zcard(key) == 2
+    behind = RateItem("a", 0)
+    assert bucket.claim(behind, FOR_EVER).wait_ms <= 552  # not behind two
+    assert bucket.release(behind)
+
+
+def test_what_was_given_back_is_given_back_once(proxy, client, admin, make):
+    rate, key = Rate(3, 60_000), fresh_key()
+    bucket, item = make(client, rate, key), RateItem("a", 0, 2)
+    assert bucket.claim(item).allowed
+    assert bucket.claim(RateItem("a", 0)).allowed
+    proxy.losses = 1
+    bucket.release(item)
+    assert proxy.lost == 1
+    assert make(admin, rate, key).count() == 1
+
+
+def test_a_call_that_fails_for_good_is_made_good_by_the_next(proxy, admin):
+    assert Limiter(log(admin, Rate(9, 60_000), fresh_key())).try_acquire("loads the script")
+    key = fresh_key()
+    proxy.losses = 1
+    with contextlib.closing(redis.Redis.from_url(proxy.url, retry=Retry(NoBackoff(), 0))) as ours:
+        bucket = log(ours, Rate(9, 60_000), key)
+        with pytest.raises(redis.ConnectionError):
+            Limiter(bucket).try_acquire("a", 3)
+        assert admin.zcard(key) == 3
+        assert Limiter(bucket).try_acquire("a")
+        assert admin.zcard(key) == 1
