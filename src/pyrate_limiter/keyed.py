@@ -11,7 +11,8 @@ from pyrate_limiter._core.closing import refuse
 from pyrate_limiter._core.fork_safe_locks import shared_lock
 from pyrate_limiter._core.leaker import Leaker
 from pyrate_limiter._core.validation import check_whole
-from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory, id_of
+from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
+from pyrate_limiter.abstracts.bucket_factory import id_of
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.buckets.memory.bucket import InMemoryBucket
 from pyrate_limiter.buckets.state.bucket import StateBucket

@@ -1,0 +1,334 @@
+"""What users subclass: a bucket that limits."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+from pyrate_limiter._core.awaitables import all_of, then
+from pyrate_limiter._core.validation import check_clock
+from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision, LogAlgorithm, SlidingWindowLog
+from pyrate_limiter.clocks import AbstractClock, MonotonicClock, WallClock
+from pyrate_limiter.errors import CannotHold, NoRates
+from pyrate_limiter.utils import RateList, sorted_rates
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Sequence
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from pyrate_limiter.abstracts.algorithm import Algorithm
+    from pyrate_limiter.abstracts.rate import Rate, RateItem
+
+
+class AbstractBucket(ABC):
+    """Holds what was admitted, and decides whether more fits.
+
+    A subclass needs `put`, `leak`, `flush`, `count` and `peek`, any of them sync or async, and sets
+    ``self.rates``. That is enough for a `Limiter` to wait on it: it tries again after each wait.
+
+    A bucket that can store an item at a future moment also has `claim`, `settle`, `release` and
+    `check`. Then a waiter sleeps once, to a moment that is its own, and is served in order.
+    """
+
+    __module__ = "pyrate_limiter.abstracts.bucket"
+
+    if not TYPE_CHECKING:
+        __slots__ = ()  # subclasses without slots have a __dict__, which a checker cannot know
+
+    failing_rate: Rate | None = None
+    """The rate that denied the last `put`, None if it was admitted."""
+
+    is_async: bool | None = None
+    """Whether the methods have to be awaited; None is "unknown, look at what they return"."""
+
+    blocks: bool = False
+    """Whether a call may wait for a disk, a socket or a lock. Under asyncio it then runs in a
+    worker thread."""
+
+    @property
+    def store_id(self) -> object:
+        """What the buckets of one store have in common. Those that block share worker threads."""
+        return id(self)
+
+    puts_at_once: bool = False
+    """Whether `put` admits in one step in this process's memory, just as `claim` does."""
+
+    answers_in_order: bool = False
+    """Whether awaited calls are answered in the order in which they were made."""
+
+    _clock: AbstractClock = MonotonicClock()
+    _algorithm: Any = SlidingWindowLog()
+
+    @property
+    def rates(self) -> list[Rate]:
+        """The rates, ordered by interval. Assigning one or several checks and sorts them.
+
+        Raises:
+            InvalidRateList: on assigning a list in which some rate can never matter.
+            NoRates: none were assigned yet.
+        """
+        try:
+            return self._rates
+        except AttributeError:
+            raise NoRates(self) from None
+
+    @rates.setter
+    def rates(self, rates: Rate | Sequence[Rate]) -> None:
+        self._rates = sorted_rates(rates)
+
+    if TYPE_CHECKING:
+        _rates: RateList
+
+    @abstractmethod
+    def put(self, item: RateItem) -> bool | Awaitable[bool]:
+        """Store all ``item.weight`` units if they fit now, else none, and set `failing_rate`."""
+
+    @abstractmethod
+    def leak(self, current_timestamp: int | None = None) -> int | Awaitable[int]:
+        """Drop the units that are outside every window at that time, and say how many."""
+
+    @abstractmethod
+    def flush(self) -> Awaitable[None] | None:
+        """Empty the bucket and clear `failing_rate`."""
+
+    @abstractmethod
+    def count(self) -> int | Awaitable[int]:
+        """Stored units, expired ones that were not leaked yet included."""
+
+    @abstractmethod
+    def peek(self, index: int) -> RateItem | Awaitable[RateItem | None] | None:
+        """The unit ``index`` places from the newest, None if there is none."""
+
+    def now(self) -> int | Awaitable[int]:
+        """The time on the bucket's clock, in ms."""
+        return self._clock.now()
+
+    def stamp(self) -> int | Awaitable[int]:
+        """The time to write on a new item: `now`.
+
+        A bucket that reads its clock in the same step that admits the item may give an estimate
+        here, and correct it there.
+        """
+        return self.now()
+
+    def follow(self, clock: AbstractClock) -> None:
+        """Tell the time by this clock from now on.
+
+        Asked for this machine's time since the epoch, a bucket that counts from the epoch by a
+        clock of its own, such as a server's, keeps that.
+
+        Raises:
+            WrongType: it has no ``now()``, or is a class that was not called.
+        """
+        check_clock(clock)
+        if not isinstance(clock, WallClock) or isinstance(self._clock, MonotonicClock):
+            self._clock = clock
+
+    def put_decision(self, item: RateItem) -> Decision | Awaitable[Decision]:
+        """`put`, with the wait as part of the answer."""
+
+        def judge(admitted: bool) -> Any:
+            return ADMITTED if admitted else then(self.waiting(item), self._denied)
+
+        return then(self.put(item), judge)
+
+    def _denied(self, waiting_ms: int) -> Decision:
+        failing_rate = self.failing_rate or self.rates[0]
+        return Decision(failing_rate, None if waiting_ms < 0 else waiting_ms)
+
+    def waiting(self, item: RateItem) -> int | Awaitable[int]:
+        """Milliseconds after the item's own timestamp until its weight fits.
+
+        0 if the last `put` was admitted, -1 if the weight can never fit.
+        """
+        rate = self.failing_rate
+        if rate is None:
+            return 0
+        algorithm: Algorithm = self._algorithm
+        if item.weight > algorithm.max_weight(rate):
+            return -1
+        if not isinstance(algorithm, LogAlgorithm):
+            return 0
+        offset = algorithm.blocking_offset(rate, item.weight)
+
+        def after(unit: RateItem | None) -> int:
+            blocking = None if unit is None else unit.timestamp
+            # A policy that names no wait leaves it at trying again.
+            return max(0, algorithm.retry_after(rate, item.timestamp, blocking) or 0)
+
+        return then(None if offset is None else self.peek(offset), after)
+
+    def claim(
+        self, item: RateItem, patience_ms: int = 0, buffer_ms: int | None = None
+    ) -> Decision | Awaitable[Decision]:
+        """Admit the item now, or at the earliest moment within ``patience_ms``, in one atomic step.
+
+        This default cannot store the future: it is `put_decision`.
+
+        Args:
+            item: a bucket that stores the claim writes its moment to ``item.timestamp``.
+            patience_ms: how long the caller is willing to wait.
+            buffer_ms: kept clear after the earliest moment; None adapts it to the failing interval.
+
+        Returns:
+            Allowed with ``wait_ms`` 0: stored, go. Allowed with ``wait_ms``: stored at that future
+            moment, sleep until then and `settle`. Otherwise nothing is stored.
+        """
+        del patience_ms, buffer_ms
+        return self.put_decision(item)
+
+    claim_within: Any = None
+    """None, or `claim` with two more arguments: how many ms the call itself may take, which without
+    them is as long as the patience; and whether the caller asks for the verdict and the wait alone.
+    """
+
+    def claim_several(
+        self,
+        items: Sequence[RateItem],
+        patience_ms: int = 0,
+        buffer_ms: int | None = None,
+        not_before: int | None = None,
+        limit_ms: int | None = None,
+    ) -> list[Decision] | Awaitable[list[Decision]]:
+        """`claim` for the first waiters of a line, in one atomic step.
+
+        This default claims for the first alone.
+
+        Args:
+            items: what they wait for, in their order; at least one.
+            patience_ms: as in `claim`, for each of them.
+            buffer_ms: as in `claim`.
+            not_before: the moment, on the bucket's clock, of the last claim that the line already
+                holds. None: the first may go to any moment.
+            limit_ms: how long the call itself may take; None is as long as the patience.
+
+        Returns:
+            The decisions for the items from the first on. It ends with the first refusal, and may
+            end earlier. No claim is placed before the one of the item before it.
+        """
+        del not_before, limit_ms
+        return then(self.claim(items[0], patience_ms, buffer_ms), lambda decision: [decision])
+
+    def settle(
+        self, item: RateItem, now: int, patience_ms: int = 0
+    ) -> Decision | Awaitable[Decision]:
+        """Turn a claim into the truth when its waiter has woken, at ``now``.
+
+        A unit whose waiter is late is moved to the true time. Where others who came late before it
+        have used up its room, the decision says how long to sleep on; if that exceeds
+        ``patience_ms`` the claim is given back and the decision is a refusal.
+        """
+        del item, now, patience_ms
+        return ADMITTED
+
+    def settle_several(
+        self, items: Sequence[RateItem], now: int, patience_ms: int = 0
+    ) -> list[Decision] | Awaitable[list[Decision]]:
+        """`settle` for claims of one line that are due together, in their order.
+
+        It may answer for fewer than it was given; this default does so for the first alone.
+        """
+        return then(self.settle(items[0], now, patience_ms), lambda decision: [decision])
+
+    def release(self, item: RateItem) -> bool | Awaitable[bool]:
+        """Give a claim back that nobody waits for any more; False if it is not stored.
+
+        `RateItem.part` of the item gives only so many units back.
+        """
+        del item
+        return False
+
+    def release_several(self, items: Sequence[RateItem]) -> list[bool] | Awaitable[list[bool]]:
+        """`release` for each of the items."""
+        released: list[bool] | Awaitable[list[bool]]
+        released = all_of([self.release(item) for item in items])
+        return released
+
+    def hold(self, item: RateItem, hold_ms: int) -> int | Awaitable[int]:
+        """Admit nothing for so many ms from the item's time on, whatever has room.
+
+        What is claimed ahead waits too, as `settle` has to say. A hold takes no units. One that
+        already stands, and for longer, is left as it is. `flush` ends it.
+
+        Args:
+            item: its name, and the time of the call; its weight is 0.
+            hold_ms: how long.
+
+        Returns:
+            Milliseconds until the hold that stands now is over.
+
+        Raises:
+            CannotHold: the bucket has no such thing, as this default.
+        """
+        del item, hold_ms
+        raise CannotHold(self)
+
+    def release_hold(self, item: RateItem) -> bool | Awaitable[bool]:
+        """End the hold; False if none stands.
+
+        Raises:
+            CannotHold: the bucket has no such thing, as this default.
+        """
+        del item
+        raise CannotHold(self)
+
+    def check(self, item: RateItem) -> Decision | Awaitable[Decision]:
+        """What `claim` would answer to somebody without patience; nothing is stored.
+
+        This default asks the bucket's policy about the one unit per rate that decides.
+        """
+        decision: Decision | Awaitable[Decision]
+        decision = self._check_from(item, list(self.rates), None, item.timestamp)
+        return decision
+
+    def _check_from(
+        self, item: RateItem, rates: list[Rate], failing: Rate | None, fits: int
+    ) -> Any:
+        if not rates:
+            return ADMITTED if failing is None else Decision(failing, fits - item.timestamp)
+        rate, now, algorithm = rates[0], item.timestamp, self._algorithm
+        if item.weight > algorithm.max_weight(rate):
+            return Decision(rate)
+
+        def look(unit: RateItem | None) -> Any:
+            if unit is None or unit.timestamp < algorithm.window_start(rate, now):
+                return self._check_from(item, rates[1:], failing, fits)
+            wait = algorithm.retry_after(rate, now, unit.timestamp) or 0
+            return self._check_from(item, rates[1:], failing or rate, max(fits, now + wait))
+
+        counts = item.weight and isinstance(algorithm, LogAlgorithm)
+        return then(self.peek(rate.limit - item.weight) if counts else None, look)
+
+    def pause(self, item: RateItem, decision: Decision) -> float:
+        """How long the holder of a claim sleeps, in seconds, as exactly as the clock can say."""
+        del item
+        return decision.wait_ms / 1000
+
+    def limiter_lock(self) -> Any:
+        """A cross-process lock to be held around each attempt, or None."""
+        return None
+
+    def close(self) -> None:
+        """Release what the bucket opened; may be called again.
+
+        Those of this library admit nothing any more: they raise `BucketClosed`. What was handed in,
+        such as a client, a pool or a connection, stays open.
+        """
+        return
+
+    def _let_go(self) -> None:
+        """Release what the bucket opened, as a limiter does that is closed."""
+        self.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self.close()
