@@ -12,6 +12,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, TextIO
 
+from pyrate_limiter._core.rate_list import sorted_rates
 from pyrate_limiter._demo.screen import screen
 from pyrate_limiter._demo.windows import bound, explanation, most_in_any_window
 from pyrate_limiter._demo.workload import Workload
@@ -23,7 +24,6 @@ from pyrate_limiter.buckets.memory.bucket import InMemoryBucket
 from pyrate_limiter.buckets.state.bucket import StateBucket
 from pyrate_limiter.errors import PyrateError
 from pyrate_limiter.limiter import Limiter
-from pyrate_limiter.utils import sorted_rates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -7,110 +7,68 @@ attributes and survive pickling.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pyrate_limiter._core.value_errors import (
+    InvalidRate,
+    InvalidRateList,
+    InvalidRateText,
+    InvalidTimestamp,
+    InvalidWeight,
+    OutOfRange,
+    PyrateError,
+    WrongType,
+    shown,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from pyrate_limiter.abstracts.rate import Rate
+    from pyrate_limiter._core.rates import Rate
     from pyrate_limiter.algorithms.decision import Decision
 
+__all__ = [
+    "AlgorithmMismatch",
+    "AsyncBucketInSyncCode",
+    "BucketClosed",
+    "BucketRetired",
+    "CannotHold",
+    "InvalidBucket",
+    "InvalidDatabase",
+    "InvalidField",
+    "InvalidLimiterArgument",
+    "InvalidNetwork",
+    "InvalidRate",
+    "InvalidRateList",
+    "InvalidRateText",
+    "InvalidReserveAhead",
+    "InvalidTimeout",
+    "InvalidTimestamp",
+    "InvalidWeight",
+    "MissingDriver",
+    "NoRates",
+    "NoRedisImplementation",
+    "NotShared",
+    "OutOfRange",
+    "PyrateError",
+    "RateLimitExceeded",
+    "ReentrantCall",
+    "SharedStorageBusy",
+    "SharedStorageLost",
+    "TimeoutWithoutBlocking",
+    "TooManyKeys",
+    "WrongType",
+]
 
-_SHOWN = 200  # characters of a value in a message
-
-
-def _shown(value: object) -> str:
-    try:
-        text = repr(value)
-    except Exception:  # noqa: BLE001 - the value is wrong in any case, and has yet to be named
-        text = f"a {type(value).__name__}"
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
-
-
-def _rebuild(cls: type[PyrateError], args: tuple[Any, ...], data: dict[str, Any]) -> PyrateError:
-    error = cls.__new__(cls)
-    error.args = args
-    error.__dict__.update(data)
-    return error
-
-
-class PyrateError(Exception):
-    """The base of the family."""
-
-    def __reduce__(self) -> tuple[Callable[..., PyrateError], tuple[Any, ...]]:
-        """Pickle the message and the data, whatever the constructor looks like."""
-        return _rebuild, (type(self), self.args, self.__dict__)
-
-
-class _AboutArgument(Exception):
-    def __init__(self, field: str, value: object, expected: str) -> None:
-        super().__init__(f"{field} must be {expected}, got {_shown(value)}")
-        self.field: str = field
-        self.value: object = value
-
-
-class WrongType(_AboutArgument, PyrateError, TypeError):
-    """An argument is of a type that cannot be used there.
-
-    Attributes:
-        field: what the argument is called.
-        value: what was given.
-    """
-
-
-class OutOfRange(_AboutArgument, PyrateError, ValueError):
-    """An argument is of the right type, and its value makes no sense there.
-
-    Attributes:
-        field: what the argument is called.
-        value: what was given.
-    """
-
-
-class InvalidRate(PyrateError, ValueError, AssertionError):
-    """A rate's limit, interval or burst is below 1."""
-
-    def __init__(self, field: str, value: object) -> None:
-        super().__init__(f"Rate's {field} must be >= 1, got {_shown(value)}")
-        self.field: str = field
-        self.value: object = value
-
-
-class InvalidRateText(PyrateError, ValueError):
-    """A text such as ``"10/second"`` could not be read as a rate.
-
-    Attributes:
-        text: the whole text.
-        position: index of the character at which reading stopped.
-    """
-
-    def __init__(self, text: str, position: int, expected: str) -> None:
-        pointer = " " * position + "^"
-        super().__init__(
-            f"Cannot read {text!r} as a rate: expected {expected} at character {position}, "
-            f"as in '10/second' or '100 per 15 minutes'\n  {text}\n  {pointer}"
-        )
-        self.text: str = text
-        self.position: int = position
-
-
-class InvalidRateList(PyrateError, ValueError, AssertionError):
-    """A list of rates is empty, or some of its rates can never matter.
-
-    Attributes:
-        rates: the refused list, ordered by interval.
-    """
-
-    def __init__(
-        self, rates: Sequence[object], message: str | None = None, *, reason: str | None = None
-    ) -> None:
-        super().__init__(
-            message
-            or f"Invalid rate list: {f'{reason}. Rates' if reason else 'rates'} must be non-empty "
-            "and ordered by strictly increasing interval, with strictly increasing limits and "
-            f"non-increasing density (limit/interval). Got: {list(rates)!r}"
-        )
-        self.rates: list[object] = list(rates)
+for _error in (
+    PyrateError,
+    InvalidRate,
+    InvalidRateList,
+    InvalidRateText,
+    InvalidTimestamp,
+    InvalidWeight,
+    OutOfRange,
+    WrongType,
+):
+    _error.__module__ = __name__  # where programs import them from
 
 
 class NoRates(PyrateError, AttributeError):
@@ -135,7 +93,7 @@ class InvalidLimiterArgument(PyrateError, TypeError, AssertionError):
     def __init__(self, value: object, message: str = "Not a valid bucket/bucket-factory") -> None:
         super().__init__(
             f"{message}: Limiter takes a Rate, a list of Rate, an AbstractBucket or a "
-            f"BucketFactory, got {_shown(value)}{_in_place_of_bucket(value)}"
+            f"BucketFactory, got {shown(value)}{_in_place_of_bucket(value)}"
         )
         self.value: object = value
 
@@ -154,28 +112,9 @@ class InvalidBucket(PyrateError, TypeError, AssertionError):
 
     def __init__(self, value: object, where: str) -> None:
         super().__init__(
-            f"{where} must be an AbstractBucket, got {_shown(value)}{_in_place_of_bucket(value)}"
+            f"{where} must be an AbstractBucket, got {shown(value)}{_in_place_of_bucket(value)}"
         )
         self.value: object = value
-
-
-class InvalidWeight(PyrateError, ValueError, AssertionError):
-    """An item's weight is negative."""
-
-    def __init__(self, weight: object) -> None:
-        super().__init__(f"item's weight must be >= 0, got {_shown(weight)}")
-        self.weight: object = weight
-
-
-class InvalidTimestamp(PyrateError, ValueError):
-    """An item's timestamp is no number of milliseconds that can be stored."""
-
-    def __init__(self, timestamp: object) -> None:
-        super().__init__(
-            f"item's timestamp must be a number of milliseconds within +/-2**62, "
-            f"got {_shown(timestamp)}"
-        )
-        self.timestamp: object = timestamp
 
 
 class InvalidTimeout(PyrateError, ValueError):
@@ -183,8 +122,7 @@ class InvalidTimeout(PyrateError, ValueError):
 
     def __init__(self, timeout: object) -> None:
         super().__init__(
-            f"timeout must be -1 or >= 0, got {_shown(timeout)} "
-            "(seconds; -1 and None wait for ever)"
+            f"timeout must be -1 or >= 0, got {shown(timeout)} (seconds; -1 and None wait for ever)"
         )
         self.timeout: object = timeout
 
@@ -270,7 +208,7 @@ class CannotHold(PyrateError, NotImplementedError):
         owner: object,
         fix: str = "use a built-in bucket and algorithm, or write hold() and release_hold()",
     ) -> None:
-        super().__init__(f"{_shown(owner)} cannot hold: {fix}")
+        super().__init__(f"{shown(owner)} cannot hold: {fix}")
         self.owner: object = owner
 
 

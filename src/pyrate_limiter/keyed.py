@@ -10,6 +10,7 @@ from pyrate_limiter._core.awaitables import discard, is_awaitable, then
 from pyrate_limiter._core.closing import refuse
 from pyrate_limiter._core.fork_safe_locks import shared_lock
 from pyrate_limiter._core.leaker import Leaker
+from pyrate_limiter._core.rate_list import sorted_rates
 from pyrate_limiter._core.validation import check_whole
 from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
 from pyrate_limiter.abstracts.bucket_factory import id_of
@@ -17,7 +18,6 @@ from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.buckets.memory.bucket import InMemoryBucket
 from pyrate_limiter.buckets.state.bucket import StateBucket
 from pyrate_limiter.errors import InvalidBucket, TooManyKeys, WrongType
-from pyrate_limiter.utils import sorted_rates
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -114,9 +114,9 @@ class KeyedBucketFactory(BucketFactory):
             if kept is not None:
                 break
         if self._leaker is None:
-            self._leaker = leaker = Leaker(self._leak_interval)
-            leaker.sync_buckets[id(keys)] = keys  # type: ignore[assignment] # it leaks alike
-            leaker.start()
+            self._leaker = Leaker(self._leak_interval)
+            self._leaker.sync_buckets[id(keys)] = keys  # type: ignore[assignment] # it leaks alike
+            self._leaker.start()
         return kept
 
     def _made(self, name: str) -> AbstractBucket:

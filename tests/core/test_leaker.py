@@ -23,7 +23,7 @@ from pyrate_limiter import (
     SingleBucketFactory,
     StateBucket,
 )
-from pyrate_limiter._core import leaker as leaking
+from pyrate_limiter._core.leaking_thread import LeakingThread, leaking_thread
 from pyrate_limiter.abstracts.bucket import Leaker
 from tests.support.doubles import ListBucket, in_async_form, one
 
@@ -48,7 +48,7 @@ def no_thread_is_left():
 @pytest.fixture(autouse=True)
 def quiet():
     # What other tests have left behind, in the traceback of a failure for example, is ended.
-    for reference in list(leaking._sweeper._leakers.values()):
+    for reference in list(leaking_thread._leakers.values()):
         leaker = reference()
         if leaker is not None:
             leaker.close()
@@ -131,7 +131,7 @@ def test_a_bucket_whose_clock_is_awaited_is_swept_without_a_warning(recwarn):
     bucket._clock = MonotonicAsyncClock()
     leaker = Leaker(10_000)
     leaker.register(bucket)
-    leaker._sweep()
+    leaker.sweep()
     gc.collect()
     assert not recwarn
     leaker.close()
@@ -240,12 +240,12 @@ def test_a_limiter_made_where_one_has_just_died_is_swept():
 
 def test_making_many_limiters_costs_the_same_for_each(monkeypatch):
     looks = []
-    look = leaking._Sweeper._leaker
+    look = LeakingThread._leaker
     monkeypatch.setattr(
-        leaking._Sweeper, "_leaker", lambda self, serial: looks.append(1) or look(self, serial)
+        LeakingThread, "_leaker", lambda self, serial: looks.append(1) or look(self, serial)
     )
     limiters = [Limiter(Rate(1, 1000)) for _ in range(1000)]
-    wait_until(lambda: not leaking._sweeper._news or len(looks) > 5000)
+    wait_until(lambda: not leaking_thread._news or len(looks) > 5000)
     for limiter in limiters:
         limiter.close()
     no_thread_is_left()
@@ -361,11 +361,11 @@ def test_a_limiter_that_was_made_while_a_test_froze_the_time_is_swept_afterwards
 def test_time_that_a_test_freezes_ends_no_sweeping(monkeypatch, interval):
     leaks = ([], [])
     before = swept(Counting(one(), leaks[0]), interval)
-    wait_until(lambda: leaking._sweeper._wakes_at)
+    wait_until(lambda: leaking_thread._wakes_at)
     with monkeypatch.context() as patch:
         patch.setattr(time, "monotonic", lambda: 1e12)
         during = swept(Counting(one(), leaks[1]))
-        wait_until(lambda: not leaking._sweeper._news)
+        wait_until(lambda: not leaking_thread._news)
     before.leak_interval = 1
     for seen in leaks:
         seen.clear()

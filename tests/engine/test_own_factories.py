@@ -274,7 +274,7 @@ class TestCreate:
         buckets = [factory.create(InMemoryBucket, RATES) for _ in range(3)]
         for bucket in buckets:
             bucket.put(RateItem("a", bucket.now() - 5000))
-        factory._leaker._sweep()
+        factory._leaker.sweep()
         assert [bucket.count() for bucket in buckets] == [0, 0, 0]
 
     def test_calls_schedule_leak_where_that_is_overridden(self, clock):

@@ -136,7 +136,7 @@ def test_a_closed_bucket_is_swept_without_a_word(caplog):
     bucket = InMemoryBucket(RATE)
     limiter = Limiter(bucket)
     bucket.close()
-    limiter.bucket_factory._leaker._sweep()
+    limiter.bucket_factory._leaker.sweep()
     assert caplog.text == ""
 
 

@@ -20,7 +20,7 @@ from pyrate_limiter.clocks import AbstractClock
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pyrate_limiter.abstracts.rate import Rate
+    from pyrate_limiter._core.rates import Rate
 
 NO_STAMP = BEGINNING - 1  # nothing is trusted
 LATEST_MS = 60_000  # no stamp and no awaited reading takes that long to arrive

@@ -5,10 +5,17 @@ from __future__ import annotations
 import operator
 from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter.errors import InvalidTimestamp, InvalidWeight, OutOfRange, WrongType
+from pyrate_limiter._core.value_errors import InvalidTimestamp, InvalidWeight, OutOfRange, WrongType
 
 if TYPE_CHECKING:
-    from pyrate_limiter.abstracts.rate import RateItem
+    from typing import Protocol
+
+    class Item(Protocol):
+        """What is checked of a `RateItem`."""
+
+        weight: int
+        timestamp: int
+
 
 LARGEST_PAD_MS = 50
 BEGINNING = -(1 << 62)
@@ -23,7 +30,7 @@ class Unread(int):
     __slots__ = ()
 
 
-def check_item(item: RateItem) -> None:
+def check_item(item: Item) -> None:
     """Refuse what cannot be stored, before anything is changed.
 
     Numbers of other types, such as numpy's, become plain ones in the item.

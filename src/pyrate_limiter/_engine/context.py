@@ -10,14 +10,35 @@ from pyrate_limiter.errors import AsyncBucketInSyncCode, RateLimitExceeded, Wron
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Protocol
 
     from typing_extensions import ParamSpec
 
     from pyrate_limiter.abstracts.algorithm import Decision
-    from pyrate_limiter.limiter import Limiter
 
     P = ParamSpec("P")
     R = TypeVar("R")
+
+    class Acquires(Protocol):
+        """What is asked of a `Limiter`."""
+
+        def acquire(self, name: str, weight: int, *, timeout: float) -> Decision:
+            """Wait until the item is admitted, or say why not."""
+
+        async def acquire_async(self, name: str, weight: int, *, timeout: float) -> Decision:
+            """`acquire` for asyncio."""
+
+        def try_acquire(self, name: str, weight: int) -> object:
+            """Wait until the item is admitted; false if it never can be, or to be awaited."""
+
+        async def try_acquire_async(self, name: str, weight: int) -> bool:
+            """`try_acquire` for asyncio."""
+
+        def check(self, name: str, weight: int) -> Decision:
+            """What `acquire` would answer now."""
+
+        async def check_async(self, name: str, weight: int) -> Decision:
+            """`check` for asyncio."""
 
 
 class Admission:
@@ -25,7 +46,7 @@ class Admission:
 
     __slots__ = ("_limiter", "_name", "_timeout", "_weight")
 
-    def __init__(self, limiter: Limiter[Any], name: str, weight: int, timeout: float) -> None:
+    def __init__(self, limiter: Acquires, name: str, weight: int, timeout: float) -> None:
         self._limiter = limiter
         self._name, self._weight, self._timeout = name, weight, timeout
 
@@ -52,7 +73,7 @@ class Admission:
 
 
 def decorated(
-    limiter: Limiter[Any], name: str, weight: int, function: Callable[P, R]
+    limiter: Acquires, name: str, weight: int, function: Callable[P, R]
 ) -> Callable[P, R]:
     """See `Limiter.as_decorator`."""
     from inspect import isasyncgenfunction, iscoroutinefunction  # slow to import, needed only here
@@ -74,7 +95,7 @@ def decorated(
 class _Wrappers:
     """Makes what waits, and then calls: one for each kind of function."""
 
-    def __init__(self, limiter: Limiter[Any], name: str, weight: int) -> None:
+    def __init__(self, limiter: Acquires, name: str, weight: int) -> None:
         self._limiter = limiter
         self._name, self._weight = name, weight
 

@@ -6,10 +6,10 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyrate_limiter._core.leaker import Leaker
+from pyrate_limiter._core.rate_list import shared_rates
 from pyrate_limiter._core.validation import check_whole
 from pyrate_limiter.abstracts.abstract_bucket import AbstractBucket
 from pyrate_limiter.errors import InvalidBucket
-from pyrate_limiter.utils import shared_rates
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -28,7 +28,7 @@ class BucketFactory(ABC):
 
     __module__ = "pyrate_limiter.abstracts.bucket"
 
-    _leaker: Leaker | None = None
+    _leaker: Leaker[AbstractBucket] | None = None
     _leak_interval: int = 10_000
 
     @property
@@ -83,7 +83,7 @@ class BucketFactory(ABC):
         self.schedule_leak(bucket, clock)
         return bucket
 
-    def _its_leaker(self) -> Leaker:
+    def _its_leaker(self) -> Leaker[AbstractBucket]:
         if self._leaker is None:
             self._leaker = Leaker(self._leak_interval)
         return self._leaker

@@ -10,7 +10,7 @@ from pyrate_limiter.algorithms.decision import Decision
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pyrate_limiter.abstracts.rate import Rate
+    from pyrate_limiter._core.rates import Rate
 
 State = Tuple[Union[int, float], ...]  # noqa: UP006, UP007 - a name of 4.5.1, and a value at run time
 """What a `StateAlgorithm` keeps per key: a small tuple of numbers."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
-    from pyrate_limiter.abstracts.rate import Rate
+    from pyrate_limiter._core.rates import Rate
 
 _set = object.__setattr__
 

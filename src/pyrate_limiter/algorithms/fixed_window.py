@@ -10,7 +10,7 @@ from pyrate_limiter.algorithms.sliding_window_log import admit_by_count
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pyrate_limiter.abstracts.rate import Rate
+    from pyrate_limiter._core.rates import Rate
     from pyrate_limiter.algorithms.decision import Decision
 
 

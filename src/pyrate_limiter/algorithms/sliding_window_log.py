@@ -10,7 +10,7 @@ from pyrate_limiter.algorithms.decision import ADMITTED, Decision
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pyrate_limiter.abstracts.rate import Rate
+    from pyrate_limiter._core.rates import Rate
 
 
 def frees_at(stored_ms: int, interval_ms: int) -> int:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
     from ipaddress import IPv4Network, IPv6Network
 
-    from pyrate_limiter.extras._limit import Key, WebRequest
+    from pyrate_limiter.extras._request import Key, WebRequest
 
 _LONGEST_KEY = 64  # characters of a header; longer values are known by their digest
 _IPV6_BITS = 128

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from pyrate_limiter._engine.steps import Program
     from pyrate_limiter.algorithms.decision import Decision
-    from pyrate_limiter.extras._limit import WebRequest
+    from pyrate_limiter.extras._request import WebRequest
 
     Fields = list[tuple[str, str]]
     Patiently = Callable[["Ask"], Awaitable[Decision]]

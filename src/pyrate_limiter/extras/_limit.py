@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from pyrate_limiter._core.rate_list import RateList, sorted_rates
 from pyrate_limiter.errors import OutOfRange, WrongType
 from pyrate_limiter.extras._address import by_address
 from pyrate_limiter.http.fields import (
@@ -15,47 +15,14 @@ from pyrate_limiter.http.fields import (
     format_rate_limit_policy,
 )
 from pyrate_limiter.limiter import Limiter, SingleBucketFactory
-from pyrate_limiter.utils import RateList, sorted_rates
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from pyrate_limiter.abstracts.rate import Rate
+    from pyrate_limiter.extras._request import Key, WebRequest
 
-    Key = Callable[["WebRequest"], "str | Awaitable[str | None] | None"]
-    Cost = int | Mapping[str, int] | Callable[["WebRequest"], "int | Awaitable[int]"]
-
-
-class WebRequest(ABC):
-    """What a limit may look at, whatever the framework.
-
-    Attributes:
-        raw: the request as the framework has it: an ASGI scope, a WSGI environ, or its own object.
-    """
-
-    __slots__ = ("raw",)
-
-    def __init__(self, raw: Any) -> None:
-        self.raw: Any = raw
-
-    @property
-    @abstractmethod
-    def method(self) -> str:
-        """The method, such as GET."""
-
-    @property
-    @abstractmethod
-    def path(self) -> str:
-        """The path, decoded."""
-
-    @property
-    @abstractmethod
-    def peer(self) -> str | None:
-        """The address that the connection comes from; None where it has none."""
-
-    @abstractmethod
-    def header(self, name: str) -> str | None:
-        """A header; lines of one name are joined by commas."""
+    Cost = int | Mapping[str, int] | Callable[[WebRequest], "int | Awaitable[int]"]
 
 
 class Paths:

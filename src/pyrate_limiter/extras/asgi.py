@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from pyrate_limiter._engine.steps import run_async
 from pyrate_limiter.extras._address import by_address, by_header, by_path
 from pyrate_limiter.extras._judge import Middleware
-from pyrate_limiter.extras._limit import Limit, WebRequest
+from pyrate_limiter.extras._limit import Limit
+from pyrate_limiter.extras._request import WebRequest
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping

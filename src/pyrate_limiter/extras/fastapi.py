@@ -8,7 +8,8 @@ from pyrate_limiter._engine.steps import run_async
 from pyrate_limiter.errors import MissingDriver
 from pyrate_limiter.extras._address import by_address, by_header, by_path
 from pyrate_limiter.extras._judge import Answer, Limits
-from pyrate_limiter.extras._limit import Limit, WebRequest
+from pyrate_limiter.extras._limit import Limit
+from pyrate_limiter.extras._request import WebRequest
 from pyrate_limiter.extras.asgi import Arrivals, AsgiRequest, stating
 from pyrate_limiter.http.fields import RATE_LIMIT, RATE_LIMIT_POLICY, RETRY_AFTER
 from pyrate_limiter.limiter import Limiter

@@ -11,7 +11,8 @@ from pyrate_limiter._engine.steps import abandon, run_blocking
 from pyrate_limiter.errors import AsyncBucketInSyncCode
 from pyrate_limiter.extras._address import by_address, by_header, by_path
 from pyrate_limiter.extras._judge import Middleware
-from pyrate_limiter.extras._limit import Limit, WebRequest
+from pyrate_limiter.extras._limit import Limit
+from pyrate_limiter.extras._request import WebRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -11,8 +11,8 @@ from pyrate_limiter.buckets.log.run_length import UnitLog
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pyrate_limiter._core.rate_list import RateList
     from pyrate_limiter.abstracts.rate import Rate
-    from pyrate_limiter.utils import RateList
 
 ROUNDS = 64  # how often a policy may name a moment and then refuse it
 

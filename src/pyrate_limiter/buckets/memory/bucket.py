@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pyrate_limiter._core.awaitables import discard, then
 from pyrate_limiter._core.closing import Closable, StoppedClock
 from pyrate_limiter._core.fork_safe_locks import Whole, shared_lock
+from pyrate_limiter._core.rate_list import RateList, sorted_rates
 from pyrate_limiter._core.timeline import NO_STAMP
 from pyrate_limiter._core.validation import FOREVER, Unread, check_item
 from pyrate_limiter._core.waited_for import waited_for
@@ -29,7 +30,6 @@ from pyrate_limiter.buckets.memory.after_fork import note_claims
 from pyrate_limiter.buckets.state.reservations import claims_in_line
 from pyrate_limiter.clocks import AbstractClock, MonotonicClock, WallClock
 from pyrate_limiter.errors import AlgorithmMismatch
-from pyrate_limiter.utils import RateList, sorted_rates
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

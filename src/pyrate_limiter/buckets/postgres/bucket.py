@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter._core.awaitables import then
 from pyrate_limiter._core.closing import Closable
+from pyrate_limiter._core.rate_list import RateList, sorted_rates
 from pyrate_limiter._core.validation import Unread, check_item
 from pyrate_limiter.abstracts.algorithm import (
     ADMITTED,
@@ -32,7 +33,6 @@ from pyrate_limiter.buckets.postgres.several import PostgresLine
 from pyrate_limiter.buckets.postgres.statements import LEAST_MS, MOST_DOUBTS_AT_ONCE, Steps
 from pyrate_limiter.clocks import PostgresClock
 from pyrate_limiter.errors import AlgorithmMismatch, WrongType
-from pyrate_limiter.utils import RateList, sorted_rates
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pyrate_limiter._core.driver import Program
+    from pyrate_limiter._core.rate_list import RateList
     from pyrate_limiter.abstracts.algorithm import LogAlgorithm
     from pyrate_limiter.abstracts.rate import RateItem
     from pyrate_limiter.buckets.postgres.schema import Place
     from pyrate_limiter.buckets.postgres.session import Attempt
     from pyrate_limiter.buckets.postgres.statements import Ask, Steps
-    from pyrate_limiter.utils import RateList
 
 _GUESS_MS = 1000  # how wrong the guess of the server's time may be before it costs a round trip
 

@@ -12,7 +12,7 @@ from pyrate_limiter._core.validation import pad_ms
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pyrate_limiter.utils import RateList
+    from pyrate_limiter._core.rate_list import RateList
 
 _LONGEST_KEY = 255  # characters
 _NUL = "\N{SYMBOL FOR NULL}"

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pyrate_limiter._core.driver import Program
+    from pyrate_limiter._core.rate_list import RateList
     from pyrate_limiter.abstracts.rate import Rate
     from pyrate_limiter.buckets.postgres.session import Link
-    from pyrate_limiter.utils import RateList
 
     T = TypeVar("T")
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from pyrate_limiter._core.awaitables import named, then
 from pyrate_limiter._core.closing import Closable
+from pyrate_limiter._core.rate_list import RateList, sorted_rates
 from pyrate_limiter._older import TakesKeywordsOf2x
 from pyrate_limiter.abstracts.algorithm import (
     Decision,
@@ -21,7 +22,6 @@ from pyrate_limiter.buckets.redis.outage import name_key
 from pyrate_limiter.buckets.redis.request import Command
 from pyrate_limiter.buckets.redis.reservations import Doubts, at_hand, check_in_reach, claim_of
 from pyrate_limiter.buckets.redis.unit_commands import RedisUnits
-from pyrate_limiter.utils import RateList, sorted_rates
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Sequence

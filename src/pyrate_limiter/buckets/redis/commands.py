@@ -29,8 +29,8 @@ from pyrate_limiter.buckets.remote.fallback import stand_in
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Generator, Sequence
 
+    from pyrate_limiter._core.rate_list import RateList
     from pyrate_limiter.abstracts.rate import Rate, RateItem
-    from pyrate_limiter.utils import RateList
 
 LOG_SCRIPT = Script.read("log.lua", "log_steps.lua")
 _MOST_IN_LINE = 100  # waiters of a line, in one call

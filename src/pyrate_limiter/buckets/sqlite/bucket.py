@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter._core.awaitables import then
+from pyrate_limiter._core.rate_list import sorted_rates
 from pyrate_limiter._core.validation import Unread
 from pyrate_limiter._older import TakesKeywordsOf2x
 from pyrate_limiter.abstracts.algorithm import LogAlgorithm
@@ -17,17 +18,16 @@ from pyrate_limiter.buckets.sqlite.database import Database
 from pyrate_limiter.buckets.sqlite.log import RowLog
 from pyrate_limiter.buckets.sqlite.statements import SIDE_TABLES, statements
 from pyrate_limiter.errors import AlgorithmMismatch, InvalidDatabase, WrongType
-from pyrate_limiter.utils import sorted_rates
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Awaitable, Callable, Sequence
 
+    from pyrate_limiter._core.rate_list import RateList
     from pyrate_limiter.abstracts.algorithm import Decision
     from pyrate_limiter.abstracts.rate import Rate, RateItem
     from pyrate_limiter.buckets.sqlite.keys import SQLiteKeys
     from pyrate_limiter.clocks import AbstractClock
-    from pyrate_limiter.utils import RateList
 
 
 class SQLiteBucket(TakesKeywordsOf2x, AbstractBucket):

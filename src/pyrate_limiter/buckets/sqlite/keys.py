@@ -9,6 +9,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter._core.leaker import Leaker
+from pyrate_limiter._core.rate_list import sorted_rates
 from pyrate_limiter._core.validation import name_text
 from pyrate_limiter.abstracts.bucket import BucketFactory
 from pyrate_limiter.abstracts.rate import Rate, RateItem
@@ -19,14 +20,13 @@ from pyrate_limiter.buckets.sqlite.database import Database
 from pyrate_limiter.buckets.sqlite.log import RowLog
 from pyrate_limiter.buckets.sqlite.statements import SIDE_TABLES, Statements, statements
 from pyrate_limiter.errors import WrongType
-from pyrate_limiter.utils import sorted_rates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from pyrate_limiter._core.rate_list import RateList
     from pyrate_limiter.abstracts.bucket import AbstractBucket
     from pyrate_limiter.clocks import AbstractClock
-    from pyrate_limiter.utils import RateList
 
 _RECENT = 256  # names whose buckets are kept for a while
 _SWEEP_EVERY = 64  # visits of new or growing names between two looks for expired rows

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter._core.awaitables import then
 from pyrate_limiter._core.closing import Closable, StoppedClock
+from pyrate_limiter._core.rate_list import RateList, sorted_rates
 from pyrate_limiter._core.validation import Unread, check_clock, check_item, pad_ms
 from pyrate_limiter._core.waited_for import waited_for
 from pyrate_limiter.abstracts.algorithm import ADMITTED, GCRA, Decision, StateAlgorithm
@@ -13,7 +14,6 @@ from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.store import StateStore
 from pyrate_limiter.buckets.memory.state import InMemoryStateStore
 from pyrate_limiter.errors import AlgorithmMismatch, WrongType
-from pyrate_limiter.utils import RateList, sorted_rates
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

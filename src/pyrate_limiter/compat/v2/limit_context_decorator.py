@@ -14,11 +14,17 @@ from pyrate_limiter.compat.v2.request_rate import seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
+    from typing import Protocol
 
     from typing_extensions import ParamSpec
 
     from pyrate_limiter.abstracts.rate import Duration
-    from pyrate_limiter.compat.v2.limiter import Limiter
+
+    class Acquires(Protocol):
+        """The `Limiter` of 2.x."""
+
+        def try_acquire(self, *identities: str) -> None:
+            """Take one unit for each identity, or raise."""
 
     P = ParamSpec("P")
     R = TypeVar("R")
@@ -40,7 +46,7 @@ class LimitContextDecorator:
 
     def __init__(
         self,
-        limiter: Limiter,
+        limiter: Acquires,
         *identities: Any,
         delay: bool = False,
         max_delay: float | Duration | None = None,
