@@ -1,125 +1,26 @@
 """Where the time comes from. Every clock answers whole milliseconds."""
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-import time
-from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
-
+from pyrate_limiter._core.clocks import (
+    AbstractClock,
+    MonotonicAsyncClock,
+    MonotonicClock,
+    WallClock,
+)
 from pyrate_limiter._core.lazy import resolver
 from pyrate_limiter._older import places
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Generator
-else:  # a checker would take every name for known
-    __getattr__ = resolver(__name__, places(__name__))
+    from pyrate_limiter.buckets.postgres.clock import PostgresClock
+else:  # what needs more is found on first use
+    _OTHERS = {"PostgresClock": "pyrate_limiter.buckets.postgres.clock", **places(__name__)}
+    __getattr__ = resolver(__name__, _OTHERS)
 
-_NS = 1_000_000  # nanoseconds in a millisecond
-
-
-class AbstractClock(ABC):
-    """A source of time."""
-
-    __slots__ = ()
-
-    @abstractmethod
-    def now(self) -> int | Awaitable[int]:
-        """The time in ms, or an awaitable of it. Where it starts is the clock's own affair."""
-
-    def seconds_until(self, moment: int) -> float | None:
-        """The exact time left until the clock will read ``moment`` ms, in seconds.
-
-        None: this clock cannot say it more finely than `now` does.
-        """
-        del moment
-        return None
-
-    def pause(self, moment: int, wait_ms: int) -> float:
-        """How long somebody sleeps until ``moment`` who was told to wait ``wait_ms``, in seconds.
-
-        As exactly as the clock can say, and no longer than told: it may step back meanwhile.
-        """
-        exact, told = self.seconds_until(moment), wait_ms / 1000
-        return told if exact is None else min(told, max(0.0, exact))
-
-    @staticmethod
-    def _get_wall_ms() -> int:
-        return time.time_ns() // _NS
-
-
-class MonotonicClock(AbstractClock):
-    """Milliseconds that never go backwards; they mean nothing to other machines."""
-
-    __slots__ = ()
-
-    def now(self) -> int:
-        """See `AbstractClock.now`."""
-        return time.monotonic_ns() // _NS
-
-    def seconds_until(self, moment: int) -> float | None:
-        """See `AbstractClock.seconds_until`."""
-        if type(self).now is not MonotonicClock.now:
-            return None  # a subclass tells another time
-        return (moment * _NS - time.monotonic_ns()) / 1e9
-
-
-class MonotonicAsyncClock(AbstractClock):
-    """`MonotonicClock` in awaitable form."""
-
-    __slots__ = ()
-
-    async def now(self) -> int:
-        """See `AbstractClock.now`."""
-        return time.monotonic_ns() // _NS
-
-
-class WallClock(AbstractClock):
-    """Milliseconds since the Unix epoch, as this machine's clock has it."""
-
-    __slots__ = ()
-
-    def now(self) -> int:
-        """See `AbstractClock.now`."""
-        return time.time_ns() // _NS
-
-    def seconds_until(self, moment: int) -> float | None:
-        """See `AbstractClock.seconds_until`."""
-        if type(self).now is not WallClock.now:
-            return None  # a subclass tells another time
-        return (moment * _NS - time.time_ns()) / 1e9
-
-
-class PostgresClock(AbstractClock):
-    """Milliseconds since the Unix epoch, as the database server's clock has it.
-
-    Where the query fails, that is logged and this machine's own time is given.
-
-    Args:
-        pool: a ``psycopg_pool.ConnectionPool``; an ``AsyncConnectionPool`` makes `now` awaitable.
-    """
-
-    __slots__ = ("_link", "pool")
-
-    def __init__(self, pool: Any) -> None:
-        from pyrate_limiter.buckets.postgres.session import Link
-
-        self.pool: Any = pool
-        self._link = Link(pool)
-
-    def now(self) -> int | Awaitable[int]:
-        """See `AbstractClock.now`."""
-        return self._link.run(self._read())  # type: ignore[no-any-return]
-
-    def _read(self) -> Generator[Any, Any, int]:
-        try:
-            row = yield from self._link.query(
-                "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
-            )
-            return int(row[0])
-        except Exception:
-            import logging
-
-            logging.getLogger("pyrate_limiter").exception(
-                "the Postgres server's clock cannot be read, using this machine's"
-            )
-            return self._get_wall_ms()
+__all__ = [
+    "AbstractClock",
+    "MonotonicAsyncClock",
+    "MonotonicClock",
+    "PostgresClock",
+    "WallClock",
+]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
-from pyrate_limiter.clocks import AbstractClock
+from pyrate_limiter._core.clocks import AbstractClock
 from pyrate_limiter.errors import BucketClosed
 
 

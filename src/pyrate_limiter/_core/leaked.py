@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from pyrate_limiter.clocks import AbstractClock
+    from pyrate_limiter._core.clocks import AbstractClock
 
 
 class Leakable(Protocol):

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Sequence
 
+    from pyrate_limiter._core.clocks import AbstractClock
     from pyrate_limiter._core.leaked import Leakable
-    from pyrate_limiter.clocks import AbstractClock
 
 _serials = itertools.count()
 

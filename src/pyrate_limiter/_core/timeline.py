@@ -14,8 +14,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter._core.awaitables import discard
+from pyrate_limiter._core.clocks import AbstractClock
 from pyrate_limiter._core.validation import BEGINNING, Unread
-from pyrate_limiter.clocks import AbstractClock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

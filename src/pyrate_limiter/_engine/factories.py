@@ -17,8 +17,8 @@ from pyrate_limiter.errors import InvalidBucket, InvalidLimiterArgument, Invalid
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from pyrate_limiter._core.clocks import AbstractClock
     from pyrate_limiter._engine.first_try import Begun
-    from pyrate_limiter.clocks import AbstractClock
 
 
 class SingleBucketFactory(BucketFactory):

@@ -6,10 +6,10 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter._core.awaitables import all_of, then
+from pyrate_limiter._core.clocks import AbstractClock, MonotonicClock, WallClock
 from pyrate_limiter._core.rate_list import RateList, sorted_rates
 from pyrate_limiter._core.validation import check_clock
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision, LogAlgorithm, SlidingWindowLog
-from pyrate_limiter.clocks import AbstractClock, MonotonicClock, WallClock
 from pyrate_limiter.errors import CannotHold, NoRates
 
 if TYPE_CHECKING:

@@ -1,5 +1,5 @@
 """The place of `AbstractClock` in 3.x."""
 
-from pyrate_limiter.clocks import AbstractClock
+from pyrate_limiter._core.clocks import AbstractClock
 
 __all__ = ["AbstractClock"]

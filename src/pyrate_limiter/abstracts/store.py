@@ -6,9 +6,9 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from pyrate_limiter._core.awaitables import then
+from pyrate_limiter._core.clocks import AbstractClock, MonotonicClock
 from pyrate_limiter.abstracts.algorithm import Decision, StateAlgorithm
 from pyrate_limiter.abstracts.rate import Rate
-from pyrate_limiter.clocks import AbstractClock, MonotonicClock
 from pyrate_limiter.errors import CannotHold
 
 if TYPE_CHECKING:

@@ -1,10 +1,10 @@
 """A state in Redis, under the import path of 4.5.1."""
 
+from pyrate_limiter._core.clocks import WallClock
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision, StateAlgorithm
 from pyrate_limiter.abstracts.rate import Rate
 from pyrate_limiter.abstracts.store import StateStore
 from pyrate_limiter.buckets.redis.state import RedisStateStore
-from pyrate_limiter.clocks import WallClock
 
 __all__ = [
     "ADMITTED",

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from pyrate_limiter._core.clocks import AbstractClock
 from pyrate_limiter._core.lazy import resolver
 from pyrate_limiter.abstracts.algorithm import ADMITTED, GCRA, Decision, StateAlgorithm
 from pyrate_limiter.abstracts.bucket import AbstractBucket
@@ -9,7 +10,6 @@ from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.abstracts.store import StateStore
 from pyrate_limiter.buckets.memory.state import InMemoryStateStore
 from pyrate_limiter.buckets.state.bucket import StateBucket
-from pyrate_limiter.clocks import AbstractClock
 
 if TYPE_CHECKING:
     from pyrate_limiter.buckets.multiprocess.state import MultiprocessStateStore

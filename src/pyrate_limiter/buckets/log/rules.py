@@ -15,10 +15,10 @@ from pyrate_limiter.errors import BucketRetired
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from pyrate_limiter._core.clocks import AbstractClock
     from pyrate_limiter._core.rate_list import RateList
     from pyrate_limiter.abstracts.algorithm import LogAlgorithm
     from pyrate_limiter.abstracts.rate import Rate
-    from pyrate_limiter.clocks import AbstractClock
 
 __all__ = ["ROUNDS", "JudgedLog"]
 

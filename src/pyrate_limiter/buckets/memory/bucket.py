@@ -8,6 +8,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter._core.awaitables import discard, then
+from pyrate_limiter._core.clocks import AbstractClock, MonotonicClock, WallClock
 from pyrate_limiter._core.closing import Closable, StoppedClock
 from pyrate_limiter._core.fork_safe_locks import Whole, shared_lock
 from pyrate_limiter._core.rate_list import RateList, sorted_rates
@@ -28,7 +29,6 @@ from pyrate_limiter.buckets.log.run_length import UnitLog
 from pyrate_limiter.buckets.log.units_view import UnitsView
 from pyrate_limiter.buckets.memory.after_fork import note_claims
 from pyrate_limiter.buckets.state.reservations import claims_in_line
-from pyrate_limiter.clocks import AbstractClock, MonotonicClock, WallClock
 from pyrate_limiter.errors import AlgorithmMismatch
 
 if TYPE_CHECKING:

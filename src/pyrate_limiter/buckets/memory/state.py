@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
+    from pyrate_limiter._core.clocks import AbstractClock
     from pyrate_limiter.abstracts.algorithm import State, StateAlgorithm
     from pyrate_limiter.abstracts.rate import Rate, RateItem
-    from pyrate_limiter.clocks import AbstractClock
 
 # The policies under which nothing as heavy fits before what was refused does.
 _MONOTONE = frozenset({GCRA, TokenBucket})

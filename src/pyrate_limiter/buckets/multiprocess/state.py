@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from pyrate_limiter._core.clocks import AbstractClock
     from pyrate_limiter.abstracts.algorithm import StateAlgorithm
     from pyrate_limiter.abstracts.rate import Rate, RateItem
     from pyrate_limiter.buckets.multiprocess.session import Medium
-    from pyrate_limiter.clocks import AbstractClock
 
 
 class MultiprocessStateStore(InMemoryStateStore):

@@ -4,9 +4,9 @@ from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision, LogAlgorithm
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.buckets.postgres.bucket import PostgresBucket, PostgresKeys
+from pyrate_limiter.buckets.postgres.clock import PostgresClock
 from pyrate_limiter.buckets.postgres.queries import Queries
 from pyrate_limiter.buckets.postgres.schema import advisory_lock_id
-from pyrate_limiter.clocks import PostgresClock
 
 PgQueries = Queries
 

@@ -18,6 +18,7 @@ from pyrate_limiter.abstracts.algorithm import (
     SlidingWindowLog,
 )
 from pyrate_limiter.abstracts.rate import Rate, RateItem
+from pyrate_limiter.buckets.postgres.clock import PostgresClock
 from pyrate_limiter.buckets.postgres.decisions import Forsaken, Stamp
 from pyrate_limiter.buckets.postgres.fair_lock import Turns
 from pyrate_limiter.buckets.postgres.holds import hold
@@ -31,7 +32,6 @@ from pyrate_limiter.buckets.postgres.outage import (
 from pyrate_limiter.buckets.postgres.session import Link
 from pyrate_limiter.buckets.postgres.several import PostgresLine
 from pyrate_limiter.buckets.postgres.statements import LEAST_MS, MOST_DOUBTS_AT_ONCE, Steps
-from pyrate_limiter.clocks import PostgresClock
 from pyrate_limiter.errors import AlgorithmMismatch, WrongType
 
 if TYPE_CHECKING:

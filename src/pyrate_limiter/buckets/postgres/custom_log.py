@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from pyrate_limiter._core.clocks import AbstractClock
 from pyrate_limiter.buckets.memory.bucket import InMemoryBucket
 from pyrate_limiter.buckets.postgres.functions import MOST_ROWS, renumbering
 from pyrate_limiter.buckets.postgres.holds import look
 from pyrate_limiter.buckets.postgres.literals import Limits, literal, numbers
-from pyrate_limiter.clocks import AbstractClock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

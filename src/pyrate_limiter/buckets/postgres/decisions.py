@@ -17,9 +17,9 @@ from pyrate_limiter.buckets.postgres.statements import LEAST_MS, Ask, Busy, Doub
 if TYPE_CHECKING:
     from pyrate_limiter._core.driver import Program
     from pyrate_limiter.abstracts.rate import Rate, RateItem
+    from pyrate_limiter.buckets.postgres.clock import PostgresClock
     from pyrate_limiter.buckets.postgres.literals import Limits
     from pyrate_limiter.buckets.postgres.outage import Health, PostgresOutage
-    from pyrate_limiter.clocks import PostgresClock
 
 _REMEMBERED_SECONDS = 0.05
 _MOST_REMEMBERED = 10_000

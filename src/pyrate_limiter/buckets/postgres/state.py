@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from pyrate_limiter._core.clocks import AbstractClock
 from pyrate_limiter.abstracts.algorithm import ADMITTED
 from pyrate_limiter.abstracts.store import StateStore
 from pyrate_limiter.buckets.postgres.literals import short
@@ -12,7 +13,6 @@ from pyrate_limiter.buckets.postgres.outage import PostgresOutage, health_of
 from pyrate_limiter.buckets.postgres.session import Link, uncancelled
 from pyrate_limiter.buckets.postgres.state_row import StateRow
 from pyrate_limiter.buckets.postgres.statements import LEAST_MS
-from pyrate_limiter.clocks import AbstractClock
 from pyrate_limiter.errors import WrongType
 
 if TYPE_CHECKING:

@@ -6,13 +6,13 @@ import inspect
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pyrate_limiter._core.clocks import WallClock
 from pyrate_limiter._core.driver import drive, drive_async
 from pyrate_limiter._core.validation import check_seconds, check_whole
 from pyrate_limiter.buckets.redis.batching import Crews
 from pyrate_limiter.buckets.redis.deadline import run_within
 from pyrate_limiter.buckets.redis.outage import RedisOutage, is_no_connection, name_key
 from pyrate_limiter.buckets.redis.request import Command, Request, numbers_of, words_of
-from pyrate_limiter.clocks import WallClock
 from pyrate_limiter.errors import MissingDriver, WrongType
 
 if TYPE_CHECKING:

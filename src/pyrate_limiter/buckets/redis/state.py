@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter._core.awaitables import then
+from pyrate_limiter._core.clocks import WallClock
 from pyrate_limiter._core.validation import check_whole
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.abstracts.store import StateStore
@@ -14,14 +15,13 @@ from pyrate_limiter.buckets.redis.client import Server
 from pyrate_limiter.buckets.redis.request import Command
 from pyrate_limiter.buckets.redis.reservations import at_hand, claim_of
 from pyrate_limiter.buckets.redis.state_commands import StateSteps, claim_step, take_step
-from pyrate_limiter.clocks import WallClock
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Generator, Sequence
 
+    from pyrate_limiter._core.clocks import AbstractClock
     from pyrate_limiter.abstracts.algorithm import Decision, State, StateAlgorithm
     from pyrate_limiter.abstracts.bucket import AbstractBucket
-    from pyrate_limiter.clocks import AbstractClock
 
 
 class RedisStateStore(StateSteps, StateStore):

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Awaitable, Callable, Sequence
 
+    from pyrate_limiter._core.clocks import AbstractClock
     from pyrate_limiter._core.rate_list import RateList
     from pyrate_limiter.abstracts.algorithm import Decision
     from pyrate_limiter.abstracts.rate import Rate, RateItem
     from pyrate_limiter.buckets.sqlite.keys import SQLiteKeys
-    from pyrate_limiter.clocks import AbstractClock
 
 
 class SQLiteBucket(TakesKeywordsOf2x, AbstractBucket):

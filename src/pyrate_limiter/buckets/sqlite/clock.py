@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pyrate_limiter.clocks import WallClock
+from pyrate_limiter._core.clocks import WallClock
 from pyrate_limiter.utils import dedicated_sqlite_clock_connection
 
 if TYPE_CHECKING:

@@ -24,9 +24,9 @@ from pyrate_limiter.errors import WrongType
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from pyrate_limiter._core.clocks import AbstractClock
     from pyrate_limiter._core.rate_list import RateList
     from pyrate_limiter.abstracts.bucket import AbstractBucket
-    from pyrate_limiter.clocks import AbstractClock
 
 _RECENT = 256  # names whose buckets are kept for a while
 _SWEEP_EVERY = 64  # visits of new or growing names between two looks for expired rows

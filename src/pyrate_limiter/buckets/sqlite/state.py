@@ -8,6 +8,7 @@ import sqlite3
 import sys
 from typing import TYPE_CHECKING
 
+from pyrate_limiter._core.clocks import AbstractClock, WallClock
 from pyrate_limiter._core.process_lock import LAST_SECONDS, has_end, lock_seconds
 from pyrate_limiter._core.timeline import NO_CLOCK
 from pyrate_limiter._core.validation import FOREVER
@@ -18,7 +19,6 @@ from pyrate_limiter.buckets.sqlite.database import FOREVER_SECONDS, Database
 from pyrate_limiter.buckets.sqlite.errors import DatabaseLocked
 from pyrate_limiter.buckets.sqlite.statements import quoted
 from pyrate_limiter.buckets.state.record import StateRecord
-from pyrate_limiter.clocks import AbstractClock, WallClock
 from pyrate_limiter.errors import WrongType
 
 if TYPE_CHECKING:

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from types import TracebackType
 
+    from pyrate_limiter._core.clocks import AbstractClock
     from pyrate_limiter._core.rate_list import RateList
     from pyrate_limiter.abstracts.algorithm import LogAlgorithm
     from pyrate_limiter.abstracts.rate import Rate
     from pyrate_limiter.buckets.sqlite.database import Database
     from pyrate_limiter.buckets.sqlite.statements import Statements
-    from pyrate_limiter.clocks import AbstractClock
 
 _SLACK = 1024  # expired units that may lie in the table
 SWEEP_EVERY = 256  # units stored between two looks for expired ones

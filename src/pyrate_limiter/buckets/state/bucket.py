@@ -18,8 +18,8 @@ from pyrate_limiter.errors import AlgorithmMismatch, WrongType
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from pyrate_limiter._core.clocks import AbstractClock
     from pyrate_limiter.abstracts.rate import Rate, RateItem
-    from pyrate_limiter.clocks import AbstractClock
 
 _STOCK = GCRA()
 

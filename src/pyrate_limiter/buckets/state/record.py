@@ -17,10 +17,10 @@ from pyrate_limiter.errors import BucketRetired
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pyrate_limiter._core.clocks import AbstractClock
     from pyrate_limiter.abstracts.algorithm import State, StateAlgorithm
     from pyrate_limiter.abstracts.rate import Rate, RateItem
     from pyrate_limiter.buckets.state.reservations import Claim
-    from pyrate_limiter.clocks import AbstractClock
 
 _ROUNDS = 64  # how often a policy may name a moment and then refuse it
 

@@ -1,0 +1,47 @@
+"""The time, as a PostgreSQL server has it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pyrate_limiter._core.clocks import AbstractClock
+from pyrate_limiter.buckets.postgres.session import Link
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Generator
+
+
+class PostgresClock(AbstractClock):
+    """Milliseconds since the Unix epoch, as the database server's clock has it.
+
+    Where the query fails, that is logged and this machine's own time is given.
+
+    Args:
+        pool: a ``psycopg_pool.ConnectionPool``; an ``AsyncConnectionPool`` makes `now` awaitable.
+    """
+
+    __module__ = "pyrate_limiter.clocks"
+
+    __slots__ = ("_link", "pool")
+
+    def __init__(self, pool: Any) -> None:
+        self.pool: Any = pool
+        self._link = Link(pool)
+
+    def now(self) -> int | Awaitable[int]:
+        """See `AbstractClock.now`."""
+        return self._link.run(self._read())  # type: ignore[no-any-return]
+
+    def _read(self) -> Generator[Any, Any, int]:
+        try:
+            row = yield from self._link.query(
+                "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+            )
+            return int(row[0])
+        except Exception:
+            import logging
+
+            logging.getLogger("pyrate_limiter").exception(
+                "the Postgres server's clock cannot be read, using this machine's"
+            )
+            return self._get_wall_ms()
