@@ -5,6 +5,7 @@ import sqlite3
 import pytest
 
 from pyrate_limiter import (
+    FixedWindow,
     InMemoryBucket,
     MultiprocessBucket,
     Rate,
@@ -116,3 +117,20 @@ def _counting(call, calls):
         return call()
 
     return count
+
+
+@pytest.mark.parametrize(
+    "make", [InMemoryBucket, MultiprocessBucket.init, SQLiteBucket.init_from_file]
+)
+def test_newcomers_are_told_of_the_claims_that_a_late_one_did_not_have_to_mind(make):
+    bucket = make([Rate(3, 10)], algorithm=FixedWindow())
+    with bucket:
+        clock = bucket._clock = ManualClock(26)
+        late, later = RateItem("late", 26, 2), RateItem("later", 40, 2)
+        bucket.claim_several([late], 20, 0, 34)
+        clock.advance(14)
+        assert bucket.put(RateItem("a", 40, 2))
+        assert bucket.claim(later, 20, 0).wait_ms == 10
+        assert bucket.settle(late, 40).retry_after_ms == 10  # where `later` would have to wait
+        assert not bucket.put(RateItem("a", 40, 4))
+        assert bucket.waiting(RateItem("a", 40, 2)) == 20

@@ -290,6 +290,7 @@ class InMemoryBucket(JudgedLog, Closable, AbstractBucket):
             if moment == FOREVER or moment - now > patience_ms:
                 self._remove(stamp, name, weight)
                 self._refuse(weight, moment, failing, now)
+                self._full = None  # newcomers also wait for claims behind this one
                 return self._outlook(now, self.failing_rate, moment)
             moved = self._move(stamp, name, weight, moment)
             if moved:
