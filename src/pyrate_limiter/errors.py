@@ -58,18 +58,6 @@ __all__ = [
     "WrongType",
 ]
 
-for _error in (
-    PyrateError,
-    InvalidRate,
-    InvalidRateList,
-    InvalidRateText,
-    InvalidTimestamp,
-    InvalidWeight,
-    OutOfRange,
-    WrongType,
-):
-    _error.__module__ = __name__  # where programs import them from
-
 
 class NoRates(PyrateError, AttributeError):
     """Something that has no rates was asked for them, or given some.
@@ -356,3 +344,7 @@ class InvalidNetwork(PyrateError, ValueError):
     def __init__(self, network: object) -> None:
         super().__init__(f"{network!r} is no network, such as '10.0.0.0/8' or 'fd00::/8'")
         self.network: object = network
+
+
+for _name in __all__:
+    globals()[_name].__module__ = __name__  # also of those that are defined elsewhere
