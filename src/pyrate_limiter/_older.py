@@ -99,7 +99,7 @@ class TakesOlderCalls:
 
     if not TYPE_CHECKING:  # a checker knows today's arguments alone, from __init__
 
-        def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        def __new__(cls, *args: object, **kwargs: object) -> Any:
             """Make the limiter, which is initialized by its own release."""
             is_todays_own = TakesOlderCalls in cls.__bases__
             return super().__new__((is_todays_own and _limiter_class(args, kwargs)) or cls)
@@ -113,7 +113,7 @@ def also_as_in_its_release(initialize: F) -> F:
     from functools import wraps
 
     @wraps(initialize)
-    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - it is one
+    def __init__(self: Any, *args: object, **kwargs: object) -> None:  # noqa: N807 - it is one
         own = type(self)
         derived = TakesOlderCalls not in own.__bases__
         release = _limiter_class(args, kwargs) if derived else None
@@ -142,7 +142,7 @@ class TakesKeywordsOf2x:
             return super().__new__(cls)
 
 
-def _limiter_class(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _limiter_class(args: tuple[object, ...], kwargs: dict[str, object]) -> Any:
     """The limiter of the only release that knows these arguments; None if it may be today's."""
     rates = sys.modules.get("pyrate_limiter.compat.v2.request_rate")  # not there: nobody has one
     if not kwargs.keys().isdisjoint(_V2_KEYWORDS) or (
@@ -177,7 +177,7 @@ def also_as_in_3x(function: F) -> F:
     last = known.index("buffer_ms")  # there 3.x has its max_delay
 
     @wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
+    def call(*args: object, **kwargs: object) -> Any:
         delay = args[last] if len(args) > last else kwargs.get("buffer_ms", 0)
         if kwargs.keys() <= set(known) and isinstance(delay, int):
             return function(*args, **kwargs)

@@ -201,7 +201,7 @@ _FOR_EACH_NAME = {
 }
 
 
-def _checked_maker(bucket: Any) -> Any:
+def _checked_maker(bucket: object) -> Any:
     expected = "a bucket class such as InMemoryBucket, or a function that makes a bucket from rates"
     if not (callable(bucket) or hasattr(bucket, "for_name")):
         raise WrongType("bucket", bucket, expected)

@@ -115,7 +115,7 @@ class Limiter(Holds, TakesOlderCalls, Generic[Verdict_co]):
         factory = self.bucket_factory
         only = factory.bucket if type(factory) is SingleBucketFactory else None
         # Not `lock`, which the front of a wait queue needs: `get` may itself wait in that queue.
-        asking: Any = shared_lock()
+        asking: object = shared_lock()
         ahead = ahead_ms(self.reserve_ahead)
         self._acquisition = Acquisition(factory, self.lock, asking, ahead, only)
         self._take = straight_path(factory, asking)
@@ -314,7 +314,7 @@ class Limiter(Holds, TakesOlderCalls, Generic[Verdict_co]):
         own = ("lock", "_acquisition", "_take", "_take_async")
         return {name: value for name, value in self.__dict__.items() if name not in own}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self._make_ready()
 

@@ -35,7 +35,7 @@ async def _await_then(value: Awaitable[T], use: Callable[[T], Any]) -> Any:
     return await result if is_awaitable(result) else result
 
 
-def all_of(values: list[Any]) -> Any:
+def all_of(values: list[object]) -> Any:
     """The values, or an awaitable of them where some have to be awaited."""
     return _await_all(values) if any(map(is_awaitable, values)) else values
 

@@ -22,7 +22,7 @@ class StoppedClock(AbstractClock):
         raise BucketClosed
 
 
-def refuse(*_arguments: Any, **_keywords: Any) -> NoReturn:
+def refuse(*_arguments: object, **_keywords: object) -> NoReturn:
     """Take the place of a method.
 
     Raises:

@@ -57,7 +57,7 @@ class Whole:
 
     __slots__ = ("_around", "before", "lock", "owner")
 
-    def __init__(self, owner: Any, before: Any) -> None:
+    def __init__(self, owner: Any, before: object) -> None:
         self.owner: Any = owner
         self.before: Any = before
         self._around: Any = owner._lock  # a step may be made of others

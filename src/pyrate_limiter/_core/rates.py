@@ -108,7 +108,7 @@ def _number(field: str, value: object) -> float:
     return number
 
 
-def _milliseconds(field: str, value: Any) -> int:
+def _milliseconds(field: str, value: object) -> int:
     if hasattr(value, "total_seconds"):  # a timedelta: not imported for the sake of a question
         value = round(value.total_seconds() * 1000)
     try:

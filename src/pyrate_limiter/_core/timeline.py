@@ -28,7 +28,7 @@ LATEST_MS = 60_000  # no stamp and no awaited reading takes that long to arrive
 
 def read(clock: AbstractClock) -> int | None:
     """What the clock says; None where it has to be awaited."""
-    now: Any = clock.now()
+    now: object = clock.now()
     if now.__class__ is int:
         return now
     discard(now)

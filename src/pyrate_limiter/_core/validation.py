@@ -49,7 +49,7 @@ def check_item(item: Item) -> None:
         raise InvalidTimestamp(stamp)
 
 
-def check_weight(weight: Any) -> int:
+def check_weight(weight: object) -> int:
     """The weight as an ``int``; refuses one that is negative or no whole number."""
     number = whole_number(weight)
     if number is None:
@@ -59,7 +59,7 @@ def check_weight(weight: Any) -> int:
     return number
 
 
-def check_clock(clock: Any) -> None:
+def check_clock(clock: object) -> None:
     """Refuse what tells no time; a class that was not called does not either."""
     if isinstance(clock, type) or not callable(getattr(clock, "now", None)):
         raise WrongType("clock", clock, "a clock with now(), such as WallClock()")
@@ -74,7 +74,7 @@ def check_timestamp(stamp: Any) -> int:
         raise InvalidTimestamp(stamp) from None
 
 
-def whole_number(value: Any) -> int | None:
+def whole_number(value: object) -> int | None:
     """The whole number that a value of any numeric type is; None if it is none."""
     if isinstance(value, int):
         return int(value)
@@ -87,7 +87,7 @@ def whole_number(value: Any) -> int | None:
     return number if number == value else None
 
 
-def name_text(name: Any) -> str:
+def name_text(name: object) -> str:
     """A name as a text that every store can keep: halves of surrogate pairs become escapes.
 
     A name should be a text; programs also use numbers, enumerations and None.
@@ -98,7 +98,7 @@ def name_text(name: Any) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def check_whole(field: str, value: Any, *, least: int, unit: str = "") -> int:
+def check_whole(field: str, value: object, *, least: int, unit: str = "") -> int:
     """An argument that has to be a whole number, as an ``int``.
 
     Args:
@@ -120,7 +120,7 @@ def check_whole(field: str, value: Any, *, least: int, unit: str = "") -> int:
     return number
 
 
-def check_seconds(field: str, value: Any) -> float | None:
+def check_seconds(field: str, value: object) -> float | None:
     """An argument that has to be a number of seconds above 0, or None.
 
     Raises:

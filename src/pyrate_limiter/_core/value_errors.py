@@ -22,7 +22,9 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
-def _rebuild(cls: type[PyrateError], args: tuple[Any, ...], data: dict[str, Any]) -> PyrateError:
+def _rebuild(
+    cls: type[PyrateError], args: tuple[object, ...], data: dict[str, object]
+) -> PyrateError:
     error = cls.__new__(cls)
     error.args = args
     error.__dict__.update(data)

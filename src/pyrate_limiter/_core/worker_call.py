@@ -33,7 +33,7 @@ class Errand:
 
     __slots__ = ("_afterwards", "_bucket", "_error", "_lock", "_state", "args", "call", "result")
 
-    def __init__(self, bucket: AbstractBucket, call: Callable[..., Any], *args: Any) -> None:
+    def __init__(self, bucket: AbstractBucket, call: Callable[..., object], *args: object) -> None:
         self._bucket = bucket
         self.call: Callable[..., Any] = call
         self.args: tuple[Any, ...] = args
@@ -88,7 +88,7 @@ class Errand:
                 self._error = None  # it holds this frame, and this frame holds it
         return self.result
 
-    def afterwards(self, step: Callable[[Any], object]) -> bool:
+    def afterwards(self, step: Callable[[object], object]) -> bool:
         """Leave ``step``, called with the result, to the thread; False if none is at it."""
         with self._lock:
             if self._state != _RUNNING:

@@ -86,7 +86,7 @@ class Pace(Generic[RequestT]):
             AsyncBucketInSyncCode: the limiter has to be awaited.
         """
         name, weight = self._asked(name, request)
-        answer: Any
+        answer: object
         if self._timeout == -1:
             answer = limiter.try_acquire(name, **_unless_one(weight))
         else:
@@ -103,7 +103,7 @@ class Pace(Generic[RequestT]):
     async def admit_async(self, limiter: Limiter, name: str, request: RequestT | None) -> str:
         """`admit` for asyncio, over sync and async buckets."""
         name, weight = self._asked(name, request)
-        answer: Any
+        answer: object
         if self._timeout == -1:
             answer = await limiter.try_acquire_async(name, **_unless_one(weight))
         else:
@@ -115,7 +115,7 @@ class Pace(Generic[RequestT]):
             raise _not_sent(name, weight, answer)
         return name
 
-    def learn(self, limiter: Limiter, name: str, response: Any) -> None:
+    def learn(self, limiter: Limiter, name: str, response: object) -> None:
         """Hold the limiter if a response says so. An error of the limiter is logged.
 
         Args:
@@ -129,7 +129,7 @@ class Pace(Generic[RequestT]):
             except Exception as error:  # noqa: BLE001 - the response must reach the caller
                 _not_held(name, seconds, error)
 
-    async def learn_async(self, limiter: Limiter, name: str, response: Any) -> None:
+    async def learn_async(self, limiter: Limiter, name: str, response: object) -> None:
         """`learn` for asyncio."""
         if seconds := self._held_for(response):
             try:

@@ -20,7 +20,7 @@ class WebRequest(ABC):
 
     __slots__ = ("raw",)
 
-    def __init__(self, raw: Any) -> None:
+    def __init__(self, raw: object) -> None:
         self.raw: Any = raw
 
     @property

@@ -37,8 +37,8 @@ class _Limited(Generic[RequestT]):
         weight: int | Callable[[RequestT], int] = 1,
         timeout: float = -1,
         feedback: Feedback | Profile | bool | None = None,
-        transport: Any = None,
-        **kwargs: Any,
+        transport: object = None,
+        **kwargs: object,
     ) -> None:
         self._pace: Pace[RequestT] = Pace(key, weight, timeout, feedback)
         self._pace.check(limiter, sync=self._sync)
@@ -57,7 +57,7 @@ class LimitedTransport(_Limited[RequestT], Generic[RequestT, ResponseT]):
 
     _sync = True
 
-    def handle_request(self, request: RequestT, **kwargs: Any) -> ResponseT:
+    def handle_request(self, request: RequestT, **kwargs: object) -> ResponseT:
         """Wait until the limiter admits the request, then send it.
 
         Raises:
@@ -89,7 +89,7 @@ class LimitedAsyncTransport(_Limited[RequestT], Generic[RequestT, ResponseT]):
 
     _sync = False
 
-    async def handle_async_request(self, request: RequestT, **kwargs: Any) -> ResponseT:
+    async def handle_async_request(self, request: RequestT, **kwargs: object) -> ResponseT:
         """See `LimitedTransport.handle_request`."""
         name = await self._pace.admit_async(self.limiter, self.name, request)
         self._logger.debug("Acquired lock")

@@ -56,10 +56,10 @@ class _Call(Coroutine[Any, Any, T], Generic[T]):
 
     _result: T
 
-    def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
+    def __init__(self, coroutine: Coroutine[object, object, T]) -> None:
         self._coroutine = coroutine
 
-    def send(self, value: Any) -> Any:
+    def send(self, value: object) -> Any:
         return self._coroutine.send(value)
 
     def throw(self, *error: Any) -> Any:
@@ -100,11 +100,11 @@ class _Verb:
     def __get__(self, session: object, owner: object) -> Any:
         return self if session is None else MethodType(self, session)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> _Call[Any]:
+    def __call__(self, *args: object, **kwargs: object) -> _Call[Any]:
         return _Call(self._function(*args, **kwargs))
 
 
-def _verb(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, _Call[T]]:
+def _verb(function: Callable[P, Coroutine[object, object, T]]) -> Callable[P, _Call[T]]:
     verb: Any = _Verb(function)
     return verb  # type: ignore[no-any-return] # it is called like a method
 
@@ -170,7 +170,7 @@ class RateLimitedSession:
         return getattr(self._session, attribute)
 
     @_verb
-    async def get(self, *a: Any, **k: Any) -> ClientResponse:
+    async def get(self, *a: object, **k: object) -> ClientResponse:
         """``ClientSession.get``, when it is admitted.
 
         Raises:
@@ -179,42 +179,42 @@ class RateLimitedSession:
         return await self._send("get", a, k)
 
     @_verb
-    async def post(self, *a: Any, **k: Any) -> ClientResponse:
+    async def post(self, *a: object, **k: object) -> ClientResponse:
         """``ClientSession.post``, when it is admitted."""
         return await self._send("post", a, k)
 
     @_verb
-    async def put(self, *a: Any, **k: Any) -> ClientResponse:
+    async def put(self, *a: object, **k: object) -> ClientResponse:
         """``ClientSession.put``, when it is admitted."""
         return await self._send("put", a, k)
 
     @_verb
-    async def patch(self, *a: Any, **k: Any) -> ClientResponse:
+    async def patch(self, *a: object, **k: object) -> ClientResponse:
         """``ClientSession.patch``, when it is admitted."""
         return await self._send("patch", a, k)
 
     @_verb
-    async def delete(self, *a: Any, **k: Any) -> ClientResponse:
+    async def delete(self, *a: object, **k: object) -> ClientResponse:
         """``ClientSession.delete``, when it is admitted."""
         return await self._send("delete", a, k)
 
     @_verb
-    async def head(self, *a: Any, **k: Any) -> ClientResponse:
+    async def head(self, *a: object, **k: object) -> ClientResponse:
         """``ClientSession.head``, when it is admitted."""
         return await self._send("head", a, k)
 
     @_verb
-    async def options(self, *a: Any, **k: Any) -> ClientResponse:
+    async def options(self, *a: object, **k: object) -> ClientResponse:
         """``ClientSession.options``, when it is admitted."""
         return await self._send("options", a, k)
 
     @_verb
-    async def request(self, method: str, *a: Any, **k: Any) -> ClientResponse:
+    async def request(self, method: str, *a: object, **k: object) -> ClientResponse:
         """``ClientSession.request``, when it is admitted."""
         return await self._send("request", a, k, method)
 
     @_verb
-    async def ws_connect(self, *a: Any, **k: Any) -> ClientWebSocketResponse:
+    async def ws_connect(self, *a: object, **k: object) -> ClientWebSocketResponse:
         """``ClientSession.ws_connect``, when it is admitted."""
         connected: Any = await self._send("ws_connect", a, k)
         return connected  # type: ignore[no-any-return] # this verb's answer
@@ -232,14 +232,16 @@ class RateLimitedSession:
         await self.close()
 
     async def _send(
-        self, verb: str, a: tuple[Any, ...], k: dict[str, Any], *method: str
+        self, verb: str, a: tuple[object, ...], k: dict[str, object], *method: str
     ) -> ClientResponse:
         if self.closed:
             message = "Session is closed"
             raise RuntimeError(message)  # as aiohttp says it, but nothing was taken
         request = self._described(method[0] if method else verb, a, k)
         name = await self._pace.admit_async(self._limiter, self.name, request)
-        sent: Coroutine[Any, Any, ClientResponse] = getattr(self._session, verb)(*method, *a, **k)
+        sent: Coroutine[object, object, ClientResponse] = getattr(self._session, verb)(
+            *method, *a, **k
+        )
         try:
             response = await sent
         except ClientResponseError as error:  # raise_for_status, or a handshake's refusal

@@ -137,7 +137,7 @@ def install(app: FastAPI) -> None:
     def documented() -> dict[str, Any]:
         if app.openapi_schema is None:
             _document(app, plain())
-        schema: dict[str, Any] = app.openapi_schema or {}
+        schema: dict[str, object] = app.openapi_schema or {}
         return schema
 
     app.openapi = documented  # type: ignore[method-assign] # the way that FastAPI documents
@@ -192,7 +192,7 @@ def _document_operation(responses: dict[str, Any], limits: list[RateLimit]) -> N
             responses.setdefault(str(refused), refusal)
 
 
-def _dependencies(dependant: Any) -> Iterator[RateLimit]:
+def _dependencies(dependant: object) -> Iterator[RateLimit]:
     for dependency in getattr(dependant, "dependencies", ()):
         if isinstance(dependency.call, RateLimit):
             yield dependency.call

@@ -66,7 +66,7 @@ class RateLimitedRequestsSession(Session):
         weight: int | Callable[[PreparedRequest], int] = 1,
         timeout: float = -1,
         feedback: Feedback | Profile | bool | None = None,
-        **_: Any,
+        **_: object,
     ) -> None:
         self._limiter = limiter
         self._name = name

@@ -102,7 +102,7 @@ class WsgiRequest(WebRequest):
 def _stating(start_response: StartResponse, answer: Answer) -> StartResponse:
     """``start_response`` that adds the fields to the headers of the application's answer."""
 
-    def stating(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
+    def stating(status: str, headers: list[tuple[str, str]], *exc_info: object) -> Any:
         return start_response(status, [*headers, *answer.fields], *exc_info)
 
     return stating

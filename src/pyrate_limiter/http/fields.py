@@ -236,7 +236,7 @@ def problem(status: int, violated: Iterable[str] = ()) -> bytes:
         429: ("quota-exceeded", "Too many requests: a quota is exceeded"),
         503: ("temporary-reduced-capacity", "The service takes no more clients at the moment"),
     }[status]
-    body: dict[str, Any] = {"type": PROBLEM_TYPE + kind, "title": title, "status": status}
+    body: dict[str, object] = {"type": PROBLEM_TYPE + kind, "title": title, "status": status}
     if policies := list(violated):
         body["violated-policies"] = policies
     return json.dumps(body).encode()
@@ -259,9 +259,9 @@ def _named_items(text: str) -> list[tuple[str, dict[str, Any]]]:
     return [(item.value, item.parameters) for item in items if isinstance(item.value, str)]
 
 
-def _count(value: Any) -> int | None:
+def _count(value: object) -> int | None:
     return value if type(value) is int and value >= 0 else None
 
 
-def _bytes(value: Any) -> bytes | None:
+def _bytes(value: object) -> bytes | None:
     return value if isinstance(value, bytes) else None

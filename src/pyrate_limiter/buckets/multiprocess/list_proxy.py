@@ -40,7 +40,7 @@ class SharedItems(_Proxy):
     """
 
     def __init__(
-        self, file: SharedFile, reader: Callable[[SharedFile], Callable[[], Sequence[Any]]]
+        self, file: SharedFile, reader: Callable[[SharedFile], Callable[[], Sequence[object]]]
     ) -> None:
         # Not the base's: there is no server to connect to.
         self.file = file
@@ -74,7 +74,7 @@ class SharedItems(_Proxy):
     def __str__(self) -> str:
         return str(self._getvalue())
 
-    def __deepcopy__(self, memo: Any) -> list[Any]:
+    def __deepcopy__(self, memo: object) -> list[Any]:
         return self._getvalue()
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -33,7 +33,12 @@ class StoredUnit(RateItem):
     """
 
     def __init__(
-        self, name: str, timestamp: int, end: int, edition: str, rest: tuple[Any, ...] | None = None
+        self,
+        name: str,
+        timestamp: int,
+        end: int,
+        edition: str,
+        rest: tuple[object, ...] | None = None,
     ) -> None:
         super().__init__(name, timestamp)
         self.end: int = end
@@ -68,7 +73,7 @@ class reaching:  # noqa: N801 - it is called as a function is
 
     __slots__ = ("_place",)
 
-    def __init__(self, place: Any) -> None:
+    def __init__(self, place: object) -> None:
         self._place = place
 
     def __enter__(self) -> None:
@@ -124,7 +129,7 @@ class LogList:
             JudgedLog._keep_hold(replica, (hold.timestamp, hold.length))
         self._time = replica._latest, replica._ahead
 
-    def _goes_on(self, replica: RecordingLog, units: list[Any]) -> bool:
+    def _goes_on(self, replica: RecordingLog, units: list[object]) -> bool:
         """Whether the first of these is the last that the replica has."""
         if not units or not isinstance(units[0], StoredUnit):
             return False
@@ -175,7 +180,7 @@ class LogList:
         self,
         where: slice,
         units: list[StoredUnit],
-        rest: tuple[Any, ...],
+        rest: tuple[object, ...],
         hold: tuple[int, int] | None = None,
     ) -> None:
         self._holds = hold is not None

@@ -38,7 +38,7 @@ class Session:
     What an operation has left that was interrupted, wherever it was, the next one clears away.
     """
 
-    def __init__(self, replica: Any, medium: Medium, lock: Any) -> None:
+    def __init__(self, replica: object, medium: Medium, lock: Any) -> None:
         self._replica = replica
         self._medium = medium
         self.lock = lock
