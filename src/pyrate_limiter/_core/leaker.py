@@ -43,8 +43,8 @@ class Leaker(Generic[BucketT]):
         self.async_buckets: dict[int, BucketT] = {}
         self._stop_event = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.serial = next(_serials)
-        self.due = 0.0
+        self.serial: int = next(_serials)
+        self.due: float = 0.0
         self._slow: threading.Thread | None = None  # at the buckets that may take long
 
     @property
