@@ -24,6 +24,7 @@ from pyrate_limiter import (
     SQLiteStateStore,
     StateBucket,
 )
+from pyrate_limiter.testing import ManualClock
 from tests.support import postgres_fixtures as postgres
 from tests.support.redis_servers import fresh_key, shared_url, sync_client
 
@@ -167,7 +168,10 @@ def test_a_hold_in_redis_keeps_its_key_for_as_long_and_no_longer(client):
     assert bucket.count() == 0
     assert bucket.peek(0) is None
     limiter.release_hold("a")
-    assert client.exists(key) == 0
+    assert client.zrange(key, 0, -1) == ["~hold-"]  # who has ended it
+    assert 0 < client.pttl(key) <= 10_000
+    assert bucket.count() == 0
+    assert bucket.peek(0) is None
     assert limiter.try_acquire("a", blocking=False)
     limiter.hold("a", 100)
     limiter.try_acquire("a", blocking=False)
@@ -181,10 +185,14 @@ def test_a_hold_of_a_state_in_redis_keeps_its_key_for_as_long(client):
     key = fresh_key()
     limiter = Limiter(StateBucket(RATES, store=RedisStateStore(client, key)))
     limiter.hold("a", 100)
-    assert 99_000 <= client.pttl(key) <= 100_000
-    assert set(client.hgetall(key)) == {"tat1", "hold"}
+    assert 99_000 <= client.pttl(f"{key}~replies") <= 100_000
+    assert set(client.hgetall(key)) == {"tat1"}
+    assert "hold" in client.hgetall(f"{key}~replies")
     limiter.release_hold("a")
-    assert "hold" not in client.hgetall(key)
+    assert "hold" not in client.hgetall(f"{key}~replies")
+    assert limiter.try_acquire("a", blocking=False)
+    limiter.hold("a", 100)
+    limiter.bucket_factory.bucket.flush()
     assert limiter.try_acquire("a", blocking=False)
 
 
@@ -210,6 +218,41 @@ def test_what_4_5_1_writes_during_a_hold_in_redis_counts(client):
     limiter.release_hold("a")
     assert limiter.bucket_factory.bucket.count() == 1
     assert limiter.check("a").remaining == 1
+
+
+def test_a_hold_in_redis_is_whole_or_over_whoever_cleans_up(client):
+    key = fresh_key()
+    bucket = RedisBucket([Rate(2, 100)], client, key)
+    item = RateItem("a", bucket.now())
+    assert bucket.put(RateItem("a", bucket.now(), 2))
+    assert bucket.hold(item, 60_000) == 60_000
+    for later, dropped in ((30_000, 2), (90_000, 0), (1 << 40, 0)):
+        assert bucket.leak(bucket.now() + later) == dropped
+        assert 20_000 <= bucket.check(item).retry_after_ms <= 60_000
+        assert client.pttl(key) > 20_000
+        assert bucket.count() == 0
+    assert bucket.release_hold(item) is True
+    assert bucket.leak(1 << 50) == 0
+    # As a program on 4.5.1 drops the first of the two when it is over.
+    assert bucket.hold(item, 60_000) == 60_000
+    client.zrem(key, "~hold")
+    assert bucket.count() == 0
+    assert bucket.peek(0) is None
+    assert bucket.release_hold(item) is False
+    assert bucket.put(RateItem("a", bucket.now()))
+
+
+def test_a_hold_in_redis_does_not_keep_a_key_for_ever_when_what_waited_behind_it_is_given_back(
+    client,
+):
+    key, clock = fresh_key(), ManualClock(int(time.time() * 1000))
+    bucket = RedisBucket([Rate(2, 100)], client, key)
+    bucket._clock = clock
+    bucket.hold(RateItem("a", clock.now(), 0), 60_000)
+    item = RateItem("a", clock.now(), 2)
+    assert bucket.claim(item, 1 << 40, 0).wait_ms == 60_000
+    assert bucket.release(item)
+    assert 20_000 <= client.pttl(key) <= 3_700_000
 
 
 def test_a_hold_in_postgres_is_no_unit_and_goes_with_the_sweep():

@@ -89,4 +89,8 @@ def test_a_state_does_with_the_one_key_that_its_user_may_touch(server):
         with redis.Redis(port=server.port, username="limiter", password="secret") as client:
             limiter = Limiter(StateBucket([RATE], store=RedisStateStore(client, "state")))
             assert all(limiter.try_acquire("a") for _ in range(5))  # waits too
+            limiter.hold("a", 3600)
+            assert limiter.try_acquire("a", blocking=False) is False
+            limiter.bucket_factory.bucket.flush()
+            assert limiter.try_acquire("a", blocking=False) is True
         assert admin.keys() == [b"state"]

@@ -9,8 +9,16 @@ import uuid
 import pytest
 import redis
 
-from tests.support.redis_fleet import most_in_a_window, overtaken, run_fleet, spans
-from tests.support.redis_servers import DEFAULT, shared_url, sync_client
+from pyrate_limiter import Rate, RateItem, RedisBucket
+from tests.support.redis_fleet import (
+    bucket_on,
+    environment_of,
+    most_in_a_window,
+    overtaken,
+    run_fleet,
+    spans,
+)
+from tests.support.redis_servers import DEFAULT, shared_url, sync_client, wait_until
 
 SHIFTS = (-5000, -700, 0, 5000)
 THREADS = {"threads": 8, "calls": 5, "limit": 40, "interval": 400}
@@ -169,9 +177,40 @@ def test_a_mixed_fleet_holds_the_limit_of_a_state_in_the_format_of_4_5_1(client,
     assert client.hkeys(key) == [b"tat1"]
 
 
-def test_a_unit_of_a_fast_clock_counts_as_one_of_now(client):
-    from pyrate_limiter import Rate, RateItem, RedisBucket
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("burst", [{}, {"burst": 1}], ids=["log", "gcra"])
+def test_calls_of_4_5_1_do_not_end_a_hold(client, older, burst):
+    key = f"fleet:{uuid.uuid4()}"
+    given = {"limit": 1, "interval": 100, **burst, "key": key}
+    bucket = bucket_on(client, given)
+    item = RateItem("a", bucket.now())
+    assert bucket.hold(item, 60_000) == 60_000
+    theirs = {"url": shared_url(), "threads": 1, "calls": 2, "blocking": False}
+    run_fleet([(older, {**given, **theirs})])
+    if burst:
+        wait_until(lambda: not client.exists(key))  # its life is what 4.5.1 has set
+    assert bucket.check(item).retry_after_ms > 1000
+    assert bucket_on(client, given).put(RateItem("a", bucket.now())) is False
+    assert bucket.release_hold(item) is True
 
+
+def test_a_hold_is_over_when_4_5_1_has_cleaned_up_behind_it(client, older):
+    key = f"fleet:{uuid.uuid4()}"
+    bucket = RedisBucket([Rate(1, 100)], client, key)
+    bucket.hold(RateItem("a", bucket.now()), 60_000)
+    code = (
+        "import redis; from pyrate_limiter import Rate, RedisBucket\n"
+        f"client = redis.Redis.from_url({shared_url()!r})\n"
+        f"bucket = RedisBucket.init([Rate(1, 100)], client, {key!r})\n"
+        "bucket.leak(bucket.now() + 90_000)\n"
+    )
+    subprocess.run([older, "-c", code], check=True, env=environment_of(older))
+    assert client.zrange(key, 0, -1) == [b"~hold+"]
+    assert bucket.count() == 0
+    assert bucket.put(RateItem("a", bucket.now())) is True
+
+
+def test_a_unit_of_a_fast_clock_counts_as_one_of_now(client):
     key = f"fleet:{uuid.uuid4()}"
     bucket = RedisBucket([Rate(3, 300)], client, key)
     bucket.put(RateItem("a", bucket.now() + 3_600_000, 2))
@@ -182,8 +221,6 @@ def test_a_unit_of_a_fast_clock_counts_as_one_of_now(client):
 
 
 def test_claims_come_back_with_a_clock_that_steps_back(client):
-    from pyrate_limiter import Rate, RateItem, RedisBucket
-
     key = f"fleet:{uuid.uuid4()}"
     ahead = 3_600_000
     bucket = RedisBucket([Rate(2, 300)], client, key)
@@ -201,8 +238,6 @@ def test_claims_come_back_with_a_clock_that_steps_back(client):
 def test_programs_with_a_client_for_each_release_find_the_same_units(client):
     key = f"fleet:{uuid.uuid4()}"
     client.zadd(key, {f"a:b:c326e752b8:{n}": 1_795_493_856_746 for n in (1, 2, 3)})
-    from pyrate_limiter import Rate, RedisBucket
-
     bucket = RedisBucket([Rate(5, 1000)], client, key)
     assert str(bucket.peek(0)) == "RateItem(name=a:b, weight=1, timestamp=1795493856746)"
     assert bucket.count() == 3

@@ -24,6 +24,7 @@ class LosesReplies(Proxy):
         super().__init__(port)
         self.losses = 0
         self.lost = 0
+        self.meanwhile = None  # called when a reply was lost
         self._doomed = set()
 
     def pass_request(self, data, server):
@@ -32,6 +33,8 @@ class LosesReplies(Proxy):
             self._doomed.add(server)
 
     def may_pass_reply(self, server):
+        if server in self._doomed and self.meanwhile is not None:
+            self.meanwhile()
         return server not in self._doomed
 
 
@@ -128,6 +131,25 @@ def test_what_was_given_back_is_given_back_once(proxy, client, admin, make):
     bucket.release(item)
     assert proxy.lost == 1
     assert make(admin, rate, key).count() == 1
+
+
+def test_who_ends_a_hold_is_told_that_it_stood_and_ends_no_other(proxy, client, admin, make):
+    rate, key = Rate(1, 60_000), fresh_key()
+    bucket, other = make(client, rate, key), make(admin, rate, key)
+    item = RateItem("a", bucket.now(), 0)
+    for _ in range(2):
+        bucket.hold(item, 60_000)
+        proxy.lost, proxy.losses = 0, 1
+        assert bucket.release_hold(item) is True
+        assert proxy.lost == 1
+        assert bucket.release_hold(item) is False
+    other.hold(item, 60_000)
+    proxy.lost, proxy.meanwhile = 0, lambda: other.hold(item, 60_000)
+    assert bucket.release_hold(item) is True
+    assert proxy.lost == 1
+    assert other.put(RateItem("a", other.now())) is False
+    assert other.release_hold(item) is True
+    assert other.put(RateItem("a", other.now())) is True
 
 
 def test_a_call_that_fails_for_good_is_made_good_by_the_next(proxy, admin):

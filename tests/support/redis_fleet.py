@@ -45,6 +45,13 @@ def run_fleet(processes, meanwhile=lambda: None):
         return records
 
 
+def environment_of(python):
+    """The variables of a process: one with a Python of another environment finds what is there."""
+    own = python == sys.executable
+    given = {name: value for name, value in os.environ.items() if own or name != "PYTHONPATH"}
+    return {**given, "PYTHONWARNINGS": "default"}
+
+
 def _start(stack, python, arguments):
     process = stack.enter_context(
         subprocess.Popen(
@@ -52,7 +59,7 @@ def _start(stack, python, arguments):
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONWARNINGS": "default"},
+            env=environment_of(python),
         )
     )
     stack.callback(process.kill)

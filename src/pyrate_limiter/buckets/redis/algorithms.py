@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 from pyrate_limiter.abstracts.algorithm import (
     GCRA,
@@ -48,16 +49,28 @@ def script_of(algorithm: StateAlgorithm) -> Script:
         NoRedisImplementation: it has none, or overrides in Python what the script does.
     """
     text = algorithm.redis_script()
-    lineage = type(algorithm).__mro__
+    if text is None or _steps_in_python(type(algorithm)):
+        raise NoRedisImplementation(algorithm)
+    return Script.of(text)
+
+
+@lru_cache(maxsize=256)
+def _steps_in_python(kind: type[StateAlgorithm]) -> bool:
+    """Whether a class has a `step` of its own beside the script of another."""
+    lineage = kind.__mro__
 
     def definer(name: str) -> int:
         return next((depth for depth, base in enumerate(lineage) if name in vars(base)), math.inf)  # type: ignore[return-value]
 
-    if text is None or definer("step") < definer("redis_script"):
-        raise NoRedisImplementation(algorithm)
-    return Script.of(text)
+    return definer("step") < definer("redis_script")
 
 
 def knows_claims(algorithm: StateAlgorithm) -> bool:
     """Whether the algorithm's script is the one that knows claims."""
     return type(algorithm).redis_script is GCRA.redis_script
+
+
+def is_stock(algorithm: StateAlgorithm) -> bool:
+    """Whether the script that knows claims does what the algorithm does."""
+    kind = type(algorithm)
+    return kind.redis_script is GCRA.redis_script and not _steps_in_python(kind)

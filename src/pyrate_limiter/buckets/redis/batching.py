@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter._core.fork_safe_locks import shared_lock
 from pyrate_limiter.buckets.redis.deadline import in_helper
-from pyrate_limiter.buckets.redis.request import fitting, parts_of
+from pyrate_limiter.buckets.redis.request import Request, fitting, parts_of
 
 if TYPE_CHECKING:
     from pyrate_limiter.buckets.redis.client import Server
-    from pyrate_limiter.buckets.redis.request import Request
 
 _AT_ONCE = 2  # calls under way: with one, two threads would only wait for each other
 
@@ -48,6 +47,19 @@ class Crews:
         # By what the calls begin with.
         self._under_way: dict[Any, int] = {}
         self._waiting: dict[Any, list[_Caller]] = {}
+
+    def ask_at_once(self, head: tuple[Any, ...], step: str) -> list[int]:
+        """The answer to a step that has no time limit."""
+        with self._lock:
+            calls = self._under_way.get(head, 0)
+            if calls < _AT_ONCE:
+                self._under_way[head] = calls + 1
+        if calls >= _AT_ONCE:
+            return self.ask(Request(head, [step], None))
+        try:
+            return self._server.evaluate(head, [step])
+        finally:
+            self._pass_on(head)
 
     def ask(self, request: Request) -> list[int]:
         """The answer to a request."""

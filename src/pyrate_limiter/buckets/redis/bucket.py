@@ -310,8 +310,7 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
         """See `AbstractBucket.leak`. Without a time it does nothing, for the key expires itself."""
         if current_timestamp is None:
             return at_hand(0) if self.is_async else 0
-        bound = f"({self._algorithm.leak_bound(self._rates, current_timestamp)}"
-        return self._command("zremrangebyscore", self.bucket_key, "-inf", bound)  # type: ignore[no-any-return]
+        return self._server.run(self._leak(current_timestamp))
 
     def flush(self) -> Awaitable[None] | None:
         """See `AbstractBucket.flush`."""

@@ -97,7 +97,7 @@ class Asks:
             return self._send_soon(head, step, decide, without, by_server=by_server)
         sent = time.time_ns()
         try:
-            answer = server.crews.ask(Request(head, [step], None))
+            answer = server.crews.ask_at_once(head, step)
         except BaseException as error:
             if self._failed(error, [step], head[1]):
                 return server.run(without())

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 LAST_MS = 200  # also one whose time is up waits so long to learn what became of its claim
 _ON_ERROR_SECONDS = 1.0  # the `call_timeout` where there is something to go on with
 NO_CONNECTION_SECONDS = 20  # the longest wait for a free one, as in the driver's blocking pool
+_NO_LIMIT_MS = 1 << 50  # patience without end
 _NS = 1_000_000  # nanoseconds in a millisecond
 
 
@@ -42,8 +43,10 @@ class ServerClock(WallClock):
 
     def learn(self, sent_ns: int, server_ms: int) -> None:
         """Note that the server's clock read ``server_ms`` between ``sent_ns`` and now."""
-        early, late = sent_ns // _NS, time.time_ns() // _NS
-        self._offset = min(0, server_ms - early) or max(0, server_ms - late)
+        ahead = server_ms - sent_ns // _NS
+        if ahead > 0:
+            ahead = max(0, server_ms - time.time_ns() // _NS)
+        self._offset = ahead
 
 
 class Server:
@@ -85,14 +88,15 @@ class Server:
 
     def limit(self, patience_ms: int = 0) -> float | None:
         """The seconds that a call for a caller of this patience may take; None is no limit."""
-        if 0 < patience_ms < 1 << 50:
+        if 0 < patience_ms < _NO_LIMIT_MS:
             seconds = max(LAST_MS, patience_ms) / 1000
             return seconds if self.call_timeout is None else min(seconds, self.call_timeout)
         return self.call_timeout
 
     def is_plain(self, patience_ms: int) -> bool:
         """Whether a call needs nothing but the client: it answers, and has no time limit."""
-        return not self.outage.away and self.limit(patience_ms) is None
+        unlimited = self.call_timeout is None and not 0 < patience_ms < _NO_LIMIT_MS
+        return unlimited and not self.outage.away
 
     def run(self, program: Program[T]) -> T | Coroutine[Any, Any, T]:
         """Run a program to its end, or return the coroutine that does, for an async client."""

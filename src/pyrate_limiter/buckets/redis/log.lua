@@ -16,10 +16,11 @@
 --     part     so many of what is left of an item, if all that fits now; the number of the first
 --     settle   the mark in the claim's members (as above, or "0" for none), patience
 --     release  the mark, the number of the first of the units; it gives back so many from there
---     hold     for how many ms nothing is to be admitted, -1 ends that
+--     hold     for how many ms nothing is to be admitted, -1 ends that; an id in the place of "name:id"
 --     forget   as a release, for a claim of which it is not known what became of it
 -- What is held is two members without a number: "~hold" has the time before which nothing is admitted,
 -- "~hold+" that and once more for how long. So both are ahead of the clock while it lasts.
+-- "~hold-" stands for who has ended the last one: its score, below that of any unit, is its id.
 -- A command that the driver sends again, because the answer was lost, is known by its id.
 -- Reply: a line of numbers: the time, then five for each step:
 --   claim, next, part: the rate that refused or 0, -1 where it was left out; ms until it fits, -1 for
@@ -133,19 +134,26 @@ local held, length = now, 0
 local found, timed, ended = nil, false, nil -- the hold as it was; whether a step went by the time
 do
   local over = call('ZSCORE', key, '~hold+')
-  if over then
-    local until_ms = tonumber(call('ZSCORE', key, '~hold') or over)
-    length = over - until_ms
-    found = {text(until_ms), text(tonumber(over))}
-    held = until_ms
-    call('ZREM', key, '~hold', '~hold+')
-  end
+  local until_ms = over and call('ZSCORE', key, '~hold')
+  if until_ms then
+    held = tonumber(until_ms)
+    length = over - held
+    found = {text(held), text(tonumber(over)), call('PTTL', key)}
+  end -- else it was over when a program on 4.5.1 has cleaned up
+  if over then call('ZREM', key, '~hold', '~hold+') end
 end
 
-local function hold(ms)
+local function hold(ms, id)
   local stood = held > now and 1 or 0
   if ms < 0 then
-    ended = stood == 1 and held - now or nil
+    local mark = text(-4503599627370496 - tonumber(string.sub(id, 1, 12), 16))
+    if tonumber(call('ZSCORE', key, '~hold-') or nil) == tonumber(mark) then
+      return 1, held - now, 0 -- it comes for the second time
+    end
+    if stood == 1 then
+      ended = held - now
+      call('ZADD', key, mark, '~hold-')
+    end
     held = now
   elseif now + ms > held then
     held, length = now + ms, ms

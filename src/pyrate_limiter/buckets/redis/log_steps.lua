@@ -307,7 +307,7 @@ function steps.release(step)
   return remove(step, step.mark, step.b), 0, 0
 end
 
-function steps.hold(step) return hold(step.a) end
+function steps.hold(step) return hold(step.a, step.label) end
 
 function steps.forget(step)
   local gone = remove(step, '', 1)
@@ -338,12 +338,15 @@ end
 
 if not timed and found then -- what is given back is stamped with the moment that it was claimed for
   call('ZADD', key, found[1], '~hold', found[2], '~hold+')
+  if found[3] > 0 and call('PTTL', key) < 0 then -- there was nothing else in it
+    call('PEXPIRE', key, text(found[3]))
+  end
 elseif held > now then
   call('ZADD', key, text(held), '~hold', text(held + length), '~hold+')
 elseif ended then -- the key was to outlive the hold, and is not cleaned up while it is to live so long
   local usual = math.max((newest or now) - now, 0) + longest + math.min(longest, 60000) + 1000
   local left = call('PTTL', key)
-  if left > usual and left <= ended + 61000 then call('PEXPIRE', key, text(usual)) end
+  if left > usual and left <= ended + 61000 or left < 0 then call('PEXPIRE', key, text(usual)) end
 end
 if stored > 0 or held > now then
   -- A clock of the caller's own may be slower than ours.

@@ -121,6 +121,8 @@ def fitting(requests: list[Request]) -> int:
 
 def words_of(steps: list[str]) -> list[Any]:
     """Steps as they are sent: in UTF-8, whatever the encoding of the client."""
+    if len(steps) == 1 and steps[0].isascii():
+        return steps
     return [step if step.isascii() else step.encode() for step in steps]
 
 

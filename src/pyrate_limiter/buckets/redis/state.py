@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter._core.awaitables import then
@@ -10,11 +11,11 @@ from pyrate_limiter._core.clocks import WallClock
 from pyrate_limiter._core.validation import check_whole
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.abstracts.store import StateStore
-from pyrate_limiter.buckets.redis.algorithms import knows_claims, script_of
+from pyrate_limiter.buckets.redis.algorithms import is_stock, knows_claims, script_of
 from pyrate_limiter.buckets.redis.client import Server
 from pyrate_limiter.buckets.redis.request import Command
 from pyrate_limiter.buckets.redis.reservations import at_hand, claim_of
-from pyrate_limiter.buckets.redis.state_commands import StateSteps, claim_step, take_step
+from pyrate_limiter.buckets.redis.state_commands import BESIDE, StateSteps, claim_step, take_step
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Generator, Sequence
@@ -86,18 +87,18 @@ class RedisStateStore(StateSteps, StateStore):
         Raises:
             NoRedisImplementation: there is no script that does what the algorithm does.
         """
-        script = script_of(algorithm)
-        if knows_claims(algorithm):
-            if not self._server.is_plain(0):
-                return self._server.run(self._take(algorithm, rates, now, weight))
-            return self._send_at_once(  # type: ignore[no-any-return]
-                self._head(algorithm, rates, now),
-                take_step(weight),
-                lambda answer: self._verdict(rates, answer),
-                lambda: self._without(rates, RateItem("", now, weight)),
-                by_server=False,
-            )
-        return self._server.run(self._check(script, algorithm, rates, now, weight))
+        if not is_stock(algorithm):
+            script = script_of(algorithm)
+            return self._server.run(self._check(script, algorithm, rates, now, weight))
+        if not self._server.is_plain(0):
+            return self._server.run(self._take(algorithm, rates, now, weight))
+        return self._send_at_once(  # type: ignore[no-any-return]
+            self._head(algorithm, rates, now),
+            take_step(weight),
+            lambda answer: self._verdict(rates, answer),
+            lambda: self._without(rates, RateItem("", now, weight)),
+            by_server=False,
+        )
 
     def read(self, algorithm: StateAlgorithm, rates: Sequence[Rate]) -> State | Awaitable[State]:
         """See `StateStore.read`."""
@@ -109,6 +110,8 @@ class RedisStateStore(StateSteps, StateStore):
         def ask() -> Generator[Any, Any, None]:
             self._full = None
             yield Command(self._server.limit(), "unlink", self.key)
+            with suppress(self._server.errors.NoPermissionError):  # then nothing is held there
+                yield Command(self._server.limit(), "hdel", f"{self.key}{BESIDE}", "hold")
             self._full = None
 
         return self._server.run(ask())
@@ -143,13 +146,14 @@ class RedisStateStore(StateSteps, StateStore):
     ) -> Decision | Awaitable[Decision]:
         """See `StateStore.claim_at` and `StateStore.bounds_claims`."""
         server, limit = self._server, patience_ms if limit_ms is None else limit_ms
-        if not knows_claims(algorithm) or not server.is_plain(limit):
+        if not server.is_plain(limit) or not knows_claims(algorithm):
             program = self._claim(algorithm, rates, item, None, patience_ms, buffer_ms, limit)
             return server.run(program)
         sent = time.monotonic()
-        refused = self._refused(rates, item.weight, patience_ms, sent)
-        if refused is not None:
-            return at_hand(refused) if server.is_async else refused
+        if self._full is not None:
+            refused = self._refused(rates, item.weight, patience_ms, sent)
+            if refused is not None:
+                return at_hand(refused) if server.is_async else refused
         step = claim_step(item, patience_ms, buffer_ms)
         return self._send_at_once(  # type: ignore[no-any-return]
             self._head(algorithm, rates),

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from pyrate_limiter.abstracts.algorithm import State, StateAlgorithm
     from pyrate_limiter.abstracts.rate import Rate
 
-GCRA_SCRIPT = Script.read("gcra.lua")
-_BESIDE = "~replies"  # ends the name of the hash that the script keeps beside the state
+GCRA_SCRIPT = Script.read("gcra.lua", "gcra_steps.lua")
+BESIDE = "~replies"  # ends the name of the hash that the script keeps beside the state
 _PATIENT_MS = 1 << 42  # 139 years: in microseconds Lua still counts it exactly
 
 
@@ -56,7 +56,7 @@ class StateSteps(Asks):
             numbers = algorithm.redis_args(rates)
             each = [f"{spacing}/{burst}" for spacing, burst in zip(numbers[::2], numbers[1::2])]
             # In a cluster a key of another name may lie on another node.
-            beside = "" if hasattr(self._server.client, "keyslot") else _BESIDE
+            beside = "" if hasattr(self._server.client, "keyslot") else BESIDE
             line = f"~ {self._life(rates)} {rates[0].interval} {beside} {' '.join(each)}"
             by_server = (GCRA_SCRIPT, self.key, line)
             self._usual = (by_server, rates, self.ttl_ms)

@@ -6,15 +6,41 @@ from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter._core.awaitables import then
 from pyrate_limiter.buckets.redis.commands import RedisSteps
-from pyrate_limiter.buckets.redis.request import Command, Request
-from pyrate_limiter.buckets.redis.reservations import check_in_reach, first_unit, name_of
+from pyrate_limiter.buckets.redis.request import Command, Request, Script
+from pyrate_limiter.buckets.redis.reservations import (
+    PATIENT_MS,
+    check_in_reach,
+    first_unit,
+    name_of,
+    new_id,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Generator
 
     from pyrate_limiter.abstracts.rate import RateItem
 
-_HELD = ("~hold", "~hold+")  # members that stand for what is held, see log.lua
+# Members that stand for what is held, and for the end of it, see log.lua.
+_HELD = ("~hold+", "~hold")  # 4.5.1 may drop the latter alone, when it is over
+_ENDED = "~hold-"
+_NO_UNITS = f"({-PATIENT_MS}"  # all units are above this, and what has ended is below it
+
+# What is held stays, whatever the time is.
+_LEAK_SCRIPT = Script("""\
+local key, call = KEYS[1], redis.call
+local left, held = call('PTTL', key), {}
+for _, name in ipairs({'~hold', '~hold+'}) do
+  local moment = call('ZSCORE', key, name)
+  if moment then held[#held + 1], held[#held + 2] = moment, name end
+end
+if held[1] then call('ZREM', key, '~hold', '~hold+') end
+local gone = call('ZREMRANGEBYSCORE', key, ARGV[1], ARGV[2])
+if held[1] then
+  call('ZADD', key, unpack(held))
+  if left > 0 then call('PEXPIRE', key, left) end
+end
+return {gone}
+""")
 
 
 class RedisUnits(RedisSteps):
@@ -38,9 +64,12 @@ class RedisUnits(RedisSteps):
         """See `AbstractBucket.count`."""
 
         def ask() -> Generator[Any, Any, int]:
-            held = yield from self._asked("zscore", self.bucket_key, _HELD[0])
-            members: int = yield from self._asked("zcard", self.bucket_key)
-            return members if held is None else members - len(_HELD)
+            units: int = yield from self._asked("zcount", self.bucket_key, _NO_UNITS, "+inf")
+            for name in _HELD:
+                if (yield from self._asked("zscore", self.bucket_key, name)) is None:
+                    break
+                units -= 1
+            return units
 
         return self._server.run(ask())
 
@@ -55,7 +84,7 @@ class RedisUnits(RedisSteps):
                 last = first + len(_HELD)
                 found = yield from self._asked("zrevrange", key, 0, last, withscores=True)
                 units = [unit for unit in found if name_of(unit) not in _HELD][first:]
-            return first_unit(units)
+            return first_unit([unit for unit in units if name_of(unit) != _ENDED])
 
         return self._server.run(ask())
 
@@ -66,9 +95,16 @@ class RedisUnits(RedisSteps):
             Whether a hold stood, and in how many ms the one that stands now is over.
         """
         head = yield from self._head_at(stamp)
-        answer = yield Request(head, [f"hold 0 {hold_ms} 0 :"], self._server.limit())
+        answer = yield Request(head, [f"hold 0 {hold_ms} 0 {new_id()}"], self._server.limit())
         self._full = self._learnt = None
         return answer[1:3]  # type: ignore[no-any-return] # as it says
+
+    def _leak(self, now: int) -> Generator[Any, Any, int]:
+        """See `RedisBucket.leak`."""
+        bound = f"({self._algorithm.leak_bound(self._rates, now)}"
+        head = (_LEAK_SCRIPT, self.bucket_key, _NO_UNITS, bound)
+        answer = yield Request(head, [], self._server.limit(), shared=False)
+        return int(answer[0])
 
     def _command(self, method: str, *args: Any, **options: Any) -> Any:
         return self._server.run(self._asked(method, *args, **options))

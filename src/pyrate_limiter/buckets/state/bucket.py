@@ -161,7 +161,7 @@ class StateBucket(Closable, AbstractBucket):
         verdict = store.check(
             self._algorithm, self._rates, item.timestamp, item.weight, *self._clocks()
         )
-        return then(verdict, lambda decision: self._learn(item.timestamp, item.weight, decision))
+        return self._learnt_from(item.timestamp, item.weight, verdict)
 
     def _learn(self, now: int, weight: int, decision: Decision) -> Decision:
         self.failing_rate = decision.failing_rate
@@ -236,20 +236,30 @@ class StateBucket(Closable, AbstractBucket):
         self, item: RateItem, patience_ms: int, buffer_ms: int | None, *limit_ms: int | None
     ) -> Decision | Awaitable[Decision]:
         check_item(item)
-        buffer_ms = self._pad(buffer_ms)
-        now, weight = item.timestamp, item.weight
-        claim: Any = self.store.claim_at if self._by_store_time() else self.store.claim
-        limit = {"limit_ms": limit_ms[0]} if limit_ms else {}
-        clocks = self._clocks()
-        verdict = claim(
-            self._algorithm, self._rates, item, patience_ms, buffer_ms, *clocks, **limit
-        )
+        pad, now, weight = self._pad(buffer_ms), item.timestamp, item.weight
+        store: Any = self.store
+        algorithm, rates = self._algorithm, self._rates
+        if self._by_store_time():
+            verdict = store.claim_at(algorithm, rates, item, patience_ms, pad, *limit_ms)
+        else:
+            limit = {"limit_ms": limit_ms[0]} if limit_ms else {}
+            verdict = store.claim(
+                algorithm, rates, item, patience_ms, pad, *self._clocks(), **limit
+            )
+        return self._learnt_from(now, weight, verdict)
+
+    def _learnt_from(self, now: int, weight: int, verdict: Any) -> Decision | Awaitable[Decision]:
+        if verdict.__class__ is Decision:
+            return self._learn(now, weight, verdict)
         return then(verdict, lambda decision: self._learn(now, weight, decision))
 
     def _pad(self, buffer_ms: int | None) -> int:
         if buffer_ms is not None:
             return buffer_ms
-        return pad_ms(min(rate.interval // rate.limit for rate in self._rates))
+        rates = self._rates
+        if len(rates) == 1:
+            return pad_ms(rates[0].interval // rates[0].limit)
+        return pad_ms(min(rate.interval // rate.limit for rate in rates))
 
     def claim_several(
         self,
