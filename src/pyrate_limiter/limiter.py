@@ -11,7 +11,12 @@ from pyrate_limiter._core.lazy import resolver
 from pyrate_limiter._core.validation import check_weight, check_whole
 from pyrate_limiter._engine.acquisition import Acquisition
 from pyrate_limiter._engine.context import Admission, decorated, refuse_positional
-from pyrate_limiter._engine.factories import SingleBucketFactory, as_factory, straight_path
+from pyrate_limiter._engine.factories import (
+    SingleBucketFactory,
+    as_factory,
+    asking_path,
+    straight_path,
+)
 from pyrate_limiter._engine.first_try import bind_sweeper
 from pyrate_limiter._engine.holding import Holds
 from pyrate_limiter._engine.locks import LockLike, combined_lock
@@ -120,6 +125,7 @@ class Limiter(Holds, TakesOlderCalls, Generic[Verdict_co]):
         self._acquisition = Acquisition(factory, self.lock, asking, ahead, only)
         self._take = straight_path(factory, asking)
         self._take_async = straight_path(factory, asking, awaited=True)
+        self._ask = asking_path(factory)
 
     @classmethod
     def per_key(
@@ -176,6 +182,10 @@ class Limiter(Holds, TakesOlderCalls, Generic[Verdict_co]):
         taken = self._take(name, weight)
         if taken is True or not (blocking or taken is None or taken):
             return taken is True  # type: ignore[return-value] # see `Verdict_co`
+        if not blocking and self._ask is not None:
+            told = self._ask(name, weight)
+            if told is not None:
+                return told  # type: ignore[return-value] # see `Verdict_co`
         started = self._acquisition.start(name, weight, self._terms(blocking, timeout), taken)
         if isinstance(started, Decision):
             return started.failing_rate is None  # type: ignore[return-value] # see `Verdict_co`
@@ -311,7 +321,7 @@ class Limiter(Holds, TakesOlderCalls, Generic[Verdict_co]):
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("lock", "_acquisition", "_take", "_take_async")
+        own = ("lock", "_acquisition", "_take", "_take_async", "_ask")
         return {name: value for name, value in self.__dict__.items() if name not in own}
 
     def __setstate__(self, state: dict[str, object]) -> None:

@@ -5,6 +5,7 @@ clock has caught up, nor lets more than one further limit through.
 """
 
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from pyrate_limiter import (
     StateBucket,
 )
 from pyrate_limiter.testing import ManualClock
+from tests.support.kinds import KINDS, ends
 
 YEAR = 365 * 24 * 3600 * 1000
 STEPS = st.sampled_from([1, 3, 9, 10, 11, 30, 45, 1000, YEAR])
@@ -257,3 +259,29 @@ def test_what_was_admitted_under_another_stamp_can_be_given_back(kind, step):
         assert bucket.claim(item)
         assert bucket.release(item)
         assert bucket.count() == 1
+
+
+def frees_at(kind, moment):
+    """When the one unit of that moment counts no more: of 1 a second, or of 2 with a burst of 1."""
+    if "gcra" in kind:
+        return moment + 500
+    return moment - moment % 1000 + 1000 if kind == "fixed window" else moment + 1001
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("start", [10**12, None], ids=["a time of its own", "the servers' time"])
+def test_all_kinds_take_a_clock_for_stepped_when_it_is_an_interval_behind(kind, start, tmp_path):
+    rate = Rate(2, 1000, burst=1) if "gcra" in kind else Rate(1, 1000)
+    first = (start or int(time.time() * 1000)) // 1000 * 1000
+    with ends(tmp_path) as places:
+        for behind in (1, 499, 501, 1000, 1001, 5000, 90_000):
+            bucket = places.make(kind, [rate])
+            clock = bucket._clock = ManualClock(first)
+            assert bucket.put(RateItem("a", first))
+            # Time stands still meanwhile, or goes on from where the clock is now.
+            free = frees_at(kind, first if behind <= rate.interval else first - behind)
+            admitted = []
+            for moment in (first - behind, free - 1, free):
+                clock.set(moment)
+                admitted.append(bucket.put(RateItem("a", moment)))
+            assert (behind, admitted) == (behind, [False, False, True])

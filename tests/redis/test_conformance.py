@@ -57,7 +57,6 @@ class _Async(_Client):
 
 class _State(_Sync):
     units = False
-    fills_room = False
     _wire = wires(*OPPOSITES)
 
     def make_bucket(self, rates):
@@ -66,7 +65,6 @@ class _State(_Sync):
 
 class _StateAsync(_Client):
     units = False
-    fills_room = False
     _wire = wires(*OPPOSITES)
 
     async def make_bucket(self, rates):

@@ -124,6 +124,7 @@ class WaitersMachine(RuleBasedStateMachine):
         store._server.limit = lambda _=0: None  # the patience is none of real time
         self.true_state = self.algorithm.initial(rates)
         self.held = []
+        self.room = []  # moments and units that were given back in front of others
 
     def teardown(self):
         self.client.close()
@@ -158,7 +159,13 @@ class WaitersMachine(RuleBasedStateMachine):
         if not decision.wait_ms:
             self.go(weight, now)
             return None
-        assert all(item.timestamp >= other.timestamp for other in self.held)
+        if any(item.timestamp < other.timestamp for other in self.held):
+            at = next(
+                place
+                for place, (moment, units) in enumerate(self.room)
+                if moment == item.timestamp and units >= weight
+            )
+            self.room[at] = (int(item.timestamp), self.room[at][1] - weight)
         self.held.append(item)
         return item
 
@@ -182,6 +189,7 @@ class WaitersMachine(RuleBasedStateMachine):
     def give_back(self, claim):
         if claim is not None:
             self.held.remove(claim)
+            self.room.append((int(claim.timestamp), claim.weight))
             stored = self.clock.now() - claim.timestamp < 1000
             assert self.bucket.release(claim) or not stored
             assert not self.bucket.release(claim)
@@ -213,3 +221,53 @@ def test_the_log_in_redis_and_in_memory_agree(rates, steps, patient):
             expected = memory.claim(first, patience, 0)
             assert ours.claim(second, patience, 0) == expected
             assert second.timestamp == first.timestamp
+
+
+def test_a_claim_that_is_taken_for_used_cannot_be_given_back_for_another():
+    clock = ManualClock(START)
+    with sync_client(shared_url()) as client:
+        store = RedisStateStore(client, fresh_key(), ttl_ms=600_000)
+        bucket = StateBucket([Rate(5, 1000)], store=store, clock=clock)
+        claims = []
+        for later in (0, 100_000):
+            clock.advance(later)
+            assert bucket.put(RateItem("a", clock.now(), 5))
+            claims.append(RateItem("a", clock.now(), 2))
+            assert bucket.claim(claims[-1], 1 << 40, 0).wait_ms == 400
+        assert bucket.release(claims[0]) is False
+        assert bucket.release(claims[1]) is True
+
+
+def claimed(bucket, weights):
+    """Items that have claimed now, one after the other."""
+    most = bucket.rates[0].burst
+    items = [RateItem("a", START, min(weight, most)) for weight in weights]
+    assert all(bucket.claim(item, 1 << 40, 0).allowed for item in items)
+    return items
+
+
+@given(
+    rates=st.sampled_from(RATES),
+    first=st.lists(st.integers(1, 2), min_size=3, max_size=12),
+    gone=st.sets(st.integers(0, 11), min_size=1, max_size=4),
+    after=st.lists(st.integers(1, 2), max_size=6),
+)
+def test_room_that_is_given_back_in_front_of_others_is_used_as_in_memory(rates, first, gone, after):
+    found = []
+    with sync_client(shared_url()) as client:
+        for store in (None, RedisStateStore(client, fresh_key(), ttl_ms=600_000)):
+            clock = ManualClock(START)
+            bucket = StateBucket(rates, store=store, clock=clock)
+            items = claimed(bucket, first)
+            last = items[-1].timestamp
+            leave = [n for n in gone if n < len(items) and START < items[n].timestamp < last]
+            assert all(bucket.release(items[number]) for number in leave)
+            later = claimed(bucket, after)
+            found.append([int(item.timestamp) for item in later])
+            stay = [item for number, item in enumerate(items) if number not in leave]
+            for item in sorted(stay + later, key=lambda item: item.timestamp):
+                if item.timestamp > START:  # else it has gone
+                    clock.set(int(item.timestamp))
+                    decision = bucket.settle(item, clock.now(), 1 << 40)
+                    assert (decision.allowed, decision.wait_ms) == (True, 0)
+    assert found[0] == found[1]

@@ -62,7 +62,7 @@ def test_who_comes_while_late_waiters_have_yet_to_go_goes_after_them(bucket):
 def test_who_comes_after_a_waiter_that_left_does_not_go_together_with_another(bucket):
     first, second = claim(bucket, "A"), claim(bucket, "B")
     assert bucket.release(first)
-    assert depart(bucket, [second, claim(bucket, "C")]) == [("B", 400), ("C", 600)]
+    assert depart(bucket, [second, claim(bucket, "C")]) == [("C", 200), ("B", 400)]
 
 
 def test_a_late_waiter_counts_also_where_somebody_came_in_between(bucket):

@@ -118,5 +118,15 @@ def straight_path(
     return path or otherwise
 
 
+def asking_path(factory: BucketFactory) -> Callable[[str, int], bool | None] | None:
+    """The way of a call that does not wait, and whose one bucket asks a server: its `ask`.
+
+    It takes a name and a weight, and answers None where the program has to be run.
+    """
+    only = factory.bucket if type(factory) is SingleBucketFactory else None
+    asking = getattr(only, "asking", None)
+    return None if asking is None else asking()
+
+
 def _nothing_at_once(name: str, weight: int) -> None:
     del name, weight

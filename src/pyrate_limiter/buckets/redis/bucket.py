@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, overload
 from pyrate_limiter._core.awaitables import named, then
 from pyrate_limiter._core.closing import Closable
 from pyrate_limiter._core.rate_list import RateList, sorted_rates
+from pyrate_limiter._core.waited_for import waited_for
 from pyrate_limiter._older import TakesKeywordsOf2x
 from pyrate_limiter.abstracts.algorithm import (
     Decision,
@@ -18,9 +19,15 @@ from pyrate_limiter.buckets.redis.algorithms import checked, kind_of
 from pyrate_limiter.buckets.redis.answers import is_allowed, wait_of
 from pyrate_limiter.buckets.redis.client import Server
 from pyrate_limiter.buckets.redis.commands import LOG_SCRIPT
-from pyrate_limiter.buckets.redis.outage import name_key
-from pyrate_limiter.buckets.redis.request import Command
-from pyrate_limiter.buckets.redis.reservations import Doubts, at_hand, check_in_reach, claim_of
+from pyrate_limiter.buckets.redis.outage import Down, name_key
+from pyrate_limiter.buckets.redis.request import MOST_UNITS, Command
+from pyrate_limiter.buckets.redis.reservations import (
+    Doubts,
+    at_hand,
+    check_in_reach,
+    claim_of,
+    label_of,
+)
 from pyrate_limiter.buckets.redis.unit_commands import RedisUnits
 
 if TYPE_CHECKING:
@@ -218,6 +225,10 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
         )
         return None if changed else self.take
 
+    def asking(self) -> Callable[[str, int], bool | None] | None:
+        """`ask`, where it does what `put` would do; None where a subclass differs."""
+        return None if self.straight() is None else self.ask
+
     def take(self, name: str, weight: int) -> bool | None:
         """False where a refusal is remembered, else None: the server has to say."""
         del name
@@ -226,6 +237,27 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
             return None
         self.failing_rate = full[2]
         return False
+
+    def ask(self, name: str, weight: int) -> bool | None:
+        """`put` an item of this moment, whose refusal `take` does not remember, by one call.
+
+        Returns:
+            None where it takes more than that: somebody waits, the bucket's clock is another one or
+            a method of it was replaced, the call has a time limit, there is an outage.
+        """
+        plain = not self._doubts and weight <= MOST_UNITS and self._server.is_plain(0)
+        if not plain or self._chosen or vars(self) or (waited_for and id(self) in waited_for):
+            return None
+        sent = time.monotonic()
+        try:
+            answer = self._answer_at_once(self._head, f"claim {weight} 0 0 {label_of(name)}")
+        except Down:
+            return None
+        if answer[1]:
+            self._refuse(weight, sent, answer)
+            return False
+        self.failing_rate = None
+        return True
 
     def put(self, item: RateItem) -> bool | Awaitable[bool]:
         """See `AbstractBucket.put`. The item is judged by its own timestamp."""

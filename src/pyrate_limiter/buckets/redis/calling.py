@@ -95,16 +95,26 @@ class Asks:
         server = self._server
         if server.is_async:
             return self._send_soon(head, step, decide, without, by_server=by_server)
-        sent = time.time_ns()
+        try:
+            answer = self._answer_at_once(head, step, by_server=by_server)
+        except Down:
+            return server.run(without())
+        return decide(answer)
+
+    def _answer_at_once(
+        self, head: tuple[Any, ...], step: str, *, by_server: bool = True
+    ) -> list[int]:
+        """The server's answer to such a step, for a sync client."""
+        server, sent = self._server, time.time_ns()
         try:
             answer = server.crews.ask_at_once(head, step)
         except BaseException as error:
             if self._failed(error, [step], head[1]):
-                return server.run(without())
+                raise Down from error
             raise
         if by_server:
             server.clock.learn(sent, answer[0])
-        return decide(answer)
+        return answer
 
     async def _send_soon(
         self,

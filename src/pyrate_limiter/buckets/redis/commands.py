@@ -317,5 +317,5 @@ class RedisSteps(Asks, AbstractBucket):
 
 def _claim_step(kind: str, item: RateItem, patience_ms: int, pad: int) -> tuple[str, str]:
     """A label of its own for an item, and the step that claims under it."""
-    label = label_of(item)
+    label = label_of(item.name)
     return label, f"{kind} {int(item.weight)} {min(patience_ms, PATIENT_MS)} {pad} {label}"

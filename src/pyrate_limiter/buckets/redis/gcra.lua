@@ -2,10 +2,12 @@
 --
 -- Fields tat1, tat2, ... hold the theoretical arrival time of each rate in microseconds, claims
 -- included; the hash has no others while nobody waits, as programs know it that look into it.
--- "open" is there while claims are open, that is, while waiters have not gone yet: the moments of
--- the last claims of an older and of a newer generation, the units of both that are open, and the
--- arrival times without these. Who has woken is judged by those who have gone, so nobody passes the
--- limit, however late the others are. A generation that nobody has settled in time counts as used.
+-- "open" is there while claims are open, that is, while waiters have not gone yet: a time before
+-- all that are open, the moments of the last claims of an older and of a newer generation, the units
+-- of both that are open, and the arrival times without these; then, behind a semicolon, the moments
+-- and units of claims that were given back in front of others, for whoever claims next. Who has
+-- woken is judged by those who have gone, so nobody passes the limit, however late the others are. A
+-- generation that nobody has settled in time counts as used.
 --
 -- A second hash beside it, named like it with a suffix, has in "at" the latest time in ms that a
 -- step was taken at, and in r0, r1, ... (rx: of many steps) the last replies, for a command that
@@ -13,9 +15,9 @@
 -- ms until which, and how many that was to last. Programs on 4.5.1 leave it alone. Without a
 -- suffix, or where the server refuses the second one, these are fields of the first.
 --
--- ARGV: a line of the stamp to judge by, '~' for the server's clock, '=' for the latest time; ms
---   until the key expires; by how many ms a stamp may be late; the suffix; then emission interval
---   in microseconds/burst of each rate.
+-- ARGV: a line of the stamp to judge by, '~' for the server's clock, '=' for the latest time; what
+--   the clock says that it is from, '~' for the server's; ms until the key expires; by how many ms a
+--   stamp may be late; the suffix; then emission interval in microseconds/burst of each rate.
 --   Then one for each step: its kind, weight, two numbers of its own, and an id of 16 digits:
 --     take     now or not at all
 --     claim    patience (-1: only look), pad
@@ -33,8 +35,8 @@ local function clock() -- the server's
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
-local stamp, life, tolerance, suffix, spacing, most, more =
-  match(ARGV[1], '^(%S+) (%d+) (%d+) (%S*) (%d+)/(%d+)(.*)$')
+local stamp, given, life, tolerance, suffix, spacing, most, more =
+  match(ARGV[1], '^(%S+) (%S+) (%d+) (%d+) (%S*) (%d+)/(%d+)(.*)$')
 local now, beside, id = tonumber(stamp) or clock(), key .. suffix, string.sub(ARGV[2], -16)
 local count = #ARGV
 local slot = count > 4 and 'rx' or 'r' .. string.sub(id, -1)

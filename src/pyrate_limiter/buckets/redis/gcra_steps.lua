@@ -1,6 +1,7 @@
 -- The rest of gcra.lua: any steps, under any rates.
 
 local abandoned = 2000 -- ms that a claim may be overdue
+local most_rooms = 32 -- that are remembered
 
 local rates, fields, emission, burst = 0, {}, {}, {}
 for each, all in string.gmatch(ARGV[1], '(%d+)/(%d+)') do
@@ -70,11 +71,16 @@ local function save(values, reply, longest) -- and keep the reply
   return reply
 end
 
-local old_until, new_until, old, new, rest = match(open, '^(%S+) (%S+) (%S+) (%S+) (.*)$')
-old_until, new_until = tonumber(old_until) or 0, tonumber(new_until) or 0
+local begin, old_until, new_until, old, new, rest, given_back =
+  match(open, '^(%S+) (%S+) (%S+) (%S+) (%S+) ([^;]*);?(.*)$')
+begin, old_until, new_until = tonumber(begin) or 0, tonumber(old_until) or 0, tonumber(new_until) or 0
 old, new = tonumber(old) or 0, tonumber(new) or 0
 for number in string.gmatch(rest or '', '%S+') do gone[#gone + 1] = tonumber(number) end
 for i = #gone + 1, gone[1] and rates or 0 do gone[i] = tats[i] end -- claimed by whom has fewer rates
+local room = {} -- {moment, units} that were given back in front of others, in order
+for moment, units in string.gmatch(given_back or '', '(%S+) (%S+)') do
+  room[#room + 1] = {tonumber(moment), tonumber(units)}
+end
 local changed = taken
 local held, length = match(hold or '', '^(%S+) (%S+)$')
 held, length = tonumber(held) or 0, tonumber(length) or 0
@@ -84,13 +90,15 @@ local function shift(ms) -- all times
     tats[i] = math.max(0, tats[i] + ms * 1000)
     if gone[i] then gone[i] = math.max(0, gone[i] + ms * 1000) end
   end
-  old_until, new_until, held = old_until + ms, new_until + ms, held + ms
+  for _, free in ipairs(room) do free[1] = free[1] + ms end
+  begin, old_until, new_until, held = begin + ms, old_until + ms, new_until + ms, held + ms
 end
 
 if at and at > now then
-  -- Of two callers that stamp by themselves the older stamp may come second. The server's clock is
-  -- asked whether that is so, where they go by the same.
-  if at - now <= tonumber(tolerance) or tonumber(stamp) and math.abs(clock() - at) < 60000 then
+  -- Of two callers that stamp by themselves the older stamp may come second. Their clock tells
+  -- whether that is so.
+  local late, reading = tonumber(tolerance), tonumber(stamp) and (tonumber(given) or clock())
+  if at - now <= late or reading and at - reading <= late and reading - at < 60000 then
     now = at
   else -- the clock has stepped back, and takes what is owed with it
     shift(now - at)
@@ -100,6 +108,19 @@ end
 held = max(now, math.min(held, now + length)) -- no longer than it was, whatever the clock does
 local now_us = now * 1000
 
+local function give_back(weight)
+  for i = 1, rates do
+    local least = gone[i] and gone[i] + (old + new) * emission[i] or 0
+    tats[i] = math.max(least, tats[i] - weight * emission[i])
+  end
+  if old + new == 0 and gone[1] then tats, gone = gone, {} end
+end
+
+local function close_room(before) -- nobody uses it any more
+  while room[1] and room[1][1] < before do give_back(table.remove(room, 1)[2]) end
+end
+
+close_room(now)
 if old > 0 and old_until + abandoned < now then old = 0 end
 if old == 0 and new > 0 and new_until + abandoned < now then
   old, new, old_until = 0, 0, new_until
@@ -107,6 +128,11 @@ end
 if old + new == 0 then gone = {} end
 
 local function add(units, moment) -- open ones
+  if old + new == 0 then
+    begin = now
+  elseif old == 0 then
+    begin = math.min(old_until, now)
+  end
   if old == 0 and moment > old_until then
     old, new, old_until, new_until = new, 0, new_until, 0
   end
@@ -118,6 +144,7 @@ local function add(units, moment) -- open ones
 end
 
 local function take_out(units, moment) -- false where they are not open
+  if moment <= begin then return false end
   if moment <= old_until then
     if old < units then return false end
     old = old - units
@@ -155,6 +182,14 @@ local function owed() -- the arrival times if all who have not gone go as soon a
   return times
 end
 
+local function next_room(weight) -- what was given back, and is enough; its place
+  for place, free in ipairs(room) do
+    if free[2] >= weight and free[1] >= held then
+      return next_fit(gone, free[1], weight) == 0 and free, place
+    end
+  end
+end
+
 local function charge(times, moment, weight)
   for i = 1, rates do times[i] = math.max(times[i], moment * 1000) + weight * emission[i] end
 end
@@ -176,6 +211,15 @@ function steps.claim(weight, patience, pad)
     if weight > burst[i] then return i, -1, 0 end
   end
   if weight == 0 then return 0, 0, 0 end
+  local free, place = next_room(weight)
+  if free then
+    local wait = free[1] - now
+    if wait > max(0, patience) or patience < 0 then return wait > 0 and 1 or 0, wait, 0 end
+    free[2], changed = free[2] - weight, true
+    if free[2] == 0 then table.remove(room, place) end
+    if wait > 0 then add(weight, free[1]) else charge(gone, now, weight) end
+    return 0, wait, 0
+  end
   local times, newest = owed(), old + new > 0 and math.max(old_until, new_until) or 0
   local wait, failing = next_fit(times, held, weight)
   wait = wait + held - now
@@ -196,14 +240,6 @@ function steps.claim(weight, patience, pad)
 end
 
 function steps.take(weight) return steps.claim(weight, 0, 0) end
-
-local function give_back(weight)
-  for i = 1, rates do
-    local least = gone[i] and gone[i] + (old + new) * emission[i] or 0
-    tats[i] = math.max(least, tats[i] - weight * emission[i])
-  end
-  if old + new == 0 and gone[1] then tats, gone = gone, {} end
-end
 
 function steps.settle(weight, moment, patience)
   if old + new == 0 or not take_out(weight, moment) then
@@ -226,7 +262,10 @@ function steps.settle(weight, moment, patience)
   end
   charge(gone, from, weight)
   for i = 1, rates do tats[i] = math.max(tats[i], gone[i] + (old + new) * emission[i]) end
-  if old + new == 0 then gone = {} end
+  if old + new == 0 then
+    if room[1] then tats, room = gone, {} end -- nobody is behind it
+    gone = {}
+  end
   return 0, 0, 0
 end
 
@@ -238,8 +277,18 @@ function steps.release(weight, moment)
     for i = 1, rates do gone[i] = math.max(0, gone[i] - weight * emission[i]) end
   end
   if found then
-    give_back(weight)
     changed = true
+    local is_last = moment >= max(old_until, new_until)
+    if old + new > 0 and moment > now and not is_last and #room < most_rooms then
+      room[#room + 1] = {moment, weight}
+      table.sort(room, function(one, other) return one[1] < other[1] end)
+    elseif old + new == 0 then
+      room = {}
+      give_back(weight)
+    else
+      if is_last then close_room(math.huge) end -- nobody is behind it
+      give_back(weight)
+    end
   end
   return found and weight or 0, 0, 0
 end
@@ -266,9 +315,12 @@ reply = table.concat(reply, ' ')
 if not changed then return reply end
 local values = {}
 if old + new > 0 then
-  local words = {old_until, new_until, old, new}
-  for i = 1, rates do words[4 + i] = gone[i] end
+  local words = {begin, old_until, new_until, old, new}
+  for i = 1, rates do words[5 + i] = gone[i] end
   for i = 1, #words do words[i] = format('%.0f', words[i]) end
+  for i, free in ipairs(room) do
+    words[#words + 1] = format(i == 1 and ';%.0f %.0f' or '%.0f %.0f', free[1], free[2])
+  end
   values = {'open', table.concat(words, ' ')}
 elseif open ~= '' then
   call('HDEL', key, 'open')

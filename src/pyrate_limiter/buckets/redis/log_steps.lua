@@ -47,7 +47,8 @@ if newest and newest > now then
   local behind = latest - now
   if behind > 0 then
     -- Of two callers that stamp by themselves the older stamp may come second.
-    if stamp and (behind <= intervals[1] or (clock >= latest and clock - latest < 60000)) then
+    if stamp and (behind <= intervals[1]
+      or latest - clock <= intervals[1] and clock - latest < 60000) then
       now = latest
     else
       step_back()
@@ -57,7 +58,7 @@ end
 
 local ahead_by = found and held - length - now or 0
 if ahead_by > 0 and not (stamp and (ahead_by <= intervals[1]
-  or (clock >= held - length and clock - held + length < 60000))) then
+  or held - length - clock <= intervals[1] and clock - held + length < 60000)) then
   held = now + length -- no longer than it was, whatever the clock does
 end
 held = math.max(held, now)

@@ -83,9 +83,8 @@ def claim_of(item: RateItem) -> Claim | None:
     return claim if claim is not None and (claim.weight or claim.spare) else None
 
 
-def label_of(item: RateItem) -> str:
-    """A new label for an item."""
-    name = item.name
+def label_of(name: str) -> str:
+    """A new label for an item of that name."""
     if name.__class__ is not str or len(name) > MOST_IN_NAME or not name.isascii():
         name = safe_name(name)
     return f"{name}:{new_id()}"

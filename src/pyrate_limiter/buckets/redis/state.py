@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 from pyrate_limiter._core.awaitables import then
 from pyrate_limiter._core.clocks import WallClock
 from pyrate_limiter._core.validation import check_whole
+from pyrate_limiter.abstracts.algorithm import ADMITTED
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.abstracts.store import StateStore
 from pyrate_limiter.buckets.redis.algorithms import is_stock, knows_claims, script_of
 from pyrate_limiter.buckets.redis.client import Server
+from pyrate_limiter.buckets.redis.outage import Down
 from pyrate_limiter.buckets.redis.request import Command
 from pyrate_limiter.buckets.redis.reservations import at_hand, claim_of
 from pyrate_limiter.buckets.redis.state_commands import BESIDE, StateSteps, claim_step, take_step
@@ -53,6 +55,7 @@ class RedisStateStore(StateSteps, StateStore):
     bounds_claims = True
     keeps_time = True
     answers_in_order = True
+    asks_clock = True
     is_async: bool | None = None
 
     def __init__(
@@ -80,7 +83,12 @@ class RedisStateStore(StateSteps, StateStore):
         self.default_clock: AbstractClock = self._server.clock
 
     def check(
-        self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int, weight: int
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        now: int,
+        weight: int,
+        clock: AbstractClock | None = None,
     ) -> Decision | Awaitable[Decision]:
         """See `StateStore.check`. ``now`` counts, not the server's clock.
 
@@ -90,15 +98,16 @@ class RedisStateStore(StateSteps, StateStore):
         if not is_stock(algorithm):
             script = script_of(algorithm)
             return self._server.run(self._check(script, algorithm, rates, now, weight))
-        if not self._server.is_plain(0):
-            return self._server.run(self._take(algorithm, rates, now, weight))
-        return self._send_at_once(  # type: ignore[no-any-return]
-            self._head(algorithm, rates, now),
-            take_step(weight),
-            lambda answer: self._verdict(rates, answer),
-            lambda: self._without(rates, RateItem("", now, weight)),
-            by_server=False,
-        )
+        server = self._server
+        own = clock is not None and clock is not server.clock
+        if own or server.is_async or not server.is_plain(0):
+            return server.run(self._take(algorithm, rates, now, weight, clock))
+        head = self._head(algorithm, rates, now)
+        try:
+            answer = self._answer_at_once(head, take_step(weight), by_server=False)
+        except Down:
+            return server.run(self._without(rates, RateItem("", now, weight)))
+        return self._verdict(rates, answer)
 
     def read(self, algorithm: StateAlgorithm, rates: Sequence[Rate]) -> State | Awaitable[State]:
         """See `StateStore.read`."""
@@ -128,12 +137,31 @@ class RedisStateStore(StateSteps, StateStore):
         item: RateItem,
         patience_ms: int,
         buffer_ms: int,
+        clock: AbstractClock | None = None,
         limit_ms: int | None = None,
     ) -> Decision | Awaitable[Decision]:
         """See `StateStore.claim` and `StateStore.bounds_claims`."""
-        limit = patience_ms if limit_ms is None else limit_ms
-        program = self._claim(algorithm, rates, item, item.timestamp, patience_ms, buffer_ms, limit)
-        return self._server.run(program)
+        limit, stamp = patience_ms if limit_ms is None else limit_ms, item.timestamp
+        return self._server.run(
+            self._claim(algorithm, rates, item, stamp, patience_ms, buffer_ms, limit, clock)
+        )
+
+    def claim_several(
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        items: Sequence[RateItem],
+        patience_ms: int,
+        buffer_ms: int,
+        not_before: int | None,
+        clock: AbstractClock | None = None,
+        *,
+        limit_ms: int | None = None,
+    ) -> list[Decision] | Awaitable[list[Decision]]:
+        """See `StateStore.claim_several`. It claims for the first alone."""
+        del not_before
+        first = self.claim(algorithm, rates, items[0], patience_ms, buffer_ms, clock, limit_ms)
+        return then(first, lambda decision: [decision])
 
     def claim_at(
         self,
@@ -162,11 +190,39 @@ class RedisStateStore(StateSteps, StateStore):
             lambda: self._without(rates, item, patience_ms, buffer_ms),
         )
 
+    def take_at(
+        self, algorithm: StateAlgorithm, rates: Sequence[Rate], weight: int
+    ) -> Decision | None:
+        """`claim_at` for a caller who takes units now or not at all.
+
+        Returns:
+            None where that takes more than one call of a sync client: an algorithm of the user's
+            own, a time limit, an outage.
+        """
+        server = self._server
+        if not server.is_plain(0) or not is_stock(algorithm):
+            return None
+        sent = time.monotonic()
+        if self._full is not None:
+            refused = self._refused(rates, weight, 0, sent)
+            if refused is not None:
+                return refused
+        try:
+            answer = self._answer_at_once(self._head(algorithm, rates), take_step(weight))
+        except Down:
+            return None
+        return self._refuse(rates, weight, sent, answer) if answer[1] else ADMITTED
+
     def forecast(
-        self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int, weight: int
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        now: int,
+        weight: int,
+        clock: AbstractClock | None = None,
     ) -> Decision | Awaitable[Decision]:
         """See `StateStore.forecast`."""
-        return self._server.run(self._forecast(algorithm, rates, now, weight))
+        return self._server.run(self._forecast(algorithm, rates, now, weight, clock))
 
     def settle(
         self,
@@ -175,9 +231,10 @@ class RedisStateStore(StateSteps, StateStore):
         item: RateItem,
         now: int,
         patience_ms: int,
+        clock: AbstractClock | None = None,
     ) -> Decision | Awaitable[Decision]:
         """See `StateStore.settle`. It asks the server only where the waiter is late."""
-        return self._server.run(self._settle(algorithm, rates, item, now, patience_ms))
+        return self._server.run(self._settle(algorithm, rates, item, now, patience_ms, clock))
 
     def settle_at(
         self, algorithm: StateAlgorithm, rates: Sequence[Rate], item: RateItem, patience_ms: int
@@ -193,17 +250,26 @@ class RedisStateStore(StateSteps, StateStore):
         return self._server.run(self._release(algorithm, rates, item))
 
     def hold(
-        self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int | None, hold_ms: int
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        now: int | None,
+        hold_ms: int,
+        clock: AbstractClock | None = None,
     ) -> int | Awaitable[int]:
         """See `StateStore.hold`. An outage is an error, whatever ``on_error`` says."""
-        answer = self._server.run(self._hold(algorithm, rates, now, hold_ms))
+        answer = self._server.run(self._hold(algorithm, rates, now, hold_ms, clock))
         return then(answer, lambda said: said[1])
 
     def release_hold(
-        self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int | None
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        now: int | None,
+        clock: AbstractClock | None = None,
     ) -> bool | Awaitable[bool]:
         """See `StateStore.release_hold`, and of an outage `hold`."""
-        answer = self._server.run(self._hold(algorithm, rates, now, -1))
+        answer = self._server.run(self._hold(algorithm, rates, now, -1, clock))
         return then(answer, lambda said: said[0] > 0)
 
     def seconds_left(self, item: RateItem) -> float:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from pyrate_limiter._core.awaitables import discard, is_awaitable
+from pyrate_limiter._core.validation import Unread
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
 from pyrate_limiter.abstracts.rate import RateItem
 from pyrate_limiter.buckets.redis.algorithms import knows_claims, script_of
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from pyrate_limiter.abstracts.algorithm import State, StateAlgorithm
     from pyrate_limiter.abstracts.rate import Rate
+    from pyrate_limiter.clocks import AbstractClock
 
 GCRA_SCRIPT = Script.read("gcra.lua", "gcra_steps.lua")
 BESIDE = "~replies"  # ends the name of the hash that the script keeps beside the state
@@ -48,21 +51,46 @@ class StateSteps(Asks):
         return max(1, 2 * max(rate.burst * rate.emission_us for rate in rates) // 1000)
 
     def _head(
-        self, algorithm: StateAlgorithm, rates: Sequence[Rate], stamp: int | str = "~"
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        stamp: int | str = "~",
+        reading: int | str = "~",
     ) -> tuple[Any, ...]:
-        """What calls of the script of GCRA begin with; apart from the stamp always the same."""
+        """What calls of the script of GCRA begin with; apart from stamps always the same."""
         by_server, of, ttl = self._usual
         if of is not rates or ttl != self.ttl_ms:
             numbers = algorithm.redis_args(rates)
             each = [f"{spacing}/{burst}" for spacing, burst in zip(numbers[::2], numbers[1::2])]
             # In a cluster a key of another name may lie on another node.
             beside = "" if hasattr(self._server.client, "keyslot") else BESIDE
-            line = f"~ {self._life(rates)} {rates[0].interval} {beside} {' '.join(each)}"
+            line = f"~ ~ {self._life(rates)} {rates[0].interval} {beside} {' '.join(each)}"
             by_server = (GCRA_SCRIPT, self.key, line)
             self._usual = (by_server, rates, self.ttl_ms)
         if stamp == "~":
             return by_server
-        return (GCRA_SCRIPT, self.key, f"{stamp}{by_server[2][1:]}")
+        return (GCRA_SCRIPT, self.key, f"{stamp} {reading}{by_server[2][3:]}")
+
+    def _head_at(
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        stamp: int | str | None,
+        clock: AbstractClock | None,
+    ) -> Generator[Any, Any, tuple[Any, ...]]:
+        """`_head` for a stamp of a clock, which is asked what it says now; None is the server's."""
+        if stamp is None or stamp == "=":
+            return self._head(algorithm, rates, stamp or "~")
+        reading: Any = "~" if clock is None or clock is self._server.clock else clock.now()
+        if is_awaitable(reading):
+            if self._server.is_async:
+                reading = yield reading
+            else:
+                discard(reading)  # a sync store cannot ask that clock
+                reading = "~"
+        if stamp.__class__ is Unread and reading != "~":
+            stamp = reading
+        return self._head(algorithm, rates, stamp, reading)
 
     def _undo(self, request: Request, answer: list[int]) -> Request | None:
         """See `Asks._undo`."""
@@ -79,12 +107,13 @@ class StateSteps(Asks):
         rates: Sequence[Rate],
         stamp: int | str | None,
         step: str,
+        clock: AbstractClock | None = None,
         *,
         patience_ms: int = 0,
         doubtful: bool = True,
     ) -> Generator[Any, Any, list[int]]:
         by_server = stamp is None
-        head = self._head(algorithm, rates, "~" if stamp is None else stamp)
+        head = yield from self._head_at(algorithm, rates, stamp, clock)
         return (
             yield from self._send(head, [step], patience_ms, doubtful=doubtful, by_server=by_server)
         )
@@ -124,10 +153,15 @@ class StateSteps(Asks):
         return ADMITTED if failing < 0 else Decision(rates[failing], None if retry < 0 else retry)
 
     def _take(
-        self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int, weight: int
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        now: int,
+        weight: int,
+        clock: AbstractClock | None,
     ) -> Generator[Any, Any, Decision]:
         try:
-            answer = yield from self._ask(algorithm, rates, now, take_step(weight))
+            answer = yield from self._ask(algorithm, rates, now, take_step(weight), clock)
         except Down:
             return (yield from self._without(rates, RateItem("", now, weight)))
         return self._verdict(rates, answer)
@@ -146,6 +180,7 @@ class StateSteps(Asks):
         patience_ms: int,
         buffer_ms: int,
         limit_ms: int,
+        clock: AbstractClock | None = None,
     ) -> Generator[Any, Any, Decision]:
         if not knows_claims(algorithm):
             script = script_of(algorithm)
@@ -157,7 +192,9 @@ class StateSteps(Asks):
                 return refused
         step = claim_step(item, patience_ms, buffer_ms)
         try:
-            answer = yield from self._ask(algorithm, rates, stamp, step, patience_ms=limit_ms)
+            answer = yield from self._ask(
+                algorithm, rates, stamp, step, clock, patience_ms=limit_ms
+            )
         except Down:
             return (yield from self._without(rates, item, patience_ms, buffer_ms))
         return self._decide(rates, item, sent if stamp is None else None, answer)
@@ -177,21 +214,32 @@ class StateSteps(Asks):
         """The verdict on a claim; ``sent`` is when it was asked for by the server's clock."""
         now, verdict, wait, _, remaining, reset = answer
         if verdict:
-            failing = rates[verdict - 1]
-            if wait < 0:
-                return Decision(failing, None, 0, remaining, reset)
-            if sent is not None:
-                until = sent + min(wait / 1000, self._server.denial_memory)
-                self._full = (until, item.weight, rates, failing, sent + wait / 1000)
-            return Decision(failing, wait, 0, remaining, reset)
+            return self._refuse(rates, item.weight, sent, answer)
         claim = Claim("", item.weight)
         if wait:
             claim.place(time.monotonic() if sent is None else sent, wait, -1)
         item.timestamp = Moment.of(now + wait, claim)
         return Decision(None, None, wait, remaining, reset)
 
+    def _refuse(
+        self, rates: Sequence[Rate], weight: int, sent: float | None, answer: list[int]
+    ) -> Decision:
+        _, verdict, wait, _, remaining, reset = answer
+        failing = rates[verdict - 1]
+        if wait < 0:
+            return Decision(failing, None, 0, remaining, reset)
+        if sent is not None:
+            until = sent + min(wait / 1000, self._server.denial_memory)
+            self._full = (until, weight, rates, failing, sent + wait / 1000)
+        return Decision(failing, wait, 0, remaining, reset)
+
     def _forecast(
-        self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int, weight: int
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        now: int,
+        weight: int,
+        clock: AbstractClock | None,
     ) -> Generator[Any, Any, Decision]:
         script_of(algorithm)
         if not knows_claims(algorithm):
@@ -201,7 +249,7 @@ class StateSteps(Asks):
             return Decision(verdict.failing_rate, verdict.retry_after_ms, 0, remaining, reset)
         step = f"claim {int(weight)} -1 0 {new_id()}"
         try:
-            answer = yield from self._ask(algorithm, rates, now, step, doubtful=False)
+            answer = yield from self._ask(algorithm, rates, now, step, clock, doubtful=False)
         except Down:
             return (yield from self._without(rates, RateItem("", now, weight), -1))
         _, failing, wait, _, free, over = answer
@@ -216,6 +264,7 @@ class StateSteps(Asks):
         item: RateItem,
         now: int | None,
         patience_ms: int,
+        clock: AbstractClock | None = None,
     ) -> Generator[Any, Any, Decision]:
         claim = claim_of(item)
         if claim is not None and claim.spare is not None:
@@ -226,7 +275,7 @@ class StateSteps(Asks):
         step = f"settle {claim.weight} {int(item.timestamp)} {patience} {new_id()}"
         sent, limit = time.monotonic(), max(patience_ms, LAST_MS)
         try:
-            answer = yield from self._ask(algorithm, rates, now, step, patience_ms=limit)
+            answer = yield from self._ask(algorithm, rates, now, step, clock, patience_ms=limit)
         except Down:
             return ADMITTED
         there, verdict, further, _, free, reset = answer
@@ -258,7 +307,12 @@ class StateSteps(Asks):
         return answer[1] > 0
 
     def _hold(
-        self, algorithm: StateAlgorithm, rates: Sequence[Rate], stamp: int | None, hold_ms: int
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        stamp: int | None,
+        hold_ms: int,
+        clock: AbstractClock | None,
     ) -> Generator[Any, Any, list[int]]:
         """Hold, or for -1 ms end that, whatever the outage policy: nothing stands in for it.
 
@@ -268,7 +322,7 @@ class StateSteps(Asks):
         script_of(algorithm)
         if not knows_claims(algorithm):
             raise CannotHold(algorithm)
-        head = self._head(algorithm, rates, "~" if stamp is None else stamp)
+        head = yield from self._head_at(algorithm, rates, stamp, clock)
         answer = yield Request(head, [f"hold 0 {hold_ms} 0 {new_id()}"], self._server.limit())
         self._full = None
         return answer[1:3]  # type: ignore[no-any-return] # as it says

@@ -114,11 +114,18 @@ class StateBucket(Closable, AbstractBucket):
 
     def straight(self) -> Callable[[str, int], bool | None] | None:
         """`take`, where it does what `put` would do; None where a subclass or store differs."""
-        changed = "take_now" not in vars(type(self.store)) or any(
-            getattr(type(self), name) is not getattr(StateBucket, name)
+        return self.take if "take_now" in vars(type(self.store)) and self._is_stock() else None
+
+    def asking(self) -> Callable[[str, int], bool | None] | None:
+        """`ask`, where it does what `put` would do; None where a subclass or store differs."""
+        asks = "take_at" in vars(type(self.store)) and not self.is_async and self._is_stock()
+        return self.ask if asks else None
+
+    def _is_stock(self) -> bool:
+        return all(
+            getattr(type(self), name) is getattr(StateBucket, name)
             for name in ("put", "put_decision", "waiting", "claim", "now", "limiter_lock")
         )
-        return None if changed else self.take
 
     @property
     def puts_at_once(self) -> bool:  # type: ignore[override] # it is the store's affair
@@ -142,14 +149,34 @@ class StateBucket(Closable, AbstractBucket):
         self.failing_rate = failing
         return failing is None
 
+    def ask(self, name: str, weight: int) -> bool | None:
+        """`put` an item of this moment, without making the item, by asking a server.
+
+        Returns:
+            None where that takes more than the one call: somebody waits, the bucket's clock is
+            another one or a method of it was replaced, or the store says so.
+        """
+        del name
+        if (waited_for and id(self) in waited_for) or vars(self) or not self._by_store_time():
+            return None
+        store: Any = self.store
+        decision = store.take_at(self._algorithm, self._rates, weight)
+        if decision is None:
+            return None
+        return self._learn(self._clock.now(), weight, decision).failing_rate is None  # type: ignore[arg-type] # a store's clock is not awaited
+
     def stamp(self) -> int | Awaitable[int]:
         """See `AbstractBucket.stamp`."""
-        again = self.store.asks_clock and type(self).now is AbstractBucket.now
+        own = type(self).now is AbstractBucket.now and not self._by_store_time()
+        again = own and self.store.asks_clock
         return then(self.now(), Unread) if again else self.now()
 
     def put(self, item: RateItem) -> bool | Awaitable[bool]:
         """See `AbstractBucket.put`."""
-        return then(self.put_decision(item), _allowed)
+        verdict = self.put_decision(item)
+        if verdict.__class__ is Decision:
+            return verdict.failing_rate is None
+        return then(verdict, _allowed)
 
     def put_decision(self, item: RateItem) -> Decision | Awaitable[Decision]:
         """See `AbstractBucket.put_decision`."""
