@@ -46,8 +46,12 @@ class Served:
 
     def __init__(self, kind, given):
         self.given, key = given, f"fleet:{uuid.uuid4()}"
-        self.records = run_fleet(four(url=shared_url(kind), key=key, blocking=True, **given))
         with sync_client(shared_url(kind), decode_responses=True) as client:
+            # A user with a long interval, without whom the key may expire before it is read.
+            keeper = RedisBucket([Rate(1, 3_600_000)], client, key)
+            keeper.put(RateItem("keeper", keeper.now() - 60_000))
+            self.records = run_fleet(four(url=shared_url(kind), key=key, blocking=True, **given))
+            client.zremrangebyrank(key, 0, 0)
             units = client.zrange(key, 0, -1, withscores=True)
         self.scores = {member.rsplit(":", 2)[0]: score for member, score in units}
 
