@@ -229,7 +229,16 @@ def heavy(lib: Library) -> Answer:
 @row("redis-denied-again", "Redis, denied again before the wait is over", "us", Target(times=20))
 def denied_again(lib: Library) -> Answer:
     client = _client()
-    bucket = _bucket(lib, client, 10)
+    return _denied_again(lib, client, _bucket(lib, client, 10))
+
+
+@row("redis-gcra-denied-again", "Redis, GCRA, denied again", "us", Target(times=20))
+def gcra_denied_again(lib: Library) -> Answer:
+    client = _client()
+    return _denied_again(lib, client, _state(lib, client, 10))
+
+
+def _denied_again(lib: Library, client: Any, bucket: Any) -> Answer:
     limiter = lib.api.Limiter(bucket)
     for _ in range(10):
         expect(limiter.try_acquire("k", blocking=False), "refused with room to spare")

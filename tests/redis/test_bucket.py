@@ -89,9 +89,16 @@ def test_a_state_algorithm_without_a_script_is_refused(client):
 
     for algorithm in (NoScript(), OwnStep()):
         bucket = StateBucket([RATE], algorithm, store=RedisStateStore(client, "unit"))
-        with pytest.raises(NoRedisImplementation, match="no Redis implementation") as error:
-            bucket.put(RateItem("a", 0))
-        assert isinstance(error.value, TypeError)
+        limiter = Limiter(bucket)
+        for call in (
+            lambda: bucket.put(RateItem("a", 0)),  # noqa: B023 - called here
+            lambda: limiter.try_acquire("a"),  # noqa: B023 - as above
+            lambda: limiter.try_acquire("a", blocking=False),  # noqa: B023 - as above
+            lambda: limiter.check("a"),  # noqa: B023 - as above
+        ):
+            with pytest.raises(NoRedisImplementation, match="no Redis implementation") as error:
+                call()
+            assert isinstance(error.value, TypeError)
         assert not client.exists("unit")
 
 
@@ -144,9 +151,21 @@ def test_a_missing_driver_says_what_to_install(monkeypatch, client):
     assert isinstance(error.value, ImportError)
 
 
-def test_one_round_trip_for_an_acquisition_and_none_for_a_remembered_refusal(client):
+def log(client, **options):
+    return RedisBucket([RATE], client, "unit", **options)
+
+
+def state(client, **options):
+    return StateBucket([RATE], store=RedisStateStore(client, "unit", **options))
+
+
+LOG_AND_STATE = pytest.mark.parametrize("make", [log, state])
+
+
+@LOG_AND_STATE
+def test_one_round_trip_for_an_acquisition_and_none_for_a_remembered_refusal(client, make):
     counting = Counting(client)
-    limiter = Limiter(RedisBucket([RATE], counting, "unit"))
+    limiter = Limiter(make(counting))
     assert limiter.try_acquire("a", blocking=False)
     client.script_load(LuaScript.PUT_ITEM)
     counting.calls = 0
@@ -157,12 +176,31 @@ def test_one_round_trip_for_an_acquisition_and_none_for_a_remembered_refusal(cli
     for _ in range(50):
         assert not limiter.try_acquire("a", blocking=False)
     wait = limiter.acquire("a", blocking=False).retry_after_ms
-    assert 50_000 < wait <= 60_001
+    assert 20_000 < wait <= 60_001
     assert counting.calls == 2
 
 
-def test_a_remembered_refusal_is_forgotten_on_flush_and_release(client):
-    bucket = RedisBucket([RATE], client, "unit")
+def test_a_call_that_does_not_wait_uses_a_claim_that_was_replaced(client):
+    bucket = log(client)
+    limiter, seen = Limiter(bucket), []
+    claim, bucket.claim = bucket.claim, lambda *terms: seen.append(terms) or claim(*terms)
+    assert limiter.try_acquire("a", blocking=False)
+    assert len(seen) == bucket.count() == 1
+
+
+@LOG_AND_STATE
+def test_a_call_that_does_not_wait_goes_by_the_clock_that_the_bucket_was_given(client, make):
+    bucket = make(client)
+    limiter = Limiter(bucket)
+    clock = bucket._clock = ManualClock(10**12)
+    assert [limiter.try_acquire("a", blocking=False) for _ in range(3)] == [True, True, False]
+    clock.advance(60_001)
+    assert limiter.try_acquire("a", 2, blocking=False)
+
+
+@LOG_AND_STATE
+def test_a_remembered_refusal_is_forgotten_on_flush_and_release(client, make):
+    bucket = make(client)
     limiter = Limiter(bucket)
     item = RateItem("a", 0, 2)
     assert bucket.claim(item)
@@ -174,10 +212,11 @@ def test_a_remembered_refusal_is_forgotten_on_flush_and_release(client):
     assert limiter.try_acquire("a", blocking=False)
 
 
-def test_the_memory_of_refusals_is_bounded_and_can_be_switched_off(client):
-    other = RedisBucket([RATE], client, "unit")
+@LOG_AND_STATE
+def test_the_memory_of_refusals_is_bounded_and_can_be_switched_off(client, make):
+    other = make(client)
     for memory in (0, 50):
-        limiter = Limiter(RedisBucket([RATE], client, "unit", denial_memory_ms=memory))
+        limiter = Limiter(make(client, denial_memory_ms=memory))
         assert limiter.try_acquire("a", 2, blocking=False)
         assert not limiter.try_acquire("a", blocking=False)
         other.flush()

@@ -76,7 +76,9 @@ class Lane:
     async def ask(self, request: Request, loop: asyncio.AbstractEventLoop) -> Any:
         """The answer to a request."""
         future = loop.create_future()
-        self._send_soon((request, future))
+        self._waiting.append((request, future))
+        if self._runner is None:
+            self._run_soon()
         timer = None
         if request.limit is not None:
             timer = loop.call_later(request.limit, self._expire, future, request.limit)
@@ -130,7 +132,7 @@ class Lane:
                 sent = [entry for entry in batch if entry[1] is None or not entry[1].done()]
                 self._sent, self._since = sent, time.monotonic()
                 if len(sent) == 1:
-                    self._deliver(sent, await self._outcome(self._alone, *self._call(sent)))
+                    await self._send_one(*sent[0])
                 else:
                     await self._send(sent)
         except BaseException:
@@ -144,6 +146,17 @@ class Lane:
             if self._runner is this:
                 self._runner = None
             self._hung = [hung for hung in self._hung if hung[0] is not this]
+
+    async def _send_one(self, request: Request, future: asyncio.Future[Any] | None) -> None:
+        script, *header = request.head
+        args = (1, *header, *words_of(request.steps))
+        server = self._server
+        try:
+            reply = await server.client.evalsha(script.sha, *args)
+        except Exception as error:  # noqa: BLE001 - it belongs to the caller
+            again = isinstance(error, server.errors.NoScriptError) or is_no_connection(error)
+            reply = await self._outcome(self._alone, script, args) if again else error
+        self._deliver([(request, future)], reply)
 
     async def _send(self, batch: list[_Entry]) -> None:
         groups: dict[Any, list[_Entry]] = {}

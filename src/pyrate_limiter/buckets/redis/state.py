@@ -12,7 +12,7 @@ from pyrate_limiter._core.validation import check_whole
 from pyrate_limiter.abstracts.algorithm import ADMITTED
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.abstracts.store import StateStore
-from pyrate_limiter.buckets.redis.algorithms import is_stock, knows_claims, script_of
+from pyrate_limiter.buckets.redis.algorithms import is_stock, script_of
 from pyrate_limiter.buckets.redis.client import Server
 from pyrate_limiter.buckets.redis.outage import Down
 from pyrate_limiter.buckets.redis.request import Command
@@ -174,7 +174,7 @@ class RedisStateStore(StateSteps, StateStore):
     ) -> Decision | Awaitable[Decision]:
         """See `StateStore.claim_at` and `StateStore.bounds_claims`."""
         server, limit = self._server, patience_ms if limit_ms is None else limit_ms
-        if not server.is_plain(limit) or not knows_claims(algorithm):
+        if not server.is_plain(limit) or not is_stock(algorithm):
             program = self._claim(algorithm, rates, item, None, patience_ms, buffer_ms, limit)
             return server.run(program)
         sent = time.monotonic()

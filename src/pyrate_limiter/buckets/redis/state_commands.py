@@ -9,7 +9,7 @@ from pyrate_limiter._core.awaitables import discard, is_awaitable
 from pyrate_limiter._core.validation import Unread
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
 from pyrate_limiter.abstracts.rate import RateItem
-from pyrate_limiter.buckets.redis.algorithms import knows_claims, script_of
+from pyrate_limiter.buckets.redis.algorithms import is_stock, knows_claims, script_of
 from pyrate_limiter.buckets.redis.calling import Asks
 from pyrate_limiter.buckets.redis.client import LAST_MS
 from pyrate_limiter.buckets.redis.outage import Down
@@ -182,7 +182,7 @@ class StateSteps(Asks):
         limit_ms: int,
         clock: AbstractClock | None = None,
     ) -> Generator[Any, Any, Decision]:
-        if not knows_claims(algorithm):
+        if not is_stock(algorithm):
             script = script_of(algorithm)
             return (yield from self._check(script, algorithm, rates, item.timestamp, item.weight))
         sent = time.monotonic()
