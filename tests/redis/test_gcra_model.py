@@ -1,5 +1,7 @@
 """GCRA in Lua and in Python give the same verdicts and states; so do the logs."""
 
+from collections import Counter
+
 import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -124,7 +126,7 @@ class WaitersMachine(RuleBasedStateMachine):
         store._server.limit = lambda _=0: None  # the patience is none of real time
         self.true_state = self.algorithm.initial(rates)
         self.held = []
-        self.room = []  # moments and units that were given back in front of others
+        self.room = Counter()  # units that were given back in front of others, by their moments
 
     def teardown(self):
         self.client.close()
@@ -160,12 +162,8 @@ class WaitersMachine(RuleBasedStateMachine):
             self.go(weight, now)
             return None
         if any(item.timestamp < other.timestamp for other in self.held):
-            at = next(
-                place
-                for place, (moment, units) in enumerate(self.room)
-                if moment == item.timestamp and units >= weight
-            )
-            self.room[at] = (int(item.timestamp), self.room[at][1] - weight)
+            self.room[int(item.timestamp)] -= weight
+            assert self.room[int(item.timestamp)] >= 0
         self.held.append(item)
         return item
 
@@ -189,7 +187,7 @@ class WaitersMachine(RuleBasedStateMachine):
     def give_back(self, claim):
         if claim is not None:
             self.held.remove(claim)
-            self.room.append((int(claim.timestamp), claim.weight))
+            self.room[int(claim.timestamp)] += claim.weight
             stored = self.clock.now() - claim.timestamp < 1000
             assert self.bucket.release(claim) or not stored
             assert not self.bucket.release(claim)

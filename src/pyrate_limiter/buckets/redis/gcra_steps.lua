@@ -131,7 +131,7 @@ local function add(units, moment) -- open ones
   if old + new == 0 then
     begin = now
   elseif old == 0 then
-    begin = math.min(old_until, now)
+    begin = max(begin, math.min(old_until, now))
   end
   if old == 0 and moment > old_until then
     old, new, old_until, new_until = new, 0, new_until, 0
