@@ -51,9 +51,12 @@ TestGCRA.settings = settings(stateful_step_count=30)
 def test_who_is_refused_after_a_step_back_is_not_refused_until_the_clock_has_caught_up():
     with sync_client(shared_url()) as client:
         store = RedisStateStore(client, fresh_key(), ttl_ms=3_600_000)
-        bucket = StateBucket([Rate(1, 100)], store=store, clock=ManualClock(10**12))
-        assert bucket.put(RateItem("a", 10**12))
+        clock = ManualClock(10**12)
+        bucket = StateBucket([Rate(1, 100)], store=store, clock=clock)
+        assert bucket.put(RateItem("a", clock.now()))
         for later in (0, 50, 99):
-            assert not bucket.put(RateItem("a", 10**12 - 3_600_000 + later))
-            assert bucket.waiting(RateItem("a", 10**12 - 3_600_000 + later)) == 100 - later
-        assert bucket.put(RateItem("a", 10**12 - 3_600_000 + 100))
+            clock.set(10**12 - 3_600_000 + later)
+            assert not bucket.put(RateItem("a", clock.now()))
+            assert bucket.waiting(RateItem("a", clock.now())) == 100 - later
+        clock.advance(1)
+        assert bucket.put(RateItem("a", clock.now()))
