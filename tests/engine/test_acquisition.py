@@ -429,7 +429,7 @@ def test_a_reservation_that_somebody_took_first_is_looked_for_again():
     bucket = OnDisk()
     call, queue = reserving(bucket)
     assert queue.join(Waiter("earlier", 1, terms_of(), -1, stamped_by_bucket=True))
-    queue.add(Reservation(RateItem("r", 1000), ADMITTED, 0.0, 0.0))
+    queue.add(Reservation(RateItem("r", 1000), ADMITTED, 0.0, 0.0, 0.0))
     with pytest.raises(StopIteration) as done:
         next(call._use())
     assert done.value.value is None

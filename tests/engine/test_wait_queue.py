@@ -51,7 +51,7 @@ def in_order(queue):
 
 
 def reservation(weight=1, due=0.0):
-    return Reservation(RateItem("r", 0, weight), Decision(wait_ms=1), due, 0.0)
+    return Reservation(RateItem("r", 0, weight), Decision(wait_ms=1), due, 0.0, 0.0)
 
 
 def until(condition):
@@ -334,7 +334,7 @@ def test_no_more_are_confirmed_than_there_are_waiters():
 def test_what_is_confirmed_can_be_used_at_once():
     queue = queued(waiter())
     for weight, due in [(2, 1.0), (3, 2.0)]:
-        queue.add(Reservation(RateItem("r", 0, weight), Decision(), due, due))
+        queue.add(Reservation(RateItem("r", 0, weight), Decision(), due, due, due))
     queue.add(reservation(4, 3.0))
     assert queue.units_at_once() == 5
 

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from pyrate_limiter import (
     GCRA,
-    AbstractBucket,
     FixedWindow,
     InMemoryBucket,
     Limiter,
@@ -24,85 +23,11 @@ from pyrate_limiter import (
     StateBucket,
 )
 from pyrate_limiter._engine.queues import queue_at
-from tests.support.doubles import ListBucket, World
+from tests.support.doubles import ListBucket, Remote, World
 
 INTERVAL = 100
 TRIP_MS = 2
 STEPS_OF_THE_CLOCK_MS = 2  # a sleep ends at the first millisecond that is not before its moment
-
-
-class Remote(AbstractBucket):
-    """A bucket that others may use too: each call takes a trip, and is carried out on the way."""
-
-    is_async = True
-
-    def __init__(self, rates, *, several):
-        self.inner = InMemoryBucket(rates)
-        self.rates = rates
-        self.several = several
-
-    def stamp(self):
-        return self._clock.now()
-
-    async def _trip(self, call, *args, undo=None):
-        await asyncio.sleep(TRIP_MS / 2000)
-        self.inner._clock = self._clock
-        said = call(*args)
-        try:
-            await asyncio.sleep(TRIP_MS / 2000)
-        except asyncio.CancelledError:
-            if undo is not None:
-                undo(said)
-            raise
-        return said
-
-    async def claim(self, item, patience_ms=0, buffer_ms=None):
-        def undo(decision):
-            if decision:
-                self.inner.release(item)
-
-        return await self._trip(self.inner.claim, item, patience_ms, buffer_ms, undo=undo)
-
-    async def claim_several(self, items, patience_ms=0, buffer_ms=None, *rest):
-        if not self.several:
-            return await super().claim_several(items, patience_ms, buffer_ms, *rest)
-
-        def undo(said):
-            for item, decision in zip(items, said):
-                if decision:
-                    self.inner.release(item)
-
-        claim = self.inner.claim_several
-        return await self._trip(claim, items, patience_ms, buffer_ms, *rest, undo=undo)
-
-    async def settle(self, item, now, patience_ms=0):
-        return await self._trip(self.inner.settle, item, now, patience_ms)
-
-    async def settle_several(self, items, now, patience_ms=0):
-        if not self.several:
-            return await super().settle_several(items, now, patience_ms)
-        return await self._trip(lambda: [self.inner.settle(i, now, patience_ms) for i in items])
-
-    async def release(self, item):
-        return await self._trip(self.inner.release, item)
-
-    async def check(self, item):
-        return await self._trip(self.inner.check, item)
-
-    async def put(self, item):
-        return (await self.claim(item)).allowed
-
-    def leak(self, current_timestamp=None):
-        return self.inner.leak(current_timestamp)
-
-    def flush(self):
-        return self.inner.flush()
-
-    def count(self):
-        return self.inner.count()
-
-    def peek(self, index):
-        return self.inner.peek(index)
 
 
 @dataclass
@@ -265,7 +190,9 @@ def test_at_a_bucket_of_ones_own(script, limit):
 @given(script=callers, limit=st.integers(3, 6))
 def test_at_a_bucket_that_others_use_too(ahead, several, script, limit):
     rates = [Rate(limit, INTERVAL)]
-    script, bucket = run(lambda: Remote(rates, several=several), script, reserve_ahead=ahead)
+    script, bucket = run(
+        lambda: Remote(rates, several=several, trip_ms=TRIP_MS), script, reserve_ahead=ahead
+    )
     check_order(script, 4 * TRIP_MS)
     stamps = [unit.timestamp for unit in bucket.inner.items]
     assert len(stamps) == units(script)

@@ -5,7 +5,14 @@ import inspect
 import selectors
 from types import SimpleNamespace
 
-from pyrate_limiter import AbstractBucket, AbstractClock, BucketFactory, Rate, RateItem
+from pyrate_limiter import (
+    AbstractBucket,
+    AbstractClock,
+    BucketFactory,
+    InMemoryBucket,
+    Rate,
+    RateItem,
+)
 from pyrate_limiter._engine import first_try, wait_options
 
 START_US = 1_000_000_000
@@ -154,3 +161,80 @@ class OwnFactory(BucketFactory):
 
 def one(limit=1, interval=1000):
     return [Rate(limit, interval)]
+
+
+class Remote(AbstractBucket):
+    """A bucket that others may use too: each call takes a trip, and is carried out on the way."""
+
+    is_async = True
+
+    def __init__(self, rates, *, several=True, trip_ms=2):
+        self.inner = InMemoryBucket(rates)
+        self.rates = rates
+        self.several = several
+        self.trip_ms = trip_ms
+        self.calls = 0
+
+    def stamp(self):
+        return self._clock.now()
+
+    async def _trip(self, call, *args, undo=None):
+        self.calls += 1
+        await asyncio.sleep(self.trip_ms / 2000)
+        self.inner._clock = self._clock
+        said = call(*args)
+        try:
+            await asyncio.sleep(self.trip_ms / 2000)
+        except asyncio.CancelledError:
+            if undo is not None:
+                undo(said)
+            raise
+        return said
+
+    async def claim(self, item, patience_ms=0, buffer_ms=None):
+        def undo(decision):
+            if decision:
+                self.inner.release(item)
+
+        return await self._trip(self.inner.claim, item, patience_ms, buffer_ms, undo=undo)
+
+    async def claim_several(self, items, patience_ms=0, buffer_ms=None, *rest):
+        if not self.several:
+            return await super().claim_several(items, patience_ms, buffer_ms, *rest)
+
+        def undo(said):
+            for item, decision in zip(items, said):
+                if decision:
+                    self.inner.release(item)
+
+        claim = self.inner.claim_several
+        return await self._trip(claim, items, patience_ms, buffer_ms, *rest, undo=undo)
+
+    async def settle(self, item, now, patience_ms=0):
+        return await self._trip(self.inner.settle, item, now, patience_ms)
+
+    async def settle_several(self, items, now, patience_ms=0):
+        if not self.several:
+            return await super().settle_several(items, now, patience_ms)
+        return await self._trip(lambda: [self.inner.settle(i, now, patience_ms) for i in items])
+
+    async def release(self, item):
+        return await self._trip(self.inner.release, item)
+
+    async def check(self, item):
+        return await self._trip(self.inner.check, item)
+
+    async def put(self, item):
+        return (await self.claim(item)).allowed
+
+    def leak(self, current_timestamp=None):
+        return self.inner.leak(current_timestamp)
+
+    def flush(self):
+        return self.inner.flush()
+
+    def count(self):
+        return self.inner.count()
+
+    def peek(self, index):
+        return self.inner.peek(index)

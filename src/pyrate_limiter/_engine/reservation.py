@@ -19,23 +19,26 @@ class Reservation:
         decision: the bucket's.
         due: when they may be used, on the clock of ``time.monotonic``; long ago where the bucket
             has admitted them already.
-        made: when the bucket said so, on that clock.
+        asked: when the bucket was asked, on that clock.
+        made: when its answer was here.
         owner: the waiter under whose name they are stored, while it waits.
     """
 
-    __slots__ = ("decision", "due", "item", "made", "owner")
+    __slots__ = ("asked", "decision", "due", "item", "made", "owner")
 
     def __init__(
         self,
         item: RateItem,
         decision: Decision,
         due: float,
+        asked: float,
         made: float,
         owner: Waiter | None = None,
     ) -> None:
         self.item = item
         self.decision = decision
         self.due = due
+        self.asked = asked
         self.made = made
         self.owner = owner
 

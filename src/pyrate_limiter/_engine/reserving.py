@@ -12,7 +12,7 @@ from pyrate_limiter._engine.wait_options import monotonic
 from pyrate_limiter._engine.waiting import Waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from pyrate_limiter._engine.steps import Program
     from pyrate_limiter._engine.waiter import Waiter
@@ -34,10 +34,11 @@ class Reserving(Waiting):
     half of that is left. Whoever is at the front when a reservation is due uses it.
     """
 
-    __slots__ = ("_used",)
+    __slots__ = ("_asked_at", "_used")
 
     def _brought(self, first: Decision | None) -> Reservation | None:
         self._used: list[Reservation] = []  # that it is about to use
+        self._asked_at = self._began  # when the bucket was asked last
         if first is None or not first.allowed:
             return None
         return self._reservation(self._item, first, self._waiter)
@@ -175,7 +176,23 @@ class Reserving(Waiting):
         wait, now = -math.inf, monotonic()
         if decision.wait_ms:
             wait = self._bucket.pause(item, decision)
-        return Reservation(item, decision, now + wait, now, owner)
+        return Reservation(item, decision, now + wait, self._asked_at, now, owner)
+
+    def _call(
+        self, items: Sequence[RateItem], call: Callable[..., Any], *args: Any
+    ) -> Program[Any]:
+        self._asked_at = monotonic()
+        return super()._call(items, call, *args)
+
+    def _may_use(self, reservation: Reservation, now: float) -> bool:
+        """Whether what was stored to be used at once may still be.
+
+        However long an answer takes: those who were in the queue when it was asked for have waited
+        for it. For others the units are as old as the question.
+        """
+        asked = reservation.asked
+        since = reservation.made if self._began <= asked else asked
+        return now - since <= _FRESH_SECONDS
 
     def _plan(self, last: Decision) -> None:
         """When to ask for more."""
@@ -205,9 +222,10 @@ class Reserving(Waiting):
         if reservation is None:
             return None
         self._used = [reservation]
-        if now - reservation.made > _FRESH_SECONDS:
+        if not self._may_use(reservation, now):
             yield from self._give_back()
             self._waiter.name = reservation.item.name  # that it takes the place of
+            queue.ask_at = now  # there is room by now
             return None
         self._used = []
         self._leave(queue.units_at_once())
