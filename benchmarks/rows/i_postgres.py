@@ -112,6 +112,20 @@ def _in_threads(lib: Library, *, blocking: bool) -> tuple[float, list[Any]]:
         return (time.perf_counter() - start) / (8 * each) * 1e6, answers
 
 
+@row("postgres-weight-1000", "Postgres, weight 1 000", "us", Target(times=1))
+def weight(lib: Library) -> Answer:
+    with _pool() as pool:
+        bucket = _bucket(lib, pool, 10**6)
+        limiter = lib.api.Limiter(lib.api.SingleBucketFactory(bucket, schedule_leak=False))
+        answers: list[Any] = []
+        value = wall_per_call(
+            lambda: answers.append(limiter.try_acquire("k", weight=1000, blocking=False)), 30
+        )
+        expect(all(answers), "refused with room to spare")
+        expect(bucket.count() == 1000 * len(answers), "wrong count")
+    return Answer(value)
+
+
 @row("postgres-threads", "Postgres, 8 threads, blocking", "us", Target(times=4))
 def threads_blocking(lib: Library) -> Answer:
     value, answers = _in_threads(lib, blocking=True)
