@@ -22,7 +22,9 @@ class GCRA(StateAlgorithm):
 
     The state is one integer per rate: the theoretical arrival time (TAT), in microseconds, at
     which the bucket would be empty again. A unit moves it on by one emission interval; an item
-    conforms while the TAT is not more than ``burst`` emission intervals ahead of now.
+    conforms while the TAT is not more than ``burst`` emission intervals ahead of now. Where
+    programs with different numbers of rates share a state, as during a deploy, each judges by its
+    own rates and leaves the integers of the others as they are.
 
     Source: ITU-T I.371 (the virtual scheduling algorithm), in the form that Stripe's and Bucket4j's
     limiters use.
@@ -40,6 +42,8 @@ class GCRA(StateAlgorithm):
         self, rates: Sequence[Rate], state: State, now: int, weight: int
     ) -> tuple[State, Decision]:
         """All rates are judged before any is charged."""
+        if len(state) != len(rates):
+            return self._step_beside_others(rates, state, now, weight)
         now_us = now * _US
         charged = []
         for rate, tat in zip(rates, state):
@@ -50,12 +54,19 @@ class GCRA(StateAlgorithm):
             charged.append(owed)
         return tuple(charged), ADMITTED
 
+    def _step_beside_others(
+        self, rates: Sequence[Rate], state: State, now: int, weight: int
+    ) -> tuple[State, Decision]:
+        state = _completed(rates, state)
+        own, decision = self.step(rates, state[: len(rates)], now, weight)
+        return own + state[len(rates) :], decision
+
     def outlook(
         self, rates: Sequence[Rate], state: State, now: int
     ) -> tuple[int | None, int | None]:
         """See `StateAlgorithm.outlook`."""
         now_us = now * _US
-        owed = [max(0, tat - now_us) for tat in state]
+        owed = [max(0, tat - now_us) for tat in _completed(rates, state)]
         remaining = min(
             rate.burst - -(-debt // rate.emission_us) for rate, debt in zip(rates, owed)
         )
@@ -65,7 +76,8 @@ class GCRA(StateAlgorithm):
         """Units owed under the rate that is owed most, rounded up."""
         now_us = now * _US
         return max(
-            int(-(-max(0, tat - now_us) // rate.emission_us)) for rate, tat in zip(rates, state)
+            int(-(-max(0, tat - now_us) // rate.emission_us))
+            for rate, tat in zip(rates, _completed(rates, state))
         )
 
     def decode(self, values: Sequence[str | bytes | float]) -> State:
@@ -84,6 +96,11 @@ class GCRA(StateAlgorithm):
 @lru_cache(maxsize=1)
 def _script() -> str:
     return text_of("algorithms", "gcra.lua")
+
+
+def _completed(rates: Sequence[Rate], state: State) -> State:
+    """The state of a program with fewer rates, with nothing owed under the others."""
+    return (*state, *(0,) * (len(rates) - len(state)))
 
 
 def _refusal(rates: Sequence[Rate], state: State, now_us: int, weight: int) -> Decision:
