@@ -225,7 +225,7 @@ def test_a_claim_is_given_back_in_part(pool):
     assert bucket.settle(heavy, START + 101).allowed
     (light,) = items(3)
     assert bucket.claim(light, FOREVER, 0).wait_ms == 101
-    rows = postgres.execute(f"SELECT count(*) FROM {bucket.table}")
+    rows = postgres.execute(f"SELECT count(*) FROM {bucket.table} WHERE weight > 0")
     assert rows == [(9,)]
     assert bucket.release(heavy)
     assert not bucket.release(heavy)

@@ -45,7 +45,7 @@ def stamps(table):
         row[0]
         for row in postgres.execute(
             "SELECT (extract(epoch FROM item_timestamp::timestamptz) * 1000)::bigint "
-            f"FROM ratelimit___{table} ORDER BY 1"
+            f"FROM ratelimit___{table} WHERE weight > 0 ORDER BY 1"
         )
     ]
 
@@ -69,7 +69,7 @@ def watched(table, limit, interval):
         f"INSERT INTO public.noted_{table} (name, at_ms) VALUES (NEW.name, NEW.at_ms); "
         "RETURN NULL; END$$; "
         f"CREATE TRIGGER note AFTER INSERT ON ratelimit___{table} "
-        f"FOR EACH ROW EXECUTE FUNCTION note_{table}()"
+        f"FOR EACH ROW WHEN (NEW.weight > 0) EXECUTE FUNCTION note_{table}()"
     )
 
 
@@ -249,7 +249,9 @@ def test_names_are_limited_by_themselves_and_do_not_wait_for_each_other():
 
 
 def units_by_name(table):
-    return dict(postgres.execute(f"SELECT name, sum(units) FROM {table} GROUP BY 1"))
+    return dict(
+        postgres.execute(f"SELECT name, sum(units) FROM {table} WHERE weight > 0 GROUP BY 1")
+    )
 
 
 def somebody_waits():

@@ -395,7 +395,9 @@ def test_a_connection_that_is_refused_leaves_nothing_in_doubt(server):
         with pool.connection(), pytest.raises(PoolTimeout):
             bucket.claim(RateItem("a", bucket.stamp()), 200)
         assert not bucket._steps.doubts
-        server.execute(f"ALTER TABLE {bucket.table} ADD CONSTRAINT none CHECK (weight > 9)")
+        server.execute(
+            f"ALTER TABLE {bucket.table} ADD CONSTRAINT none CHECK (weight > 9) NOT VALID"
+        )
         with pytest.raises(psycopg.errors.CheckViolation):
             ask(bucket)
         assert not bucket._steps.doubts
@@ -411,7 +413,7 @@ def test_an_old_snapshot_of_another_session_does_not_make_calls_dearer(server, k
             bucket = PostgresBucket(pool, postgres.table(), rates)
         moment = bucket.now()
         old.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
-        old.execute(f"SELECT count(*) FROM {bucket.table}")
+        old.execute(f"SELECT count(*) FROM {bucket.table} WHERE weight > 0")
         read = []
         for _ in range(4):
             settled_statistics(pool)
@@ -452,4 +454,4 @@ def test_four_hundred_waiters_that_go_leave_nothing_behind(server, ending):
     asyncio.run(scenario())
     admitted = sum(not waiter.cancelled() for waiter in kept[:400])
     assert admitted == 10
-    assert server.execute(f"SELECT count(*) FROM ratelimit___{table}") == [(10,)]
+    assert server.execute(f"SELECT count(*) FROM ratelimit___{table} WHERE weight > 0") == [(10,)]

@@ -341,10 +341,10 @@ def test_an_enormous_weight_is_a_bounded_number_of_rows(pool):
     bucket = PostgresBucket(pool, postgres.table(), [Rate(10**9, HOUR)])
     assert bucket.put(RateItem("a", bucket.now(), 10**8))
     assert bucket.count() == 10**8
-    assert postgres.execute(f"SELECT count(*) FROM {bucket.table}") == [(1000,)]
+    assert postgres.execute(f"SELECT count(*) FROM {bucket.table} WHERE weight > 0") == [(1000,)]
     assert bucket.peek(0).name == "a"
     assert bucket.leak(bucket.now() + 2 * HOUR) == 10**8
-    assert postgres.execute(f"SELECT count(*) FROM {bucket.table}") == [(0,)]
+    assert postgres.execute(f"SELECT count(*) FROM {bucket.table} WHERE weight > 0") == [(0,)]
 
 
 def test_tables_whose_names_begin_alike_are_apart(pool):
@@ -361,7 +361,9 @@ def test_names_that_the_server_cuts_to_one_table_are_one_limit(pool):
     buckets = [PostgresBucket(pool, name + ending, [Rate(3, HOUR)]) for ending in "ab"]
     assert [admitted(bucket, 2) for bucket in buckets] == [2, 1]
     assert buckets[0]._steps.lock("") == buckets[1]._steps.lock("")
-    assert postgres.execute(f'SELECT count(*) FROM "{buckets[0]._steps.name}"') == [(3,)]
+    assert postgres.execute(
+        f'SELECT count(*) FROM "{buckets[0]._steps.name}" WHERE weight > 0'
+    ) == [(3,)]
 
 
 def test_a_table_that_was_renamed_to_archive_it_is_made_anew(pool):

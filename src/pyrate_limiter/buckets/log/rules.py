@@ -83,6 +83,10 @@ class JudgedLog(LogMoments, Timeline):
         if self._crammed is not None:
             self._crammed = None
 
+    def _rates_changed(self) -> None:
+        """They are others from now on."""
+        self._changed()
+
     def _keep_hold(self, hold: tuple[int, int] | None) -> None:
         super()._keep_hold(hold)
         self._changed()

@@ -109,7 +109,7 @@ class InMemoryBucket(JudgedLog, Closable, AbstractBucket):
         checked = sorted_rates(rates)
         with getattr(self, "_lock", None) or nullcontext():  # it may come before `__init__`
             self._rates = checked
-            self._changed()
+            self._rates_changed()
 
     if TYPE_CHECKING:  # as the clock is; a program that sets an async one awaits it
 

@@ -70,6 +70,7 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
         if not isinstance(items, ListProxy):
             raise NotShared("items", items)
         self._records = []
+        self._begin_notes()
         super().__init__(rates, algorithm)
         self._share(items, mp_lock)
 
@@ -231,13 +232,15 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
 
     def __getstate__(self) -> dict[str, Any]:
         slots = ("_rates", "_algorithm", "_clock")
-        own = ("_lock", "_records", "_noted", "_manager", "_items", "mp_lock")
+        own = ("_lock", "_records", "_noted", "_lookbacks", "_note_at", "_manager", "_items")
         rest = {name: value for name, value in self.__dict__.items() if name not in own}
+        del rest["mp_lock"]
         state = {name: getattr(self, name) for name in slots}
         return {**state, **rest, "_items": self._items, "mp_lock": self.mp_lock}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._records = []
+        self._begin_notes()
         self._stepped = 0
         self.failing_rate = None
         self._clear()

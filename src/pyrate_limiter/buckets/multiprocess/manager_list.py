@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 from pyrate_limiter.abstracts.rate import RateItem
 from pyrate_limiter.buckets.log.rules import JudgedLog
 from pyrate_limiter.buckets.log.run_length import UnitLog
-from pyrate_limiter.buckets.multiprocess.replica import APPEND, CLEAR, DROP, EXPECT, TIME, note_time
+from pyrate_limiter.buckets.multiprocess.replica import (
+    APPEND,
+    CLEAR,
+    DROP,
+    EXPECT,
+    NOTE,
+    TIME,
+    note_time,
+)
 from pyrate_limiter.errors import SharedStorageLost
 
 if TYPE_CHECKING:
@@ -28,8 +36,8 @@ class StoredUnit(RateItem):
     Attributes:
         end: the number that the item's last unit has in the log.
         edition: changes when the list was written anew.
-        rest: of the last item: the latest time, the steps back, the open claims, and how
-            much the time is ahead of the clock.
+        rest: of the last item: the latest time, the steps back, the open claims, how much the time
+            is ahead of the clock, and how far back programs look.
     """
 
     def __init__(
@@ -116,18 +124,26 @@ class LogList:
             UnitLog._append(replica, unit.name, 1, max(unit.timestamp, replica._newest))
             replica._full = None
         self._length = replica._total - replica._base
-        if units and _is_whole(units):
-            self._last = last = units[-1]
-            self._edition = last.edition
-            replica._latest, replica._stepped, pending, replica._ahead = last.rest
-            if pending != replica._pending:
-                replica._pending, replica._full = pending, None
-        elif units:  # filled by somebody else
-            replica._latest = replica._newest
-            replica._records.append((CLEAR,))
+        self._learn(replica, units)
         if hold is not None:
             JudgedLog._keep_hold(replica, (hold.timestamp, hold.length))
         self._time = replica._latest, replica._ahead
+
+    def _learn(self, replica: RecordingLog, units: list[Any]) -> None:
+        """What stands beside the last of these units."""
+        if not units:
+            replica._begin_notes()
+        elif _is_whole(units):
+            self._last = last = units[-1]
+            self._edition = last.edition
+            replica._latest, replica._stepped, pending, replica._ahead, notes = last.rest
+            if notes != replica._lookbacks:
+                replica._begin_notes(notes)
+            if pending != replica._pending:
+                replica._pending, replica._full = pending, None
+        else:  # filled by somebody else
+            replica._latest = replica._newest
+            replica._records.append((CLEAR,))
 
     def _goes_on(self, replica: RecordingLog, units: list[object]) -> bool:
         """Whether the first of these is the last that the replica has."""
@@ -147,11 +163,12 @@ class LogList:
             return
         items = self._items
         stored = replica._total - replica._base
-        rest = (replica._latest, replica._stepped, replica._pending, replica._ahead)
+        time = replica._latest, replica._stepped, replica._pending, replica._ahead
+        rest = (*time, replica._lookbacks)
         new: list[StoredUnit] = []
         with reaching(items):
             kinds = {record[0] for record in records}
-            if self._holds or not kinds <= {APPEND, DROP, EXPECT, TIME}:
+            if self._holds or not kinds <= {APPEND, DROP, EXPECT, TIME, NOTE}:
                 self._edition = token_hex(8)
                 self._write(slice(None), _units(replica, self._edition), rest, replica._hold)
             else:

@@ -11,18 +11,21 @@ from __future__ import annotations
 from array import array
 from typing import TYPE_CHECKING, Any
 
+from pyrate_limiter._core.validation import BEGINNING
+from pyrate_limiter.buckets.log.lookback import AGAIN_MS, FRESH_MS, STANDS_MS, looks_back_ms
 from pyrate_limiter.buckets.log.rules import JudgedLog
 from pyrate_limiter.buckets.log.run_length import UnitLog
 from pyrate_limiter.buckets.multiprocess.file import DATA, pack, unpack
 
 if TYPE_CHECKING:
+    from pyrate_limiter.abstracts.rate import Rate
     from pyrate_limiter.buckets.multiprocess.file import SharedFile
 
 ROOM = 1 << 16  # bytes of records at the least between two snapshots
 _LENGTH = 4  # bytes before each frame of records
 
 # The kinds of record, by what each does to a replica.
-APPEND, DROP, CLEAR, REMOVE, MOVE, EXPECT, STEP_BACK, TIME, ADD, HOLD = range(10)
+APPEND, DROP, CLEAR, REMOVE, MOVE, EXPECT, STEP_BACK, TIME, ADD, HOLD, NOTE = range(11)
 _PLAY: tuple[Any, ...] = (
     None,  # see `play`
     UnitLog._drop_before,
@@ -34,6 +37,7 @@ _PLAY: tuple[Any, ...] = (
     None,
     UnitLog._add,
     JudgedLog._keep_hold,
+    lambda log, *note: log._heed(*note),
 )
 _FIELDS = (
     "_base",
@@ -45,6 +49,7 @@ _FIELDS = (
     "_stepped",
     "_ahead",
     "_hold",
+    "_lookbacks",
 )
 
 
@@ -56,8 +61,51 @@ class RecordingLog(JudgedLog):
 
     _records: list[tuple[Any, ...]]
     _noted: bool
+    # How far back programs look, in ms, and until when, in ms of the log's time, that is heeded;
+    # and when this one has to note it again.
+    _lookbacks: dict[int, int]
+    _note_at: int
+
+    def _begin_notes(self, known: dict[int, int] | None = None) -> None:
+        """These are the notes; whether this program's own is among them is yet to be seen."""
+        self._lookbacks = known or {}
+        self._note_at = BEGINNING
+
+    def _note(self, now: int) -> None:
+        """Note how far back this program looks, unless that has been done just now."""
+        self._note_at = now + AGAIN_MS
+        back = looks_back_ms(self._algorithm, self._rates)
+        if self._lookbacks.get(back, BEGINNING) < now + back + FRESH_MS:
+            note = back, now + back + STANDS_MS, now
+            self._records.append((NOTE, *note))
+            self._heed(*note)
+
+    def _rates_changed(self) -> None:
+        super()._rates_changed()
+        self._note_at = BEGINNING
+
+    def _heed(self, back: int, until: int, now: int) -> None:
+        kept = {other: end for other, end in self._lookbacks.items() if end > now}
+        self._lookbacks = {**kept, back: until}
+
+    def _leak_bound(self, now: int) -> int:
+        if now >= self._note_at:
+            self._note(now)
+        back = looks_back_ms(self._algorithm, self._rates)
+        beyond = back if back <= self._rates.longest_ms else 0  # else it is an estimate
+        others = [
+            now - other for other, end in self._lookbacks.items() if other > beyond and end > now
+        ]
+        return min([super()._leak_bound(now), *others])
+
+    def _refuse(self, weight: int, moment: int, failing: Rate | None, now: int) -> None:
+        if now >= self._note_at:
+            self._note(now)
+        super()._refuse(weight, moment, failing, now)
 
     def _put_now(self, name: str, weight: int, now: int) -> bool:
+        if now >= self._note_at:
+            self._note(now)
         self._noted = False
         admitted = super()._put_now(name, weight, now)
         if admitted and not self._noted:
@@ -66,6 +114,8 @@ class RecordingLog(JudgedLog):
 
     def _store(self, name: str, weight: int, moment: int, now: int) -> None:
         self._noted = True
+        if now >= self._note_at:
+            self._note(now)
         super()._store(name, weight, moment, now)
 
     def _append(self, name: str, weight: int, stamp: int) -> None:
@@ -107,7 +157,7 @@ class RecordingLog(JudgedLog):
         super()._move_back(milliseconds, now, floor)
 
 
-def play(log: JudgedLog, records: list[tuple[Any, ...]]) -> None:
+def play(log: RecordingLog, records: list[tuple[Any, ...]]) -> None:
     """Do to a replica what was recorded elsewhere."""
     for kind, *args in records:
         if kind == APPEND:
@@ -137,19 +187,20 @@ def note_time(log: RecordingLog, known: tuple[int, int]) -> None:
         records.append((TIME, *time))
 
 
-def dump(log: JudgedLog) -> tuple[Any, ...]:
+def dump(log: RecordingLog) -> tuple[Any, ...]:
     """The whole log as plain values."""
     pending = None if log._pending is None else list(log._pending.items())
     arrays = [bytes(array("q", part)) for part in (log._stamps, log._ends, log._name_ends)]
     return [getattr(log, name) for name in _FIELDS], pending, arrays, list(log._names)
 
 
-def load(log: JudgedLog, values: tuple[Any, ...]) -> None:
+def load(log: RecordingLog, values: tuple[Any, ...]) -> None:
     """Make this the log that `dump` gave."""
     fields, pending, arrays, names = values
     log._drop_arrays()
     for name, value in zip(_FIELDS, fields):
         setattr(log, name, value)
+    log._begin_notes(log._lookbacks)
     log._pending = None if pending is None else dict(pending)
     if arrays[0]:
         log._stamps, log._ends = array("q", arrays[0]), array("q", arrays[1])
@@ -179,6 +230,7 @@ class LogFile:
         generation, snapshot, begin, end, _, _ = self._header
         if not commits:
             JudgedLog._clear(replica)
+            replica._begin_notes()
         elif fresh or generation != self._generation:
             load(replica, unpack(file.read(snapshot, begin)))
         if fresh or generation != self._generation:

@@ -23,6 +23,7 @@ from pyrate_limiter.buckets.postgres.decisions import Forsaken, Stamp
 from pyrate_limiter.buckets.postgres.fair_lock import Turns
 from pyrate_limiter.buckets.postgres.holds import hold
 from pyrate_limiter.buckets.postgres.literals import Limits, restored
+from pyrate_limiter.buckets.postgres.lookback import Lookback
 from pyrate_limiter.buckets.postgres.outage import (
     ElsewhereStamp,
     PostgresOutage,
@@ -80,6 +81,7 @@ class PostgresBucket(Closable, PostgresLine):
     blocks: bool = True
     failing_rate: Rate | None
     _fixed: bool = False
+    _lookback: Lookback | None = None
 
     def __init__(
         self,
@@ -100,6 +102,7 @@ class PostgresBucket(Closable, PostgresLine):
             raise WrongType("table", table, "a string")
         self._algorithm = algorithm
         self._fixed = type(algorithm) is FixedWindow
+        self._lookback = lookback = Lookback(algorithm)
         self.rates = rates
         self._in_sql = self._fixed or type(algorithm) is SlidingWindowLog
         self.table: str = f"{_PREFIX}{table.lower()}"
@@ -110,6 +113,7 @@ class PostgresBucket(Closable, PostgresLine):
         if on_error != "raise":
             self._outage = PostgresOutage(on_error, self._link, self._health)
         self._steps = Steps(self._link, self.table, keyed=self._keyed, durable=durable)
+        self._steps.lookback = lookback
         self._clock = self._own_clock = PostgresClock(pool)
         self.failing_rate = None
         self._learnt = None
@@ -123,7 +127,7 @@ class PostgresBucket(Closable, PostgresLine):
 
     def _guarded_setup(self) -> None:
         try:
-            self._link.run(self._steps.place())
+            self._link.run(self._steps.note_lookback())
         except Exception as error:
             if self._outage is None or not self._outage.noted(error):
                 raise
@@ -137,6 +141,8 @@ class PostgresBucket(Closable, PostgresLine):
     def rates(self, rates: Rate | Sequence[Rate]) -> None:
         self._rates = sorted_rates(rates)
         self._limits = Limits.of(self._rates, fixed=self._fixed)
+        if self._lookback is not None:  # else this comes before the constructor
+            self._lookback.begin(self._rates)
         self._full = {}
 
     def stamp(self) -> Any:
@@ -258,19 +264,19 @@ class PostgresBucket(Closable, PostgresLine):
             return then(self.now(), self.leak)
         if current_timestamp is None:
             return self._run(self._sweep())
-        bound = self._algorithm.leak_bound(self._rates, current_timestamp)
-        return self._run(self._leak(bound))
+        kept = current_timestamp - self._algorithm.leak_bound(self._rates, current_timestamp)
+        return self._run(self._leak(current_timestamp, kept))
 
-    def _leak(self, bound: int | None) -> Program[int]:
+    def _leak(self, now: int | None, kept: int) -> Program[int]:
         yield from self._steps.settle_doubts(MOST_DOUBTS_AT_ONCE)
-        return (yield from self._steps.leak(bound, self._rates.longest_ms))
+        return (yield from self._steps.leak(now, kept))
 
     def _sweep(self) -> Program[int]:
         """Now and then, whoever may be at the server: one that is away is left alone."""
         if self.pool.closed or not self._health.may_try():
             return 0
         try:
-            leaked = yield from self._leak(None)
+            leaked = yield from self._leak(None, self._rates.longest_ms)
         except Exception as error:
             if not is_outage(error):
                 raise

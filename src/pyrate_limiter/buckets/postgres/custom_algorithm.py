@@ -51,6 +51,7 @@ def claim_by_policy(
     expires: int | None = None
     if steps.doubts:
         yield from steps.settle_doubts(MOST_DOUBTS_AT_ONCE)
+    yield from steps.note_lookback(seconds_of(ask.limit))
 
     def decide(attempt: Attempt, place: Place) -> Program[list[Any] | None]:
         nonlocal expires

@@ -10,6 +10,7 @@ from pyrate_limiter.buckets.memory.bucket import InMemoryBucket
 from pyrate_limiter.buckets.postgres.functions import MOST_ROWS, renumbering
 from pyrate_limiter.buckets.postgres.holds import look
 from pyrate_limiter.buckets.postgres.literals import Limits, literal, numbers
+from pyrate_limiter.buckets.postgres.lookback import NO_NOTE, furthest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,11 +91,11 @@ class PolicyLog:
         if not place.has_columns:
             self._own = "false"
             self._at = "floor(extract(epoch FROM item_timestamp::timestamptz) * 1000)::bigint"
-            self._units, self._mine = "count(*)", ""
+            self._units, self._mine = "count(*)", f"AND {NO_NOTE}"
         if steps.keyed and place.has_columns:
             self._mine += f" AND key = {steps.lock(name)}"
         elif steps.keyed:
-            self._mine = f"AND name = {literal(name)}"
+            self._mine += f" AND name = {literal(name)}"
 
     def look(
         self,
@@ -234,11 +235,12 @@ class PolicyLog:
         """
         if self._token % 256 >= weight:
             return ""
-        table, old = self._table, f"{self._at} < {seen.bound}"
+        table = self._table
+        old = f"{self._at} < least({seen.bound}, {seen.now} - {furthest(table)})"
         if not self._place.has_columns:
             return (
                 f"DELETE FROM {table} WHERE ctid = ANY (ARRAY(SELECT ctid FROM {table} WHERE {old} "
-                f"ORDER BY {self._at} DESC OFFSET 1024 LIMIT {1024 + 2 * weight})); "
+                f"AND {NO_NOTE} ORDER BY {self._at} DESC OFFSET 1024 LIMIT {1024 + 2 * weight})); "
             )
         if not self._steps.keyed:
             old += (

@@ -7,6 +7,7 @@ from functools import lru_cache
 from hashlib import blake2b, sha256
 
 from pyrate_limiter._core.files import text_of
+from pyrate_limiter.buckets.postgres.lookback import NO_NOTE, furthest
 
 # Each argument costs its parsing, each access to an array its preparation: the parameters that a
 # plain acquisition uses once or never share an array.
@@ -57,6 +58,10 @@ _PARTS = (
     "take_out",
 )
 _NUMBERED = "units IS DISTINCT FROM 0"
+_BOUND = (
+    "v_bound := v_now - greatest(p_intervals[array_length(p_rates, 2)], "
+    f"{furthest('@table@', 'v_read')});"
+)
 _RETURN = re.compile(r"RETURN (ARRAY\[.*?\]::bigint\[\]);", re.DOTALL)
 
 
@@ -80,6 +85,7 @@ def body(step: str, table: str, keyed: bool) -> str:
     for part in _PARTS:
         if f"@{part}@" in text:
             text = text.replace(f"@{part}@", _part(part, keyed))
+    text = text.replace("@bound@", _BOUND).replace("@no_note@", NO_NOTE)
     text = re.sub(r"\bp_(\w+)", parameter, text)
     for place in ("unusual", "not_before"):
         text = text.replace(f"@{place}@", str(_CLAIM.index(place) + 1))

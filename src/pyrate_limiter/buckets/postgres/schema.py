@@ -69,18 +69,19 @@ class Place:
         table: the table with its schema, as it stands in SQL.
         functions: the function of each step; empty where the role may not create them.
         calls: SQL that takes each step, with a ``%s`` for each parameter.
+        columns: those of ours that the table has.
         has_columns: whether the table has more than the columns of 4.5.1, and the role may use
             them.
         missing: columns, indexes and functions that would have to be made.
     """
 
-    __slots__ = ("calls", "functions", "has_columns", "missing", "schema", "table")
+    __slots__ = ("calls", "columns", "functions", "has_columns", "missing", "schema", "table")
 
     def __init__(self, name: str, keyed: bool, row: list[Any]) -> None:
         schema, oid, may_update, columns, indexes, has_stamp, is_taken, found, _ = row
         self.schema: str = quoted(schema)
         self.table: str = f"{self.schema}.{quoted(name)}"
-        there = (columns or "").split()
+        self.columns: list[str] = (columns or "").split()
         wanted = _indexes(name, oid, keyed, is_taken=is_taken == "t")
         made = (indexes or "").split()
         if has_stamp == "t":
@@ -94,7 +95,7 @@ class Place:
             if (names[step], functions.digest(self._source(step, name, keyed))) in trusted
         }
         self.missing: tuple[list[str], dict[str, str], list[str]] = (
-            [column for column in _COLUMNS if column not in there],
+            [column for column in _COLUMNS if column not in self.columns],
             {label: on for label, on in wanted.items() if label not in made},
             [step for step in names if step not in usable],
         )

@@ -124,9 +124,15 @@ class Link:
         self.call_timeout: float | None = check_seconds("call_timeout", call_timeout)
         self.is_async: bool = iscoroutinefunction(pool.getconn)
         self._error = psycopg.Error
-        self._conflicts = (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected)
-        self._lost = (psycopg.OperationalError, psycopg.InterfaceError)
-        self._timeouts = (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled)
+        self.conflicts: tuple[Any, ...] = (
+            psycopg.errors.SerializationFailure,
+            psycopg.errors.DeadlockDetected,
+        )
+        self.lost: tuple[Any, ...] = (psycopg.OperationalError, psycopg.InterfaceError)
+        self.timeouts: tuple[Any, ...] = (
+            psycopg.errors.LockNotAvailable,
+            psycopg.errors.QueryCanceled,
+        )
 
     def run(self, program: Program[T]) -> Any:
         """The program's result, or an awaitable of it."""
@@ -172,13 +178,13 @@ class Link:
             orphaned: called where this ends without an answer, although a try may have been
                 carried out.
         """
-        retries = _Retries(self._lost, self._conflicts)
+        retries = _Retries(self.lost, self.conflicts)
         give_up, answer_by = self._ends(time.monotonic(), seconds)
         try:
             while True:
                 try:
                     connection = yield from self._connect(retries.give_up or give_up)
-                except self._lost:
+                except self.lost:
                     if retries.failure is None:
                         raise
                     raise retries.failure from None
@@ -189,7 +195,7 @@ class Link:
                     return (yield from self._with(attempt, work))
                 except BaseException as error:
                     time_limit = min(tried + 0.9 * (deadline - tried), give_up or math.inf)
-                    early = isinstance(error, self._timeouts) and time.monotonic() < time_limit
+                    early = isinstance(error, self.timeouts) and time.monotonic() < time_limit
                     nap = retries.after(error, give_up, lost=connection.closed, early=early)
                     if nap is None:
                         raise
@@ -224,7 +230,7 @@ class Link:
             try:
                 connection = self.pool.getconn(timeout=min(left, self.longest_wait or left))
                 return (yield connection) if self.is_async else connection
-            except self._lost as error:
+            except self.lost as error:
                 if self.longest_wait is None or type(error).__name__ != "PoolTimeout":
                     raise
                 if not (yield Ping(self.pool)):

@@ -46,8 +46,7 @@ class Doubt(NamedTuple):
         since: the server's ms before which they are not.
         until: the server's ms after which they are not.
         expires: the server's ms after which they do not come to be stored any more.
-        kept: how many of those that are stored together are to stay. To say this, and not how many
-            have to go, makes no difference when it is done again because an answer was lost.
+        kept: how many of those stored together stay, which is the same when it is done again.
     """
 
     name: str
@@ -153,6 +152,8 @@ class Steps(Table):
                 self.doubt(Doubt(name, weight, token, since, until, expires or NONE))
 
         try:
+            if begun >= self.lookback.due:
+                seconds = yield from self.note_lookback(seconds)
             (answer,) = yield from self._call(text, seconds, orphaned)
         except self.busy:
             if seconds is None:

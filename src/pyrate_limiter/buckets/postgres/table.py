@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.buckets.postgres.exchange import silence
 from pyrate_limiter.buckets.postgres.fair_lock import Turns, in_turn
 from pyrate_limiter.buckets.postgres.literals import literal, lock_key
+from pyrate_limiter.buckets.postgres.lookback import NO_NOTE, furthest
 from pyrate_limiter.buckets.postgres.schema import as_the_server_cuts, find_or_make
 
 if TYPE_CHECKING:
     from pyrate_limiter._core.driver import Program
+    from pyrate_limiter.buckets.postgres.lookback import Lookback
     from pyrate_limiter.buckets.postgres.schema import Place
     from pyrate_limiter.buckets.postgres.session import Link
 
@@ -28,7 +31,12 @@ class Table:
         link: the way to the server.
         name: the table's name without its schema.
         keyed: whether each name is limited by itself.
+
+    Attributes:
+        lookback: how far back the bucket looks; it says so itself.
     """
+
+    lookback: Lookback
 
     def __init__(self, link: Link, name: str, *, keyed: bool) -> None:
         self.link = link
@@ -51,10 +59,19 @@ class Table:
             self._place = place
         return self._place
 
+    def note_lookback(self, seconds: float | None = None) -> Program[float | None]:
+        """Note how far back the bucket looks, if it is time to; returns the seconds left."""
+        began = time.monotonic()
+        if began < self.lookback.due:
+            return seconds
+        place = yield from self.place(seconds)
+        yield from self.lookback.note(self.link, place, seconds)
+        return None if seconds is None else max(0.001, began + seconds - time.monotonic())
+
     def count(self) -> Program[int]:
         """Stored units."""
         place = yield from self.place()
-        units = "count(*)"
+        units = f"count(*) FILTER (WHERE {NO_NOTE})"
         if place.has_columns:
             units = f"coalesce(sum(coalesce(units, 1)) FILTER (WHERE {_UNITS}), 0)"
         return int((yield from self.link.query(f"SELECT {units} FROM {place.table}"))[0])
@@ -62,14 +79,14 @@ class Table:
     def flush(self) -> Program[None]:
         """Delete all units."""
         place = yield from self.place()
-        yield from self.link.query(f"DELETE FROM {place.table}")
+        yield from self.link.query(f"DELETE FROM {place.table} WHERE {NO_NOTE}")
 
     def peek(self, index: int) -> Program[Any]:
         """Name and ms of a unit, or None. What 4.5.1 wrote since the last step is newest."""
         place = yield from self.place()
         if not place.has_columns:
             text = (
-                f"SELECT name, {_STORED_MS} FROM {place.table} "
+                f"SELECT name, {_STORED_MS} FROM {place.table} WHERE {NO_NOTE} "
                 f"ORDER BY item_timestamp DESC, ctid DESC OFFSET {index} LIMIT 1"
             )
         else:
@@ -82,14 +99,21 @@ class Table:
             )
         return (yield from self.link.query(text))
 
-    def leak(self, bound: int | None, longest: int) -> Program[int]:
-        """Delete the units before ``bound`` ms; None is ``longest`` ms before the server's time."""
+    def leak(self, now: int | None, kept: int) -> Program[int]:
+        """Delete the units from before the last ``kept`` ms, but those that others still count.
+
+        ``now`` is the end of those ms; None is the server's time.
+        """
+        yield from self.note_lookback()
         place = yield from self.place()
-        if bound is None:
-            ms = f"(floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint - {longest})"
-        else:
-            ms = f"{bound}::bigint"
-        old, units, others = f"item_timestamp < to_timestamp({ms} / 1000.0)", "1", ""
+        clock = "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+        others_count = furthest(place.table, beyond=self.lookback.known_ms)
+        ms = f"({clock if now is None else now}::bigint - greatest({kept}, {others_count}))"
+        old, units, others = (
+            f"item_timestamp < to_timestamp({ms} / 1000.0) AND {NO_NOTE}",
+            "1",
+            "",
+        )
         if place.has_columns:
             old = f"(at_ms < {ms} AND units > 0) OR (units IS NULL AND {old})"
             units = f"CASE WHEN {_UNITS} THEN coalesce(units, 1) ELSE 0 END"

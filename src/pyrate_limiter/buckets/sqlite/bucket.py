@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter._core.awaitables import then
 from pyrate_limiter._core.rate_list import sorted_rates
-from pyrate_limiter._core.validation import Unread
+from pyrate_limiter._core.validation import BEGINNING, Unread
 from pyrate_limiter._older import TakesKeywordsOf2x
 from pyrate_limiter.abstracts.algorithm import LogAlgorithm
 from pyrate_limiter.abstracts.bucket import AbstractBucket
@@ -208,8 +208,11 @@ class SQLiteBucket(TakesKeywordsOf2x, AbstractBucket):
     @rates.setter
     def rates(self, rates: Rate | Sequence[Rate]) -> None:
         checked = sorted_rates(rates)
-        self._facts._known = None
-        self._facts._rates = checked
+        facts = self._facts
+        facts._known = None
+        facts._rates = checked
+        if isinstance(facts, RowLog):
+            facts._lookback.due = BEGINNING
 
     @property
     def failing_rate(self) -> Rate | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pyrate_limiter._core.leaker import Leaker
 from pyrate_limiter._core.rate_list import sorted_rates
 from pyrate_limiter._core.validation import name_text
+from pyrate_limiter.abstracts.algorithm import SlidingWindowLog
 from pyrate_limiter.abstracts.bucket import BucketFactory
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.buckets.sqlite.bucket import SQLiteBucket
@@ -18,6 +19,7 @@ from pyrate_limiter.buckets.sqlite.clock import SQLiteClock
 from pyrate_limiter.buckets.sqlite.connections import file_name
 from pyrate_limiter.buckets.sqlite.database import Database
 from pyrate_limiter.buckets.sqlite.log import RowLog
+from pyrate_limiter.buckets.sqlite.lookback import Lookback
 from pyrate_limiter.buckets.sqlite.statements import SIDE_TABLES, Statements, statements
 from pyrate_limiter.errors import WrongType
 
@@ -130,11 +132,13 @@ class _Logs:
         self.sql: Statements = statements(keys.table, keyed=True)
         self.clock: AbstractClock = SQLiteClock(None)
         self._visits = 0
+        self._algorithm = SlidingWindowLog()
         schema = (self.sql.create, self.sql.index, *SIDE_TABLES)
         if isinstance(keys.source, sqlite3.Connection):
             self.db = Database(None, keys.source, schema=schema)
         else:
             self.db = Database(file_name(keys.source), schema=schema)
+        self.lookback: Lookback = Lookback(self.db, self.sql)
 
     def visit(self, now: int) -> None:
         """Drop expired rows now and then. Within a transaction."""
@@ -165,6 +169,7 @@ class _Logs:
 
     def _drop(self, now: int) -> int:
         bound = now - self.rates.longest_ms
+        bound = self.lookback.bound(now, bound, self._algorithm, self.rates)
         return self.db.run(self.sql.drop_expired, (bound, _SWEEP_AT_MOST)).rowcount
 
 
@@ -188,6 +193,7 @@ class _KeyLog(RowLog):
     def __init__(self, logs: _Logs, name: str) -> None:
         self._logs = logs
         super().__init__(logs.rates, None, logs.clock, logs.db, logs.sql, (name_text(name),))
+        self._lookback = logs.lookback
 
     def _refresh(self) -> None:
         self._loaded = False

@@ -131,6 +131,7 @@ class RowLog(RowTable):
             self._write(self._sql.drop_hold)
             self._note_clock(BEGINNING, BEGINNING)
             self._forget()
+            self._lookback.due = BEGINNING  # the file may be a new one
             self.failing_rate = None
 
     def count(self) -> int:
@@ -205,10 +206,14 @@ class RowLog(RowTable):
         self._place(name, weight, moment)
         self._latest = now
         self.failing_rate = None
+        if now >= self._lookback.due:
+            self._lookback.note(now, self._algorithm, self._rates)
         if not self._sweep_at - SWEEP_EVERY <= self._total < self._sweep_at:
             self._sweep(now)
 
     def _refuse(self, weight: int, moment: int, failing: Rate | None, now: int) -> None:
+        if now >= self._lookback.due:
+            self._lookback.note(now, self._algorithm, self._rates)
         failing = failing or self._rates[0]
         self.failing_rate = failing
         until = moment

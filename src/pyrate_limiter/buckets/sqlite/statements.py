@@ -24,6 +24,11 @@ SIDE_TABLES = (
         " until INTEGER NOT NULL, length INTEGER NOT NULL, PRIMARY KEY (bucket, key)) "
         "WITHOUT ROWID"
     ),
+    # How many ms some program looks back, and until when that is to be heeded.
+    (
+        "CREATE TABLE IF NOT EXISTS pyrate_limiter_lookbacks (bucket TEXT NOT NULL, "
+        "back INTEGER NOT NULL, until INTEGER NOT NULL, PRIMARY KEY (bucket, back)) WITHOUT ROWID"
+    ),
 )
 
 
@@ -46,8 +51,7 @@ class Statements:
 
     def __init__(self, table: str, *, keyed: bool = False) -> None:
         name = quoted(table)
-        number, where = ("seq", "name = ? AND") if keyed else ("rowid", "")
-        every = "name = ?" if keyed else "1"
+        number, where, every = ("seq", "name = ? AND", "name = ?") if keyed else ("rowid", "", "1")
         mine = f"bucket = {quoted(table, chr(39))} AND key = " + ("?" if keyed else "''")
         key = f"{quoted(table, chr(39))}, " + ("?" if keyed else "''")
         self.index: str = (
@@ -119,6 +123,7 @@ class Statements:
             f"DELETE FROM {name} WHERE (name, seq) IN (SELECT name, seq FROM {name} "
             "WHERE item_timestamp < ? ORDER BY item_timestamp LIMIT ?)"
         )
+        self.lookback: LookbackStatements = LookbackStatements(table)
         its = f"bucket = {quoted(table, chr(39))}"
         self.drop_quiet: tuple[str, ...] = tuple(
             f"DELETE FROM {side} WHERE {its} AND NOT EXISTS (SELECT 1 FROM {name} WHERE name = key)"
@@ -146,6 +151,19 @@ class Statements:
         self.drop_hold: str = f"DELETE FROM pyrate_limiter_holds WHERE {mine}"
         self.drop_old_holds: str = f"DELETE FROM pyrate_limiter_holds WHERE {its} AND until < ?"
         self.set_clock: str = f"INSERT OR REPLACE INTO {clocks} VALUES ({key}, ?, ?, ?)"
+
+
+class LookbackStatements:
+    """Those of `Lookback`. They share the notes of ``table``, whatever their keys are."""
+
+    def __init__(self, table: str) -> None:
+        notes, bucket = "pyrate_limiter_lookbacks", quoted(table, chr(39))
+        self.noted: str = f"SELECT until FROM {notes} WHERE bucket = {bucket} AND back = ?"
+        self.note: str = f"INSERT OR REPLACE INTO {notes} VALUES ({bucket}, ?, ?)"
+        self.drop: str = f"DELETE FROM {notes} WHERE bucket = {bucket} AND until < ?"
+        self.furthest: str = (
+            f"SELECT MAX(back) FROM {notes} WHERE bucket = {bucket} AND back > ? AND until > ?"
+        )
 
 
 @lru_cache(maxsize=64)

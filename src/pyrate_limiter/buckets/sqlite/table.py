@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyrate_limiter._core.validation import BEGINNING, name_text
 from pyrate_limiter.buckets.memory.bucket import InMemoryBucket
+from pyrate_limiter.buckets.sqlite.lookback import Lookback
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -96,6 +97,7 @@ class RowTable(InMemoryBucket):
         "_fences",
         "_known",
         "_loaded",
+        "_lookback",
         "_marks",
         "_scope",
         "_sql",
@@ -119,6 +121,7 @@ class RowTable(InMemoryBucket):
         self._db = db
         self._sql = sql
         self._scope = scope
+        self._lookback = Lookback(db, sql)
         super().__init__(rates, algorithm)
         self._clock = clock
         self._lock = Turn(self)
@@ -325,13 +328,17 @@ class RowTable(InMemoryBucket):
         self._cut(low)
         return True
 
+    def _leak_bound(self, now: int) -> int:
+        bound = super()._leak_bound(now)
+        return self._lookback.bound(now, bound, self._algorithm, self._rates)
+
     def _sweep(self, now: int) -> None:
         self._sweep_at = self._total + SWEEP_EVERY
         first = self._run(self._sql.first)[0]
         if first is None:
             return
         self._base = first - 1
-        keep = self._before(self._algorithm.leak_bound(self._rates, now))
+        keep = self._before(self._leak_bound(now))
         surplus = keep - self._base - max(_SLACK, self._rates[-1].limit)
         if surplus > 0:
             self._drop(self._base + min(surplus + SWEEP_EVERY, _SWEEP_AT_MOST, keep - self._base))

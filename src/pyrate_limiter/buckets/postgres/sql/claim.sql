@@ -14,7 +14,7 @@ DECLARE
   v_read bigint; v_clock bigint; v_now bigint; v_deadline bigint; v_behind bigint;
   v_last bigint; v_newest bigint; v_latest bigint; v_void text;
   v_fits bigint; v_leaves bigint; v_moment bigint; v_place bigint; v_cap bigint; v_upto bigint;
-  v_failing int; v_first bigint; v_remaining bigint; v_swept bigint;
+  v_failing int; v_first bigint; v_remaining bigint; v_swept bigint; v_bound bigint;
   v_held bigint; v_since bigint; v_numbers bigint[]; v_ends bigint[]; v_times bigint[]; v_count int;
 BEGIN
   v_void := set_config('lock_timeout', p_lock_ms::text, true);
@@ -59,7 +59,7 @@ BEGIN
       ELSE  -- the clock has stepped back, and takes the log with it
         UPDATE @table@ SET at_ms = at_ms - v_behind, claimed_ms = claimed_ms - v_behind,
           item_timestamp = item_timestamp - v_behind * interval '1 millisecond'
-          WHERE true @mine@;
+          WHERE @no_note@ @mine@;
         v_newest := v_newest - v_behind;
       END IF;
     END IF;

@@ -1,13 +1,12 @@
 IF v_last / 256 > (v_last - p_weight) / 256 THEN
       -- Bounded, and still some to look at for a while. From where the last sweep has ended on: what
       -- it has deleted may be in the index for as long as somebody has an old snapshot.
-      SELECT seq INTO v_first FROM @table@
-        WHERE at_ms < v_now - p_intervals[array_length(p_rates, 2)] AND units > 0
+      @bound@
+      SELECT seq INTO v_first FROM @table@ WHERE at_ms < v_bound AND units > 0
         ORDER BY at_ms DESC, seq DESC LIMIT 1;
       WITH old AS (
         SELECT ctid, at_ms, item_timestamp, token, units FROM @table@
-          WHERE at_ms >= p_swept AND at_ms < v_now - p_intervals[array_length(p_rates, 2)]
-            AND units > 0 AND seq <= v_first - 1024
+          WHERE at_ms >= p_swept AND at_ms < v_bound AND units > 0 AND seq <= v_first - 1024
           ORDER BY at_ms LIMIT 1024 FOR UPDATE SKIP LOCKED
       @sweep@
       v_first := NULL;

@@ -2,7 +2,7 @@
 -- stores the units now or not at all. Answers as claim.sql does.
 DECLARE
   v_read bigint; v_clock bigint; v_now bigint; v_newest bigint; v_start bigint; v_leaves bigint; v_fits bigint;
-  v_failing int; v_count bigint; v_remaining bigint; v_store boolean;
+  v_failing int; v_count bigint; v_remaining bigint; v_store boolean; v_bound bigint;
 BEGIN
   PERFORM set_config('lock_timeout', p_lock_ms::text, true);
   LOCK TABLE @table@ IN ROW EXCLUSIVE MODE;
@@ -19,7 +19,7 @@ BEGIN
     IF v_newest - v_now <= p_intervals[1] OR v_clock BETWEEN v_newest AND v_newest + 59999 THEN
       v_now := v_newest;
     ELSE
-      WITH gone AS (DELETE FROM @table@ WHERE true @mine@ RETURNING name, weight, item_timestamp)
+      WITH gone AS (DELETE FROM @table@ WHERE @no_note@ @mine@ RETURNING name, weight, item_timestamp)
         INSERT INTO @table@ (name, weight, item_timestamp) SELECT name, weight,
           item_timestamp - (v_newest - v_now) * interval '1 millisecond' FROM gone;
       v_newest := v_now;
@@ -51,9 +51,9 @@ BEGIN
       FROM generate_series(1, p_weight);
     v_newest := v_now;
     IF random() * 256 < p_weight THEN
+      @bound@
       DELETE FROM @table@ WHERE ctid = ANY (ARRAY(
-        SELECT ctid FROM @table@ WHERE item_timestamp
-          < to_timestamp((v_now - p_intervals[array_length(p_rates, 2)]) / 1000.0)
+        SELECT ctid FROM @table@ WHERE item_timestamp < to_timestamp(v_bound / 1000.0) AND @no_note@
         ORDER BY item_timestamp DESC OFFSET 1024 LIMIT 1024 + 2 * p_weight
       ));
     END IF;

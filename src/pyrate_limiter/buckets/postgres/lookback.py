@@ -1,0 +1,95 @@
+"""How far back the programs on a table of Postgres look; see `lookback`.
+
+Each notes it in a row of the table itself, for its role may be allowed nothing else. The columns of
+4.5.1 suffice for that: the row has a time before that of any unit, the weight 0, and its name says
+the rest. So neither we nor 4.5.1 count it.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from pyrate_limiter.buckets.log.lookback import AGAIN_MS, FRESH_MS, STANDS_MS, looks_back_ms
+from pyrate_limiter.buckets.postgres.session import driver
+
+if TYPE_CHECKING:
+    from pyrate_limiter._core.driver import Program
+    from pyrate_limiter._core.rate_list import RateList
+    from pyrate_limiter.abstracts.algorithm import LogAlgorithm
+    from pyrate_limiter.buckets.postgres.schema import Place
+    from pyrate_limiter.buckets.postgres.session import Link
+
+_MOMENT = "'1000-01-01'::timestamp"
+NO_NOTE = f"item_timestamp IS DISTINCT FROM {_MOMENT}"
+"""The condition that passes notes by."""
+_NOTE = (
+    f"item_timestamp = {_MOMENT} "
+    "AND name ~ '^pyrate_limiter looks back [0-9]{1,18} ms until [0-9]{1,18}$'"
+)
+_BACK, _UNTIL = (f"split_part(name, ' ', {word})::bigint" for word in (4, 7))
+_CLOCK = "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+_SOON_SECONDS = 1.0
+
+
+def furthest(table: str, now: str = _CLOCK, beyond: int = 0) -> str:
+    """SQL for how many ms somebody looks back; NULL where nobody looks ``beyond`` so many."""
+    looks = f"max(CASE WHEN {_UNTIL} > {now} AND {_BACK} > {beyond} THEN {_BACK} END)"
+    return f"(SELECT {looks} FROM {table} WHERE {_NOTE})"
+
+
+class Lookback:
+    """What one bucket notes of itself.
+
+    Attributes:
+        due: when it is to be noted next, on the clock of ``time.monotonic``.
+    """
+
+    __slots__ = ("_algorithm", "_rates", "due")
+
+    _rates: RateList
+    due: float
+
+    def __init__(self, algorithm: LogAlgorithm) -> None:
+        self._algorithm = algorithm
+
+    def begin(self, rates: RateList) -> None:
+        """From now on it looks as far back as these rates do."""
+        self._rates, self.due = rates, 0.0
+
+    @property
+    def known_ms(self) -> int:
+        """How many ms it notes; 0 where that is an estimate."""
+        back = looks_back_ms(self._algorithm, self._rates)
+        return back if back <= self._rates.longest_ms else 0
+
+    def note(self, link: Link, place: Place, seconds: float | None) -> Program[None]:
+        """Note it, unless somebody with the same has done so just now."""
+        self.due = time.monotonic() + AGAIN_MS / 1000  # others need not
+        psycopg = driver()
+        try:
+            yield from link.query(self._text(place), seconds)
+        except (*link.timeouts, *link.conflicts):
+            self.due = time.monotonic() + _SOON_SECONDS
+        except BaseException as error:
+            away = isinstance(error, link.lost)
+            if away or not isinstance(error, psycopg.Error):
+                self.due = 0.0
+                raise
+            # The server refuses it; what a caller needs to know of that, his own step will tell.
+
+    def _text(self, place: Place) -> str:
+        back = looks_back_ms(self._algorithm, self._rates)
+        columns, values = "name, weight, item_timestamp", f"0, {_MOMENT}"
+        if "units" in place.columns:
+            columns, values = f"{columns}, units", f"{values}, 0"
+        return (
+            f"SET LOCAL synchronous_commit = off; WITH now AS MATERIALIZED (SELECT {_CLOCK} AS ms),"
+            f" noted AS MATERIALIZED (SELECT ctid AS place, {_BACK} AS back, {_UNTIL} AS until "
+            f"FROM {place.table} WHERE {_NOTE}), gone AS (DELETE FROM {place.table} WHERE ctid IN ("
+            f"SELECT place FROM noted, now WHERE until < ms OR (back = {back} AND "
+            f"until < ms + {back + FRESH_MS}))) INSERT INTO {place.table} ({columns}) "
+            f"SELECT 'pyrate_limiter looks back {back} ms until ' || ms + {back + STANDS_MS}, "
+            f"{values} FROM now WHERE NOT EXISTS (SELECT FROM noted "
+            f"WHERE back = {back} AND until >= ms + {back + FRESH_MS})"
+        )
