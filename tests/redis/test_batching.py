@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import redis
+import redis.asyncio
 
 from pyrate_limiter import InMemoryBucket, Limiter, Rate, RedisBucket
 from pyrate_limiter.buckets.redis.request import Request, fitting
@@ -171,6 +172,23 @@ def test_a_client_that_is_watched_is_not_passed_by(client, monkeypatch, first):
     if first == "the watcher":
         bucket = RedisBucket([RATE], client, KEY)
     assert Limiter(bucket).try_acquire("k")
+    assert "EVALSHA" in seen
+
+
+def test_an_asyncio_client_that_is_watched_is_not_passed_by(client, monkeypatch):
+    seen, execute = [], redis.asyncio.Redis.execute_command
+
+    @functools.wraps(execute)
+    async def watched(self, *args, **options):
+        seen.append(args[0])
+        return await execute(self, *args, **options)
+
+    async def main():
+        monkeypatch.setattr(redis.asyncio.Redis, "execute_command", watched)
+        ours = await async_client(shared_url())
+        return await Limiter(RedisBucket([RATE], ours, KEY)).try_acquire_async("k")
+
+    assert asyncio.run(main())
     assert "EVALSHA" in seen
 
 

@@ -10,7 +10,15 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from pyrate_limiter import Limiter, Rate, RateItem, RedisBucket, RedisStateStore, StateBucket
+from pyrate_limiter import (
+    Limiter,
+    Rate,
+    RateItem,
+    RedisBucket,
+    RedisKeys,
+    RedisStateStore,
+    StateBucket,
+)
 from tests.support.redis_proxy import Proxy
 from tests.support.redis_servers import async_client, fresh_key, shared_url, sync_client
 
@@ -62,11 +70,15 @@ def log(client, rate, key):
     return RedisBucket([rate], client, key)
 
 
+def keyed(client, rate, key):
+    return RedisKeys(client, key).for_name([rate], "")
+
+
 def state(client, rate, key):
     return StateBucket([rate], store=RedisStateStore(client, key))
 
 
-@pytest.fixture(params=[log, state])
+@pytest.fixture(params=[log, keyed, state])
 def make(request, admin):
     bucket = request.param(admin, Rate(1, 60_000), fresh_key())
     assert Limiter(bucket).try_acquire("loads the script")
@@ -105,7 +117,7 @@ def test_a_waiter_claims_once_and_settles_once(proxy, client, admin, make):
     proxy.losses = 1
     decision = bucket.claim(item, FOR_EVER)
     assert decision.wait_ms <= 551
-    if make is log:
+    if make is not state:
         assert admin.zcard(key) == 2
         item.timestamp.claim.ask = True
     proxy.losses = 2
@@ -115,7 +127,7 @@ def test_a_waiter_claims_once_and_settles_once(proxy, client, admin, make):
         decision = bucket.settle(item, bucket.now(), FOR_EVER)
     assert decision.allowed
     assert proxy.lost == 2
-    if make is log:
+    if make is not state:
         assert admin.zcard(key) == 2
     behind = RateItem("a", 0)
     assert bucket.claim(behind, FOR_EVER).wait_ms <= 552  # not behind two

@@ -20,14 +20,13 @@ _AT_ONCE = 2  # calls under way: with one, two threads would only wait for each 
 class _Caller:
     """A thread that waits for a call that another makes, or for its turn to make that of others."""
 
-    __slots__ = ("answer", "crew", "error", "gone", "request", "woken")
+    __slots__ = ("answer", "crew", "error", "request", "woken")
 
     def __init__(self, request: Request) -> None:
         self.request = request
         self.answer: list[int] | None = None
         self.error: BaseException | None = None
         self.crew: list[_Caller] | None = None  # whose calls it is to make with its own
-        self.gone = False
         self.woken = threading.Lock()
         self.woken.acquire()
 
@@ -57,7 +56,7 @@ class Crews:
         if calls >= _AT_ONCE:
             return self.ask(Request(head, [step], None))
         try:
-            return self._server.evaluate(head, [step])
+            return self._server.evaluate([Request(head, [step], None)])
         finally:
             self._pass_on(head)
 
@@ -79,7 +78,7 @@ class Crews:
                 self._waiting.setdefault(head, []).append(caller)
         if caller is None and request.limit is None:
             try:
-                return self._server.evaluate(head, request.steps)
+                return self._server.evaluate([request])
             finally:
                 self._pass_on(head)
         if caller is None:
@@ -111,18 +110,17 @@ class Crews:
     def _sleep(self, caller: _Caller, end: float | None) -> None:
         left = -1.0 if end is None else max(0.0, end - time.monotonic())
         if not caller.woken.acquire(timeout=left):
-            raise self._server.too_slow(caller.request.limit)
+            raise self._server.too_slow(caller.request)
 
     def _call(self, everyone: list[_Caller]) -> None:
         requests = [caller.request for caller in everyone]
         late: list[tuple[Request, list[int]]] = []
         try:
-            steps = [step for request in requests for step in request.steps]
-            parts = parts_of(self._server.evaluate(requests[0].head, steps), requests)
+            parts = parts_of(self._server.evaluate(requests), requests)
             with self._lock:
                 for caller, answer in zip(everyone, parts):
                     caller.answer = answer
-                    if caller.gone:
+                    if caller.request.gone:
                         late.append((caller.request, answer))
         except Exception as error:  # noqa: BLE001 - it belongs to each of them
             for caller in everyone:
@@ -153,7 +151,7 @@ class Crews:
         """The caller was interrupted while it waited, or its time was up."""
         head = caller.request.head
         with self._lock:
-            caller.gone = True
+            caller.request.gone = True
             waiting = self._waiting.get(head, [])
             if caller in waiting:
                 waiting.remove(caller)

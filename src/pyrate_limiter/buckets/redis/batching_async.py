@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,8 @@ from pyrate_limiter.buckets.redis.request import MOST_STEPS, fitting, numbers_of
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from pyrate_limiter.buckets.redis.request import Command, Request
     from pyrate_limiter.buckets.redis.client import Server
-    from pyrate_limiter.buckets.redis.request import Request
 
     # A request, and who waits for its answer.
     _Entry = tuple[Request, "asyncio.Future[Any] | None"]
@@ -42,14 +43,14 @@ class Lanes:
             self._recent = (weakref.ref(loop), lane)
         return lane.ask(request, loop)
 
-    async def within(self, limit: float | None, call: Awaitable[Any]) -> Any:
-        """Await a call for so long at the most."""
+    async def within(self, step: Command, call: Awaitable[Any]) -> Any:
+        """Await the call of a step for as long as that may take."""
         try:
-            return await asyncio.wait_for(call, limit)
+            return await asyncio.wait_for(call, step.limit)
         except asyncio.TimeoutError:
-            if limit is None:
+            if step.limit is None:
                 raise
-            raise self._server.too_slow(limit) from None
+            raise self._server.too_slow(step) from None
 
 
 def _no_loop() -> None:
@@ -70,7 +71,6 @@ class Lane:
         self._waiting: list[_Entry] = []
         self._runner: asyncio.Task[None] | None = None
         self._sent: list[_Entry] = []  # what the runner waits for
-        self._since = 0.0
         self._hung: list[tuple[asyncio.Task[None], list[_Entry]]] = []
 
     async def ask(self, request: Request, loop: asyncio.AbstractEventLoop) -> Any:
@@ -81,7 +81,7 @@ class Lane:
             self._run_soon()
         timer = None
         if request.limit is not None:
-            timer = loop.call_later(request.limit, self._expire, future, request.limit)
+            timer = loop.call_later(request.limit, self._expire, request, future)
         try:
             return await future
         except asyncio.CancelledError:
@@ -92,11 +92,13 @@ class Lane:
             if timer is not None:
                 timer.cancel()
 
-    def _expire(self, future: asyncio.Future[Any], limit: float) -> None:
+    def _expire(self, request: Request, future: asyncio.Future[Any]) -> None:
         if not future.done():
-            future.set_exception(self._server.too_slow(limit))
-        if self._runner is not None and time.monotonic() - self._since >= _HUNG_SECONDS:
-            self._leave(self._runner)
+            future.set_exception(self._server.too_slow(request))
+        if self._runner is not None and self._sent:
+            asked = self._sent[0][0].asked
+            if asked is not None and time.monotonic() - asked >= _HUNG_SECONDS:
+                self._leave(self._runner)
 
     def _leave(self, runner: asyncio.Task[None]) -> None:
         """Let the call under way go on without holding up the next ones."""
@@ -119,7 +121,7 @@ class Lane:
         if self._runner is None and self._waiting:
             # Not by the loop's factory: an eager one would begin it before it is known here.
             self._runner = asyncio.Task(self._run(), loop=asyncio.get_running_loop())
-            self._since = time.monotonic()
+            self._sent = []
 
     async def _run(self) -> None:
         this, sent = asyncio.current_task(), self._waiting
@@ -130,7 +132,7 @@ class Lane:
                     most = fitting([request for request, _ in self._waiting[:MOST_STEPS]])
                 batch, self._waiting = self._waiting[:most], self._waiting[most:]
                 sent = [entry for entry in batch if entry[1] is None or not entry[1].done()]
-                self._sent, self._since = sent, time.monotonic()
+                self._sent = sent
                 if len(sent) == 1:
                     await self._send_one(*sent[0])
                 else:
@@ -150,13 +152,14 @@ class Lane:
     async def _send_one(self, request: Request, future: asyncio.Future[Any] | None) -> None:
         script, *header = request.head
         args = (1, *header, *words_of(request.steps))
-        server = self._server
+        server, entries = self._server, [(request, future)]
+        request.asked = time.monotonic()
         try:
             reply = await server.client.evalsha(script.sha, *args)
         except Exception as error:  # noqa: BLE001 - it belongs to the caller
             again = isinstance(error, server.errors.NoScriptError) or is_no_connection(error)
-            reply = await self._outcome(self._alone, script, args) if again else error
-        self._deliver([(request, future)], reply)
+            reply = await self._outcome(entries, self._alone, script, args) if again else error
+        self._deliver(entries, reply)
 
     async def _send(self, batch: list[_Entry]) -> None:
         groups: dict[Any, list[_Entry]] = {}
@@ -167,11 +170,13 @@ class Lane:
                 head = request.head
                 entries = groups.setdefault(head if request.shared else (head, id(entry)), [])
             entries.append(entry)
-        calls = [self._call(entries) for entries in groups.values()]
-        if len(calls) > 1:
-            replies = await self._together(calls)
+        if len(groups) > 1:
+            replies = await self._together([*groups.values()])
         else:
-            replies = [await self._outcome(self._alone, *call) for call in calls]
+            replies = [
+                await self._outcome(entries, self._alone, *self._call(entries))
+                for entries in groups.values()
+            ]
         for entries, reply in zip(groups.values(), replies):
             if isinstance(reply, asyncio.CancelledError):
                 raise reply
@@ -190,11 +195,15 @@ class Lane:
         except server.errors.NoScriptError:
             return await server.client.eval(script.text, *args)
 
-    async def _together(self, calls: list[Any]) -> list[Any]:
+    async def _together(self, groups: list[list[_Entry]]) -> list[Any]:
         """Several keys: one pipeline, or in a cluster, where keys lie apart, calls side by side."""
-        server = self._server
+        server, calls = self._server, [self._call(entries) for entries in groups]
+        apart = [
+            functools.partial(self._outcome, entries, self._alone, *call)
+            for entries, call in zip(groups, calls)
+        ]
         if hasattr(server.client, "keyslot"):
-            return await asyncio.gather(*(self._outcome(self._alone, *call) for call in calls))
+            return await asyncio.gather(*(ask() for ask in apart))
 
         async def piped() -> list[Any]:
             async with server.client.pipeline(transaction=False) as pipe:
@@ -202,29 +211,36 @@ class Lane:
                     pipe.evalsha(script.sha, *args)
                 return await pipe.execute(raise_on_error=False)  # type: ignore[no-any-return]
 
-        replies = await self._outcome(piped)
+        replies = await self._outcome([entry for entries in groups for entry in entries], piped)
         if isinstance(replies, Exception):
             return [replies] * len(calls)
         return [
-            await self._outcome(self._alone, *call)
-            if isinstance(reply, server.errors.NoScriptError)
-            else reply
-            for call, reply in zip(calls, replies)
+            await ask() if isinstance(reply, server.errors.NoScriptError) else reply
+            for ask, reply in zip(apart, replies)
         ]
 
-    @staticmethod
-    async def _outcome(call: Callable[..., Awaitable[Any]], *args: Any) -> Any:
-        """The reply to a call, or its error; it waits while the pool has no connection left."""
+    async def _outcome(
+        self, entries: list[_Entry], call: Callable[..., Awaitable[Any]], *args: Any
+    ) -> Any:
+        """The reply to a call, or its error.
+
+        It waits while the pool has no connection left, for as long as anybody waits for it.
+        """
         end, pause = 0.0, 0.001
         while True:
+            began = time.monotonic()
+            for request, _ in entries:
+                request.asked = began
             try:
                 return await call(*args)
             except Exception as error:  # noqa: BLE001 - it belongs to the callers
-                now = time.monotonic()
-                end = end or now + NO_CONNECTION_SECONDS
-                if not is_no_connection(error) or now > end:
+                if not is_no_connection(error):
                     return error
-            await asyncio.sleep(pause)
+                self._server.not_sent((request for request, _ in entries), error)
+                end = end or began + NO_CONNECTION_SECONDS
+                await asyncio.sleep(pause)
+                if began > end or all(future and future.done() for _, future in entries):
+                    return error
             pause = min(0.02, 2 * pause)
 
     def _deliver(self, entries: list[_Entry], reply: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter.buckets.redis.outage import Down, name_key
+from pyrate_limiter.buckets.redis.outage import Down, is_no_connection, name_key
 from pyrate_limiter.buckets.redis.request import NUMBERS, Request
 
 if TYPE_CHECKING:
@@ -27,6 +27,10 @@ class Asks:
 
     def _undo(self, request: Request, answer: list[int]) -> Request | None:
         """What undoes steps whose answers nobody waits for."""
+        raise NotImplementedError
+
+    def _forget(self) -> None:
+        """Remember no refusal."""
         raise NotImplementedError
 
     def _send(
@@ -60,6 +64,8 @@ class Asks:
                 raise Down from error
             raise
         server.outage.answered()
+        if doubts:
+            self._forget()  # what was in the way is gone
         if by_server:
             server.clock.learn(sent, answer[0])
         return [answer[0], *answer[-NUMBERS * len(steps) :]]
@@ -75,7 +81,8 @@ class Asks:
         if self._doubts is not None and outage.may_have_run(error):
             self._doubts.add(steps)
         if not isinstance(error, Exception) or not outage.covers(error):
-            return False
+            # Where a server hangs, so do all connections of a small pool.
+            return outage.away and is_no_connection(error)
         outage.failed(error, key)
         return True
 

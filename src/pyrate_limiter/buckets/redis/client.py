@@ -16,7 +16,7 @@ from pyrate_limiter.buckets.redis.request import Command, Request, numbers_of, w
 from pyrate_limiter.errors import MissingDriver, WrongType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterable
 
     from pyrate_limiter._core.driver import Program
 
@@ -81,6 +81,8 @@ class Server:
         self.denial_memory: float = memory_ms / 1000
         self.clock: ServerClock = ServerClock()
         self.crews: Crews = Crews(self)
+        # When the client's pool was last found to have no connection left, and its error.
+        self._used_up: tuple[float, Exception] | None = None
         if self.is_async:
             from pyrate_limiter.buckets.redis.batching_async import Lanes
 
@@ -109,7 +111,7 @@ class Server:
             if isinstance(step, Request):
                 return await self.lanes.ask(step)
             if isinstance(step, Command):
-                return await self.lanes.within(step.limit, self.command(step))
+                return await self.lanes.within(step, self.command(step))
             return await step
         except Exception as error:
             _name_key_of(step, error)
@@ -118,36 +120,48 @@ class Server:
     def _ask(self, step: Any) -> Any:
         try:
             if not isinstance(step, Request):
-                return self._within(step.limit, lambda: self.command(step))
+                return self._within(step, lambda: self.command(step))
             if step.shared:
                 return self.crews.ask(step)
-            return self._within(step.limit, lambda: self.evaluate(step.head, step.steps))
+            try:
+                return self._within(step, lambda: self.evaluate([step]))
+            finally:
+                step.gone = True
         except Exception as error:
             _name_key_of(step, error)
             raise
 
-    def _within(self, limit: float | None, call: Callable[[], Any]) -> Any:
-        return call() if limit is None else run_within(limit, call, self.too_slow)
+    def _within(self, step: Any, call: Callable[[], Any]) -> Any:
+        if step.limit is None:
+            return call()
+        return run_within(step.limit, call, lambda: self.too_slow(step))
 
     def undo(self, request: Request, answer: list[int]) -> None:
         """Give back what a request has stored by an answer that came too late."""
         undo = request.undone(answer)
         if undo is not None:
-            self.evaluate(undo.head, undo.steps)
+            self.evaluate([undo])
 
     def command(self, step: Command) -> Any:
         """Make the call; an async client gives a coroutine."""
         return getattr(self.client, step.method)(*step.args, **step.options)
 
-    def evaluate(self, head: tuple[Any, ...], steps: list[Any]) -> list[Any]:
+    def evaluate(self, requests: list[Request]) -> list[Any]:
         """Run a script by its name, or load it by its text where the server has lost it.
 
-        Where the client's pool has no connection left it waits for one.
+        Where the client's pool has no connection left it waits for one, unless nobody is left who
+        waits for the answer.
+
+        Args:
+            requests: what to ask for in one call.
         """
-        script, *args = head
-        words = words_of(steps)
+        script, *args = requests[0].head
+        words = words_of([step for request in requests for step in request.steps])
         end, pause = None, 0.001
         while True:
+            began = time.monotonic()
+            for request in requests:
+                request.asked = began
             try:
                 try:
                     reply = self.client.evalsha(script.sha, 1, *args, *words)
@@ -157,17 +171,27 @@ class Server:
             except self.errors.ConnectionError as error:
                 if not is_no_connection(error):
                     raise
-                now = time.monotonic()
-                end = end or now + NO_CONNECTION_SECONDS
-                if now > end:
+                self.not_sent(requests, error)
+                end = end or began + NO_CONNECTION_SECONDS
+                time.sleep(pause)
+                if began > end or all(request.gone for request in requests):
                     raise
-            time.sleep(pause)
             pause = min(0.02, 2 * pause)
 
-    def too_slow(self, limit: float | None) -> Exception:
-        """The error of a call that took too long."""
+    def not_sent(self, requests: Iterable[Request], error: Exception) -> None:
+        """Note that the client's pool had no connection for them, which is what the error says."""
+        self._used_up = time.monotonic(), error
+        for request in requests:
+            request.asked = None
+
+    def too_slow(self, step: Any) -> Exception:
+        """The error of a call that took too long: its own, or that there was no connection."""
+        if self._used_up is not None and isinstance(step, Request):
+            lately = time.monotonic() - LAST_MS / 1000
+            if self._used_up[0] > lately and (step.asked is None or step.asked > lately):
+                return self._used_up[1]
         error: Exception = self.errors.TimeoutError(
-            f"Redis did not answer within {limit:g} s, the time that the caller gave"
+            f"Redis did not answer within {step.limit:g} s, the time that the caller gave"
         )
         return error
 

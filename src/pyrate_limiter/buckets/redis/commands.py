@@ -97,6 +97,10 @@ class RedisSteps(Asks, AbstractBucket):
         steps = undoing(request.steps, answer)
         return Request(request.head, steps, self._server.call_timeout) if steps else None
 
+    def _forget(self) -> None:
+        """See `Asks._forget`."""
+        self._full = None
+
     def _claim_within(
         self, item: RateItem, patience_ms: int, buffer_ms: int | None, limit_ms: int, *_: bool
     ) -> Decision | Awaitable[Decision]:

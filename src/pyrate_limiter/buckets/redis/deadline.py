@@ -38,7 +38,7 @@ def in_helper(work: Callable[[], object]) -> bool:
 def run_within(
     seconds: float,
     call: Callable[[], Any],
-    too_slow: Callable[[float], Exception],
+    too_slow: Callable[[], Exception],
 ) -> Any:
     """Run a call in a helper thread, and leave it alone there when the time is up.
 
@@ -64,7 +64,7 @@ def run_within(
     except NotYet:
         if job.done():  # it is the call's own error
             raise
-        raise too_slow(seconds) from None
+        raise too_slow() from None
 
 
 def _help(tasks: SimpleQueue[Callable[[], object]]) -> None:

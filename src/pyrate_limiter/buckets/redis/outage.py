@@ -161,7 +161,7 @@ class RedisOutage:
 
             def ask() -> None:
                 try:
-                    self._server.evaluate(head, [])
+                    self._server.evaluate([Request(head, [], None)])
                 except Exception as error:  # noqa: BLE001 - it tells whether it is away
                     self._learn(error)
                 else:

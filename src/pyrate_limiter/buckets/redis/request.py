@@ -54,9 +54,14 @@ class Request:
         limit: seconds that the call may take; None is no limit.
         orphaned: given the request and an answer that nobody waits for any more: what undoes it.
         shared: whether steps of others may follow in the same call.
+
+    Attributes:
+        asked: when it was given to the client, on the monotonic clock; None while it is not, also
+            because the client's pool has no connection left.
+        gone: nobody waits for its answer any more.
     """
 
-    __slots__ = ("_orphaned", "head", "limit", "shared", "steps")
+    __slots__ = ("_orphaned", "asked", "gone", "head", "limit", "shared", "steps")
 
     def __init__(
         self,
@@ -71,6 +76,8 @@ class Request:
         self.limit: float | None = limit
         self._orphaned = orphaned
         self.shared: bool = shared
+        self.asked: float | None = None
+        self.gone = False
 
     @property
     def key(self) -> str:
