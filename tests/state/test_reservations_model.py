@@ -61,7 +61,7 @@ def test_what_is_given_back_in_front_of_others_is_there_to_be_claimed(weights, d
     wanted = data.draw(st.integers(1, weights[place]))
     if moments[place] == moments[-1]:
         return  # nobody waits behind it
-    moment, free = queue.room(0, wanted, POLICY, RATES)
+    moment, free = queue.room(0, 0, wanted, POLICY, RATES)
     assert moment == moments[place]
     queue.use(free, wanted)
     queue.add(moment, wanted)
@@ -78,8 +78,11 @@ def test_what_was_given_back_and_has_passed_serves_only_where_nobody_is_pushed_b
     place = data.draw(st.integers(0, len(weights) - 1))
     queue.give_back(moments[place], weights[place])
     now = data.draw(st.integers(moments[place], moments[-1]))
-    room = queue.room(now, 1, POLICY, RATES)
-    claims = list(zip(moments, [*weights, 1], strict=True))
+    room = queue.room(now, now, 1, POLICY, RATES)
+    # Who is late goes now, before all others.
+    claims = [
+        (max(moment, now), weight) for moment, weight in zip(moments, [*weights, 1], strict=True)
+    ]
     del claims[place]
     if moments[place] == moments[-1]:
         assert room is None
@@ -105,11 +108,11 @@ def test_claims_of_one_moment_share_their_units(weights):
     assert queue.played(0, POLICY, RATES) == queue.gone
 
 
-def test_a_claim_that_nobody_settles_is_forgotten_after_a_minute():
+def test_a_claim_that_nobody_settles_is_forgotten_after_two_seconds():
     queue, moments = filled([1, 1, 1])
-    assert queue.fold(moments[0] + 59_999)
-    assert not queue.fold(moments[-1] + 60_000)
-    assert queue.played(moments[-1] + 60_000, POLICY, RATES) == queue.gone
+    assert queue.fold(moments[0] + 1999)
+    assert not queue.fold(moments[-1] + 2000)
+    assert queue.played(moments[-1] + 2000, POLICY, RATES) == queue.gone
 
 
 @given(WEIGHTS, st.data())

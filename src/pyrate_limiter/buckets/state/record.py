@@ -86,12 +86,11 @@ class StateRecord(Timeline):
         """See `StateStore.release_hold`."""
         return self._end_hold(self._observe(now or 0, rates, clock, asks=True))
 
-    def _current(self, algorithm: StateAlgorithm, rates: Sequence[Rate]) -> State:
-        queue = self._queue
-        if queue is not None and not queue.is_played:
-            self._state = queue.played(self._latest, algorithm, rates)
-        state = self._state
-        return algorithm.initial(rates) if state is None else state
+    def _current(self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int = 0) -> State:
+        queue, now = self._queue, now or self._latest
+        if queue is not None and (not queue.is_played or queue.is_late(now)):
+            self._state = queue.played(now, algorithm, rates)
+        return algorithm.initial(rates) if self._state is None else self._state
 
     def _step(
         self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int, weight: int
@@ -145,7 +144,7 @@ class StateRecord(Timeline):
         if plan.after is None or moment - now > patience_ms:
             return self._outlook(algorithm, rates, now, plan.failing, moment)
         if moment > now:
-            before = self._current(algorithm, rates)
+            before = self._current(algorithm, rates, now)
             queue = self._queue
             if queue is None:
                 queue = self._queue = ClaimQueue(before)
@@ -258,13 +257,13 @@ class StateRecord(Timeline):
         return (
             self._queue is None
             and self._hold is None
-            and not algorithm.consumed(rates, self._current(algorithm, rates), now)
+            and not algorithm.consumed(rates, self._current(algorithm, rates, now), now)
         )
 
     def _fold(self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int) -> None:
         queue = self._queue
         if queue is not None and not queue.fold(now):
-            self._current(algorithm, rates)
+            self._current(algorithm, rates, now)
             self._queue = None
 
     def _plan(
@@ -277,13 +276,13 @@ class StateRecord(Timeline):
     ) -> _Plan:
         """When the weight fits, from ``start`` on: where claims were given back, or behind all."""
         self._fold(algorithm, rates, now)
-        queue, state = self._queue, self._current(algorithm, rates)
+        queue, state = self._queue, self._current(algorithm, rates, now)
         if weight == 0:
             return _Plan(now, None, state)
         start = self._held(now if start is None else start)
         states: tuple[State, ...] = (state,)
         if queue is not None:
-            room = queue.room(start, weight, algorithm, rates)
+            room = queue.room(now, start, weight, algorithm, rates)
             if room is not None:
                 moment, free = room
                 _, decision = algorithm.step(rates, queue.gone, moment, weight)
@@ -302,7 +301,7 @@ class StateRecord(Timeline):
         failing: Rate | None,
         moment: int,
     ) -> Decision:
-        remaining, reset = algorithm.outlook(rates, self._current(algorithm, rates), now)
+        remaining, reset = algorithm.outlook(rates, self._current(algorithm, rates, now), now)
         held = self._held(now) - now
         if held:
             remaining, reset = 0, None if reset is None else max(reset, held)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pyrate_limiter.abstracts.algorithm import Decision, State, StateAlgorithm
     from pyrate_limiter.abstracts.rate import Rate, RateItem
 
-_ABANDONED_MS = 60_000  # so long after its moment a claim is forgotten that nobody has settled
+_ABANDONED_MS = 2000  # so long after its moment a claim is forgotten that nobody has settled
 
 
 def claims_in_line(
@@ -118,18 +118,22 @@ class ClaimQueue:
         self._trim()
 
     def room(
-        self, start: int, weight: int, algorithm: StateAlgorithm, rates: Sequence[Rate]
+        self, now: int, start: int, weight: int, algorithm: StateAlgorithm, rates: Sequence[Rate]
     ) -> tuple[int, Claim] | None:
         """The first moment from ``start`` on that was given back, and what was given back there.
 
-        One that has passed may still serve ``start``, where nobody behind it lacks room for that.
+        One that has passed may still serve ``start``. Where that is so, or somebody is late, nobody
+        else may lack room for it.
         """
+        late = self.is_late(now)
         for claim in [it for it in self._free if it.weight >= weight]:
-            if claim.at >= start:
-                return claim.at, claim
-            if self._suits(start, weight, algorithm, rates):
-                return start, claim
-            self._forget(claim)
+            at = max(claim.at, start)
+            if at == claim.at and not late:
+                return at, claim
+            if self._suits(now, Claim(at, weight), algorithm, rates):
+                return at, claim
+            if at > claim.at:
+                self._forget(claim)
         return None
 
     def _forget(self, free: Claim) -> None:
@@ -137,14 +141,13 @@ class ClaimQueue:
         self._free.remove(free)
 
     def _suits(
-        self, start: int, weight: int, algorithm: StateAlgorithm, rates: Sequence[Rate]
+        self, now: int, wanted: Claim, algorithm: StateAlgorithm, rates: Sequence[Rate]
     ) -> bool:
-        wanted = Claim(start, weight)
         state = self.gone
         for claim in sorted([*self._claims, wanted], key=_moment):
-            if claim.free and claim.at <= start:
+            if claim.free and claim.at <= wanted.at:
                 continue
-            state, decision = algorithm.step(rates, state, claim.at, claim.weight)
+            state, decision = algorithm.step(rates, state, max(claim.at, now), claim.weight)
             if decision.failing_rate is not None:
                 return False
         return True
@@ -169,19 +172,26 @@ class ClaimQueue:
             self.is_played = False
         return bool(self._claims)
 
+    def is_late(self, now: int) -> bool:
+        """Whether somebody has not gone whose moment has passed: all the others wait for him."""
+        return bool(self._claims) and self._claims[0].at < now
+
     def played(self, now: int, algorithm: StateAlgorithm, rates: Sequence[Rate]) -> State:
-        """The state after all claims, each at its moment, or where it fits after that."""
+        """The state after all claims, each at its moment, or where it fits after that.
+
+        Who is late goes now, for all that is known.
+        """
         state = self.gone
         for claim in self._claims:
             if claim.free and claim.at < now:
                 continue
-            at = claim.at
+            at = max(claim.at, now)
             while True:
                 state, decision = algorithm.step(rates, state, at, claim.weight)
                 if decision.retry_after_ms is None:
                     break
                 at += max(1, decision.retry_after_ms)
-        self.is_played = True
+        self.is_played = not self.is_late(now)
         return state
 
     def dump(self) -> list[Any]:
