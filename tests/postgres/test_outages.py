@@ -27,6 +27,7 @@ from pyrate_limiter.buckets.postgres import session as postgres_session
 from pyrate_limiter.buckets.postgres.exchange import silence
 from pyrate_limiter.buckets.postgres.fair_lock import Enter
 from tests.support import postgres_fixtures as postgres
+from tests.support.callers import KINDS, AtPostgres
 from tests.support.postgres_fixtures import HOUR, Own, eventually
 
 server = postgres.own_server
@@ -168,36 +169,52 @@ def around(monkeypatch):
     return wrap
 
 
-def losing(server, lost, word):
+def losing(lost, *words):
     """Cut the connection when the server has done its work, before its answer is seen."""
 
     def wrapper(sent, connection, text):
         answer = yield from sent
-        if word in text and not lost:
+        if any(word in text for word in words) and not lost:
             lost.append(answer)
-            server.execute(f"SELECT pg_terminate_backend({connection.info.backend_pid})")
-            time.sleep(0.05)
-            connection.execute("SELECT 1")
+            connection.pgconn.finish()
+            raise silence()
         return answer
 
     return wrapper
 
 
-def test_an_answer_that_is_lost_after_the_commit_is_not_counted_twice(server, pool, around):
-    bucket, lost = PostgresBucket(pool, postgres.table(), [Rate(20, HOUR)]), []
-    around(losing(server, lost, "pyrate_limiter_claim"))
-    assert Limiter(bucket).try_acquire("a", 3)
-    assert lost
-    assert bucket.count() == 3
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_answer_that_is_lost_after_the_commit_is_not_counted_twice(
+    server, around, kind, is_async
+):
+    lost = []
+    around(losing(lost, "pyrate_limiter_claim", "WITH stored"))
+    with contextlib.closing(AtPostgres(is_async, server.dsn)) as callers:
+        limiter = callers.limiter(kind, Rate(20, HOUR), postgres.table())
+        assert callers.call(lambda: limiter.try_acquire("a", 3))
+        assert lost
+        assert sum(callers.call(lambda: ask(limiter)) for _ in range(20)) == 17
 
 
-def test_a_state_whose_answer_is_lost_is_not_charged_twice(server, pool, around):
-    store, lost = PostgresStateStore(pool, postgres.table()), []
-    bucket = StateBucket([Rate(20, HOUR)], store=store)
-    around(losing(server, lost, "WITH stored"))
-    assert Limiter(bucket).try_acquire("a", 3)
-    assert lost
-    assert bucket.count() == 3
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_given_back_while_the_pool_is_busy_goes_back_later(server, monkeypatch, kind):
+    for module in ("statements", "state_row", "several"):
+        monkeypatch.setattr(f"pyrate_limiter.buckets.postgres.{module}.GIVING_SECONDS", 0.1)
+    with contextlib.closing(AtPostgres(False, server.dsn, most=1)) as callers:
+        limiter = callers.limiter(kind, Rate(2, HOUR), postgres.table())
+        assert limiter.try_acquire("a", 2, blocking=False)
+        (bucket,) = limiter.bucket_factory.get_buckets()
+        items = [RateItem("a", bucket.now()) for _ in range(3)]
+        assert all(bucket.claim(item, 1 << 40).wait_ms for item in items)
+        connection = callers.borrow()
+        for item in items:
+            assert not bucket.release(item)
+        callers.give_back(connection)
+        for _ in range(len(items) + 1):
+            assert not ask(limiter)
+            bucket.leak(0)
+        assert bucket.count() == 2
 
 
 def test_deadlocks_and_serialization_failures_are_tried_again(pool, around):
@@ -317,7 +334,7 @@ def test_units_that_are_given_back_in_part_are_not_given_back_twice(server, pool
     bucket, lost = PostgresBucket(pool, postgres.table(), [Rate(20, HOUR)]), []
     item = RateItem("a", bucket.stamp(), 5)
     assert bucket.claim(item).allowed
-    around(losing(server, lost, "pyrate_limiter_release"))
+    around(losing(lost, "pyrate_limiter_release"))
     bucket.release(item.part(2))
     assert lost
     assert bucket.count() == 3

@@ -1,5 +1,6 @@
 """Roles that may do little, schemas that others may create in, and databases of every kind."""
 
+import asyncio
 import contextlib
 import enum
 import itertools
@@ -19,6 +20,7 @@ from pyrate_limiter import (
     StateBucket,
 )
 from tests.support import postgres_fixtures as postgres
+from tests.support.callers import KINDS
 from tests.support.postgres_fixtures import FOREVER, HOUR, admitted
 
 pool = postgres.shared_pool
@@ -49,6 +51,20 @@ def as_role(*rights, schema="public", **settings):
 
     with postgres.pool(theirs, size=3) as pool:
         yield pool, grant
+
+
+def limiter_of(pool, kind, name):
+    """Of two in an hour, on a table of that name."""
+    if kind == "keys":
+        return Limiter.per_key(Rate(2, HOUR), bucket=PostgresKeys(pool, name))
+    if kind == "state":
+        store = PostgresStateStore(pool, "k", table=f"ratelimit___{name}")
+        return Limiter(StateBucket([Rate(2, HOUR)], store=store))
+    return Limiter(PostgresBucket(pool, name, [Rate(2, HOUR)]))
+
+
+def admits(limiter, calls):
+    return sum(limiter.try_acquire("a", blocking=False) for _ in range(calls))
 
 
 def waits_in_order(bucket):
@@ -86,10 +102,7 @@ def test_a_role_that_may_not_execute_the_functions_does_without(pool):
     table = postgres.table()
     for bucket in every_judge(pool, [Rate(2, HOUR)], table):
         admitted(bucket, 1)
-    for (function,) in postgres.execute(
-        "SELECT oid::regprocedure::text FROM pg_proc WHERE proname ~ 'pyrate_limiter' "
-        f"AND prosrc ~ '{table}'"
-    ):
+    for function in functions_of(table):
         postgres.execute(f"REVOKE EXECUTE ON FUNCTION {function} FROM PUBLIC")
     with as_role("SELECT", "INSERT", "UPDATE", "DELETE") as (theirs, grant):
         grant(table)
@@ -187,28 +200,73 @@ def test_nothing_is_looked_up_along_the_search_path_but_the_table(trapped):
         bucket.flush()
 
 
+def functions_of(table):
+    """What has been made beside tables whose names contain this."""
+    return [
+        name
+        for (name,) in postgres.execute(
+            "SELECT oid::regprocedure::text FROM pg_proc WHERE proname ~ 'pyrate_limiter' "
+            f"AND prosrc ~ '{table}'"
+        )
+    ]
+
+
 def test_a_role_without_functions_looks_nothing_up_along_the_search_path(trapped, pool):
     schema, _ = trapped
-    table = postgres.table()
+    postgres.execute(f"GRANT USAGE ON SCHEMA {schema} TO PUBLIC")
     for rights in (["SELECT", "INSERT", "DELETE"], ["SELECT", "INSERT", "UPDATE", "DELETE"]):
-        path = f"{schema},pg_catalog,public"
+        table, path = postgres.table(), f"{schema},pg_catalog,public"
         with as_role(*rights, search_path=path) as (theirs, grant):
-            made = PostgresBucket(pool, table, [Rate(2, 100)])
-            for function in made._steps._place.functions.values():
+            for bucket in every_judge(pool, [Rate(2, 100)], table):
+                admitted(bucket, 1)
+            for function in functions_of(table):
                 postgres.execute(f"DROP FUNCTION {function}")
             grant(table)
-            postgres.execute(f"GRANT USAGE ON SCHEMA {schema} TO PUBLIC")
-            bucket = PostgresBucket(theirs, table, [Rate(2, 100)])
-            assert not bucket._steps._place.functions
-            assert waits_in_order(bucket) == [True] * 4
+            *logs, state = every_judge(theirs, [Rate(2, 100)], table)
+            for bucket in logs:
+                assert waits_in_order(bucket) == [True] * 4
+                assert not bucket._steps._place.functions
+            if "UPDATE" in rights:
+                assert waits_in_order(state) == [True] * 4
 
 
-def test_a_function_that_somebody_else_made_first_is_not_called(pool):
+def test_tasks_of_lesser_roles_look_nothing_up_along_the_search_path_either(trapped, pool):
+    schema, _ = trapped
+    table = postgres.table()
+    for bucket in every_judge(pool, [Rate(2, HOUR)], table):
+        admitted(bucket, 1)
+    path = f"{schema},pg_catalog,public"
+    with as_role("SELECT", "INSERT", "UPDATE", "DELETE", search_path=path) as (theirs, grant):
+        postgres.execute(f"GRANT USAGE ON SCHEMA {schema} TO PUBLIC")
+        grant(table)
+
+        async def scenario():
+            async with await postgres.async_pool(theirs.conninfo) as tasks:
+                for bucket in every_judge(tasks, [Rate(2, HOUR)], table):
+                    limiter = Limiter(bucket)
+                    calls = [limiter.try_acquire_async("a", blocking=False) for _ in range(2)]
+                    assert sorted(await asyncio.gather(*calls)) == [False, True]
+                    assert await bucket.count() == 2
+
+        asyncio.run(scenario())
+
+
+def log_of(pool, table, keyed):
+    """Of two in an hour, whose functions are there."""
+    if not keyed:
+        return PostgresBucket(pool, table, [Rate(2, HOUR)])
+    bucket = PostgresKeys(pool, table).keyed([Rate(2, HOUR)])
+    bucket.count()
+    return bucket
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+def test_a_function_that_somebody_else_made_first_is_not_called(keyed):
     schema, table = f"s_{postgres.table()}", postgres.table()
     postgres.execute(f"CREATE SCHEMA {schema}")
     where = conninfo.make_conninfo(postgres.dsn(), options=f"-c search_path={schema}")
     with postgres.pool(where, size=1) as ours:
-        names = PostgresBucket(ours, table, [Rate(2, HOUR)])._steps._place.functions
+        names = log_of(ours, table, keyed)._steps._place.functions
         postgres.execute(f"DROP TABLE {schema}.ratelimit___{table}")
         with as_role("SELECT", schema=schema) as (theirs, _):
             with theirs.connection() as connection:
@@ -221,13 +279,14 @@ def test_a_function_that_somebody_else_made_first_is_not_called(pool):
                     if step == "claim":  # what does something else
                         text = text.replace("BEGIN", "BEGIN RAISE 'trapped';", 1)
                     connection.execute(text)
-            bucket = PostgresBucket(ours, table, [Rate(2, HOUR)])
+            bucket = log_of(ours, table, keyed)
             assert not bucket._steps._place.functions
             assert admitted(bucket, 3) == 2
 
 
-def test_an_overload_of_a_function_of_ours_is_not_called(pool):
-    bucket = PostgresBucket(pool, postgres.table(), [Rate(2, HOUR)])
+@pytest.mark.parametrize("keyed", [False, True])
+def test_an_overload_of_a_function_of_ours_is_not_called(pool, keyed):
+    bucket = log_of(pool, postgres.table(), keyed)
     name = bucket._steps._place.functions["claim"]
     for kinds in itertools.islice(
         itertools.product(
@@ -348,34 +407,33 @@ def test_an_enormous_weight_is_a_bounded_number_of_rows(pool):
 
 
 def test_tables_whose_names_begin_alike_are_apart(pool):
-    for length in (30, 36, 45, 51):
-        names = [postgres.table() + "x" * length + ending for ending in "ab"]
-        names = [name[-51:] for name in names]
-        buckets = [PostgresBucket(pool, name, [Rate(2, HOUR)]) for name in names]
-        assert [admitted(bucket, 3) for bucket in buckets] == [2, 2]
-        assert all(bucket._steps._place.functions for bucket in buckets)
+    for length in (37, 49, 51):  # with what stands before it, of 63
+        for kind in KINDS:
+            stem = f"{postgres.table()}{'x' * 60}"[: length - 1]
+            limiters = [limiter_of(pool, kind, stem + ending) for ending in "ab"]
+            assert [admits(limiter, 3) for limiter in limiters] == [2, 2]
 
 
 def test_names_that_the_server_cuts_to_one_table_are_one_limit(pool):
-    name = postgres.table() + "x" * 60
+    for kind in KINDS:
+        name = kind + postgres.table() + "x" * 60
+        limiters = [limiter_of(pool, kind, name + ending) for ending in "ab"]
+        assert [admits(limiter, 2) for limiter in limiters] == [2, 0]
     buckets = [PostgresBucket(pool, name + ending, [Rate(3, HOUR)]) for ending in "ab"]
-    assert [admitted(bucket, 2) for bucket in buckets] == [2, 1]
     assert buckets[0]._steps.lock("") == buckets[1]._steps.lock("")
-    assert postgres.execute(
-        f'SELECT count(*) FROM "{buckets[0]._steps.name}" WHERE weight > 0'
-    ) == [(3,)]
 
 
 def test_a_table_that_was_renamed_to_archive_it_is_made_anew(pool):
-    table = postgres.table()
-    rates = [Rate(2, HOUR)]
-    for kind in range(2):
-        bucket = PostgresBucket(pool, table, rates)
-        assert admitted(bucket, 3) == 2
-        assert bucket._steps._place.functions
-        assert not any(bucket._steps._place.missing)
-        postgres.execute(f"ALTER TABLE ratelimit___{table} RENAME TO archive_{kind}_{table}")
-    assert admitted(PostgresBucket(pool, table, rates), 3) == 2
+    for kind in KINDS:
+        table = postgres.table()
+        for number in range(3):
+            limiter = limiter_of(pool, kind, table)
+            assert admits(limiter, 3) == 2
+            if kind != "state":
+                (bucket,) = limiter.bucket_factory.get_buckets()
+                assert bucket._steps._place.functions
+                assert not any(bucket._steps._place.missing)
+            postgres.execute(f"ALTER TABLE ratelimit___{table} RENAME TO archive_{number}_{table}")
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ from pyrate_limiter._core.validation import FOREVER
 from pyrate_limiter.abstracts.rate import RateItem
 from pyrate_limiter.buckets.log.rules import ROUNDS
 from pyrate_limiter.buckets.postgres.custom_log import PolicyLog
-from pyrate_limiter.buckets.postgres.exchange import silence
 from pyrate_limiter.buckets.postgres.fair_lock import in_turn
 from pyrate_limiter.buckets.postgres.functions import NONE
+from pyrate_limiter.buckets.postgres.session import at_work
 from pyrate_limiter.buckets.postgres.statements import (
     LEAST_MS,
     MOST_DOUBTS_AT_ONCE,
@@ -145,13 +145,17 @@ def _run(steps: Steps, name: str, decide: Any, limit: int, orphaned: Any = None)
             if answer is not None:
                 return answer
             if time.monotonic() >= give_up:
-                raise silence() if seconds is None else Busy
+                raise at_work() if seconds is None else Busy
+
+    def late(since: float) -> Program[BaseException]:
+        return steps.link.late(since, None if seconds is None else Busy())
 
     def transact(left: float | None) -> Program[Any]:
         return steps.link.transact(work, left, orphaned)
 
     try:
-        return (yield from in_turn(steps.turns(name), seconds, Busy, transact))
+        time_limit = steps.link.within(seconds)
+        return (yield from in_turn(steps.turns(name), time_limit, late, transact))
     except steps.busy:
         if seconds is None:
             raise

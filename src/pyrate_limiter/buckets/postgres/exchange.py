@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from pyrate_limiter._core.driver import Program
 
@@ -165,15 +166,26 @@ def _cancel(canceller: Any) -> None:
     deadline = time.monotonic() + _CANCEL_SECONDS
     try:
         canceller.start()
-        while (status := canceller.poll()) in {_READING, _WRITING}:
-            ready = Ready(canceller.socket, deadline, writing=status == _WRITING)
-            if not ready.block():
-                break
+        comes_to_an_end(canceller, canceller.poll, deadline)
     except import_module("psycopg").Error:
         pass  # the server is not there
     finally:
         canceller.finish()
         _cancelling.release()
+
+
+def comes_to_an_end(connecting: Any, poll: Callable[[], int], deadline: float) -> bool:
+    """Block until a connection of libpq is made, or fails; answers whether that is in time.
+
+    Args:
+        connecting: what has been started and has a socket.
+        poll: gets it on, and says what it waits for.
+        deadline: on the clock of ``time.monotonic``.
+    """
+    while (status := poll()) in {_READING, _WRITING}:
+        if not Ready(connecting.socket, deadline, writing=status == _WRITING).block():
+            return False
+    return True
 
 
 def _check(in_time: bool) -> None:

@@ -63,13 +63,16 @@ class Turns:
 def in_turn(
     turns: Turns,
     seconds: float | None,
-    late: Callable[[], BaseException],
+    late: Callable[[float], Program[BaseException]],
     work: Callable[[float | None], Program[T]],
 ) -> Program[T]:
-    """``work(seconds left)``, a program, when it is one's turn; where that comes late, an error."""
+    """``work(seconds left)``, a program, when it is one's turn.
+
+    Where that comes late, the error that the program ``late(when it began)`` gives.
+    """
     began = time.monotonic()
     if not (yield Enter(turns, seconds)):
-        raise late()
+        raise (yield from late(began))
     try:
         left = None if seconds is None else max(0.001, began + seconds - time.monotonic())
         return (yield from work(left))

@@ -7,9 +7,10 @@ answers, and waiting for it is waiting.
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter.buckets.postgres.exchange import Step, resolve
+from pyrate_limiter.buckets.postgres.exchange import Step, comes_to_an_end, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +36,7 @@ class Ping(Step):
 
     Args:
         pool: the pool.
-        login: ask whether it refuses the pool's password, instead.
+        login: ask whether it is there and lets the pool's user not in, instead.
     """
 
     __slots__ = ("_pool", "_question")
@@ -77,7 +78,7 @@ class Ping(Step):
             timer.cancel()
 
     def _start(self, tell: Callable[[bool], None]) -> bool:
-        # libpq offers it only as a call that blocks.
+        # Whoever looks up the name of a host blocks.
         asker = threading.Thread(target=lambda: tell(self._question(self._pool)), daemon=True)
         try:
             asker.start()
@@ -87,25 +88,42 @@ class Ping(Step):
 
 
 def _answers(pool: Any) -> bool:
-    from psycopg import pq
-
-    where = _where(pool)
-    return where is not None and pq.PGconn.ping(where) == pq.Ping.OK
-
-
-def _refuses(pool: Any) -> bool:
-    from psycopg import pq
-
     where = _where(pool)
     if where is None:
         return False
-    connection = pq.PGconn.connect(where)
+    takes = _takes(where)
+    return takes or (takes is False and _is_up(where))
+
+
+def _refuses(pool: Any) -> bool:
+    where = _where(pool)
+    return where is not None and _takes(where) is False and _is_up(where)
+
+
+def _takes(where: bytes) -> bool | None:
+    """Whether the server takes somebody who logs in; None if it does not say so in time."""
+    from psycopg import pq
+
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    connection = pq.PGconn.connect_start(where)
     try:
-        # A server that is about to start or to end does not come as far as asking for it.
-        asked = connection.needs_password or connection.used_password
-        return connection.status != pq.ConnStatus.OK and asked
+        if connection.status == pq.ConnStatus.BAD:
+            return False
+        if not comes_to_an_end(connection, connection.connect_poll, deadline):
+            return None
+        return connection.status == pq.ConnStatus.OK
     finally:
         connection.finish()
+
+
+def _is_up(where: bytes) -> bool:
+    """Whether a server that has just said no is one that lets people in, neither starts nor ends.
+
+    The driver holds up all threads for as long as this takes, so do not ask one that is silent.
+    """
+    from psycopg import pq
+
+    return pq.PGconn.ping(where) == pq.Ping.OK
 
 
 def _where(pool: Any) -> bytes | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyrate_limiter._core.driver import drive, drive_async
 from pyrate_limiter._core.validation import check_seconds
-from pyrate_limiter.buckets.postgres.exchange import Step, exchange
+from pyrate_limiter.buckets.postgres.exchange import Step, exchange, silence
 from pyrate_limiter.buckets.postgres.ping import Ping, mark
 from pyrate_limiter.errors import MissingDriver, WrongType
 
@@ -116,6 +116,9 @@ class Link:
     behind: float = 0.0
     """The same, not too large."""
 
+    heard: float = 0.0
+    """When the server's clock was read last, on that of ``time.monotonic``."""
+
     def __init__(self, pool: Any, call_timeout: float | None = None) -> None:
         psycopg = driver()
         if not callable(getattr(pool, "getconn", None)):
@@ -141,12 +144,29 @@ class Link:
 
     def learn(self, sent: float, server_ms: int) -> None:
         """Note that the server's clock read so many ms after ``sent``."""
+        self.heard = time.monotonic()
         self.ahead = server_ms - sent * 1000
-        self.behind = server_ms - time.monotonic() * 1000
+        self.behind = server_ms - self.heard * 1000
 
     def server_ms(self, moment: float) -> int | None:
         """What the server's clock reads at a moment of ``time.monotonic``, as far as is known."""
         return None if self.ahead is None else int(moment * 1000 + self.ahead)
+
+    def within(self, seconds: float | None) -> float | None:
+        """How long a caller with so much time may take, for whom ``call_timeout`` holds as well."""
+        limit = self.call_timeout
+        return limit if seconds is None or (limit is not None and limit < seconds) else seconds
+
+    def late(self, since: float, busy: BaseException | None = None) -> Program[BaseException]:
+        """The error of one whose turn to ask the server has not come in time.
+
+        Args:
+            since: when he began to wait for it, on the clock of ``time.monotonic``.
+            busy: what it is where the server is there, and those before him take their time.
+        """
+        if self.heard < since and self.longest_wait is not None and not (yield Ping(self.pool)):
+            return silence()
+        return busy or at_work()
 
     def query(
         self, text: str, seconds: float | None = None, *, own_path: bool = True
@@ -282,6 +302,13 @@ class _Retries:
             return 0
         nap, self._nap = self._nap, min(2 * self._nap, LONGEST_NAP_SECONDS)
         return nap
+
+
+def at_work() -> Exception:
+    """The error of one whose time was over while a server that is there worked for others."""
+    error = silence()
+    mark(error)
+    return error
 
 
 def first(attempt: Attempt, text: str) -> Program[Any]:

@@ -10,7 +10,6 @@ from pyrate_limiter._core.awaitables import then
 from pyrate_limiter._core.validation import Unread, check_item
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
 from pyrate_limiter.buckets.postgres.decisions import PostgresJudge, Stamp
-from pyrate_limiter.buckets.postgres.exchange import silence
 from pyrate_limiter.buckets.postgres.fair_lock import in_turn
 from pyrate_limiter.buckets.postgres.functions import MOST_ROWS
 from pyrate_limiter.buckets.postgres.literals import unique
@@ -241,7 +240,8 @@ class PostgresLine(PostgresJudge):
         """Give them back, together with what others give back while somebody is at it."""
         self._gifts.extend(gifts)
         try:
-            yield from in_turn(self._giving, GIVING_SECONDS, silence, lambda _: self._give(gifts))
+            late = self._link.late
+            yield from in_turn(self._giving, GIVING_SECONDS, late, lambda _: self._give(gifts))
         except driver().Error:
             pass  # it comes in the place of another error or a cancellation, which has to be seen
         finally:

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyrate_limiter._core.clocks import AbstractClock
-from pyrate_limiter.abstracts.algorithm import ADMITTED
+from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
 from pyrate_limiter.abstracts.store import StateStore
 from pyrate_limiter.buckets.postgres.literals import short
 from pyrate_limiter.buckets.postgres.outage import PostgresOutage, health_of
 from pyrate_limiter.buckets.postgres.session import Link, uncancelled
 from pyrate_limiter.buckets.postgres.state_row import StateRow
-from pyrate_limiter.buckets.postgres.statements import LEAST_MS
+from pyrate_limiter.buckets.postgres.statements import LEAST_MS, Busy
 from pyrate_limiter.errors import WrongType
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from pyrate_limiter._core.driver import Program
-    from pyrate_limiter.abstracts.algorithm import Decision, State, StateAlgorithm
+    from pyrate_limiter.abstracts.algorithm import State, StateAlgorithm
     from pyrate_limiter.abstracts.rate import Rate, RateItem
     from pyrate_limiter.buckets.state.record import StateRecord
 
-_RELEASE_MS = 1000
+    T = TypeVar("T")
 
 
 class _Moment(int):
@@ -33,7 +34,10 @@ class _Moment(int):
 
 
 class _Clock(AbstractClock):
-    """The server's clock, as far as its answers tell; asked for where there was none yet."""
+    """The server's clock, as far as its answers tell; asked for where there was none yet.
+
+    While there is no answer, and the policy is to go on without, it is this machine's.
+    """
 
     __slots__ = ("_link", "_place")
 
@@ -47,7 +51,8 @@ class _Clock(AbstractClock):
 
     def _ask(self) -> Program[int]:
         yield from self._place()
-        return self._link.server_ms(time.monotonic()) or 0
+        now = self._link.server_ms(time.monotonic())
+        return time.time_ns() // 1_000_000 if now is None else now
 
 
 class PostgresStateStore(StateStore):
@@ -99,10 +104,10 @@ class PostgresStateStore(StateStore):
         self.is_async: bool | None = self._link.is_async
         self.blocks: bool = not self.is_async
         row = StateRow(self._link, table, key, durable=durable)
-        self.default_clock: AbstractClock = _Clock(self._link, row.place)
         self._row = row
+        self.default_clock: AbstractClock = _Clock(self._link, self._place)
         if not self.is_async:
-            self._link.run(self._guarded(self._row.place(), str))
+            self._link.run(self._place())
 
     def check(self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int, weight: int) -> Any:
         """See `StateStore.check`. ``now`` counts, not the server's clock."""
@@ -162,7 +167,7 @@ class PostgresStateStore(StateStore):
                     await self.release(algorithm, rates, item)
 
         limit = patience_ms if limit_ms is None else max(patience_ms, limit_ms, LEAST_MS)
-        program = self._row.step(claim, limit, take_back)
+        program = _in_time(self._row.step(claim, limit, take_back), [Decision(rates[0], 0)])
         return self._run(self._guarded(program, lambda: [self._without(rates)]), undo)
 
     def claim_at(
@@ -209,7 +214,8 @@ class PostgresStateStore(StateStore):
 
         if limit_ms is not None:
             limit_ms = max(patience_ms, limit_ms, LEAST_MS)
-        program = self._row.step(claim, limit_ms or patience_ms, take_back)
+        step = self._row.step(claim, limit_ms or patience_ms, take_back)
+        program = _in_time(step, Decision(rates[0], 0))
         return self._run(self._guarded(program, lambda: self._without(rates)), undo)
 
     def settle(
@@ -247,7 +253,8 @@ class PostgresStateStore(StateStore):
             return decision
 
         # It is at the end of its time that a waiter wakes.
-        program = self._row.step(settle, max(patience_ms, LEAST_MS))
+        step = self._row.step(settle, max(patience_ms, LEAST_MS))
+        program = _in_time(step, Decision(rates[0], 0))
         return self._run(self._guarded(program, lambda: ADMITTED))
 
     def release(self, algorithm: StateAlgorithm, rates: Sequence[Rate], item: RateItem) -> Any:
@@ -256,7 +263,8 @@ class PostgresStateStore(StateStore):
         def take_back(record: StateRecord, _: int) -> bool:
             return record._release(algorithm, rates, item)
 
-        return self._run(self._guarded(self._row.step(take_back, _RELEASE_MS), bool))
+        later = partial(self._row.give_back_later, take_back)
+        return self._run(self._guarded(self._row.give_back(take_back), later))
 
     def hold(
         self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int | None, hold_ms: int
@@ -312,12 +320,23 @@ class PostgresStateStore(StateStore):
         run = self._link.run(program)
         return uncancelled(run, undo) if self.is_async else run
 
+    def _place(self) -> Program[str]:
+        return self._guarded(self._row.place(), str)
+
     def _guarded(self, program: Program[Any], instead: Callable[[], Any]) -> Program[Any]:
         return program if self._outage is None else self._outage.guard(program, instead)
 
     def _without(self, rates: Sequence[Rate]) -> Any:
         outage: Any = self._outage
         return outage.verdict(rates[0])
+
+
+def _in_time(step: Program[T], refusal: T) -> Program[T]:
+    """What the step gives; the refusal where others are at the state for as long as it may take."""
+    try:
+        return (yield from step)
+    except Busy:
+        return refusal
 
 
 def _note_due(item: RateItem, decision: Decision) -> None:

@@ -7,7 +7,6 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter.buckets.postgres.exchange import silence
 from pyrate_limiter.buckets.postgres.fair_lock import Turns, in_turn
 from pyrate_limiter.buckets.postgres.literals import literal, short, unique
 from pyrate_limiter.buckets.postgres.schema import (
@@ -16,8 +15,8 @@ from pyrate_limiter.buckets.postgres.schema import (
     find_table,
     quoted,
 )
-from pyrate_limiter.buckets.postgres.session import driver, first
-from pyrate_limiter.buckets.postgres.statements import seconds_of
+from pyrate_limiter.buckets.postgres.session import at_work, driver, first
+from pyrate_limiter.buckets.postgres.statements import GIVING_SECONDS, Busy, seconds_of
 from pyrate_limiter.buckets.state.record import StateRecord
 
 if TYPE_CHECKING:
@@ -30,17 +29,20 @@ if TYPE_CHECKING:
 
 _WRITERS = 64  # how many of the last writers a row knows, for those whose answer was lost
 _MOST_DOUBTS = 1000
-_UNDO_SECONDS = 1.0
 
 
 class _Doubt:
-    """A write that may be there although its caller has been told otherwise."""
+    """A write that may be there although its caller has been told otherwise.
 
-    __slots__ = ("due", "take_back", "writer")
+    It is undone, or where it gives something back done, unless that has happened already.
+    """
 
-    def __init__(self, writer: int, take_back: Use | None) -> None:
-        self.writer: int = writer
+    __slots__ = ("due", "take_back", "undoing", "writer")
+
+    def __init__(self, take_back: Use | None, *, undoing: bool) -> None:
+        self.writer: int = unique()
         self.take_back: Use | None = take_back
+        self.undoing = undoing
         self.due: float = 0.0  # on time.monotonic; later it is not made any more
 
 
@@ -76,13 +78,33 @@ class StateRow:
         """``use`` on the record and the server's time, and what it makes of the record stored."""
         if self._doubts:
             yield from self._settle_doubt()
-        doubt = _Doubt(unique(), take_back)
+        doubt = _Doubt(take_back, undoing=True)
 
         def orphaned() -> None:
             if take_back is not None:
                 self._doubts.append(doubt)
 
         return (yield from self._swap(use, doubt, seconds_of(patience_ms), orphaned))
+
+    def give_back(self, take_back: Use) -> Program[bool]:
+        """What ``take_back`` answers, done now; or False, and a later caller has to do it."""
+        if self._doubts:
+            yield from self._settle_doubt()
+        doubt, done = _Doubt(take_back, undoing=False), False
+        try:
+            given = yield from self._swap(take_back, doubt, GIVING_SECONDS)
+            done = True
+        except (driver().Error, Busy):
+            return False  # it comes in the place of another error or a cancellation
+        finally:
+            if not done:
+                self._doubts.append(doubt)
+        return bool(given)
+
+    def give_back_later(self, take_back: Use) -> bool:
+        """Have a later caller do what `give_back` does; answers False."""
+        self._doubts.append(_Doubt(take_back, undoing=False))
+        return False
 
     def _settle_doubt(self) -> Program[None]:
         try:
@@ -92,9 +114,9 @@ class StateRow:
         settled = False
         try:
             if time.monotonic() >= doubt.due:
-                yield from self._swap(doubt.take_back, doubt, _UNDO_SECONDS, undoing=True)
+                yield from self._swap(doubt.take_back, doubt, GIVING_SECONDS, undoing=doubt.undoing)
                 settled = True
-        except driver().Error:
+        except (driver().Error, Busy):
             pass  # whoever asks the server next is told
         finally:
             if not settled:
@@ -126,8 +148,8 @@ class StateRow:
                 if written is not undoing:
                     return answer
                 left = attempt.deadline - time.monotonic()
-                if left <= 0:
-                    raise silence()
+                if left <= 0:  # others have written each time
+                    raise at_work() if seconds is None else Busy
                 record = _record(text)
                 before = record.dump()
                 answer = use(record, now)
@@ -144,14 +166,13 @@ class StateRow:
                     return answer
                 row = rows[0]
 
-        return (
-            yield from in_turn(
-                self._turns,
-                seconds,
-                silence,
-                lambda left: self._link.transact(work, left, orphaned),
-            )
-        )
+        def late(since: float) -> Program[BaseException]:
+            return self._link.late(since, None if seconds is None else Busy())
+
+        def transact(left: float | None) -> Program[Any]:
+            return self._link.transact(work, left, orphaned)
+
+        return (yield from in_turn(self._turns, self._link.within(seconds), late, transact))
 
     def _reading(self, table: str, writer: int) -> str:
         return (
@@ -182,7 +203,8 @@ class StateRow:
         """The table with its schema; made if it is not there."""
         if self._table is not None:
             return self._table
-        return (yield from in_turn(self._setup, seconds, silence, self._find))
+        limit = self._link.within(seconds)
+        return (yield from in_turn(self._setup, limit, self._link.late, self._find))
 
     def _find(self, seconds: float | None) -> Program[str]:
         if self._table is not None:  # somebody before has found it

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter.buckets.postgres.exchange import silence
 from pyrate_limiter.buckets.postgres.fair_lock import Turns, in_turn
 from pyrate_limiter.buckets.postgres.literals import literal, lock_key
 from pyrate_limiter.buckets.postgres.lookback import NO_NOTE, furthest
@@ -50,7 +49,8 @@ class Table:
         """Where the units are; made if it is not there, see `find_or_make`."""
         if self._place is not None:
             return self._place
-        return (yield from in_turn(self._setup, seconds, silence, self._find))
+        limit = self.link.within(seconds)
+        return (yield from in_turn(self._setup, limit, self.link.late, self._find))
 
     def _find(self, seconds: float | None) -> Program[Place]:
         if self._place is None:  # nobody before has found it

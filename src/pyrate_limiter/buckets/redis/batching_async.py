@@ -15,8 +15,8 @@ from pyrate_limiter.buckets.redis.request import MOST_STEPS, fitting, numbers_of
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from pyrate_limiter.buckets.redis.request import Command, Request
     from pyrate_limiter.buckets.redis.client import Server
+    from pyrate_limiter.buckets.redis.request import Command, Request
 
     # A request, and who waits for its answer.
     _Entry = tuple[Request, "asyncio.Future[Any] | None"]
