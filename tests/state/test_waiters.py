@@ -5,9 +5,8 @@ import pytest
 from pyrate_limiter import Rate, RateItem
 from pyrate_limiter.testing import ManualClock
 from tests.support.kinds import KINDS
+from tests.support.state_waiters import FOR_EVER, START, claim, depart
 
-START = 1_700_000_000_000
-FOR_EVER = 1 << 40
 ONE_EACH_200_MS = Rate(5, 1000, burst=1)
 
 
@@ -18,24 +17,6 @@ def bucket(request, make):
     bucket._clock = ManualClock(START)
     assert bucket.put(RateItem("first", START))
     return bucket
-
-
-def claim(bucket, name="a"):
-    item = RateItem(name, bucket.now())
-    assert bucket.claim(item, FOR_EVER, 0).allowed
-    return item
-
-
-def depart(bucket, items):
-    """Let waiters go as they can, in their order of moments; when each went, from the start."""
-    went, waiting = [], list(items)
-    while waiting:
-        item = min(waiting, key=lambda each: each.timestamp)
-        bucket._clock.set(max(bucket.now(), int(item.timestamp)))
-        if not bucket.settle(item, bucket.now(), FOR_EVER).wait_ms:
-            went.append((item.name, bucket.now() - START))
-            waiting.remove(item)
-    return went
 
 
 def test_waiters_of_a_loop_that_was_stalled_go_one_after_the_other(bucket):
@@ -62,9 +43,7 @@ def test_who_comes_while_late_waiters_have_yet_to_go_goes_after_them(bucket):
 def test_who_comes_after_a_waiter_that_left_does_not_go_together_with_another(bucket):
     first, second = claim(bucket, "A"), claim(bucket, "B")
     assert bucket.release(first)
-    (_, earlier), (_, later) = went = depart(bucket, [second, claim(bucket, "C")])
-    assert ("B", 400) in went
-    assert earlier + 200 == later
+    assert depart(bucket, [second, claim(bucket, "C")]) == [("C", 200), ("B", 400)]
 
 
 def test_a_late_waiter_counts_also_where_somebody_came_in_between(bucket):
