@@ -9,6 +9,7 @@ import time
 import psycopg
 import pytest
 import redis
+import redis.asyncio
 from psycopg import conninfo
 from psycopg_pool import PoolClosed, PoolTimeout
 
@@ -91,6 +92,26 @@ def test_a_pool_that_the_application_keeps_busy_is_no_outage(at, kind):
     assert isinstance(answer, (redis.RedisError, PoolTimeout)) or answer is False
     callers.give_back(connection)
     assert [ask(callers, limiter) for _ in range(2)] == [True, False]
+
+
+@pytest.mark.parametrize("at_redis", [redis, redis.asyncio], ids=["sync", "async"])
+def test_a_blocking_pool_that_is_kept_busy_is_no_outage_either(at_redis):
+    callers = AtRedis(at_redis is redis.asyncio, shared_url())
+    with contextlib.closing(callers):
+        pool = at_redis.BlockingConnectionPool.from_url(
+            shared_url(), max_connections=1, timeout=0.1
+        )
+        callers.call(callers.client.connection_pool.disconnect)
+        callers.client.connection_pool = pool
+        limiter = callers.limiter("log", Rate(2, HOUR), postgres.table(), on_error="allow")
+        assert ask(callers, limiter)
+        connection = callers.borrow()
+        (answer,) = callers.together([lambda: limiter.try_acquire("a", timeout=0.5)])
+        assert isinstance(answer, redis.RedisError) or answer is False
+        callers.give_back(connection)
+        wait_until(lambda: ask(callers, limiter))
+        assert not ask(callers, limiter)
+        callers.call(pool.disconnect)
 
 
 # Servers that are away

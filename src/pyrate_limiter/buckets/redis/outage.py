@@ -32,6 +32,9 @@ _UNABLE = (
 # Of errors that quote those of several nodes.
 _WRONG_PASSWORD = ("AuthenticationError", "WRONGPASS", "NOAUTH", "Authentication required")
 
+# What the drivers' pools say that have none, the last the blocking one.
+_NO_CONNECTION = ("Too many connections", "No connection available")
+
 _MOST_NAMED = 5  # keys, in an error
 
 # It stores nothing, and fails where nothing can be stored.
@@ -190,7 +193,9 @@ class RedisOutage:
 
 def is_no_connection(error: BaseException) -> bool:
     """Whether the client's own pool has no connection left: the server is not to blame."""
-    return type(error).__name__ == "MaxConnectionsError" or "Too many connections" in _said(error)
+    return type(error).__name__ == "MaxConnectionsError" or any(
+        text in _said(error) for text in _NO_CONNECTION
+    )
 
 
 def _said(error: BaseException) -> str:
