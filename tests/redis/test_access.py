@@ -1,5 +1,7 @@
 """A user of Redis that may run the commands that the docs list, and no others."""
 
+import contextlib
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from pyrate_limiter import (
     RedisStateStore,
     StateBucket,
 )
+from tests.support.callers import KINDS, AtRedis
 from tests.support.redis_servers import RedisServer
 
 DOCS = Path(__file__).parents[2] / "docs" / "backends.md"
@@ -79,6 +82,23 @@ def test_the_commands_that_the_docs_list_are_enough_and_none_is_too_many(server)
         used = {name.removeprefix("cmdstat_") for name in admin.info("commandstats")}
     listed = {command[1:].split("|")[0] for command in commands}
     assert listed <= used
+
+
+def test_tasks_do_with_the_commands_that_the_docs_list(server):
+    with redis.Redis(port=server.port) as admin:
+        admin.execute_command(
+            "ACL", "SETUSER", "limiter", "on", ">secret", "~limits:*", "-@all", *documented()
+        )
+        url = f"redis://limiter:secret@127.0.0.1:{server.port}"
+        with contextlib.closing(AtRedis(True, url)) as callers:
+            limiters = [callers.limiter(kind, RATE, f"limits:{kind}") for kind in KINDS]
+            for limiter in limiters * 2:
+                calls = [partial(limiter.try_acquire, name) for name in ("a", "a", "a", "b", "c")]
+                assert callers.together(calls) == [True] * 5
+                callers.call(partial(limiter.check_async, "a"))
+                admin.script_flush()
+        refused = {entry[b"object"] for entry in admin.execute_command("ACL", "LOG")}
+        assert refused <= {b"client"}
 
 
 def test_a_state_does_with_the_one_key_that_its_user_may_touch(server):
