@@ -132,7 +132,9 @@ class Arrivals:
         self._thread.join()
 
     def _listen(self):
-        with self._client.monitor() as monitor:
+        # The processes take their time to start.
+        patient = sync_client(shared_url(), decode_responses=True, socket_timeout=None)
+        with patient as client, client.monitor() as monitor:
             self._listens.set()
             for command in monitor.listen():
                 words = command["command"].split()
