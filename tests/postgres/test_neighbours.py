@@ -30,6 +30,7 @@ from tests.support.postgres_server import PostgresServer
 
 server = postgres.own_server
 pool = postgres.own_pool
+patient = postgres.patient
 
 
 def ask(bucket, **terms):
@@ -142,13 +143,14 @@ def test_tasks_go_on_without_the_server_and_ask_it_beside_themselves(server):
 def test_a_lock_that_is_held_for_longer_than_the_call_may_take_is_no_outage(server, pool, kind):
     bucket = [*every_kind(pool, [Rate(2, HOUR)], on_error="allow")][kind]
     assert ask(bucket)
-    with psycopg.connect(server.dsn) as holder, limited(bucket, 0.3):
+    with psycopg.connect(server.dsn) as holder, limited(bucket, 1):
         holder.execute(holding(server, bucket))
         with pytest.raises(psycopg.errors.OperationalError):
             ask(bucket)
     assert [ask(bucket) for _ in range(2)] == [True, False]
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_pool_that_the_application_keeps_busy_is_no_outage(server):
     with postgres.pool(server.dsn, size=1) as pool:
         for bucket in every_kind(pool, [Rate(2, HOUR)], on_error="allow"):
@@ -165,6 +167,7 @@ def test_a_pool_that_the_application_keeps_busy_is_no_outage(server):
             pool.putconn(connection)
 
 
+@pytest.mark.usefixtures("patient")
 def test_tasks_wait_for_a_pool_that_the_application_keeps_busy(server):
     async def scenario():
         pool = await postgres.async_pool(server.dsn, size=1)
@@ -204,6 +207,7 @@ def go_on_asking(ask):
         time.sleep(0.02)
 
 
+@pytest.mark.usefixtures("patient")
 def test_who_does_not_know_the_password_gets_no_bucket(guarded):
     wrong = conninfo.make_conninfo(guarded[0].dsn, user="app", password="wrong")
     with ConnectionPool(wrong, min_size=1, open=True, timeout=1.2) as pool:
@@ -213,6 +217,7 @@ def test_who_does_not_know_the_password_gets_no_bucket(guarded):
             PostgresStateStore(pool, "wrong", on_error="allow")
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 def test_a_password_that_changes_meanwhile_is_no_outage_for_long(guarded, is_async):
     server, pool = guarded

@@ -21,6 +21,7 @@ from tests.support.postgres_server import PostgresServer
 from tests.support.redis_servers import RedisServer, answers, shared_url, wait_until
 
 HOUR = 3_600_000
+patient = postgres.patient
 
 
 @pytest.fixture(params=KINDS)
@@ -76,6 +77,7 @@ def ask(callers, limiter, name="a", **terms):
     return callers.call(lambda: limiter.try_acquire(name, **(terms or {"blocking": False})))
 
 
+@pytest.mark.usefixtures("patient")
 def test_callers_share_a_pool_that_is_too_small_for_them(at, kind):
     callers = at(most=1)
     limiter = callers.limiter(kind, Rate(10, HOUR), postgres.table(), on_error="allow")
@@ -83,6 +85,7 @@ def test_callers_share_a_pool_that_is_too_small_for_them(at, kind):
     assert sorted(answers) == [False] * 6 + [True] * 10
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_pool_that_the_application_keeps_busy_is_no_outage(at, kind):
     callers = at(most=1)
     limiter = callers.limiter(kind, Rate(2, HOUR), postgres.table(), on_error="allow")
@@ -285,6 +288,7 @@ def test_what_the_server_refuses_is_no_outage(server, there, kind):
     assert [ask(callers, limiter) for _ in range(2)] == [True, False]
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("setting", ["lock_timeout", "statement_timeout"])
 def test_a_timeout_of_the_role_is_neither_an_outage_nor_a_refusal(servers, is_async, kind, setting):
     server = servers["postgres"]
@@ -301,6 +305,7 @@ def test_a_timeout_of_the_role_is_neither_an_outage_nor_a_refusal(servers, is_as
         assert sorted(answers) == [False, False, True]
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_server_without_a_session_left_is_no_outage(servers, is_async):
     server, role = servers["postgres"], f"role_{postgres.table()}"
     server.execute(f"CREATE ROLE {role} LOGIN SUPERUSER")

@@ -82,6 +82,12 @@ def own_pool(server):
         yield made
 
 
+@pytest.fixture
+def patient(monkeypatch):
+    """A server that is there is never taken for one that is away, however busy the machine is."""
+    monkeypatch.setattr("pyrate_limiter.buckets.postgres.ping.PATIENCE_SECONDS", 20)
+
+
 @pytest.fixture(scope="module")
 def shared_pool():
     """Over the server of the whole run."""

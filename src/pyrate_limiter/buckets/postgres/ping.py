@@ -15,7 +15,7 @@ from pyrate_limiter.buckets.postgres.exchange import Step, comes_to_an_end, reso
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_PATIENCE_SECONDS = 0.5
+PATIENCE_SECONDS = 0.5
 _MARK = "_pyrate_server_is_there"
 
 
@@ -55,7 +55,7 @@ class Ping(Step):
             answered.set()
 
         if self._start(tell):
-            answered.wait(_PATIENCE_SECONDS)
+            answered.wait(PATIENCE_SECONDS)
         return any(answers)
 
     async def wait(self) -> bool:
@@ -71,7 +71,7 @@ class Ping(Step):
 
         if not self._start(tell):
             return False
-        timer = loop.call_later(_PATIENCE_SECONDS, resolve, future, False)
+        timer = loop.call_later(PATIENCE_SECONDS, resolve, future, False)
         try:
             return await future
         finally:
@@ -104,7 +104,7 @@ def _takes(where: bytes) -> bool | None:
     """Whether the server takes somebody who logs in; None if it does not say so in time."""
     from psycopg import pq
 
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+    deadline = time.monotonic() + PATIENCE_SECONDS
     connection = pq.PGconn.connect_start(where)
     try:
         if connection.status == pq.ConnStatus.BAD:
