@@ -39,8 +39,9 @@ class Held(redis.Redis):
     def execute_command(self, *args, **options):
         if args[0] == "EVALSHA":
             self.steps.append(len(args) - 5)
+            number = len(self.steps)
             assert self.free.wait(20)
-            if len(self.steps) > 2 and self.error is not None:
+            if number > 2 and self.error is not None:
                 raise self.error
         return super().execute_command(*args, **options)
 
