@@ -73,6 +73,14 @@ def test_an_odd_name_or_weight_fails_nobody_and_a_wrong_one_its_own_caller(at, k
         assert isinstance(answer, PyrateError) if name == "wrong" else answer is True, name
 
 
+def eventually(callers, question):
+    def asked():
+        callers.pause(0.02)
+        return question()
+
+    wait_until(asked, 40)
+
+
 def ask(callers, limiter, name="a", **terms):
     return callers.call(lambda: limiter.try_acquire(name, **(terms or {"blocking": False})))
 
@@ -112,7 +120,7 @@ def test_a_blocking_pool_that_is_kept_busy_is_no_outage_either(at_redis):
         (answer,) = callers.together([lambda: limiter.try_acquire("a", timeout=0.5)])
         assert isinstance(answer, redis.RedisError) or answer is False
         callers.give_back(connection)
-        wait_until(lambda: ask(callers, limiter))
+        eventually(callers, lambda: ask(callers, limiter))
         assert not ask(callers, limiter)
         callers.call(pool.disconnect)
 
@@ -179,7 +187,9 @@ def test_an_outage_is_one_line_when_it_begins_and_one_when_it_ends(server, there
         (begins,) = told(caplog)
         assert f"{names[0]}log" in begins.getMessage()
         assert begins.exc_info is None
-    wait_until(lambda: [ask(callers, limiter) for limiter in limiters] and len(told(caplog)) > 1)
+    eventually(
+        callers, lambda: [ask(callers, limiter) for limiter in limiters] and len(told(caplog)) > 1
+    )
     assert all(ask(callers, limiter) for limiter in limiters)
     assert len(told(caplog)) == 2
 
@@ -263,8 +273,8 @@ def test_a_server_that_is_there_but_cannot_store_is_away(server, there, kind, tr
         with pytest.raises((redis.RedisError, psycopg.Error)):
             ask(callers, raises)
         assert not any(ask(callers, denies) for _ in range(3))
-    wait_until(lambda: ask(callers, denies))
-    wait_until(lambda: ask(callers, raises))
+    eventually(callers, lambda: ask(callers, denies))
+    eventually(callers, lambda: ask(callers, raises))
 
 
 REFUSALS = ["23514", "42501", "53400", "54000", "XX000"]
@@ -321,7 +331,7 @@ def test_a_server_without_a_session_left_is_no_outage(servers, is_async):
             f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{role}'"
         )
         # It cannot be told at once from a server that goes down.
-        wait_until(lambda: is_refused(callers, limiters[0]), 40)
+        eventually(callers, lambda: is_refused(callers, limiters[0]))
         assert all(is_refused(callers, limiter) for limiter in limiters)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import redis
@@ -39,6 +40,10 @@ class Callers:
     def call(self, function):
         """What it returns, or what that gives when awaited."""
         return self._loop.run_until_complete(_awaited(function)) if self.is_async else function()
+
+    def pause(self, seconds):
+        """Let what goes on beside the callers go on."""
+        self.call(lambda: asyncio.sleep(seconds) if self.is_async else time.sleep(seconds))
 
     def together(self, functions):
         """What each of them returns or raises, called by callers of their own, all at once."""
