@@ -6,6 +6,7 @@ from functools import partial
 from time import sleep
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
+from pyrate_limiter._core.driver import run_async, run_blocking
 from pyrate_limiter._core.fork_safe_locks import shared_lock
 from pyrate_limiter._core.lazy import resolver
 from pyrate_limiter._core.validation import check_weight, check_whole
@@ -21,7 +22,7 @@ from pyrate_limiter._engine.first_try import bind_sweeper
 from pyrate_limiter._engine.holding import Holds
 from pyrate_limiter._engine.locks import LockLike, combined_lock
 from pyrate_limiter._engine.looking import look
-from pyrate_limiter._engine.steps import run_async, run_blocking, sleep_is_replaced
+from pyrate_limiter._engine.steps import sleep_is_replaced
 from pyrate_limiter._engine.unawaited import Verdict_co, at_once, verdict, verdict_of
 from pyrate_limiter._engine.wait_options import (
     ADAPTIVE,
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Never, ParamSpec, Self
 
-    from pyrate_limiter._engine.steps import Program
+    from pyrate_limiter._core.driver import Program
     from pyrate_limiter._engine.unawaited import Async, Either, Sync
     from pyrate_limiter._engine.wait_options import Timeout
     from pyrate_limiter.keyed import KeyedStore

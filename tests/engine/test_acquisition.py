@@ -20,6 +20,7 @@ from pyrate_limiter import (
     StateBucket,
     testing,
 )
+from pyrate_limiter._core.driver import Sleep, abandon, run_async, run_blocking
 from pyrate_limiter._core.waited_for import waited_for
 from pyrate_limiter._engine.locks import take
 from pyrate_limiter._engine.queues import join
@@ -27,13 +28,9 @@ from pyrate_limiter._engine.reservation import Reservation
 from pyrate_limiter._engine.reserving import Reserving
 from pyrate_limiter._engine.steps import (
     Acquire,
-    Cleanup,
     Park,
-    Pause,
     Work,
-    abandon,
-    run_async,
-    run_blocking,
+    to_end,
 )
 from pyrate_limiter._engine.wait_options import Terms
 from pyrate_limiter._engine.waiter import Waiter, tickets
@@ -68,11 +65,11 @@ def test_blocking_driver_answers_each_step():
     slept, lock = [], threading.Lock()
     steps = [
         5,
-        Pause(1.5),
+        Sleep(1.5),
         Work(None, BUCKET, max, 1, 2),
         Acquire(lock),
         Acquire(lock, 0),
-        Cleanup(Work(None, BUCKET, len, "abc")),
+        to_end(Work(None, BUCKET, len, "abc")),
     ]
     assert run_blocking(program_of(*steps), slept.append) == [5, None, 2, True, False, 3]
     assert slept == [1.5]
@@ -82,13 +79,13 @@ def test_async_driver_answers_each_step(world):
     lock = threading.Lock()
     steps = [
         5,
-        Pause(1.5),
+        Sleep(1.5),
         Work(None, BUCKET, max, 1, 2),
         Acquire(lock),
         Acquire(lock, 0.01),
-        Cleanup(Work(None, BUCKET, len, "abc")),
-        Cleanup(value(4)),
-        Cleanup(6),
+        to_end(Work(None, BUCKET, len, "abc")),
+        to_end(value(4)),
+        to_end(6),
         value("x"),
     ]
     got = world.run(run_async(program_of(*steps)))
@@ -239,7 +236,7 @@ def test_a_program_that_is_closed_while_it_waits_gives_its_claim_back(world):
     limiter.try_acquire()
     program = limiter._acquire("x", 1, blocking=True, timeout=-1)
     step = program.send(None)
-    while not isinstance(step, Pause):
+    while not isinstance(step, Sleep):
         step = program.send(step)
     assert bucket.count() == 2
     program.close()
@@ -375,7 +372,7 @@ def cancel(program):
     try:
         step = program.throw(asyncio.CancelledError())
         while True:
-            step = program.send(step.step.block(None))
+            step = program.send(step.block())
     except asyncio.CancelledError:
         return
 
@@ -384,7 +381,7 @@ def test_a_first_claim_that_was_answered_as_the_cancellation_came_is_given_back(
     bucket = OnDisk()
     acquisition = Limiter(bucket)._acquisition
     program = acquisition._first(bucket, RateItem("a", 1000), terms_of())
-    assert at_work(program).block(None).allowed
+    assert at_work(program).block().allowed
     assert bucket.count() == 1
     cancel(program)
     assert bucket.count() == 0
@@ -395,7 +392,7 @@ def test_what_a_waiter_was_given_as_the_cancellation_came_is_given_back():
     acquisition = Limiter(bucket, reserve_ahead=False)._acquisition
     item = RateItem("a", 1000)
     waiting = Waiting(acquisition, bucket, item, terms_of(), next(tickets), native=True).run(None)
-    assert at_work(waiting).block(None).allowed
+    assert at_work(waiting).block().allowed
     assert bucket.count() == 1
     cancel(waiting)
     assert bucket.count() == 0
@@ -447,7 +444,7 @@ def test_what_a_waiter_was_given_as_its_program_was_dropped_is_given_back():
     acquisition = Limiter(bucket, reserve_ahead=False)._acquisition
     item = RateItem("a", 1000)
     waiting = Waiting(acquisition, bucket, item, terms_of(), next(tickets), native=True).run(None)
-    assert at_work(waiting).block(None).allowed
+    assert at_work(waiting).block().allowed
     waiting.close()
     assert bucket.count() == 0
     assert id(bucket) not in waited_for

@@ -344,21 +344,21 @@ def test_what_is_in_doubt_is_found_without_reading_the_log(server, lost, keyed):
         assert bucket.put(RateItem("a", bucket.stamp()))
         before = bucket.count()
         lost.append("from now on")
-        doubts, open_ones = bucket._steps.doubts, []
+        writes, open_ones = bucket._steps.in_doubt, []
         for patience in (0, 50, 0, 50):
             pool.wait()  # for a connection in place of that which was lost
             with limited(bucket, 0.5), pytest.raises(psycopg.OperationalError):
                 bucket.claim(RateItem("a", bucket.stamp()), patience)
-            open_ones.append(doubts.pop()._replace(expires=0))
+            open_ones.append(writes.take()[0]._replace(expires=0))
         lost.clear()
         assert bucket.count() == before + 4
-        doubts.extend(open_ones)
+        writes.extend(open_ones)
         settled_statistics(pool)
         read = rows_read(server, bucket.table)
         assert bucket.put(RateItem("a", bucket.stamp()))
         settled_statistics(pool)
         assert rows_read(server, bucket.table) - read < 2000
-        assert not doubts
+        assert not writes
         assert bucket.count() == before + 1
 
 
@@ -367,13 +367,13 @@ def test_a_connection_that_is_refused_leaves_nothing_in_doubt(server):
         bucket = PostgresBucket(pool, postgres.table(), [Rate(9, HOUR)])
         with pool.connection(), pytest.raises(PoolTimeout):
             bucket.claim(RateItem("a", bucket.stamp()), 200)
-        assert not bucket._steps.doubts
+        assert not bucket._steps.in_doubt
         server.execute(
             f"ALTER TABLE {bucket.table} ADD CONSTRAINT none CHECK (weight > 9) NOT VALID"
         )
         with pytest.raises(psycopg.errors.CheckViolation):
             ask(bucket)
-        assert not bucket._steps.doubts
+        assert not bucket._steps.in_doubt
 
 
 @pytest.mark.parametrize("kind", KINDS)

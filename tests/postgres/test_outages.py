@@ -299,8 +299,8 @@ def test_a_claim_that_was_made_but_not_answered_is_taken_back(server, pool, arou
         bucket.claim(RateItem("a", bucket.stamp(), 3), patience_ms=300)
     silent.clear()
     assert bucket.count() == 8
-    doubts = bucket._steps.doubts
-    doubts[0] = doubts[0]._replace(expires=0)
+    writes = bucket._steps.in_doubt
+    writes.extend([writes.take()[0]._replace(expires=0)])
     bucket.leak(0)
     assert bucket.count() == 5
 
@@ -385,7 +385,7 @@ def test_a_frozen_server_holds_no_task_longer_than_the_timeout(server):
             assert time.monotonic() - began < 3
         finally:
             server.thaw()
-        while bucket._steps.doubts:
+        while bucket._steps.in_doubt:
             await asyncio.sleep(0.1)
             await bucket.leak(0)
         assert await bucket.count() == 1
@@ -492,7 +492,7 @@ def test_a_state_store_goes_on_without_the_server(server, pool, policy, answer):
         server.start()
     with pool.connection(timeout=30):  # the pool has one again
         pass
-    eventually(lambda: not ask(limiter) and not store._outage._health.away)
+    eventually(lambda: not ask(limiter) and not store._outage.away)
     assert bucket.count() == 1
 
 

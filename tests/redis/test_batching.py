@@ -13,7 +13,7 @@ import redis.asyncio
 
 from pyrate_limiter import InMemoryBucket, Limiter, Rate, RedisBucket
 from pyrate_limiter.buckets.redis.request import Request, fitting
-from pyrate_limiter.buckets.remote.circuit import Outage
+from pyrate_limiter.buckets.remote.circuit import CircuitBreaker
 from tests.support.redis_servers import async_client, shared_url, sync_client, wait_until
 
 KEY = "calls"
@@ -67,7 +67,7 @@ def gather(bucket, pool, calls):
 
 
 def waiting(bucket):
-    return sum(len(callers) for callers in bucket._server.crews._waiting.values())
+    return sum(len(callers) for callers in bucket._server.batcher._waiting.values())
 
 
 def test_threads_that_wait_share_one_call_and_are_served_in_order(held):
@@ -120,8 +120,8 @@ def test_an_interrupted_waiter_does_not_hold_up_the_others(held):
 
 def test_threads_of_a_forked_parent_are_not_waited_for(client):
     bucket = RedisBucket([RATE], client, KEY)
-    crews = bucket._server.crews
-    crews._under_way[id(bucket)], crews._pid = 2, -1  # as the child of a busy parent finds it
+    batcher = bucket._server.batcher
+    batcher._under_way[bucket._head], batcher._pid = 2, -1  # as the child of a busy parent finds it
     assert Limiter(bucket).try_acquire("k")
 
 
@@ -194,14 +194,14 @@ def test_an_asyncio_client_that_is_watched_is_not_passed_by(client, monkeypatch)
 
 
 def test_a_burst_of_errors_at_once_is_one_failure():
-    outage = Outage("away", "back")
+    outage = CircuitBreaker("away", "back")
     for _ in range(50):
         outage.failed(ConnectionError())
     assert outage.retry_ms() <= 101
 
 
 def test_a_failed_probe_doubles_the_pause():
-    outage = Outage("away", "back")
+    outage = CircuitBreaker("away", "back")
     outage.failed(ConnectionError())
     outage._next_probe = 0.0
     assert outage.may_try()

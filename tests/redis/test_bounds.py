@@ -115,7 +115,7 @@ def test_a_call_that_the_server_cannot_have_done_leaves_nothing_to_drop(
         for each in (bucket, bucket, keyed):
             with pytest.raises(redis.RedisError):
                 callers.call(lambda each=each: Limiter(each).try_acquire("a", timeout=0.2))
-            assert not each._doubts
+            assert not each._in_doubt
         if connection:
             callers.give_back(connection)
 
@@ -136,7 +136,7 @@ def test_what_calls_have_left_behind_costs_no_more_in_a_great_log(server, left):
         assert all(bucket.claim(item).allowed for item in items)
         client.config_resetstat()
         if left == "failed":
-            bucket._doubts.add([f"claim 1 0 0 a:{n:016x}" for n in range(8)])
+            bucket._in_doubt.add([f"claim 1 0 0 a:{n:016x}" for n in range(8)])
             assert Limiter(bucket).try_acquire("a")
         else:
             assert all(bucket.release(item) for item in items)

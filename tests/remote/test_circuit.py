@@ -4,7 +4,7 @@ import types
 import pytest
 
 from pyrate_limiter.buckets.remote import circuit as module
-from pyrate_limiter.buckets.remote.circuit import Outage
+from pyrate_limiter.buckets.remote.circuit import CircuitBreaker
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def clock(monkeypatch):
 
 @pytest.fixture
 def outage():
-    return Outage("it is away", "it is back")
+    return CircuitBreaker("it is away", "it is back")
 
 
 def test_a_server_that_is_away_is_probed_by_one_caller_at_a_time_with_growing_pauses(clock, outage):

@@ -1,48 +1,122 @@
-"""Running a program of a backend: a generator that yields steps and is sent what they gave.
+"""Running programs: one driver that blocks, and one that awaits.
 
-An exception of a step is raised in the program, which may have something to give back. The
-limiter's own programs have drivers of their own, in ``_engine``: they may change from one to the
-other on the way.
+A program is a generator. It yields an `Effect`, which knows how to be done in a thread and in an
+event loop; an awaitable, whose result is sent back; or a plain value, which is sent back as it is.
+An error of any of them is raised in the program, which may have something to give back. So each
+program is written once, for sync and for async callers.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+import time
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from pyrate_limiter._core.awaitables import discard, is_awaitable
+
+R_co = TypeVar("R_co", covariant=True)
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Callable, Coroutine, Generator
 
     T = TypeVar("T")
-    Program = Generator[Any, Any, T]
+    # It yields an effect, an awaitable or a plain value, and is sent what comes of it: a type that
+    # differs from one to the next, as no generator can state it.
+    Program = Generator[object, Any, T]
 
 
-def drive(program: Program[T], do: Callable[[Any], Any]) -> T:
-    """Run a program to its end in this thread, with ``do(step)`` for each step."""
+class Effect(Generic[R_co]):
+    """What a program asks its driver for. This one can only be done in an event loop.
+
+    No abstract class: those take longer to tell what is one.
+    """
+
+    __slots__ = ()
+
+    async def wait(self) -> R_co:
+        """Do it in the running event loop."""
+        raise NotImplementedError
+
+    def drop(self) -> None:
+        """Forget it, where it was never begun."""
+
+
+class BlockingEffect(Effect[R_co]):
+    """An effect that can also be done where there is no event loop."""
+
+    __slots__ = ()
+
+    def block(self) -> R_co:
+        """Do it in this thread."""
+        raise NotImplementedError
+
+
+class Sleep(BlockingEffect[None]):
+    """Sleep for so many seconds, with what the driver was given for it."""
+
+    __slots__ = ("seconds",)
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds: float = seconds
+
+    async def wait(self) -> None:
+        """Sleep in the event loop."""
+        import asyncio
+
+        await asyncio.sleep(self.seconds)
+
+
+def run_blocking(
+    program: Program[T], sleep: Callable[[float], object] = time.sleep
+) -> T | Coroutine[Any, Any, T]:
+    """Run a program in this thread, or return what runs the rest of it where it must be awaited."""
     answer: Any = None
     error: BaseException | None = None
     while True:
         try:
             step = program.send(answer) if error is None else program.throw(error)
         except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]
+            return done.value  # type: ignore[no-any-return] # what the program returns
         answer = error = None
         try:
-            answer = do(step)
-        except BaseException as raised:  # noqa: BLE001 - the program has to know
+            if isinstance(step, BlockingEffect):
+                answer = sleep(step.seconds) if isinstance(step, Sleep) else step.block()
+            elif isinstance(step, Effect) or is_awaitable(step):
+                return run_async(program, step)
+            else:
+                answer = step
+        except BaseException as raised:  # noqa: BLE001 - the program gives back what it holds
             error = raised
 
 
-async def drive_async(program: Program[T], do: Callable[[Any], Awaitable[Any]]) -> T:
-    """`drive` in the running event loop."""
-    answer: Any = None
-    error: BaseException | None = None
+async def run_async(program: Program[T], step: Any = None) -> T:
+    """Run a program, or the rest of it from ``step`` on, in the running event loop."""
     while True:
+        answer: Any = None
+        error: BaseException | None = None
+        try:
+            if isinstance(step, Effect):
+                answer = await step.wait()
+            elif step is not None:
+                answer = await step if is_awaitable(step) else step
+        except BaseException as raised:  # noqa: BLE001 - the program gives back what it holds
+            error = raised
         try:
             step = program.send(answer) if error is None else program.throw(error)
         except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]
-        answer = error = None
-        try:
-            answer = await do(step)
-        except BaseException as raised:  # noqa: BLE001 - the program has to know
-            error = raised
+            return done.value  # type: ignore[no-any-return] # what the program returns
+
+
+def abandon(outcome: object) -> None:
+    """Drop the rest of a program that nobody will await, and what it was about to await."""
+    drop_step(outcome)
+    discard(outcome)
+
+
+def drop_step(outcome: object) -> None:
+    """Drop what the rest of a program, which was never begun, was about to await."""
+    frame = getattr(outcome, "cr_frame", None)
+    step = None if frame is None else frame.f_locals.get("step")
+    if isinstance(step, Effect):
+        step.drop()
+    else:
+        discard(step)

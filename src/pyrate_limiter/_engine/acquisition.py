@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter._core.awaitables import discard, is_awaitable
+from pyrate_limiter._core.driver import Sleep
 from pyrate_limiter._core.waited_for import waited_for
 from pyrate_limiter._core.worker_call import OutOfTime
 from pyrate_limiter._engine.first_try import Begun, FirstTry
@@ -13,7 +14,7 @@ from pyrate_limiter._engine.native import asks_in_turn, keeps_claims, put_and_wa
 from pyrate_limiter._engine.queues import queue_at, unwrapped
 from pyrate_limiter._engine.reserving import Reserving
 from pyrate_limiter._engine.routing import Routing
-from pyrate_limiter._engine.steps import ON_LOOP, Acquire, Cleanup, Pause, Work
+from pyrate_limiter._engine.steps import ON_LOOP, Acquire, Work, to_end
 from pyrate_limiter._engine.waiter import tickets
 from pyrate_limiter._engine.waiting import Waiting
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
@@ -23,7 +24,7 @@ from pyrate_limiter.errors import BucketRetired
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pyrate_limiter._engine.steps import Program
+    from pyrate_limiter._core.driver import Program
     from pyrate_limiter._engine.wait_options import Terms
     from pyrate_limiter._engine.wait_queue import WaitQueue
     from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
@@ -216,7 +217,7 @@ class Acquisition(Routing):
             while decision.wait_ms:
                 waited += decision.wait_ms
                 step = None
-                yield Pause(bucket.pause(item, decision))
+                yield Sleep(bucket.pause(item, decision))
                 now = yield from self.time(bucket, item)
                 step = self.work(bucket, None, bucket.settle, item, now, terms.patience_ms())
                 decision = yield step
@@ -225,7 +226,7 @@ class Acquisition(Routing):
             raise
         except BaseException:
             if not _left_to_thread(step, lambda settled: settled and bucket.release(item)):
-                yield Cleanup(self.work(bucket, None, bucket.release, item))
+                yield to_end(self.work(bucket, None, bucket.release, item))
             raise
         if terms.known and decision.allowed:
             look = RateItem(item.name, now, 0)
@@ -277,7 +278,7 @@ class Acquisition(Routing):
             # Cancelled while a worker thread was at it: what it stores is nobody's.
             late = _left_to_thread(step, lambda decision: decision and bucket.release(item))
             if not late and isinstance(step, Work) and step.result:
-                yield Cleanup(self.work(bucket, None, bucket.release, item))
+                yield to_end(self.work(bucket, None, bucket.release, item))
             raise
 
     def _wait(

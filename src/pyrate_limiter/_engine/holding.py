@@ -15,8 +15,8 @@ from pyrate_limiter.errors import BucketRetired, OutOfRange, WrongType
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
+    from pyrate_limiter._core.driver import Program
     from pyrate_limiter._engine.acquisition import Acquisition
-    from pyrate_limiter._engine.steps import Program
     from pyrate_limiter.abstracts.bucket import AbstractBucket
     from pyrate_limiter.abstracts.rate import RateItem
 

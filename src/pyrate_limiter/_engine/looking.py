@@ -10,8 +10,8 @@ from pyrate_limiter.abstracts.algorithm import Decision, SlidingWindowLog, State
 from pyrate_limiter.errors import BucketRetired
 
 if TYPE_CHECKING:
+    from pyrate_limiter._core.driver import Program
     from pyrate_limiter._engine.acquisition import Acquisition
-    from pyrate_limiter._engine.steps import Program
     from pyrate_limiter._engine.wait_options import Terms
     from pyrate_limiter.abstracts.bucket import AbstractBucket
     from pyrate_limiter.abstracts.rate import Rate, RateItem

@@ -14,7 +14,7 @@ from pyrate_limiter._engine.waiting import Waiting
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from pyrate_limiter._engine.steps import Program
+    from pyrate_limiter._core.driver import Program
     from pyrate_limiter._engine.waiter import Waiter
     from pyrate_limiter.abstracts.algorithm import Decision
     from pyrate_limiter.abstracts.rate import RateItem

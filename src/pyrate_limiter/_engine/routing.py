@@ -15,8 +15,8 @@ from pyrate_limiter.errors import InvalidBucket, WrongType
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pyrate_limiter._core.driver import Program
     from pyrate_limiter._engine.first_try import Begun
-    from pyrate_limiter._engine.steps import Program
     from pyrate_limiter._engine.wait_options import Terms
     from pyrate_limiter._engine.waiter import Waiter
     from pyrate_limiter.abstracts.bucket import BucketFactory

@@ -1,27 +1,20 @@
-"""What an acquisition may ask of its driver, and the two drivers.
-
-The acquisition is a generator. It yields a value, which is sent back to it as it is; an awaitable,
-whose result is sent back; or a `Step`, which knows how to be done in a thread and in an event loop.
-"""
+"""What an acquisition may ask of its driver, besides what every program may."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter._core.awaitables import discard, is_awaitable
+from pyrate_limiter._core.driver import BlockingEffect, Effect
 from pyrate_limiter._core.worker_call import Errand, OutOfTime
 from pyrate_limiter._engine.locks import take
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Generator
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from pyrate_limiter._engine.waiter import Waiter
     from pyrate_limiter.abstracts.bucket import AbstractBucket
-
-    T = TypeVar("T")
-    Program = Generator[Any, Any, T]
-    Sleep = Callable[[float], Any]
 
 _GRACE_SECONDS = 0.25  # in which a call that keeps to its caller's time can say what is wrong
 _LOOKS = 5  # before an event loop waits for a lock as threads do, for so long at a time:
@@ -29,46 +22,7 @@ _TURN_SECONDS = 0.02
 _POLL_SECONDS = 0.001  # between two looks at a lock that an event loop must not wait for
 
 
-class Step:
-    """Something that takes time. No abstract class: those take longer to tell what is one."""
-
-    __slots__ = ()
-
-    async def wait(self) -> Any:
-        """Do it in the running event loop."""
-        raise NotImplementedError
-
-
-class BlockingStep(Step):
-    """Something that can also be done where there is no event loop."""
-
-    __slots__ = ()
-
-    def block(self, sleep: Sleep) -> Any:
-        """Do it in this thread."""
-        raise NotImplementedError
-
-
-class Pause(BlockingStep):
-    """Sleep once, for so many seconds."""
-
-    __slots__ = ("seconds",)
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-
-    def block(self, sleep: Sleep) -> None:
-        """See `BlockingStep.block`."""
-        sleep(self.seconds)
-
-    async def wait(self) -> None:
-        """See `Step.wait`."""
-        import asyncio
-
-        await asyncio.sleep(self.seconds)
-
-
-class Park(BlockingStep):
+class Park(BlockingEffect[bool]):
     """Sleep in the wait queue; answered by whether somebody woke the waiter before its time."""
 
     __slots__ = ("seconds", "waiter")
@@ -77,17 +31,16 @@ class Park(BlockingStep):
         self.waiter = waiter
         self.seconds = seconds
 
-    def block(self, sleep: Sleep) -> bool:
-        """See `BlockingStep.block`."""
-        del sleep
+    def block(self) -> bool:
+        """Sleep in this thread."""
         return self.waiter.sleep(self.seconds)
 
     def wait(self) -> Coroutine[Any, Any, bool]:
-        """See `Step.wait`."""
+        """Sleep in the event loop."""
         return self.waiter.sleep_async(self.seconds)
 
 
-class Acquire(BlockingStep):
+class Acquire(BlockingEffect[bool]):
     """Take a lock; answered by whether that succeeded within the seconds given.
 
     Args:
@@ -104,13 +57,12 @@ class Acquire(BlockingStep):
         self.seconds = seconds
         self.contended = contended
 
-    def block(self, sleep: Sleep) -> bool:
-        """See `BlockingStep.block`."""
-        del sleep
+    def block(self) -> bool:
+        """Wait for it in this thread."""
         return take(self.lock, self.seconds)
 
     async def wait(self) -> bool:
-        """See `Step.wait`."""
+        """Look for it again and again in the event loop."""
         import asyncio
         import time
 
@@ -127,7 +79,7 @@ class Acquire(BlockingStep):
         return True
 
 
-class Work(Errand, BlockingStep):
+class Work(Errand, BlockingEffect[Any]):
     """An errand: done in this thread, or in a worker thread under asyncio.
 
     Args:
@@ -143,18 +95,17 @@ class Work(Errand, BlockingStep):
         super().__init__(bucket, call, *args)
         self._seconds = seconds
 
-    def block(self, sleep: Sleep) -> Any:
-        """See `BlockingStep.block`."""
-        del sleep
+    def block(self) -> Any:
+        """Do it in this thread."""
         return self.run()
 
     async def wait(self) -> Any:
-        """See `Step.wait`."""
+        """Do it in a worker thread."""
         seconds = self._seconds
         return await self.in_thread(seconds=None if seconds is None else seconds + _GRACE_SECONDS)
 
 
-class Within(Step):
+class Within(Effect[Any]):
     """Await something for so many seconds at the most; OutOfTime is raised then."""
 
     __slots__ = ("awaitable", "seconds")
@@ -164,7 +115,7 @@ class Within(Step):
         self.seconds = seconds
 
     async def wait(self) -> Any:
-        """See `Step.wait`."""
+        """Await it in a task of its own."""
         import asyncio
 
         task = asyncio.ensure_future(self.awaitable)
@@ -177,74 +128,45 @@ class Within(Step):
             raise OutOfTime
         return task.result()
 
+    def drop(self) -> None:
+        """Forget it."""
+        discard(self.awaitable)
 
-class OnLoop(Step):
+
+class OnLoop(Effect[None]):
     """Go on in the running event loop: what comes next has to be awaited."""
 
     __slots__ = ()
 
     async def wait(self) -> None:
-        """See `Step.wait`."""
+        """Nothing is left to do."""
 
 
 ON_LOOP = OnLoop()
 
 
-class Cleanup(Step):
-    """A step that is finished even while its task is being cancelled."""
+class _Shielded(Effect[Any]):
+    """Await something that goes on even where its task is being cancelled."""
 
-    __slots__ = ("step",)
+    __slots__ = ("awaitable",)
 
-    def __init__(self, step: Any) -> None:
-        self.step = step
+    def __init__(self, awaitable: Awaitable[Any]) -> None:
+        self.awaitable = awaitable
 
     async def wait(self) -> Any:
-        """See `Step.wait`."""
+        """Await it."""
         import asyncio
 
-        if isinstance(self.step, Step):
-            return await self.step.wait()
-        if is_awaitable(self.step):
-            return await asyncio.shield(_as_coroutine(self.step))
-        return self.step
+        return await asyncio.shield(_as_coroutine(self.awaitable))
+
+    def drop(self) -> None:
+        """Forget it."""
+        discard(self.awaitable)
 
 
-def run_blocking(program: Program[T], sleep: Sleep) -> T | Coroutine[Any, Any, T]:
-    """Run a program in this thread, or return what runs the rest of it where it must be awaited."""
-    answer: Any = None
-    error: BaseException | None = None
-    while True:
-        try:
-            step = program.send(answer) if error is None else program.throw(error)
-        except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]
-        answer = error = None
-        if isinstance(step, Cleanup):
-            step = step.step
-        try:
-            if step is ON_LOOP or isinstance(step, Within) or is_awaitable(step):
-                return run_async(program, step)
-            answer = step.block(sleep) if isinstance(step, BlockingStep) else step
-        except BaseException as raised:  # noqa: BLE001 - the program gives back what it holds
-            error = raised
-
-
-async def run_async(program: Program[T], step: Any = None) -> T:
-    """Run a program, or the rest of it, in the running event loop."""
-    while True:
-        answer: Any = None
-        error: BaseException | None = None
-        try:
-            if isinstance(step, Step):
-                answer = await step.wait()
-            else:
-                answer = await step if is_awaitable(step) else step
-        except BaseException as raised:  # noqa: BLE001 - the program gives back what it holds
-            error = raised
-        try:
-            step = program.send(answer) if error is None else program.throw(error)
-        except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]
+def to_end(step: Any) -> Any:
+    """The step of a program as one that is finished even while its task is being cancelled."""
+    return _Shielded(step) if is_awaitable(step) else step
 
 
 def sleep_is_replaced() -> bool:
@@ -252,19 +174,6 @@ def sleep_is_replaced() -> bool:
     import asyncio
 
     return asyncio.sleep is not asyncio.tasks.sleep
-
-
-def abandon(outcome: object) -> None:
-    """Drop the rest of a program that nobody will await, and what it was about to await."""
-    drop_step(outcome)
-    discard(outcome)
-
-
-def drop_step(outcome: object) -> None:
-    """Drop what the rest of a program was about to await."""
-    frame = getattr(outcome, "cr_frame", None)
-    step = None if frame is None else frame.f_locals.get("step")
-    discard(step.awaitable if isinstance(step, Within) else step)
 
 
 async def _as_coroutine(step: Awaitable[Any]) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyrate_limiter._core.awaitables import is_awaitable
-from pyrate_limiter._engine.steps import abandon, drop_step
+from pyrate_limiter._core.driver import abandon, drop_step
 from pyrate_limiter.errors import AsyncBucketInSyncCode
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypeVar as TypeVarWithDefault
 
-    from pyrate_limiter._engine.steps import Program
+    from pyrate_limiter._core.driver import Program
     from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
     from pyrate_limiter.abstracts.rate import Rate
     from pyrate_limiter.abstracts.wrappers import BucketAsyncWrapper

@@ -6,10 +6,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter._core.awaitables import discard
+from pyrate_limiter._core.driver import Sleep
 from pyrate_limiter._core.validation import Unread, pad_ms
 from pyrate_limiter._core.worker_call import OutOfTime
 from pyrate_limiter._engine.queues import join
-from pyrate_limiter._engine.steps import ON_LOOP, Cleanup, Park, Pause, Work
+from pyrate_limiter._engine.steps import ON_LOOP, Park, Work, to_end
 from pyrate_limiter._engine.wait_options import PATIENT_MS, monotonic
 from pyrate_limiter._engine.waiter import Waiter
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision, StateAlgorithm
@@ -18,9 +19,9 @@ from pyrate_limiter.abstracts.rate import RateItem
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from pyrate_limiter._core.driver import Program
     from pyrate_limiter._engine.acquisition import Acquisition
     from pyrate_limiter._engine.reservation import Reservation
-    from pyrate_limiter._engine.steps import Program
     from pyrate_limiter._engine.wait_options import Terms
     from pyrate_limiter._engine.wait_queue import WaitQueue
     from pyrate_limiter.abstracts.bucket import AbstractBucket
@@ -233,7 +234,7 @@ class Waiting:
         if self._terms.may_fit_by_now():
             return False
         if self._terms.replaced:
-            yield Pause(seconds)
+            yield Sleep(seconds)
             return True
         while self._waiter.is_first:
             if not (yield Park(self._waiter, max(0.0, seconds))):
@@ -295,4 +296,4 @@ class Waiting:
             # What cannot be given back counts until it expires.
             with suppress(Exception):
                 release = self._bucket.release_several
-                yield Cleanup(self._acquisition.work(self._bucket, None, release, items))
+                yield to_end(self._acquisition.work(self._bucket, None, release, items))

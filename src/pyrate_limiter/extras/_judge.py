@@ -6,7 +6,7 @@ import sys
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from pyrate_limiter._engine.steps import BlockingStep
+from pyrate_limiter._core.driver import BlockingEffect
 from pyrate_limiter.errors import TooManyKeys
 from pyrate_limiter.extras._limit import Limit, Paths
 from pyrate_limiter.http.fields import (
@@ -23,7 +23,7 @@ from pyrate_limiter.limiter import Limiter
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-    from pyrate_limiter._engine.steps import Program
+    from pyrate_limiter._core.driver import Program
     from pyrate_limiter.algorithms.decision import Decision
     from pyrate_limiter.extras._request import WebRequest
 
@@ -38,7 +38,7 @@ _problem = lru_cache(maxsize=256)(problem)  # the names of limits are few
 _RESCAN_MS = 1000  # a keyed limiter that is full of live keys looks again so soon
 
 
-class Ask(BlockingStep):
+class Ask(BlockingEffect["Decision"]):
     """Ask a limiter for an admission; the answer is a Decision.
 
     Args:
@@ -57,14 +57,13 @@ class Ask(BlockingStep):
         self.weight: int = weight
         self._patiently = patiently
 
-    def block(self, sleep: object) -> Decision:
-        """See `BlockingStep.block`."""
-        del sleep
+    def block(self) -> Decision:
+        """Ask in this thread."""
         wait = self.limit.wait
         return self.limit.limiter.acquire(self.name, self.weight, wait > 0, wait or -1)
 
     async def wait(self) -> Decision:
-        """See `Step.wait`."""
+        """Ask in the event loop."""
         return await (
             self.soon(self.limit.wait) if self._patiently is None else self._patiently(self)
         )
@@ -75,7 +74,7 @@ class Ask(BlockingStep):
         return await limiter.acquire_async(self.name, self.weight, seconds > 0, seconds or -1)
 
 
-class Look(BlockingStep):
+class Look(BlockingEffect["Decision"]):
     """Ask a limiter when one more unit will fit; the answer is a Decision."""
 
     __slots__ = ("_limiter", "_name")
@@ -83,13 +82,12 @@ class Look(BlockingStep):
     def __init__(self, limiter: Limiter, name: str) -> None:
         self._limiter, self._name = limiter, name
 
-    def block(self, sleep: object) -> Decision:
-        """See `BlockingStep.block`."""
-        del sleep
+    def block(self) -> Decision:
+        """Ask in this thread."""
         return self._limiter.check(self._name)
 
     async def wait(self) -> Decision:
-        """See `Step.wait`."""
+        """Ask in the event loop."""
         return await self._limiter.check_async(self._name)
 
 

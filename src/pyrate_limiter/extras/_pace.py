@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from pyrate_limiter._core.awaitables import is_awaitable
-from pyrate_limiter._engine.steps import abandon
+from pyrate_limiter._core.driver import abandon
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.algorithms.decision import Decision
 from pyrate_limiter.errors import AsyncBucketInSyncCode, CannotHold, RateLimitExceeded, WrongType

@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter._engine.steps import run_async
+from pyrate_limiter._core.driver import run_async
 from pyrate_limiter.extras._address import by_address, by_header, by_path
 from pyrate_limiter.extras._judge import Middleware
 from pyrate_limiter.extras._limit import Limit

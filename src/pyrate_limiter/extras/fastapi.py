@@ -4,7 +4,7 @@
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter._engine.steps import run_async
+from pyrate_limiter._core.driver import run_async
 from pyrate_limiter.errors import MissingDriver
 from pyrate_limiter.extras._address import by_address, by_header, by_path
 from pyrate_limiter.extras._judge import Answer, Limits

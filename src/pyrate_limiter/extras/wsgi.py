@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from time import sleep
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter._core.awaitables import is_awaitable
-from pyrate_limiter._engine.steps import abandon, run_blocking
+from pyrate_limiter._core.driver import abandon, run_blocking
 from pyrate_limiter.errors import AsyncBucketInSyncCode
 from pyrate_limiter.extras._address import by_address, by_header, by_path
 from pyrate_limiter.extras._judge import Middleware
@@ -53,7 +52,7 @@ class RateLimitMiddleware(Middleware["App"]):
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
-        answer: Any = run_blocking(self._limits.judge(WsgiRequest(environ)), sleep)
+        answer: Any = run_blocking(self._limits.judge(WsgiRequest(environ)))
         if is_awaitable(answer):
             abandon(answer)
             message = "a WSGI application cannot await its limits: make key and cost sync functions"

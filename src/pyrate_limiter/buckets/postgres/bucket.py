@@ -25,20 +25,22 @@ from pyrate_limiter.buckets.postgres.holds import hold
 from pyrate_limiter.buckets.postgres.literals import Limits, restored
 from pyrate_limiter.buckets.postgres.lookback import Lookback
 from pyrate_limiter.buckets.postgres.outage import (
-    ElsewhereStamp,
+    FallbackStamp,
     PostgresOutage,
-    health_of,
+    breaker_of_pool,
     is_outage,
 )
 from pyrate_limiter.buckets.postgres.session import Link
 from pyrate_limiter.buckets.postgres.several import PostgresLine
-from pyrate_limiter.buckets.postgres.statements import LEAST_MS, MOST_DOUBTS_AT_ONCE, Steps
+from pyrate_limiter.buckets.postgres.statements import LEAST_MS, Steps
 from pyrate_limiter.errors import AlgorithmMismatch, WrongType
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pyrate_limiter._core.driver import Program
+    from pyrate_limiter.buckets.postgres.protocols import Pool, Row
+    from pyrate_limiter.buckets.remote.fallback import OnError
 
 _PREFIX = "ratelimit___"
 
@@ -85,13 +87,13 @@ class PostgresBucket(Closable, PostgresLine):
 
     def __init__(
         self,
-        pool: Any,
+        pool: Pool,
         table: str,
         rates: Rate | Sequence[Rate],
         algorithm: LogAlgorithm | None = None,
         *,
         durable: bool = False,
-        on_error: Any = "raise",
+        on_error: OnError = "raise",
         call_timeout: float | None = None,
     ) -> None:
         if algorithm is None:
@@ -108,10 +110,8 @@ class PostgresBucket(Closable, PostgresLine):
         self.table: str = f"{_PREFIX}{table.lower()}"
         self.pool = pool
         self._link = Link(pool, call_timeout)
-        self._health = health_of(pool, f"Postgres table {self.table}")
-        self._outage = None
-        if on_error != "raise":
-            self._outage = PostgresOutage(on_error, self._link, self._health)
+        breaker = breaker_of_pool(pool, f"Postgres table {self.table}")
+        self._outage = PostgresOutage(on_error, self._link, breaker)
         self._steps = Steps(self._link, self.table, keyed=self._keyed, durable=durable)
         self._steps.lookback = lookback
         self._clock = self._own_clock = PostgresClock(pool)
@@ -129,7 +129,7 @@ class PostgresBucket(Closable, PostgresLine):
         try:
             self._link.run(self._steps.note_lookback())
         except Exception as error:
-            if self._outage is None or not self._outage.noted(error):
+            if not self._outage.failed(error):
                 raise
 
     @property
@@ -206,9 +206,8 @@ class PostgresBucket(Closable, PostgresLine):
         learnt = self._learnt
         if self.failing_rate is None:
             return self._answer(0)
-        if learnt is not None and learnt[0] == item.weight:
-            moment = learnt[1]
-            return self._answer(-1 if moment is None else max(0, moment - item.timestamp))
+        if learnt is not None and learnt.weight == item.weight:
+            return self._answer(learnt.waiting(item))
 
         def wait(decision: Decision) -> int:
             if decision.failing_rate is None or decision.retry_after_ms is not None:
@@ -221,8 +220,8 @@ class PostgresBucket(Closable, PostgresLine):
     def settle(self, item: RateItem, now: int, patience_ms: int = 0) -> Any:
         """See `AbstractBucket.settle`: a round trip, for somebody before may have been late."""
         stamp = item.timestamp
-        if isinstance(stamp, ElsewhereStamp):
-            return self._answer(stamp.bucket.settle(item, stamp.bucket.now(), patience_ms))
+        if isinstance(stamp, FallbackStamp):
+            return self._run(stamp.units.settle(patience_ms))
         time_of_item = None if now.__class__ is Unread else int(now)
         if isinstance(stamp, Forsaken):
             return self._run(self._anew(item, stamp, time_of_item, patience_ms))
@@ -252,8 +251,8 @@ class PostgresBucket(Closable, PostgresLine):
     def pause(self, item: RateItem, decision: Decision) -> float:
         """See `AbstractBucket.pause`."""
         stamp = item.timestamp
-        if isinstance(stamp, ElsewhereStamp):
-            return stamp.bucket.pause(item, decision)  # type: ignore[no-any-return]
+        if isinstance(stamp, FallbackStamp):
+            return stamp.units.pause()
         if isinstance(stamp, Stamp) and self._clock is self._own_clock:
             return max(0.0, stamp.due - time.monotonic())
         return decision.wait_ms / 1000
@@ -268,21 +267,21 @@ class PostgresBucket(Closable, PostgresLine):
         return self._run(self._leak(current_timestamp, kept))
 
     def _leak(self, now: int | None, kept: int) -> Program[int]:
-        yield from self._steps.settle_doubts(MOST_DOUBTS_AT_ONCE)
+        yield from self._steps.make_good()
         return (yield from self._steps.leak(now, kept))
 
     def _sweep(self) -> Program[int]:
         """Now and then, whoever may be at the server: one that is away is left alone."""
-        if self.pool.closed or not self._health.may_try():
+        if self.pool.closed or not self._outage.breaker.may_try():
             return 0
         try:
             leaked = yield from self._leak(None, self._rates.longest_ms)
         except Exception as error:
             if not is_outage(error):
                 raise
-            self._health.failed(error)
+            self._outage.breaker.failed(error)
             return 0
-        self._health.answered()
+        self._outage.breaker.answered()
         return leaked
 
     def flush(self) -> Any:
@@ -301,8 +300,8 @@ class PostgresBucket(Closable, PostgresLine):
         if index < 0:
             return self._answer(None)
 
-        def unit(row: Any) -> RateItem | None:
-            return None if row is None else RateItem(restored(row[0] or ""), int(row[1]))
+        def unit(row: Row) -> RateItem | None:
+            return None if not row else RateItem(restored(row[0] or ""), int(row[1]))
 
         return then(self._run(self._steps.peek(index)), unit)
 
@@ -315,7 +314,7 @@ class PostgresKeys:
 
     __module__ = "pyrate_limiter.buckets.postgres"
 
-    def __init__(self, pool: Any, table: str, **options: Any) -> None:
+    def __init__(self, pool: Pool, table: str, **options: Any) -> None:
         self._pool, self._table, self._options = pool, table, options
 
     def keyed(self, rates: Rate | Sequence[Rate]) -> PostgresBucket:

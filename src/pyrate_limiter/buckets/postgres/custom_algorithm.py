@@ -16,13 +16,7 @@ from pyrate_limiter.buckets.postgres.custom_log import PolicyLog
 from pyrate_limiter.buckets.postgres.fair_lock import in_turn
 from pyrate_limiter.buckets.postgres.functions import NONE
 from pyrate_limiter.buckets.postgres.session import at_work
-from pyrate_limiter.buckets.postgres.statements import (
-    LEAST_MS,
-    MOST_DOUBTS_AT_ONCE,
-    Busy,
-    Doubt,
-    seconds_of,
-)
+from pyrate_limiter.buckets.postgres.statements import LEAST_MS, Busy, UnitsInDoubt, seconds_of
 
 if TYPE_CHECKING:
     from pyrate_limiter._core.driver import Program
@@ -49,8 +43,7 @@ def claim_by_policy(
     begun = time.monotonic()
     since = int(begun * 1000 + steps.link.behind) if ask.now is None else ask.now
     expires: int | None = None
-    if steps.doubts:
-        yield from steps.settle_doubts(MOST_DOUBTS_AT_ONCE)
+    yield from steps.make_good()
     yield from steps.note_lookback(seconds_of(ask.limit))
 
     def decide(attempt: Attempt, place: Place) -> Program[list[Any] | None]:
@@ -82,7 +75,8 @@ def claim_by_policy(
 
     def orphaned() -> None:
         until = FOREVER if expires is None or ask.now is not None else expires
-        steps.doubt(Doubt(*ask[:3], since, until, NONE if expires is None else expires))
+        last = NONE if expires is None else expires
+        steps.leave_in_doubt(UnitsInDoubt(*ask[:3], since, until, last))
 
     answer: list[Any] = yield from _run(steps, ask.name, decide, ask.limit, orphaned)
     return answer

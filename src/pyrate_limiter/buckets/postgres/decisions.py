@@ -11,15 +11,17 @@ from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.buckets.postgres.custom_algorithm import claim_by_policy, settle_by_policy
 from pyrate_limiter.buckets.postgres.literals import unique
+from pyrate_limiter.buckets.postgres.outage import FallbackStamp
 from pyrate_limiter.buckets.postgres.session import Link, uncancelled
-from pyrate_limiter.buckets.postgres.statements import LEAST_MS, Ask, Busy, Doubt, Steps
+from pyrate_limiter.buckets.postgres.statements import LEAST_MS, Ask, Busy, Steps, UnitsInDoubt
+from pyrate_limiter.buckets.remote.denials import Denial, LastDenial
 
 if TYPE_CHECKING:
     from pyrate_limiter._core.driver import Program
     from pyrate_limiter.abstracts.rate import Rate, RateItem
     from pyrate_limiter.buckets.postgres.clock import PostgresClock
     from pyrate_limiter.buckets.postgres.literals import Limits
-    from pyrate_limiter.buckets.postgres.outage import Health, PostgresOutage
+    from pyrate_limiter.buckets.postgres.outage import PostgresOutage
 
 _REMEMBERED_SECONDS = 0.05
 _MOST_REMEMBERED = 10_000
@@ -64,15 +66,12 @@ class PostgresJudge(AbstractBucket):
     _in_sql: bool  # whether the server judges
     _link: Link
     _steps: Steps
-    _outage: PostgresOutage | None
-    _health: Health
+    _outage: PostgresOutage
     _own_clock: PostgresClock
     _limits: Limits
     _flushes: int
-    # The weight and the moment of the last refusal, None for never.
-    _learnt: tuple[int, int | None] | None
-    # By name: until when (monotonic seconds), for which weight, what is refused without a look.
-    _full: dict[str, tuple[float, int, int, Decision]]
+    _learnt: LastDenial | None
+    _full: dict[str, Denial]  # by name
 
     def _answer(self, value: Any) -> Any:
         return _ready(value) if self.is_async else value
@@ -95,7 +94,7 @@ class PostgresJudge(AbstractBucket):
         for rate in self._rates:
             if weight > self._algorithm.max_weight(rate):
                 if store:
-                    self.failing_rate, self._learnt = rate, (weight, None)
+                    self.failing_rate, self._learnt = rate, LastDenial(weight, None)
                 return self._answer(Decision(rate))
         if store and item.timestamp.__class__ is Unread:
             refusal = self._recall(item, patience_ms)
@@ -120,17 +119,17 @@ class PostgresJudge(AbstractBucket):
         """What a refusal of just now says about this item."""
         key = item.name if self._keyed else ""
         known = self._full.get(key)
-        if known is None or known[1] != item.weight:
+        now = time.monotonic()
+        if known is None or known.weight != item.weight or now >= known.until:
             return None
-        until, _, moment, refusal = known
-        # No longer than told: the clock may have stepped back meanwhile.
-        left = min(moment - item.timestamp, refusal.retry_after_ms or 0)
-        if time.monotonic() >= until or left <= patience_ms:
+        refusal = known.again(now)
+        left = refusal.retry_after_ms or 0
+        if left <= patience_ms:
             return None
         self.failing_rate = refusal.failing_rate
         item.timestamp = int(item.timestamp)
-        self._learnt = (item.weight, item.timestamp + left)
-        return Decision(refusal.failing_rate, left, 0, refusal.remaining, refusal.reset_after_ms)
+        self._learnt = LastDenial(item.weight, item.timestamp + left)
+        return refusal
 
     def _judge(
         self,
@@ -146,11 +145,10 @@ class PostgresJudge(AbstractBucket):
             *(item, patience_ms, buffer_ms, limit_ms), store=store, look=look
         )
         outage = self._outage
-        if outage is None:
+        if outage.raises:
             return program
         return outage.guard(
-            program,
-            lambda: self._judge_elsewhere(outage, item, patience_ms, buffer_ms, store=store),
+            program, lambda: self._without(item, patience_ms, buffer_ms, store=store)
         )
 
     def _settle(
@@ -159,8 +157,7 @@ class PostgresJudge(AbstractBucket):
         try:
             return (yield from self._settle_there(item, stamp, time_of_item, patience_ms))
         except BaseException as error:
-            outage = self._outage
-            if outage is not None and outage.noted(error):
+            if self._outage.failed(error):
                 return ADMITTED
             self._forsake(item)
             if isinstance(error, Busy):
@@ -173,27 +170,25 @@ class PostgresJudge(AbstractBucket):
         `release`, which is called next, has nothing more to do then.
         """
         stamp: Any = item.timestamp
-        self._steps.doubt(self._held(item, stamp))
+        self._steps.leave_in_doubt(self._held(item, stamp))
         item.timestamp = Forsaken(stamp)
 
     @staticmethod
-    def _held(item: RateItem, stamp: Stamp, kept: int = 0) -> Doubt:
+    def _held(item: RateItem, stamp: Stamp, kept: int = 0) -> UnitsInDoubt:
         """What the claim on an item is found by, wherever it has moved since."""
         moment = int(stamp)
-        return Doubt(item.name, item.weight, stamp.token, moment, moment, kept=kept)
+        return UnitsInDoubt(item.name, item.weight, stamp.token, moment, moment, kept=kept)
 
-    def _judge_elsewhere(
-        self,
-        outage: PostgresOutage,
-        item: RateItem,
-        patience_ms: int,
-        buffer_ms: int | None,
-        *,
-        store: bool,
-    ) -> Decision:
-        decision = outage.decide(
-            self._rates, item, patience_ms, buffer_ms, store=store, keyed=self._keyed
+    def _without(
+        self, item: RateItem, patience_ms: int, buffer_ms: int | None, *, store: bool
+    ) -> Program[Decision]:
+        """Answer while the server is away."""
+        outage, key = self._outage, item.name if self._keyed else ""
+        patience_ms = patience_ms if store else -1
+        decision, units = yield from outage.fallback.decide(
+            self._rates, item, patience_ms, buffer_ms, outage.breaker.retry_ms(), key
         )
+        item.timestamp = int(item.timestamp) if units is None else FallbackStamp.of(units)
         if store:
             self.failing_rate, self._learnt = decision.failing_rate, None
         return decision
@@ -260,9 +255,9 @@ class PostgresJudge(AbstractBucket):
             if own_time:
                 item.timestamp = now
             if store:
-                self.failing_rate, self._learnt = rate, (item.weight, moment)
-                if own_time and moment is not None:
-                    self._remember(item, received, moment, refusal)
+                self.failing_rate, self._learnt = rate, LastDenial(item.weight, moment)
+                if own_time and wait is not None:
+                    self._remember(item, received, wait, rate, refusal)
             return refusal
         if store:
             self.failing_rate = None
@@ -285,12 +280,17 @@ class PostgresJudge(AbstractBucket):
         resets: list[int] = [policy.retry_after(rate, last, newest) for rate in self._rates]
         return last - now + max(resets)
 
-    def _remember(self, item: RateItem, received: float, moment: int, refusal: Decision) -> None:
+    def _remember(
+        self, item: RateItem, received: float, wait: int, rate: Rate, refusal: Decision
+    ) -> None:
         if len(self._full) >= _MOST_REMEMBERED:
             self._full = {}
         key = item.name if self._keyed else ""
-        until = received + _REMEMBERED_SECONDS
-        self._full[key] = (until, item.weight, moment, refusal)
+        until = received + min(wait / 1000, _REMEMBERED_SECONDS)
+        self._full[key] = Denial(
+            *(until, received + wait / 1000, item.weight, self._rates, rate),
+            *(refusal.remaining, refusal.reset_after_ms),
+        )
 
     def _settle_there(
         self, item: RateItem, stamp: Stamp, time_of_item: int | None, patience_ms: int
@@ -331,7 +331,8 @@ class PostgresJudge(AbstractBucket):
             return ADMITTED
         self._full.pop(item.name if self._keyed else "", None)
         if not allowed:
-            self.failing_rate, self._learnt = self._rates[failing - 1], (item.weight, moment)
+            self.failing_rate = self._rates[failing - 1]
+            self._learnt = LastDenial(item.weight, moment)
             item.timestamp = now
             return Decision(self.failing_rate, moment - now)
         wait = max(0, moment - now)

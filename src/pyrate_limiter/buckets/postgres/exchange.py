@@ -12,13 +12,19 @@ import threading
 import time
 from contextlib import suppress
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pyrate_limiter._core.driver import BlockingEffect
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
+    from psycopg import Error
+    from psycopg.pq.abc import PGcancelConn, PGconn, PGresult
+
     from pyrate_limiter._core.driver import Program
+    from pyrate_limiter.buckets.postgres.protocols import Connection, Rows
 
 _TUPLES_OK = 2  # of libpq's ExecStatusType
 _FATAL_ERROR = 7
@@ -30,22 +36,8 @@ _encodings: dict[bytes | None, str] = {}
 _cancelling = threading.Semaphore(8)  # a server that hangs is not sent more than so many requests
 
 
-class Step:
-    """Something that takes time, for a program to yield."""
-
-    __slots__ = ()
-
-    def block(self) -> Any:
-        """Do it in this thread."""
-        raise NotImplementedError
-
-    async def wait(self) -> Any:
-        """Do it in the running event loop."""
-        raise NotImplementedError
-
-
-class Ready(Step):
-    """A step of a program: wait until a socket can be read, or written; answers whether it can."""
+class Ready(BlockingEffect[bool]):
+    """Wait until a socket can be read, or written; answered by whether it can in time."""
 
     __slots__ = ("deadline", "socket", "writing")
 
@@ -55,7 +47,7 @@ class Ready(Step):
         self.writing: bool = writing
 
     def block(self) -> bool:
-        """See `Step.block`."""
+        """Wait in this thread."""
         seconds = max(0.0, self.deadline - time.monotonic())
         if hasattr(select, "poll"):
             poll = select.poll()
@@ -65,7 +57,7 @@ class Ready(Step):
         return any(select.select(sockets, sockets if self.writing else [], [], seconds))
 
     async def wait(self) -> bool:
-        """See `Step.wait`."""
+        """Wait in the event loop."""
         import asyncio
 
         loop = asyncio.get_running_loop()
@@ -89,7 +81,7 @@ def resolve(future: asyncio.Future[bool], value: bool) -> None:
         future.set_result(value)
 
 
-def exchange(connection: Any, text: str, deadline: float) -> Program[list[Any]]:
+def exchange(connection: Connection, text: str, deadline: float) -> Program[list[Rows]]:
     """The rows, as text, of each of the statements that gives rows.
 
     Args:
@@ -102,15 +94,16 @@ def exchange(connection: Any, text: str, deadline: float) -> Program[list[Any]]:
         psycopg.Error: what the server says, or that it did not answer.
     """
     pgconn, encoding = connection.pgconn, _encoding(connection)
-    found, failed = [], None
+    found: list[Rows] = []
+    failed: PGresult | None = None
     try:
         pgconn.send_query(text.encode(encoding))
-        writing = pgconn.flush()
+        writing = bool(pgconn.flush())
         while True:
             if writing or pgconn.is_busy():
                 _check((yield Ready(pgconn.socket, deadline, writing=writing)))
                 pgconn.consume_input()
-                writing = writing and pgconn.flush()
+                writing = writing and bool(pgconn.flush())
                 continue
             result = pgconn.get_result()
             if result is None:
@@ -124,14 +117,14 @@ def exchange(connection: Any, text: str, deadline: float) -> Program[list[Any]]:
         if failed is None:  # else it was a last word, and says more
             raise
     if failed is not None:
-        error = import_module("psycopg.errors").error_from_result(failed, encoding=encoding)
+        error: Error = import_module("psycopg.errors").error_from_result(failed, encoding=encoding)
         if (error.sqlstate or "").startswith(_SHUTDOWN):
             pgconn.finish()  # it was the session's last word
         raise error
     return found
 
 
-def _encoding(connection: Any) -> str:
+def _encoding(connection: Connection) -> str:
     """Python's name of the encoding that the server and we speak."""
     there = connection.pgconn.parameter_status(b"client_encoding")
     found = _encodings.get(there)
@@ -142,7 +135,7 @@ def _encoding(connection: Any) -> str:
     return found
 
 
-def _close_unless_idle(pgconn: Any) -> None:
+def _close_unless_idle(pgconn: PGconn) -> None:
     """Close a connection that waits for an answer, and have the server end what it is at."""
     if pgconn.transaction_status == _ACTIVE:
         canceller = _canceller(pgconn)
@@ -154,7 +147,7 @@ def _close_unless_idle(pgconn: Any) -> None:
                 beside.start()
 
 
-def _canceller(pgconn: Any) -> Any:
+def _canceller(pgconn: PGconn) -> PGcancelConn | None:
     """What asks the server to end a connection's work without blocking; from libpq 17 on."""
     try:
         return pgconn.cancel_conn()
@@ -162,7 +155,7 @@ def _canceller(pgconn: Any) -> Any:
         return None  # then that work ends by its own time limit
 
 
-def _cancel(canceller: Any) -> None:
+def _cancel(canceller: PGcancelConn) -> None:
     deadline = time.monotonic() + _CANCEL_SECONDS
     try:
         canceller.start()
@@ -174,7 +167,9 @@ def _cancel(canceller: Any) -> None:
         _cancelling.release()
 
 
-def comes_to_an_end(connecting: Any, poll: Callable[[], int], deadline: float) -> bool:
+def comes_to_an_end(
+    connecting: PGconn | PGcancelConn, poll: Callable[[], int], deadline: float
+) -> bool:
     """Block until a connection of libpq is made, or fails; answers whether that is in time.
 
     Args:
@@ -200,7 +195,7 @@ def silence() -> Exception:
     return error
 
 
-def _rows(result: Any, encoding: str) -> list[list[str | None]]:
+def _rows(result: PGresult, encoding: str) -> Rows:
     value, width = result.get_value, range(result.nfields)
     return [[_text(value(row, k), encoding) for k in width] for row in range(result.ntuples)]
 

@@ -10,9 +10,10 @@ import threading
 import time
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from pyrate_limiter.buckets.postgres.exchange import Step, resolve
+from pyrate_limiter._core.driver import BlockingEffect
+from pyrate_limiter.buckets.postgres.exchange import resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,9 +31,9 @@ class Turns:
     def __init__(self) -> None:
         self._mutex = threading.Lock()
         self._taken = False
-        self._waiting: deque[Callable[[], Any]] = deque()
+        self._waiting: deque[Callable[[], object]] = deque()
 
-    def enter(self, wake: Callable[[], Any]) -> bool:
+    def enter(self, wake: Callable[[], object]) -> bool:
         """Whether it is free, and taken now; otherwise ``wake`` is called when it is one's turn."""
         with self._mutex:
             if self._taken:
@@ -41,7 +42,7 @@ class Turns:
             self._taken = True
             return True
 
-    def give_up(self, wake: Callable[[], Any]) -> bool:
+    def give_up(self, wake: Callable[[], object]) -> bool:
         """Wait no longer; False if one's turn has come meanwhile."""
         with self._mutex:
             try:
@@ -80,7 +81,7 @@ def in_turn(
         turns.leave()
 
 
-class Enter(Step):
+class Enter(BlockingEffect[bool]):
     """A step of a program: wait for one's turn; answers whether it has come in time."""
 
     __slots__ = ("_deadline", "_turns")
@@ -93,7 +94,7 @@ class Enter(Step):
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
     def block(self) -> bool:
-        """See `Step.block`."""
+        """Wait in this thread."""
         event = threading.Event()
         wake = event.set
         if self._turns.enter(wake):
@@ -106,7 +107,7 @@ class Enter(Step):
         return not self._turns.give_up(wake)
 
     async def wait(self) -> bool:
-        """See `Step.wait`."""
+        """Wait in the event loop."""
         import asyncio
 
         loop = asyncio.get_running_loop()
@@ -121,6 +122,6 @@ class Enter(Step):
             raise
         return not self._turns.give_up(wake)
 
-    def _withdraw(self, wake: Callable[[], Any]) -> None:
+    def _withdraw(self, wake: Callable[[], object]) -> None:
         if not self._turns.give_up(wake):
             self._turns.leave()

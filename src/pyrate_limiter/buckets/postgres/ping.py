@@ -1,4 +1,4 @@
-"""Whether a server is there at all, whatever a pool says: a step of a program.
+"""Whether a server is there at all, whatever a pool says.
 
 A pool that has no connection to give may be busy, or be told a wrong password: then the server
 answers, and waiting for it is waiting.
@@ -10,10 +10,13 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter.buckets.postgres.exchange import Step, comes_to_an_end, resolve
+from pyrate_limiter._core.driver import BlockingEffect
+from pyrate_limiter.buckets.postgres.exchange import comes_to_an_end, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from pyrate_limiter.buckets.postgres.protocols import Pool
 
 PATIENCE_SECONDS = 0.5
 _MARK = "_pyrate_server_is_there"
@@ -29,7 +32,7 @@ def is_there(error: BaseException) -> bool:
     return _MARK in vars(error)
 
 
-class Ping(Step):
+class Ping(BlockingEffect[bool]):
     """Ask the server that a pool leads to for a sign of life; answers whether it gave one.
 
     Nobody waits longer than half a second for it.
@@ -41,12 +44,12 @@ class Ping(Step):
 
     __slots__ = ("_pool", "_question")
 
-    def __init__(self, pool: Any, *, login: bool = False) -> None:
+    def __init__(self, pool: Pool, *, login: bool = False) -> None:
         self._pool = pool
         self._question = _refuses if login else _answers
 
     def block(self) -> bool:
-        """See `Step.block`."""
+        """Wait for the answer in this thread."""
         answers: list[bool] = []
         answered = threading.Event()
 
@@ -59,7 +62,7 @@ class Ping(Step):
         return any(answers)
 
     async def wait(self) -> bool:
-        """See `Step.wait`."""
+        """Wait for the answer in the event loop."""
         import asyncio
 
         loop = asyncio.get_running_loop()
@@ -87,7 +90,7 @@ class Ping(Step):
         return True
 
 
-def _answers(pool: Any) -> bool:
+def _answers(pool: Pool) -> bool:
     where = _where(pool)
     if where is None:
         return False
@@ -126,7 +129,7 @@ def _is_up(where: bytes) -> bool:
     return pq.PGconn.ping(where) == pq.Ping.OK
 
 
-def _where(pool: Any) -> bytes | None:
+def _where(pool: Any) -> bytes | None:  # another kind of pool may not have what is looked for
     """What the connections of a pool are made with, as far as libpq is concerned."""
     from psycopg import ProgrammingError, conninfo, pq
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 import zlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pyrate_limiter.buckets.postgres import functions
 from pyrate_limiter.buckets.postgres.literals import literal
 from pyrate_limiter.buckets.postgres.session import driver
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pyrate_limiter._core.driver import Program
+    from pyrate_limiter.buckets.postgres.protocols import Row
     from pyrate_limiter.buckets.postgres.session import Link
 
 _COLUMNS = ("at_ms", "seq", "units", "claimed_ms", "token", "key")
@@ -77,7 +80,7 @@ class Place:
 
     __slots__ = ("calls", "columns", "functions", "has_columns", "missing", "schema", "table")
 
-    def __init__(self, name: str, keyed: bool, row: list[Any]) -> None:
+    def __init__(self, name: str, keyed: bool, row: Row) -> None:
         schema, oid, may_update, columns, indexes, has_stamp, is_taken, found, _ = row
         self.schema: str = quoted(schema)
         self.table: str = f"{self.schema}.{quoted(name)}"
@@ -186,13 +189,13 @@ def _find(
     )
     sent = time.monotonic()
     row = yield from link.query(probe, seconds)
-    if row is None:
+    if not row:
         return schema, None
     link.learn(sent, int(row[-1]))
     return schema, Place(name, keyed, row)
 
 
-def _texts(words: Any) -> str:
+def _texts(words: Iterable[str]) -> str:
     return f"ARRAY[{', '.join(map(literal, words))}]::pg_catalog.text[]"
 
 

@@ -12,19 +12,25 @@ from importlib import import_module
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pyrate_limiter._core.driver import drive, drive_async
+from pyrate_limiter._core.driver import Sleep, run_async, run_blocking
 from pyrate_limiter._core.validation import check_seconds
-from pyrate_limiter.buckets.postgres.exchange import Step, exchange, silence
+from pyrate_limiter.buckets.postgres.exchange import exchange, silence
 from pyrate_limiter.buckets.postgres.ping import Ping, mark
 from pyrate_limiter.errors import MissingDriver, WrongType
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from types import ModuleType
+    from typing import TypeAlias
+
     from pyrate_limiter._core.driver import Program
+    from pyrate_limiter.buckets.postgres.protocols import Connection, Pool, Row, Rows
 
     T = TypeVar("T")
+    Errors: TypeAlias = tuple[type[Exception], ...]
 
-FIRST_NAP_SECONDS = 0.002
-LONGEST_NAP_SECONDS = 0.1
+FIRST_PAUSE_SECONDS = 0.002
+LONGEST_PAUSE_SECONDS = 0.1
 RETRY_SECONDS = 2.0
 """How long a call without a timeout of its own tries again after a lost connection."""
 GRACE_SECONDS = 0.25
@@ -33,7 +39,7 @@ CANCELLED_SECONDS = 0.5
 """How long a cancelled caller waits for the end of what it has begun."""
 
 
-def driver() -> Any:
+def driver() -> ModuleType:
     """The psycopg module.
 
     Raises:
@@ -48,32 +54,13 @@ def driver() -> Any:
         raise MissingDriver("psycopg[binary]", "postgres", why) from error
 
 
-class Nap(Step):
-    """A step of a program: sleep."""
-
-    __slots__ = ("_seconds",)
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-
-    def block(self) -> None:
-        """See `Step.block`."""
-        time.sleep(self._seconds)
-
-    async def wait(self) -> None:
-        """See `Step.wait`."""
-        import asyncio
-
-        await asyncio.sleep(self._seconds)
-
-
 class Attempt:
     """One try to do something on a connection of the pool."""
 
     __slots__ = ("again", "connection", "deadline")
 
-    def __init__(self, connection: Any, deadline: float, *, again: bool) -> None:
-        self.connection: Any = connection
+    def __init__(self, connection: Connection, deadline: float, *, again: bool) -> None:
+        self.connection: Connection = connection
         self.deadline: float = deadline  # for the answer, on the clock of time.monotonic
         self.again: bool = again  # an earlier try may have been carried out, unanswered
 
@@ -90,7 +77,7 @@ class Attempt:
         path = "SET LOCAL search_path = pg_catalog, pg_temp; " if own_path else ""
         return f"{path}SET LOCAL lock_timeout = {left}; SET LOCAL statement_timeout = {left}; "
 
-    def fetch(self, text: str) -> Program[list[Any]]:
+    def fetch(self, text: str) -> Program[list[Rows]]:
         """The rows of each of the statements that gives rows."""
         return exchange(self.connection, text, self.deadline)
 
@@ -119,7 +106,7 @@ class Link:
     heard: float = 0.0
     """When the server's clock was read last, on that of ``time.monotonic``."""
 
-    def __init__(self, pool: Any, call_timeout: float | None = None) -> None:
+    def __init__(self, pool: Pool, call_timeout: float | None = None) -> None:
         psycopg = driver()
         if not callable(getattr(pool, "getconn", None)):
             raise WrongType("pool", pool, "a psycopg_pool.ConnectionPool or AsyncConnectionPool")
@@ -127,20 +114,20 @@ class Link:
         self.call_timeout: float | None = check_seconds("call_timeout", call_timeout)
         self.is_async: bool = iscoroutinefunction(pool.getconn)
         self._error = psycopg.Error
-        self.conflicts: tuple[Any, ...] = (
+        self.conflicts: Errors = (
             psycopg.errors.SerializationFailure,
             psycopg.errors.DeadlockDetected,
         )
-        self.lost: tuple[Any, ...] = (psycopg.OperationalError, psycopg.InterfaceError)
-        self.timeouts: tuple[Any, ...] = (
+        self.lost: Errors = (psycopg.OperationalError, psycopg.InterfaceError)
+        self.timeouts: Errors = (
             psycopg.errors.LockNotAvailable,
             psycopg.errors.QueryCanceled,
         )
 
-    def run(self, program: Program[T]) -> Any:
+    def run(self, program: Program[T]) -> Any:  # whether it has to be awaited is the pool's affair
         """The program's result, or an awaitable of it."""
         # The async one goes on to its end, whatever happens to the caller meanwhile.
-        return drive_async(program, _step_async) if self.is_async else drive(program, _step)
+        return run_async(program) if self.is_async else run_blocking(program)
 
     def learn(self, sent: float, server_ms: int) -> None:
         """Note that the server's clock read so many ms after ``sent``."""
@@ -170,7 +157,7 @@ class Link:
 
     def query(
         self, text: str, seconds: float | None = None, *, own_path: bool = True
-    ) -> Program[Any]:
+    ) -> Program[Row]:
         """The first row of the last statement that has rows, in a transaction of its own.
 
         A lost connection, a serialization failure and a deadlock are tried again, and so is what
@@ -182,14 +169,17 @@ class Link:
             own_path: whether names are looked up where only the server's own are.
         """
 
-        def work(attempt: Attempt) -> Program[Any]:
+        def work(attempt: Attempt) -> Program[Row]:
             return first(attempt, f"{attempt.bounds(own_path=own_path)}{text}")
 
         return (yield from self.transact(work, seconds))
 
     def transact(
-        self, work: Any, seconds: float | None = None, orphaned: Any = None
-    ) -> Program[Any]:
+        self,
+        work: Callable[[Attempt], Program[T]],
+        seconds: float | None = None,
+        orphaned: Callable[[], object] | None = None,
+    ) -> Program[T]:
         """Run ``work(attempt)``, a program, until it is answered.
 
         Args:
@@ -216,11 +206,11 @@ class Link:
                 except BaseException as error:
                     time_limit = min(tried + 0.9 * (deadline - tried), give_up or math.inf)
                     early = isinstance(error, self.timeouts) and time.monotonic() < time_limit
-                    nap = retries.after(error, give_up, lost=connection.closed, early=early)
-                    if nap is None:
+                    pause = retries.after(error, give_up, lost=connection.closed, early=early)
+                    if pause is None:
                         raise
-                if nap:
-                    yield Nap(nap)
+                if pause:
+                    yield Sleep(pause)
         except BaseException:
             if retries.unanswered and orphaned is not None:
                 orphaned()
@@ -239,17 +229,16 @@ class Link:
             None if answer is None else started + answer,
         )
 
-    def _connect(self, deadline: float | None) -> Program[Any]:
+    def _connect(self, deadline: float | None) -> Program[Connection]:
         """A connection of the pool; where none comes soon, as long as the server is there."""
         if deadline is None and self.longest_wait is None:
-            connection = self.pool.getconn()
-            return (yield connection) if self.is_async else connection
+            return (yield self.pool.getconn())  # type: ignore[no-any-return] # as the pool says
         give_up = min(time.monotonic() + self.pool.timeout, deadline or math.inf)
         while True:
             left = max(0.001, give_up - time.monotonic())
             try:
                 connection = self.pool.getconn(timeout=min(left, self.longest_wait or left))
-                return (yield connection) if self.is_async else connection
+                return (yield connection)  # type: ignore[no-any-return] # as the pool says
             except self.lost as error:
                 if self.longest_wait is None or type(error).__name__ != "PoolTimeout":
                     raise
@@ -259,7 +248,7 @@ class Link:
                     mark(error)
                     raise
 
-    def _with(self, attempt: Attempt, work: Any) -> Program[Any]:
+    def _with(self, attempt: Attempt, work: Callable[[Attempt], Program[T]]) -> Program[T]:
         connection = attempt.connection
         try:
             return (yield from work(attempt))
@@ -268,9 +257,7 @@ class Link:
                 if not connection.closed and connection.pgconn.transaction_status:
                     yield from attempt.fetch("ROLLBACK")
             finally:
-                returned = self.pool.putconn(connection)
-                if self.is_async:
-                    yield returned
+                yield self.pool.putconn(connection)
 
 
 class _Retries:
@@ -279,9 +266,9 @@ class _Retries:
     give_up: float | None = None
     failure: BaseException | None = None
     unanswered: bool = False
-    _nap = FIRST_NAP_SECONDS
+    _pause = FIRST_PAUSE_SECONDS
 
-    def __init__(self, lost: tuple[Any, ...], conflicts: tuple[Any, ...]) -> None:
+    def __init__(self, lost: Errors, conflicts: Errors) -> None:
         self._lost, self._conflicts = lost, conflicts
 
     def after(
@@ -296,12 +283,12 @@ class _Retries:
             return None
         self.failure = error
         self.give_up = give_up or self.give_up or time.monotonic() + RETRY_SECONDS
-        if time.monotonic() + self._nap >= self.give_up:
+        if time.monotonic() + self._pause >= self.give_up:
             return None
         if lost and not again:  # the pool may have others that still work
             return 0
-        nap, self._nap = self._nap, min(2 * self._nap, LONGEST_NAP_SECONDS)
-        return nap
+        pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE_SECONDS)
+        return pause
 
 
 def at_work() -> Exception:
@@ -314,18 +301,12 @@ def at_work() -> Exception:
 def first(attempt: Attempt, text: str) -> Program[Any]:
     """The first row of the last statement that has rows; None where there is none."""
     found = yield from attempt.fetch(text)
-    return found[-1][0] if found and found[-1] else None
+    return found[-1][0] if found and found[-1] else []
 
 
-def _step(step: Step) -> Any:
-    return step.block()
-
-
-async def _step_async(step: Any) -> Any:
-    return await (step.wait() if isinstance(step, Step) else step)
-
-
-async def uncancelled(work: Any, undo: Any = None) -> Any:
+async def uncancelled(
+    work: Awaitable[T], undo: Callable[[T], Awaitable[object]] | None = None
+) -> T:
     """Await ``work`` to its end; where the caller is cancelled meanwhile, ``undo(result)`` too.
 
     A cancelled caller is not held for long: a server that does not answer is left.

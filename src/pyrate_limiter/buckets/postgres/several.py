@@ -13,7 +13,6 @@ from pyrate_limiter.buckets.postgres.decisions import PostgresJudge, Stamp
 from pyrate_limiter.buckets.postgres.fair_lock import in_turn
 from pyrate_limiter.buckets.postgres.functions import MOST_ROWS
 from pyrate_limiter.buckets.postgres.literals import unique
-from pyrate_limiter.buckets.postgres.outage import ElsewhereStamp
 from pyrate_limiter.buckets.postgres.session import driver, uncancelled
 from pyrate_limiter.buckets.postgres.statements import GIVING_SECONDS, LEAST_MS, Ask, Busy
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from pyrate_limiter._core.driver import Program
     from pyrate_limiter.abstracts.rate import RateItem
     from pyrate_limiter.buckets.postgres.fair_lock import Turns
-    from pyrate_limiter.buckets.postgres.statements import Doubt
+    from pyrate_limiter.buckets.postgres.statements import UnitsInDoubt
 
 # Few enough that the bucket's lock is held for a few milliseconds, and that a session which does
 # not live long still gets them done.
@@ -64,13 +63,17 @@ class PostgresLine(PostgresJudge):
             )
         program = self._judge_several(several, patience_ms, buffer_ms, not_before, limit_ms)
         outage = self._outage
-        if outage is not None:
+        if not outage.raises:
             first = items[0]
             program = outage.guard(
-                program,
-                lambda: [self._judge_elsewhere(outage, first, patience_ms, buffer_ms, store=True)],
+                program, lambda: self._first_without(first, patience_ms, buffer_ms)
             )
         return self._run_all(program, several)
+
+    def _first_without(
+        self, item: RateItem, patience_ms: int, buffer_ms: int | None
+    ) -> Program[list[Decision]]:
+        return [(yield from self._without(item, patience_ms, buffer_ms, store=True))]
 
     def _run_all(self, program: Program[list[Decision]], items: Sequence[RateItem]) -> Any:
         """What a program says about the items; given back where its caller is cancelled."""
@@ -184,7 +187,7 @@ class PostgresLine(PostgresJudge):
                     self._limits, units, now=time_of_items, patience=patience_ms
                 )
             except BaseException as error:
-                if self._outage is not None and self._outage.noted(error):
+                if self._outage.failed(error):
                     return [ADMITTED] * len(items)
                 for item in items:
                     self._forsake(item)
@@ -210,23 +213,22 @@ class PostgresLine(PostgresJudge):
         """`release` for each of the items, in one round trip. Returns a list of what it would."""
         self._full.clear()
         gifts = [self._gift(item) for item in items]
-        answers = [
-            item.timestamp.bucket.release(item)
-            if isinstance(item.timestamp, ElsewhereStamp)
-            else False  # it was never judged, or has less
-            for item in items
-        ]
+        elsewhere = [getattr(item.timestamp, "units", None) for item in items]
         held = [gift for gift in gifts if gift is not None]
-        if not held:
-            return self._answer(answers)
+        if not held and not any(elsewhere):  # they were never judged, or have less
+            return self._answer([False] * len(items))
 
-        def merged(released: list[bool]) -> list[bool]:
-            given_back = iter(released)
-            return [
-                answer if gift is None else next(given_back) for gift, answer in zip(gifts, answers)
-            ]
+        def release() -> Program[list[bool]]:
+            given_back = iter((yield from self._release(held)) if held else ())
+            answers: list[bool] = []
+            for gift, units in zip(gifts, elsewhere):
+                if gift is not None:
+                    answers.append(next(given_back))
+                else:
+                    answers.append(units is not None and (yield from units.release()))
+            return answers
 
-        return then(self._run(self._release(held)), merged)
+        return self._run(release())
 
     def _gift(self, item: RateItem) -> _Gift | None:
         """What is given back of an item's claim; None where that has not so many units."""
@@ -249,7 +251,7 @@ class PostgresLine(PostgresJudge):
                 if gift.units is None:
                     with suppress(ValueError):  # somebody else has it in hand
                         self._gifts.remove(gift)
-                    self._steps.doubt(gift.doubt)
+                    self._steps.leave_in_doubt(gift.doubt)
         return [bool(gift.units) for gift in gifts]
 
     def _give(self, gifts: Sequence[_Gift]) -> Program[None]:
@@ -271,8 +273,8 @@ class _Gift:
 
     __slots__ = ("doubt", "units")
 
-    def __init__(self, doubt: Doubt) -> None:
-        self.doubt: Doubt = doubt
+    def __init__(self, doubt: UnitsInDoubt) -> None:
+        self.doubt: UnitsInDoubt = doubt
         self.units: int | None = None
 
 

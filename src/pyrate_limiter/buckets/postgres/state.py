@@ -10,7 +10,7 @@ from pyrate_limiter._core.clocks import AbstractClock
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
 from pyrate_limiter.abstracts.store import StateStore
 from pyrate_limiter.buckets.postgres.literals import short
-from pyrate_limiter.buckets.postgres.outage import PostgresOutage, health_of
+from pyrate_limiter.buckets.postgres.outage import PostgresOutage, breaker_of_pool
 from pyrate_limiter.buckets.postgres.session import Link, uncancelled
 from pyrate_limiter.buckets.postgres.state_row import StateRow
 from pyrate_limiter.buckets.postgres.statements import LEAST_MS, Busy
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pyrate_limiter._core.driver import Program
     from pyrate_limiter.abstracts.algorithm import State, StateAlgorithm
     from pyrate_limiter.abstracts.rate import Rate, RateItem
+    from pyrate_limiter.buckets.postgres.protocols import Pool
     from pyrate_limiter.buckets.state.record import StateRecord
 
     T = TypeVar("T")
@@ -81,7 +82,7 @@ class PostgresStateStore(StateStore):
 
     def __init__(
         self,
-        pool: Any,
+        pool: Pool,
         key: str,
         *,
         table: str = "ratelimit_states",
@@ -92,15 +93,11 @@ class PostgresStateStore(StateStore):
         for field, value in (("key", key), ("table", table)):
             if not isinstance(value, str):
                 raise WrongType(field, value, "a string")
-        if on_error not in {"raise", "allow", "deny"}:
-            raise WrongType("on_error", on_error, "'raise', 'allow' or 'deny'")
-        self.pool: Any = pool
+        self.pool: Pool = pool
         self.key: str = key
         self._link = Link(pool, call_timeout)
-        self._outage = None
-        if on_error != "raise":
-            health = health_of(pool, f"Postgres state {short(key)!r}")
-            self._outage = PostgresOutage(on_error, self._link, health)
+        breaker = breaker_of_pool(pool, f"Postgres state {short(key)!r}")
+        self._outage = PostgresOutage(on_error, self._link, breaker, buckets=False)
         self.is_async: bool | None = self._link.is_async
         self.blocks: bool = not self.is_async
         row = StateRow(self._link, table, key, durable=durable)
@@ -324,11 +321,17 @@ class PostgresStateStore(StateStore):
         return self._guarded(self._row.place(), str)
 
     def _guarded(self, program: Program[Any], instead: Callable[[], Any]) -> Program[Any]:
-        return program if self._outage is None else self._outage.guard(program, instead)
+        if self._outage.raises:
+            return program
 
-    def _without(self, rates: Sequence[Rate]) -> Any:
-        outage: Any = self._outage
-        return outage.verdict(rates[0])
+        def without() -> Program[Any]:
+            yield from ()
+            return instead()
+
+        return self._outage.guard(program, without)
+
+    def _without(self, rates: Sequence[Rate]) -> Decision:
+        return self._outage.fallback.verdict(rates, self._outage.breaker.retry_ms())
 
 
 def _in_time(step: Program[T], refusal: T) -> Program[T]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.buckets.postgres.fair_lock import Turns, in_turn
@@ -17,6 +16,7 @@ from pyrate_limiter.buckets.postgres.schema import (
 )
 from pyrate_limiter.buckets.postgres.session import at_work, driver, first
 from pyrate_limiter.buckets.postgres.statements import GIVING_SECONDS, Busy, seconds_of
+from pyrate_limiter.buckets.remote.in_doubt import InDoubt
 from pyrate_limiter.buckets.state.record import StateRecord
 
 if TYPE_CHECKING:
@@ -28,10 +28,9 @@ if TYPE_CHECKING:
     Use = Callable[[StateRecord, int], Any]
 
 _WRITERS = 64  # how many of the last writers a row knows, for those whose answer was lost
-_MOST_DOUBTS = 1000
 
 
-class _Doubt:
+class _Write:
     """A write that may be there although its caller has been told otherwise.
 
     It is undone, or where it gives something back done, unless that has happened already.
@@ -64,7 +63,7 @@ class StateRow:
         self._name, self._key = as_the_server_cuts(name), literal(short(key))
         self._turns, self._setup = Turns(), Turns()
         self._table: str | None = None
-        self._doubts: deque[_Doubt] = deque(maxlen=_MOST_DOUBTS)
+        self._in_doubt: InDoubt[_Write] = InDoubt()
 
     def read(self, use: Callable[[StateRecord], Any]) -> Program[Any]:
         """``use`` on the record."""
@@ -79,69 +78,65 @@ class StateRow:
 
     def step(self, use: Use, patience_ms: int = 0, take_back: Use | None = None) -> Program[Any]:
         """``use`` on the record and the server's time, and what it makes of the record stored."""
-        if self._doubts:
+        if self._in_doubt:
             yield from self._settle_doubt()
-        doubt = _Doubt(take_back, undoing=True)
+        write = _Write(take_back, undoing=True)
 
         def orphaned() -> None:
             if take_back is not None:
-                self._doubts.append(doubt)
+                self._in_doubt.extend([write])
 
-        return (yield from self._swap(use, doubt, seconds_of(patience_ms), orphaned))
+        return (yield from self._swap(use, write, seconds_of(patience_ms), orphaned))
 
     def give_back(self, take_back: Use) -> Program[bool]:
         """What ``take_back`` answers, done now; or False, and a later caller has to do it."""
-        if self._doubts:
+        if self._in_doubt:
             yield from self._settle_doubt()
-        doubt, done = _Doubt(take_back, undoing=False), False
+        write, done = _Write(take_back, undoing=False), False
         try:
-            given = yield from self._swap(take_back, doubt, GIVING_SECONDS)
+            given = yield from self._swap(take_back, write, GIVING_SECONDS)
             done = True
         except (driver().Error, Busy):
             return False  # it comes in the place of another error or a cancellation
         finally:
             if not done:
-                self._doubts.append(doubt)
+                self._in_doubt.extend([write])
         return bool(given)
 
     def give_back_later(self, take_back: Use) -> bool:
         """Have a later caller do what `give_back` does; answers False."""
-        self._doubts.append(_Doubt(take_back, undoing=False))
+        self._in_doubt.extend([_Write(take_back, undoing=False)])
         return False
 
     def _settle_doubt(self) -> Program[None]:
-        try:
-            doubt = self._doubts.popleft()
-        except IndexError:  # another thread has it in hand
-            return
-        settled = False
-        try:
-            if time.monotonic() >= doubt.due:
-                yield from self._swap(doubt.take_back, doubt, GIVING_SECONDS, undoing=doubt.undoing)
-                settled = True
-        except (driver().Error, Busy):
-            pass  # whoever asks the server next is told
-        finally:
-            if not settled:
-                self._doubts.append(doubt)
+        for write in self._in_doubt.take(lambda _, write: time.monotonic() >= write.due, 1):
+            done = False
+            try:
+                yield from self._swap(write.take_back, write, GIVING_SECONDS, undoing=write.undoing)
+                done = True
+            except (driver().Error, Busy):
+                pass  # whoever asks the server next is told
+            finally:
+                if not done:
+                    self._in_doubt.extend([write])
 
     def _swap(
         self,
         use: Any,
-        doubt: _Doubt,
+        write: _Write,
         seconds: float | None,
         orphaned: Any = None,
         *,
         undoing: bool = False,
     ) -> Program[Any]:
         table = yield from self.place(seconds)
-        reading = self._reading(table, doubt.writer)
-        writer = unique() if undoing else doubt.writer
+        reading = self._reading(table, write.writer)
+        writer = unique() if undoing else write.writer
         answer: Any = None
 
         def work(attempt: Attempt) -> Program[Any]:
             nonlocal answer
-            doubt.due = attempt.deadline
+            write.due = attempt.deadline
             sent = time.monotonic()
             row = yield from first(attempt, f"{attempt.bounds()}{reading}")
             while True:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyrate_limiter.buckets.postgres.exchange import silence
@@ -12,6 +11,7 @@ from pyrate_limiter.buckets.postgres.functions import NONE
 from pyrate_limiter.buckets.postgres.literals import integers, literal, lock_key, numbers, texts
 from pyrate_limiter.buckets.postgres.session import driver
 from pyrate_limiter.buckets.postgres.table import Table
+from pyrate_limiter.buckets.remote.in_doubt import InDoubt
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 _LONGEST_LOCK_MS = (1 << 31) - 1
 LEAST_MS = 500  # for a step at the end of a caller's time
 GIVING_SECONDS = 1.0  # for what is given back
-_MOST_DOUBTS = 1000
-MOST_DOUBTS_AT_ONCE = 8
 _LANES = 64  # names that share one wait for each other
 _EXPIRED = -2
 _LEASE_SECONDS = 2.0  # after which a statement that is still on its way stores nothing
@@ -36,7 +34,7 @@ class Busy(Exception):
     """The lock could not be had within the caller's time."""
 
 
-class Doubt(NamedTuple):
+class UnitsInDoubt(NamedTuple):
     """Units that may be stored although nobody wants them.
 
     Attributes:
@@ -101,7 +99,7 @@ class Steps(Table):
     def __init__(self, link: Link, name: str, *, keyed: bool, durable: bool) -> None:
         super().__init__(link, name, keyed=keyed)
         self.is_durable = durable
-        self.doubts: deque[Doubt] = deque(maxlen=_MOST_DOUBTS)
+        self.in_doubt: InDoubt[UnitsInDoubt] = InDoubt()
         self._turns = [Turns() for _ in range(_LANES if keyed else 1)]
         self._begins = False
         self._swept = NONE  # what is before that moment has been deleted
@@ -133,8 +131,8 @@ class Steps(Table):
         seconds = seconds_of(ask.limit)
         if self._place is None:
             yield from self.place(seconds)
-        if self.doubts:
-            yield from self.settle_doubts(MOST_DOUBTS_AT_ONCE)
+        if self.in_doubt:
+            yield from self.make_good()
         begun = time.monotonic()
         since = int(begun * 1000 + self.link.behind) if ask.now is None else ask.now
         expires: int | None = None
@@ -149,7 +147,9 @@ class Steps(Table):
         def orphaned() -> None:
             until = _NEVER if expires is None or ask.now is not None else expires
             for name, weight, token in (ask[:3], *others):
-                self.doubt(Doubt(name, weight, token, since, until, expires or NONE))
+                self.leave_in_doubt(
+                    UnitsInDoubt(name, weight, token, since, until, expires or NONE)
+                )
 
         try:
             if begun >= self.lookback.due:
@@ -171,20 +171,15 @@ class Steps(Table):
         answer = yield from self.claim(limits, ask, *others)
         return [answer[k : k + _ANSWER] for k in range(0, len(answer), _ANSWER)]
 
-    def doubt(self, doubt: Doubt) -> None:
+    def leave_in_doubt(self, units: UnitsInDoubt) -> None:
         """Have it taken out later, if it is there."""
         if self._place is None or self._place.has_columns:
-            self.doubts.append(doubt)
+            self.in_doubt.extend([units])
 
-    def settle_doubts(self, most: int) -> Program[None]:
+    def make_good(self) -> Program[None]:
         """Take out what may have been stored for callers who have been told otherwise."""
         now = self.link.server_ms(time.monotonic()) or NONE
-        ripe: list[Doubt] = []
-        try:
-            while len(ripe) < most and self.doubts[0].expires < now:
-                ripe.append(self.doubts.popleft())
-        except IndexError:  # that was all, or another thread has them in hand
-            pass
+        ripe = self.in_doubt.take(lambda _, units: units.expires < now)
         if not ripe:
             return
         left = ripe
@@ -196,7 +191,7 @@ class Steps(Table):
         except self._errors:
             left = []  # it may not be done; the units expire with their window
         finally:
-            self.doubts.extend(left)
+            self.in_doubt.extend(left)
 
     def claim_text(
         self,
@@ -267,7 +262,7 @@ class Steps(Table):
         seconds = seconds_of(max(patience, LEAST_MS) if patience < _LONGEST_LOCK_MS else patience)
         return (yield from self._call(text, seconds))
 
-    def release(self, doubts: Sequence[Doubt]) -> Program[list[int]]:
+    def release(self, doubts: Sequence[UnitsInDoubt]) -> Program[list[int]]:
         """See ``sql/release.sql``. Returns units; -2 where they may still come."""
         place = yield from self.place()
         if not place.has_columns:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pyrate_limiter.buckets.postgres.fair_lock import Turns, in_turn
 from pyrate_limiter.buckets.postgres.literals import literal, lock_key
@@ -13,6 +13,7 @@ from pyrate_limiter.buckets.postgres.schema import as_the_server_cuts, find_or_m
 if TYPE_CHECKING:
     from pyrate_limiter._core.driver import Program
     from pyrate_limiter.buckets.postgres.lookback import Lookback
+    from pyrate_limiter.buckets.postgres.protocols import Row
     from pyrate_limiter.buckets.postgres.schema import Place
     from pyrate_limiter.buckets.postgres.session import Link
 
@@ -81,8 +82,8 @@ class Table:
         place = yield from self.place()
         yield from self.link.query(f"DELETE FROM {place.table} WHERE {NO_NOTE}")
 
-    def peek(self, index: int) -> Program[Any]:
-        """Name and ms of a unit, or None. What 4.5.1 wrote since the last step is newest."""
+    def peek(self, index: int) -> Program[Row]:
+        """Name and ms of a unit, or nothing. What 4.5.1 wrote since the last step is newest."""
         place = yield from self.place()
         if not place.has_columns:
             text = (

@@ -1,31 +1,15 @@
-"""The clients of Redis by their types, and what is read from their answers."""
+"""What is read from answers."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
     from pyrate_limiter.abstracts.algorithm import Decision
 
 
-class AsyncClient(Protocol):
-    """A client of ``redis.asyncio``."""
-
-    def aclose(self) -> Coroutine[Any, Any, None]:
-        """Close it."""
-
-
-class SyncClient(Protocol):
-    """A client of ``redis``."""
-
-    def close(self) -> None:
-        """Close it."""
-
-
 def is_allowed(decision: Decision) -> bool:
-    """See `Decision.allowed`."""
+    """Whether the item was admitted."""
     return decision.allowed
 
 

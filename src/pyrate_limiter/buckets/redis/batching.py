@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 from pyrate_limiter._core.fork_safe_locks import shared_lock
-from pyrate_limiter.buckets.redis.deadline import in_helper
-from pyrate_limiter.buckets.redis.request import Request, fitting, parts_of
+from pyrate_limiter.buckets.redis.errors import interrupted
+from pyrate_limiter.buckets.redis.request import fitting, parts_of
+from pyrate_limiter.buckets.remote.helpers import in_helper
 
 if TYPE_CHECKING:
-    from pyrate_limiter.buckets.redis.client import Server
+    from collections.abc import Hashable, Sequence
+
+    from pyrate_limiter.buckets.redis.request import Answer, Request
 
 _AT_ONCE = 2  # calls under way: with one, two threads would only wait for each other
 
@@ -20,51 +23,51 @@ _AT_ONCE = 2  # calls under way: with one, two threads would only wait for each 
 class _Caller:
     """A thread that waits for a call that another makes, or for its turn to make that of others."""
 
-    __slots__ = ("answer", "crew", "error", "request", "woken")
+    __slots__ = ("answer", "behind", "error", "request", "woken")
 
     def __init__(self, request: Request) -> None:
         self.request = request
-        self.answer: list[int] | None = None
+        self.answer: Answer | None = None
         self.error: BaseException | None = None
-        self.crew: list[_Caller] | None = None  # whose calls it is to make with its own
+        self.behind: list[_Caller] | None = None  # whose requests it is to send with its own
         self.woken = threading.Lock()
         self.woken.acquire()
 
 
-class Crews:
+class Sends(Protocol):
+    """What makes calls."""
+
+    def send(self, requests: Sequence[Request], /) -> Answer:
+        """The answer to requests that go in one call."""
+
+    def too_slow(self, request: Request, /) -> Exception:
+        """The error of a request that took too long."""
+
+
+class ThreadBatcher:
     """Threads that ask while others are at it gather for one call, made by the first of them.
 
     So the steps reach the server in the order in which their callers came. A caller with a time
     limit leaves its call to a helper thread, and goes when its time is up. A key takes no room here
     but while it is called.
+
+    Args:
+        sender: makes the calls.
     """
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
+    def __init__(self, sender: Sends) -> None:
+        self._sender = sender
         self._lock = shared_lock()
         self._pid = os.getpid()
-        # By what the calls begin with.
-        self._under_way: dict[Any, int] = {}
-        self._waiting: dict[Any, list[_Caller]] = {}
+        # By the group of the requests.
+        self._under_way: dict[Hashable, int] = {}
+        self._waiting: dict[Hashable, list[_Caller]] = {}
 
-    def ask_at_once(self, head: tuple[Any, ...], step: str) -> list[int]:
-        """The answer to a step that has no time limit."""
-        with self._lock:
-            calls = self._under_way.get(head, 0)
-            if calls < _AT_ONCE:
-                self._under_way[head] = calls + 1
-        if calls >= _AT_ONCE:
-            return self.ask(Request(head, [step], None))
-        try:
-            return self._server.evaluate([Request(head, [step], None)])
-        finally:
-            self._pass_on(head)
-
-    def ask(self, request: Request) -> list[int]:
+    def ask(self, request: Request) -> Answer:
         """The answer to a request."""
-        head = request.head
+        group = request.group
         with self._lock:
-            calls = self._under_way.get(head, 0)
+            calls = self._under_way.get(group, 0)
             if calls >= _AT_ONCE and self._pid != os.getpid():
                 # The threads that were at it are not in this process.
                 self._pid, calls = os.getpid(), 0
@@ -72,96 +75,100 @@ class Crews:
                 self._waiting.clear()
             caller = None
             if calls < _AT_ONCE:
-                self._under_way[head] = calls + 1
+                self._under_way[group] = calls + 1
             else:
                 caller = _Caller(request)
-                self._waiting.setdefault(head, []).append(caller)
+                self._waiting.setdefault(group, []).append(caller)
         if caller is None and request.limit is None:
             try:
-                return self._server.evaluate([request])
+                return self._sender.send((request,))
             finally:
-                self._pass_on(head)
+                self._pass_on(group)
         if caller is None:
             caller = _Caller(request)
-            caller.crew = []
+            caller.behind = []
         return self._wait(caller)
 
-    def _wait(self, caller: _Caller) -> list[int]:
+    def _wait(self, caller: _Caller) -> Answer:
         limit = caller.request.limit
         end = None if limit is None else time.monotonic() + limit
         try:
-            if caller.crew is None:
+            if caller.behind is None:
                 self._sleep(caller, end)
-            if caller.crew is not None:
-                everyone, caller.crew = [caller, *caller.crew], None
-                if end is None or not in_helper(lambda: self._call(everyone)):
-                    self._call(everyone)
+            if caller.behind is not None:
+                batch, caller.behind = [caller, *caller.behind], None
+                if end is None or not in_helper(lambda: self._call(batch)):
+                    self._call(batch)
                 else:
                     self._sleep(caller, end)
         except BaseException:
             self._give_up(caller)
             raise
         if caller.answer is None:
-            raise caller.error or self._server.errors.ConnectionError(
-                "The thread that called Redis was interrupted"
-            )
+            raise caller.error or interrupted()
         return caller.answer
 
     def _sleep(self, caller: _Caller, end: float | None) -> None:
         left = -1.0 if end is None else max(0.0, end - time.monotonic())
         if not caller.woken.acquire(timeout=left):
-            raise self._server.too_slow(caller.request)
+            raise self._sender.too_slow(caller.request)
 
-    def _call(self, everyone: list[_Caller]) -> None:
-        requests = [caller.request for caller in everyone]
-        late: list[tuple[Request, list[int]]] = []
+    def _call(self, batch: list[_Caller]) -> None:
+        requests = [caller.request for caller in batch]
+        late: list[tuple[Request, Answer]] = []
         try:
-            parts = parts_of(self._server.evaluate(requests), requests)
+            parts = parts_of(self._sender.send(requests), requests)
             with self._lock:
-                for caller, answer in zip(everyone, parts):
+                for caller, answer in zip(batch, parts):
                     caller.answer = answer
                     if caller.request.gone:
                         late.append((caller.request, answer))
         except Exception as error:  # noqa: BLE001 - it belongs to each of them
-            for caller in everyone:
+            for caller in batch:
                 caller.error = error
         finally:
-            self._pass_on(requests[0].head)
-            for caller in everyone:
+            self._pass_on(requests[0].group)
+            for caller in batch:
                 caller.woken.release()
         for request, answer in late:
-            self._server.undo(request, answer)
+            self._undo(request, answer)
 
-    def _pass_on(self, head: Any) -> None:
+    def _undo(self, request: Request, answer: Answer) -> None:
+        """Give back what a request has stored by an answer that came too late."""
+        undo = request.undone(answer)
+        if undo is not None:
+            self._sender.send((undo,))
+
+    def _pass_on(self, group: Hashable) -> None:
         """Let the first who waits make the next call."""
         with self._lock:
-            waiting = self._waiting.pop(head, None)
+            waiting = self._waiting.pop(group, None)
             if waiting is None:
-                calls = self._under_way.pop(head, 1) - 1
+                calls = self._under_way.pop(group, 1) - 1
                 if calls > 0:
-                    self._under_way[head] = calls
+                    self._under_way[group] = calls
                 return
             most = fitting([caller.request for caller in waiting])
-            leader, leader.crew = waiting[0], waiting[1:most]
+            first, first.behind = waiting[0], waiting[1:most]
             if len(waiting) > most:
-                self._waiting[head] = waiting[most:]
-        leader.woken.release()
+                self._waiting[group] = waiting[most:]
+        first.woken.release()
 
     def _give_up(self, caller: _Caller) -> None:
         """The caller was interrupted while it waited, or its time was up."""
-        head = caller.request.head
+        group = caller.request.group
         with self._lock:
             caller.request.gone = True
-            waiting = self._waiting.get(head, [])
+            waiting = self._waiting.get(group, [])
             if caller in waiting:
                 waiting.remove(caller)
                 if not waiting:
-                    del self._waiting[head]
+                    del self._waiting[group]
                 return
-            answer, crew = caller.answer, caller.crew
-            if crew:
-                self._waiting[head] = [*crew, *waiting]
-        if crew is not None:  # it was to make the next call
-            self._pass_on(head)
+            answer, behind = caller.answer, caller.behind
+            if behind:
+                self._waiting[group] = [*behind, *waiting]
+        if behind is not None:  # it was to make the next call
+            self._pass_on(group)
         elif answer is not None:
-            self._server.undo(caller.request, answer)
+            self._undo(caller.request, answer)

@@ -3,61 +3,66 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import time
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from pyrate_limiter.buckets.redis.client import NO_CONNECTION_SECONDS
-from pyrate_limiter.buckets.redis.outage import is_no_connection
-from pyrate_limiter.buckets.redis.request import MOST_STEPS, fitting, numbers_of, parts_of, words_of
+from pyrate_limiter.buckets.redis.errors import given_up
+from pyrate_limiter.buckets.redis.request import MOST_STEPS, fitting, parts_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine, Hashable, Sequence
+    from typing import TypeAlias
 
-    from pyrate_limiter.buckets.redis.client import Server
-    from pyrate_limiter.buckets.redis.request import Command, Request
+    from pyrate_limiter.buckets.redis.request import Answer, Request
 
-    # A request, and who waits for its answer.
-    _Entry = tuple[Request, "asyncio.Future[Any] | None"]
+    # A request, and who waits for its answer; nobody waits for what undoes a late one.
+    Entry: TypeAlias = tuple[Request, "asyncio.Future[Answer] | None"]
 
 _HUNG_SECONDS = 1.0  # after so long, and a caller's time limit, a call holds up no others
 _MOST_HUNG = 8
 
 
-class Lanes:
-    """One `Lane` for each event loop that uses the client."""
+class Sends(Protocol):
+    """What makes calls."""
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self._lanes: weakref.WeakKeyDictionary[Any, Lane] = weakref.WeakKeyDictionary()
-        # The loop that asked last, and its lane: a look into the dictionary takes a while.
-        self._recent: tuple[Any, Lane] = (_no_loop, Lane(server))
+    def send(
+        self, groups: Sequence[Sequence[Request]], /
+    ) -> Awaitable[Sequence[Answer | Exception]]:
+        """The answer to each group of requests, which go in one call, or their error."""
 
-    def ask(self, request: Request) -> Awaitable[Any]:
+    def too_slow(self, request: Request, /) -> Exception:
+        """The error of a request that took too long."""
+
+
+class LoopBatcher:
+    """A `TaskBatcher` for each event loop that uses the client.
+
+    Args:
+        sender: makes the calls.
+    """
+
+    def __init__(self, sender: Sends) -> None:
+        self._sender = sender
+        self._batchers: weakref.WeakKeyDictionary[Any, TaskBatcher] = weakref.WeakKeyDictionary()
+        # The loop that asked last, and its batcher: a look into the dictionary takes a while.
+        self._recent: tuple[Callable[[], Any], TaskBatcher] = (_no_loop, TaskBatcher(sender))
+
+    def ask(self, request: Request) -> Coroutine[Any, Any, Answer]:
         """Send a request together with those of the other tasks."""
         loop = asyncio.get_running_loop()
-        recent, lane = self._recent
+        recent, batcher = self._recent
         if recent() is not loop:
-            lane = self._lanes.setdefault(loop, Lane(self._server))
-            self._recent = (weakref.ref(loop), lane)
-        return lane.ask(request, loop)
-
-    async def within(self, step: Command, call: Awaitable[Any]) -> Any:
-        """Await the call of a step for as long as that may take."""
-        try:
-            return await asyncio.wait_for(call, step.limit)
-        except asyncio.TimeoutError:
-            if step.limit is None:
-                raise
-            raise self._server.too_slow(step) from None
+            batcher = self._batchers.setdefault(loop, TaskBatcher(self._sender))
+            self._recent = (weakref.ref(loop), batcher)
+        return batcher.ask(request, loop)
 
 
 def _no_loop() -> None:
     pass
 
 
-class Lane:
+class TaskBatcher:
     """The callers of one event loop: all that ask in one turn share a round trip.
 
     While one is under way, those who come gather for the next; so the steps reach the server in
@@ -66,19 +71,17 @@ class Lane:
     has vanished without a word, is left to itself: the next ones take another connection.
     """
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self._waiting: list[_Entry] = []
+    def __init__(self, sender: Sends) -> None:
+        self._sender = sender
+        self._waiting: list[Entry] = []
         self._runner: asyncio.Task[None] | None = None
-        self._sent: list[_Entry] = []  # what the runner waits for
-        self._hung: list[tuple[asyncio.Task[None], list[_Entry]]] = []
+        self._sent: list[Entry] = []  # what the runner waits for
+        self._hung: list[tuple[asyncio.Task[None], list[Entry]]] = []
 
-    async def ask(self, request: Request, loop: asyncio.AbstractEventLoop) -> Any:
+    async def ask(self, request: Request, loop: asyncio.AbstractEventLoop) -> Answer:
         """The answer to a request."""
-        future = loop.create_future()
-        self._waiting.append((request, future))
-        if self._runner is None:
-            self._run_soon()
+        future: asyncio.Future[Answer] = loop.create_future()
+        self._send_soon((request, future))
         timer = None
         if request.limit is not None:
             timer = loop.call_later(request.limit, self._expire, request, future)
@@ -89,12 +92,13 @@ class Lane:
                 self._undo(request, future.result())  # cancelled in the turn of its answer
             raise
         finally:
+            request.gone = True
             if timer is not None:
                 timer.cancel()
 
-    def _expire(self, request: Request, future: asyncio.Future[Any]) -> None:
+    def _expire(self, request: Request, future: asyncio.Future[Answer]) -> None:
         if not future.done():
-            future.set_exception(self._server.too_slow(request))
+            future.set_exception(self._sender.too_slow(request))
         if self._runner is not None and self._sent:
             asked = self._sent[0][0].asked
             if asked is not None and time.monotonic() - asked >= _HUNG_SECONDS:
@@ -108,12 +112,11 @@ class Lane:
             oldest, batch = self._hung.pop(0)
             for _, future in batch:  # those who gave no time limit
                 if future is not None and not future.done():
-                    error = "Redis does not answer; the connection was given up"
-                    future.set_exception(self._server.errors.TimeoutError(error))
+                    future.set_exception(given_up())
             oldest.cancel()
         self._run_soon()
 
-    def _send_soon(self, entry: _Entry) -> None:
+    def _send_soon(self, entry: Entry) -> None:
         self._waiting.append(entry)
         self._run_soon()
 
@@ -133,10 +136,11 @@ class Lane:
                 batch, self._waiting = self._waiting[:most], self._waiting[most:]
                 sent = [entry for entry in batch if entry[1] is None or not entry[1].done()]
                 self._sent = sent
-                if len(sent) == 1:
-                    await self._send_one(*sent[0])
-                else:
-                    await self._send(sent)
+                groups = _grouped(sent) if len(sent) > 1 else [sent] if sent else []
+                if groups:
+                    calls = [[request for request, _ in entries] for entries in groups]
+                    for entries, outcome in zip(groups, await self._sender.send(calls)):
+                        self._deliver(entries, outcome)
         except BaseException:
             if self._runner is this:
                 sent, self._waiting = sent + self._waiting, []
@@ -149,109 +153,13 @@ class Lane:
                 self._runner = None
             self._hung = [hung for hung in self._hung if hung[0] is not this]
 
-    async def _send_one(self, request: Request, future: asyncio.Future[Any] | None) -> None:
-        script, *header = request.head
-        args = (1, *header, *words_of(request.steps))
-        server, entries = self._server, [(request, future)]
-        request.asked = time.monotonic()
-        try:
-            reply = await server.client.evalsha(script.sha, *args)
-        except Exception as error:  # noqa: BLE001 - it belongs to the caller
-            again = isinstance(error, server.errors.NoScriptError) or is_no_connection(error)
-            reply = await self._outcome(entries, self._alone, script, args) if again else error
-        self._deliver(entries, reply)
-
-    async def _send(self, batch: list[_Entry]) -> None:
-        groups: dict[Any, list[_Entry]] = {}
-        head, entries = None, []
-        for entry in batch:
-            request = entry[0]
-            if request.head is not head or not request.shared:
-                head = request.head
-                entries = groups.setdefault(head if request.shared else (head, id(entry)), [])
-            entries.append(entry)
-        if len(groups) > 1:
-            replies = await self._together([*groups.values()])
-        else:
-            replies = [
-                await self._outcome(entries, self._alone, *self._call(entries))
-                for entries in groups.values()
-            ]
-        for entries, reply in zip(groups.values(), replies):
-            if isinstance(reply, asyncio.CancelledError):
-                raise reply
-            self._deliver(entries, reply)
-
-    @staticmethod
-    def _call(entries: list[_Entry]) -> tuple[Any, tuple[Any, ...]]:
-        script, key, *header = entries[0][0].head
-        steps = words_of([step for request, _ in entries for step in request.steps])
-        return script, (1, key, *header, *steps)
-
-    async def _alone(self, script: Any, args: tuple[Any, ...]) -> Any:
-        server = self._server
-        try:
-            return await server.client.evalsha(script.sha, *args)
-        except server.errors.NoScriptError:
-            return await server.client.eval(script.text, *args)
-
-    async def _together(self, groups: list[list[_Entry]]) -> list[Any]:
-        """Several keys: one pipeline, or in a cluster, where keys lie apart, calls side by side."""
-        server, calls = self._server, [self._call(entries) for entries in groups]
-        apart = [
-            functools.partial(self._outcome, entries, self._alone, *call)
-            for entries, call in zip(groups, calls)
-        ]
-        if hasattr(server.client, "keyslot"):
-            return await asyncio.gather(*(ask() for ask in apart))
-
-        async def piped() -> list[Any]:
-            async with server.client.pipeline(transaction=False) as pipe:
-                for script, args in calls:
-                    pipe.evalsha(script.sha, *args)
-                return await pipe.execute(raise_on_error=False)  # type: ignore[no-any-return]
-
-        replies = await self._outcome([entry for entries in groups for entry in entries], piped)
-        if isinstance(replies, Exception):
-            return [replies] * len(calls)
-        return [
-            await ask() if isinstance(reply, server.errors.NoScriptError) else reply
-            for ask, reply in zip(apart, replies)
-        ]
-
-    async def _outcome(
-        self, entries: list[_Entry], call: Callable[..., Awaitable[Any]], *args: Any
-    ) -> Any:
-        """The reply to a call, or its error.
-
-        It waits while the pool has no connection left, for as long as anybody waits for it.
-        """
-        end, pause = 0.0, 0.001
-        while True:
-            began = time.monotonic()
-            for request, _ in entries:
-                request.asked = began
-            try:
-                return await call(*args)
-            except Exception as error:  # noqa: BLE001 - it belongs to the callers
-                if not is_no_connection(error):
-                    return error
-                self._server.not_sent((request for request, _ in entries), error)
-                end = end or began + NO_CONNECTION_SECONDS
-                await asyncio.sleep(pause)
-                if began > end or all(future and future.done() for _, future in entries):
-                    return error
-            pause = min(0.02, 2 * pause)
-
-    def _deliver(self, entries: list[_Entry], reply: Any) -> None:
-        if isinstance(reply, Exception):
+    def _deliver(self, entries: list[Entry], outcome: Answer | Exception) -> None:
+        if isinstance(outcome, Exception):
             for _, future in entries:
                 if future is not None and not future.done():
-                    future.set_exception(reply)
+                    future.set_exception(outcome)
             return
-        parts = [numbers_of(reply)]
-        if len(entries) > 1:
-            parts = parts_of(parts[0], [request for request, _ in entries])
+        parts = parts_of(outcome, [request for request, _ in entries])
         for (request, future), answer in zip(entries, parts):
             if future is None:
                 continue
@@ -260,7 +168,20 @@ class Lane:
             else:
                 future.set_result(answer)
 
-    def _undo(self, request: Request, answer: list[int]) -> None:
+    def _undo(self, request: Request, answer: Answer) -> None:
         undo = request.undone(answer)
         if undo is not None:
             self._send_soon((undo, None))
+
+
+def _grouped(batch: list[Entry]) -> list[list[Entry]]:
+    """The entries whose requests may go in one call, in the order of the first of each."""
+    groups: dict[Hashable, list[Entry]] = {}
+    head, entries = None, []
+    for entry in batch:
+        request = entry[0]
+        if request.head is not head or not request.shared:  # most are about the same key
+            head = request.head
+            entries = groups.setdefault(request.group, [])
+        entries.append(entry)
+    return list(groups.values())

@@ -10,19 +10,15 @@ from pyrate_limiter._core.closing import Closable
 from pyrate_limiter._core.rate_list import RateList, sorted_rates
 from pyrate_limiter._core.waited_for import waited_for
 from pyrate_limiter._older import TakesKeywordsOf2x
-from pyrate_limiter.abstracts.algorithm import (
-    Decision,
-    LogAlgorithm,
-    SlidingWindowLog,
-)
+from pyrate_limiter.abstracts.algorithm import Decision, LogAlgorithm, SlidingWindowLog
 from pyrate_limiter.buckets.redis.algorithms import checked, kind_of
 from pyrate_limiter.buckets.redis.answers import is_allowed, wait_of
 from pyrate_limiter.buckets.redis.client import Server
 from pyrate_limiter.buckets.redis.commands import LOG_SCRIPT
-from pyrate_limiter.buckets.redis.outage import Down, name_key
-from pyrate_limiter.buckets.redis.request import MOST_UNITS, Command
+from pyrate_limiter.buckets.redis.outage import Down
+from pyrate_limiter.buckets.redis.request import MOST_UNITS
 from pyrate_limiter.buckets.redis.reservations import (
-    Doubts,
+    StepsInDoubt,
     at_hand,
     check_in_reach,
     claim_of,
@@ -36,9 +32,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from pyrate_limiter.abstracts.bucket import AbstractBucket
     from pyrate_limiter.abstracts.rate import Rate, RateItem
-    from pyrate_limiter.buckets.redis.answers import AsyncClient, SyncClient
+    from pyrate_limiter.buckets.redis.protocols import AsyncClient, RedisClient, SyncClient
+    from pyrate_limiter.buckets.remote.fallback import Fallback, OnError
 
     Rates: TypeAlias = Rate | Sequence[Rate]
     Log: TypeAlias = LogAlgorithm | None
@@ -92,10 +88,10 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
         "__weakref__",
         "_algorithm",
         "_clock",
-        "_doubts",
         "_fallback",
         "_full",
         "_head",
+        "_in_doubt",
         "_learnt",
         "_rates",
         "_server",
@@ -115,12 +111,12 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
     def __init__(
         self,
         rates: Rate | Sequence[Rate],
-        redis: Any,
+        redis: RedisClient,
         bucket_key: str,
         script_hash: str = LOG_SCRIPT.sha,
         algorithm: LogAlgorithm | None = None,
         *,
-        on_error: Any = "raise",
+        on_error: OnError = "raise",
         call_timeout: float | None = None,
         denial_memory_ms: int = 1000,
     ) -> None:
@@ -136,8 +132,8 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
         self.bucket_key = bucket_key
         self.script_hash = script_hash
         self.failing_rate = None
-        self._doubts = Doubts()
-        self._fallback: AbstractBucket | None = None
+        self._in_doubt = StepsInDoubt()
+        self._fallback: Fallback | None = None
         self.rates = rates
 
     @classmethod
@@ -172,18 +168,16 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
 
         def load() -> Generator[Any, Any, RedisBucket]:
             try:
-                yield Command(bucket._server.limit(), "script_load", LOG_SCRIPT.text)
+                yield from bucket._server.command("script_load", LOG_SCRIPT.text, key=bucket_key)
             except Exception as error:
-                name_key(error, bucket_key)
-                if not bucket._server.outage.covers(error):
+                if not bucket._server.outage.failed(error, bucket_key):
                     raise
-                bucket._server.outage.failed(error, bucket_key)
             return bucket
 
         return named(bucket._server.run(load()), "RedisBucket.init(...)")
 
     @property
-    def redis(self) -> Any:
+    def redis(self) -> Any:  # whatever kind of client it was given
         """The client."""
         return self._server.client
 
@@ -235,7 +229,7 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
         full = self._remembered(weight)
         if full is None:
             return None
-        self.failing_rate = full[2]
+        self.failing_rate = full.rate
         return False
 
     def ask(self, name: str, weight: int) -> bool | None:
@@ -245,7 +239,7 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
             None where it takes more than that: somebody waits, the bucket's clock is another one or
             a method of it was replaced, the call has a time limit, there is an outage.
         """
-        plain = not self._doubts and weight <= MOST_UNITS and self._server.is_plain(0)
+        plain = not self._in_doubt and weight <= MOST_UNITS and self._server.is_plain(0)
         if not plain or self._chosen or vars(self) or (waited_for and id(self) in waited_for):
             return None
         sent = time.monotonic()
@@ -313,8 +307,8 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
         if self.failing_rate is None:
             return 0
         learnt = self._learnt
-        if learnt is not None and learnt[0] == item.weight:
-            return -1 if learnt[1] is None else max(0, learnt[1] - item.timestamp)
+        if learnt is not None and learnt.weight == item.weight:
+            return learnt.waiting(item)
         check_in_reach(item)
         return then(self._server.run(self._look(item, item.timestamp)), wait_of)
 
@@ -332,8 +326,8 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
     def pause(self, item: RateItem, decision: Decision) -> float:
         """See `AbstractBucket.pause`."""
         claim = claim_of(item)
-        if claim is not None and claim.spare is not None:
-            return claim.spare.pause()
+        if claim is not None and claim.fallback is not None:
+            return claim.fallback.pause()
         if claim is not None and not self._chosen:
             return max(0.0, claim.due - time.monotonic())
         return self._clock.pause(item.timestamp, decision.wait_ms)
@@ -350,9 +344,8 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
         def done(_: Any) -> None:
             self.failing_rate = self._full = self._learnt = None
 
-        return then(self._command("unlink", self.bucket_key), done)
+        return then(self._server.run(self._server.command("unlink", self.bucket_key)), done)
 
     def retire(self, now: int) -> bool:
         """True: all that counts is in Redis, and a new bucket finds it there."""
-        retire = getattr(self._fallback, "retire", None)
-        return retire is None or bool(retire(now))
+        return self._fallback is None or self._fallback.retire(now)

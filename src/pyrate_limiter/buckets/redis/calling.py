@@ -5,43 +5,36 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter.buckets.redis.outage import Down, is_no_connection, name_key
+from pyrate_limiter.buckets.redis.errors import is_no_connection, may_have_run, name_key
+from pyrate_limiter.buckets.redis.outage import Down
 from pyrate_limiter.buckets.redis.request import NUMBERS, Request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
-
-    from pyrate_limiter.abstracts.algorithm import Decision
+    from pyrate_limiter._core.driver import Program
     from pyrate_limiter.buckets.redis.client import Server
-    from pyrate_limiter.buckets.redis.reservations import Doubts
+    from pyrate_limiter.buckets.redis.request import Answer, Head
+    from pyrate_limiter.buckets.redis.reservations import StepsInDoubt
+    from pyrate_limiter.buckets.remote.denials import Denial
 
 
 class Asks:
     """Runs the steps of a script. Whoever mixes it in has the server, and says what undoes them."""
 
-    __slots__ = ()
+    if not TYPE_CHECKING:
+        __slots__ = ()
 
     if TYPE_CHECKING:
         _server: Server
-        _doubts: Doubts | None
+        _in_doubt: StepsInDoubt | None
+        _full: Denial | None
 
-    def _undo(self, request: Request, answer: list[int]) -> Request | None:
+    def _undo(self, request: Request, answer: Answer) -> Request | None:
         """What undoes steps whose answers nobody waits for."""
         raise NotImplementedError
 
-    def _forget(self) -> None:
-        """Remember no refusal."""
-        raise NotImplementedError
-
     def _send(
-        self,
-        head: tuple[Any, ...],
-        steps: list[str],
-        patience_ms: int,
-        *,
-        doubtful: bool,
-        by_server: bool,
-    ) -> Generator[Any, Any, list[int]]:
+        self, head: Head, steps: list[str], patience_ms: int, *, doubtful: bool, by_server: bool
+    ) -> Program[Answer]:
         """Run steps, behind those that make good what earlier calls have left in doubt.
 
         Args:
@@ -50,25 +43,48 @@ class Asks:
             patience_ms: how long the caller waits for it.
             doubtful: the steps may have stored something even where no answer comes.
             by_server: the answer tells the time of the server.
+
+        Raises:
+            Down: the server is away, and the policy is to go on.
         """
-        server = self._server
-        if not server.outage.may_try():
+        server, key = self._server, head[1]
+        outage = server.outage
+        if not (outage.raises or outage.may_ask(key)):
             raise Down
-        doubts = self._doubts.some() if self._doubts else []
+        earlier = self._in_doubt.some() if self._in_doubt else []
         sent = time.time_ns()
         try:
             limit, orphaned = server.limit(patience_ms), self._undo if doubtful else None
-            answer = yield Request(head, [*doubts, *steps], limit, orphaned)
+            answer: Answer = yield server.call(Request(head, [*earlier, *steps], limit, orphaned))
         except BaseException as error:
-            if self._failed(error, [*doubts, *steps] if doubtful else doubts, head[1]):
+            if self._failed(error, [*earlier, *steps] if doubtful else earlier, key):
                 raise Down from error
             raise
-        server.outage.answered()
-        if doubts:
-            self._forget()  # what was in the way is gone
+        if not outage.raises:
+            outage.answered()
         if by_server:
             server.clock.learn(sent, answer[0])
+        if not earlier:
+            return answer
+        self._full = None  # what was in the way is gone
         return [answer[0], *answer[-NUMBERS * len(steps) :]]
+
+    def _answer_at_once(self, head: Head, step: str, *, by_server: bool = True) -> Answer:
+        """The answer to a step of a sync client that has no time limit: `_send` without a program.
+
+        Raises:
+            Down: the server is away, and the policy is to go on.
+        """
+        server, sent = self._server, time.time_ns()
+        try:
+            answer: Any = server.call(Request(head, [step], None))  # of a sync client
+        except BaseException as error:
+            if self._failed(error, [step], head[1]):
+                raise Down from error
+            raise
+        if by_server:
+            server.clock.learn(sent, answer[0])
+        return answer  # type: ignore[no-any-return] # as it says
 
     def _failed(self, error: BaseException, steps: list[str], key: str) -> bool:
         """Note that a call about a key has failed; its steps may have been done all the same.
@@ -76,70 +92,11 @@ class Asks:
         Returns:
             Whether that is an outage, and the policy is to go on.
         """
+        name_key(error, key)
+        if self._in_doubt is not None and may_have_run(error):
+            self._in_doubt.add(steps)
         outage = self._server.outage
-        name_key(error, key)  # not all that fails has come by way of `Server.run`
-        if self._doubts is not None and outage.may_have_run(error):
-            self._doubts.add(steps)
-        if not isinstance(error, Exception) or not outage.covers(error):
-            # Where a server hangs, so do all connections of a small pool.
-            return outage.away and is_no_connection(error)
-        outage.failed(error, key)
-        return True
-
-    def _send_at_once(
-        self,
-        head: tuple[Any, ...],
-        step: str,
-        decide: Callable[[list[int]], Decision],
-        without: Callable[[], Generator[Any, Any, Decision]],
-        *,
-        by_server: bool = True,
-    ) -> Any:
-        """One step with nothing in the way: no time limit, no outage.
-
-        It is what `_send` does, at a fraction of the price.
-        """
-        server = self._server
-        if server.is_async:
-            return self._send_soon(head, step, decide, without, by_server=by_server)
-        try:
-            answer = self._answer_at_once(head, step, by_server=by_server)
-        except Down:
-            return server.run(without())
-        return decide(answer)
-
-    def _answer_at_once(
-        self, head: tuple[Any, ...], step: str, *, by_server: bool = True
-    ) -> list[int]:
-        """The server's answer to such a step, for a sync client."""
-        server, sent = self._server, time.time_ns()
-        try:
-            answer = server.crews.ask_at_once(head, step)
-        except BaseException as error:
-            if self._failed(error, [step], head[1]):
-                raise Down from error
-            raise
-        if by_server:
-            server.clock.learn(sent, answer[0])
-        return answer
-
-    async def _send_soon(
-        self,
-        head: tuple[Any, ...],
-        step: str,
-        decide: Callable[[list[int]], Decision],
-        without: Callable[[], Generator[Any, Any, Decision]],
-        *,
-        by_server: bool,
-    ) -> Decision:
-        server, sent = self._server, time.time_ns()
-        try:
-            answer = await server.lanes.ask(Request(head, [step], None, self._undo))
-        except BaseException as error:
-            if self._failed(error, [step], head[1]):
-                instead: Any = server.run(without())
-                return await instead  # type: ignore[no-any-return]
-            raise
-        if by_server:
-            server.clock.learn(sent, answer[0])
-        return decide(answer)
+        if isinstance(error, Exception) and outage.failed(error, key):
+            return True
+        # Where a server hangs, so do all connections of a small pool.
+        return outage.away and is_no_connection(error)

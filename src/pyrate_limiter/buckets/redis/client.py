@@ -1,4 +1,4 @@
-"""Talking to Redis: scripts, time limits, outages, and many asyncio callers in one call."""
+"""Calls to Redis: a client with its time limits, its outages, and those who share its calls."""
 
 from __future__ import annotations
 
@@ -7,24 +7,28 @@ import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyrate_limiter._core.clocks import WallClock
-from pyrate_limiter._core.driver import drive, drive_async
+from pyrate_limiter._core.driver import run_async, run_blocking
 from pyrate_limiter._core.validation import check_seconds, check_whole
-from pyrate_limiter.buckets.redis.batching import Crews
-from pyrate_limiter.buckets.redis.deadline import run_within
-from pyrate_limiter.buckets.redis.outage import RedisOutage, is_no_connection, name_key
-from pyrate_limiter.buckets.redis.request import Command, Request, numbers_of, words_of
-from pyrate_limiter.errors import MissingDriver, WrongType
+from pyrate_limiter.buckets.redis.batching import ThreadBatcher
+from pyrate_limiter.buckets.redis.errors import driver_errors, name_key, too_slow
+from pyrate_limiter.buckets.redis.outage import RedisOutage
+from pyrate_limiter.buckets.redis.sending import AsyncSender, Sender
+from pyrate_limiter.buckets.remote.helpers import run_within
+from pyrate_limiter.errors import WrongType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from pyrate_limiter._core.driver import Program
+    from pyrate_limiter.buckets.redis.batching_async import LoopBatcher
+    from pyrate_limiter.buckets.redis.protocols import RedisClient
+    from pyrate_limiter.buckets.redis.request import Answer, Request
+    from pyrate_limiter.buckets.remote.fallback import OnError
 
     T = TypeVar("T")
 
 LAST_MS = 200  # also one whose time is up waits so long to learn what became of its claim
 _ON_ERROR_SECONDS = 1.0  # the `call_timeout` where there is something to go on with
-NO_CONNECTION_SECONDS = 20  # the longest wait for a free one, as in the driver's blocking pool
 _NO_LIMIT_MS = 1 << 50  # patience without end
 _NS = 1_000_000  # nanoseconds in a millisecond
 
@@ -38,7 +42,7 @@ class ServerClock(WallClock):
         self._offset = 0
 
     def now(self) -> int:
-        """See `AbstractClock.now`."""
+        """The server's time, as far as it is known."""
         return time.time_ns() // _NS + self._offset
 
     def learn(self, sent_ns: int, server_ms: int) -> None:
@@ -61,8 +65,8 @@ class Server:
 
     def __init__(
         self,
-        client: Any,
-        on_error: Any = "raise",
+        client: RedisClient,
+        on_error: OnError = "raise",
         call_timeout: float | None = None,
         denial_memory_ms: int = 0,
     ) -> None:
@@ -71,22 +75,25 @@ class Server:
             raise WrongType("redis", client, "a client of the redis package")
         call_timeout = check_seconds("call_timeout", call_timeout)
         memory_ms = check_whole("denial_memory_ms", denial_memory_ms, least=0, unit="milliseconds")
-        self.client = client
-        self.errors: Any = _driver_errors()
-        self.is_async: bool = inspect.iscoroutinefunction(execute)
-        self.outage: RedisOutage = RedisOutage(self, on_error)
+        driver_errors()  # it says so if the driver is missing
+        self.client: RedisClient = client
+        self.is_async: bool = _is_async(client, execute)
+        self.outage: RedisOutage = RedisOutage(
+            on_error, client, is_async=self.is_async, ask=self.ask
+        )
         if call_timeout is None and not self.outage.raises:
             call_timeout = _ON_ERROR_SECONDS
         self.call_timeout: float | None = call_timeout
-        self.denial_memory: float = memory_ms / 1000
+        self.denial_memory: float = memory_ms / 1000  # seconds
         self.clock: ServerClock = ServerClock()
-        self.crews: Crews = Crews(self)
-        # When the client's pool was last found to have no connection left, and its error.
-        self._used_up: tuple[float, Exception] | None = None
         if self.is_async:
-            from pyrate_limiter.buckets.redis.batching_async import Lanes
+            from pyrate_limiter.buckets.redis.batching_async import LoopBatcher
 
-            self.lanes: Lanes = Lanes(self)
+            self.batcher: ThreadBatcher | LoopBatcher = LoopBatcher(AsyncSender(client))
+        else:
+            self.batcher = ThreadBatcher(Sender(client))
+        # Each call of a script goes this way: it returns the answer, or an awaitable of it.
+        self.call: Callable[[Request], Answer | Awaitable[Answer]] = self.batcher.ask
 
     def limit(self, patience_ms: int = 0) -> float | None:
         """The seconds that a call for a caller of this patience may take; None is no limit."""
@@ -102,108 +109,52 @@ class Server:
 
     def run(self, program: Program[T]) -> T | Coroutine[Any, Any, T]:
         """Run a program to its end, or return the coroutine that does, for an async client."""
-        if self.is_async:
-            return drive_async(program, self._ask_async)
-        return drive(program, self._ask)
+        return run_async(program) if self.is_async else run_blocking(program)
 
-    async def _ask_async(self, step: Any) -> Any:
+    def ask(self, request: Request) -> Program[Answer]:
+        """The answer to a request; an error says which key it was about."""
         try:
-            if isinstance(step, Request):
-                return await self.lanes.ask(step)
-            if isinstance(step, Command):
-                return await self.lanes.within(step, self.command(step))
-            return await step
+            answer: Answer = yield self.call(request)
         except Exception as error:
-            _name_key_of(step, error)
+            name_key(error, request.key)
             raise
+        return answer
 
-    def _ask(self, step: Any) -> Any:
-        try:
-            if not isinstance(step, Request):
-                return self._within(step, lambda: self.command(step))
-            if step.shared:
-                return self.crews.ask(step)
-            try:
-                return self._within(step, lambda: self.evaluate([step]))
-            finally:
-                step.gone = True
-        except Exception as error:
-            _name_key_of(step, error)
-            raise
+    def command(
+        self, method: str, *args: Any, key: str | None = None, **options: Any
+    ) -> Program[Any]:
+        """The reply to a call of one of the client's methods.
 
-    def _within(self, step: Any, call: Callable[[], Any]) -> Any:
-        if step.limit is None:
-            return call()
-        return run_within(step.limit, call, lambda: self.too_slow(step))
-
-    def undo(self, request: Request, answer: list[int]) -> None:
-        """Give back what a request has stored by an answer that came too late."""
-        undo = request.undone(answer)
-        if undo is not None:
-            self.evaluate([undo])
-
-    def command(self, step: Command) -> Any:
-        """Make the call; an async client gives a coroutine."""
-        return getattr(self.client, step.method)(*step.args, **step.options)
-
-    def evaluate(self, requests: list[Request]) -> list[Any]:
-        """Run a script by its name, or load it by its text where the server has lost it.
-
-        Where the client's pool has no connection left it waits for one, unless nobody is left who
-        waits for the answer.
-
-        Args:
-            requests: what to ask for in one call.
+        An error says that it was about ``key``; that is the first argument, where it is left out.
         """
-        script, *args = requests[0].head
-        words = words_of([step for request in requests for step in request.steps])
-        end, pause = None, 0.001
-        while True:
-            began = time.monotonic()
-            for request in requests:
-                request.asked = began
-            try:
-                try:
-                    reply = self.client.evalsha(script.sha, 1, *args, *words)
-                except self.errors.NoScriptError:
-                    reply = self.client.eval(script.text, 1, *args, *words)
-                return numbers_of(reply)
-            except self.errors.ConnectionError as error:
-                if not is_no_connection(error):
-                    raise
-                self.not_sent(requests, error)
-                end = end or began + NO_CONNECTION_SECONDS
-                time.sleep(pause)
-                if began > end or all(request.gone for request in requests):
-                    raise
-            pause = min(0.02, 2 * pause)
 
-    def not_sent(self, requests: Iterable[Request], error: Exception) -> None:
-        """Note that the client's pool had no connection for them, which is what the error says."""
-        self._used_up = time.monotonic(), error
-        for request in requests:
-            request.asked = None
+        def call() -> Any:
+            return getattr(self.client, method)(*args, **options)
 
-    def too_slow(self, step: Any) -> Exception:
-        """The error of a call that took too long: its own, or that there was no connection."""
-        if self._used_up is not None and isinstance(step, Request):
-            lately = time.monotonic() - LAST_MS / 1000
-            if self._used_up[0] > lately and (step.asked is None or step.asked > lately):
-                return self._used_up[1]
-        error: Exception = self.errors.TimeoutError(
-            f"Redis did not answer within {step.limit:g} s, the time that the caller gave"
-        )
-        return error
+        limit = self.limit()
+        try:
+            if limit is None:
+                return (yield call())
+            if self.is_async:
+                return (yield _await_within(limit, call()))
+            return run_within(limit, call, lambda: too_slow(limit))
+        except Exception as error:
+            name_key(error, key or args[0])
+            raise
 
 
-def _name_key_of(step: Any, error: Exception) -> None:
-    if isinstance(step, (Request, Command)) and step.key is not None:
-        name_key(error, step.key)
+def _is_async(client: RedisClient, execute: object) -> bool:
+    from redis import asyncio
+
+    # What traces a client may put a plain function that answers a coroutine in a method's place.
+    known = isinstance(client, (asyncio.Redis, asyncio.RedisCluster))
+    return known or inspect.iscoroutinefunction(execute)
 
 
-def _driver_errors() -> Any:
+async def _await_within(limit: float, call: Awaitable[T]) -> T:
+    import asyncio
+
     try:
-        from redis import exceptions
-    except ImportError as error:
-        raise MissingDriver("redis", "redis") from error
-    return exceptions
+        return await asyncio.wait_for(call, limit)
+    except asyncio.TimeoutError:
+        raise too_slow(limit) from None

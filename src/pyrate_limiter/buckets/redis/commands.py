@@ -16,21 +16,21 @@ from pyrate_limiter.buckets.redis.reservations import (
     PATIENT_MS,
     UNMARKED,
     Claim,
-    Doubts,
     Moment,
-    at_hand,
+    StepsInDoubt,
     check_in_reach,
     claim_of,
     label_of,
     undoing,
 )
-from pyrate_limiter.buckets.remote.fallback import stand_in
+from pyrate_limiter.buckets.remote.denials import Denial, LastDenial
+from pyrate_limiter.buckets.remote.fallback import Fallback
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Generator, Sequence
 
     from pyrate_limiter._core.rate_list import RateList
-    from pyrate_limiter.abstracts.rate import Rate, RateItem
+    from pyrate_limiter.abstracts.rate import RateItem
 
 LOG_SCRIPT = Script.read("log.lua", "log_steps.lua")
 _MOST_IN_LINE = 100  # waiters of a line, in one call
@@ -47,13 +47,10 @@ class RedisSteps(Asks, AbstractBucket):
         bucket_key: str
         # What each call begins with: the script, the key, and a line about clocks and rates.
         _head: tuple[Script, str, str]
-        _doubts: Doubts
-        _fallback: AbstractBucket | None
-        # Until when a refusal is repeated, from which weight on, by which rate, and when it would
-        # fit; both times on the monotonic clock.
-        _full: tuple[float, int, Rate, float] | None
-        # Of the last refusal: the weight, and the moment at which it fits, None for never.
-        _learnt: tuple[int, int | None] | None
+        _in_doubt: StepsInDoubt
+        _fallback: Fallback | None
+        _full: Denial | None
+        _learnt: LastDenial | None
 
     @property
     def _chosen(self) -> bool:
@@ -63,9 +60,9 @@ class RedisSteps(Asks, AbstractBucket):
     def _stamp(self, timestamp: int) -> int | None:
         return timestamp if self._chosen else None
 
-    def _remembered(self, weight: int) -> tuple[float, int, Rate, float] | None:
+    def _remembered(self, weight: int) -> Denial | None:
         full = self._full
-        if full is None or weight < full[1] or self._chosen or time.monotonic() >= full[0]:
+        if full is None or weight < full.weight or self._chosen or time.monotonic() >= full.until:
             return None
         return full
 
@@ -73,17 +70,19 @@ class RedisSteps(Asks, AbstractBucket):
         self, stamp: int | None, patience_ms: int, steps: list[str], *, doubtful: bool
     ) -> Generator[Any, Any, list[int]]:
         """Run steps, judged by a stamp or, where that is None, by the server's clock."""
-        head = yield from self._head_at(stamp)
-        by_server = stamp is None
-        return (
-            yield from self._send(head, steps, patience_ms, doubtful=doubtful, by_server=by_server)
-        )
-
-    def _head_at(self, stamp: int | None) -> Generator[Any, Any, tuple[Any, ...]]:
-        """What a call begins with that is judged by a stamp, or by the server's clock."""
-        head, clock = self._head, "~"
         if stamp is None:
-            return head
+            return self._send(self._head, steps, patience_ms, doubtful=doubtful, by_server=True)
+        return self._ask_at(stamp, patience_ms, steps, doubtful=doubtful)
+
+    def _ask_at(
+        self, stamp: int, patience_ms: int, steps: list[str], *, doubtful: bool
+    ) -> Generator[Any, Any, list[int]]:
+        head = yield from self._head_at(stamp)
+        return (yield from self._send(head, steps, patience_ms, doubtful=doubtful, by_server=False))
+
+    def _head_at(self, stamp: int) -> Generator[Any, Any, tuple[Any, ...]]:
+        """What a call begins with that is judged by a stamp."""
+        head, clock = self._head, "~"
         if self._chosen:
             reading: Any = self._clock.now()
             if is_awaitable(reading) and not self._server.is_async:
@@ -97,24 +96,13 @@ class RedisSteps(Asks, AbstractBucket):
         steps = undoing(request.steps, answer)
         return Request(request.head, steps, self._server.call_timeout) if steps else None
 
-    def _forget(self) -> None:
-        """See `Asks._forget`."""
-        self._full = None
-
     def _claim_within(
         self, item: RateItem, patience_ms: int, buffer_ms: int | None, limit_ms: int, *_: bool
     ) -> Decision | Awaitable[Decision]:
         check_in_reach(item)
         pad = -1 if buffer_ms is None else buffer_ms
-        server = self._server
-        plain = not self._doubts and item.weight <= MOST_UNITS and server.is_plain(limit_ms)
-        if plain and self._clock is server.clock:
-            refused = self._refused(item.weight, patience_ms, time.monotonic())
-            if refused is None:
-                return self._claim_at_once(item, patience_ms, pad)  # type: ignore[no-any-return]
-            return at_hand(refused) if server.is_async else refused
         stamp = self._stamp(item.timestamp)
-        return server.run(self._claim(item, patience_ms, pad, stamp, limit_ms))
+        return self._server.run(self._claim(item, patience_ms, pad, stamp, limit_ms))
 
     def _claim(
         self, item: RateItem, patience_ms: int, pad: int, stamp: int | None, limit_ms: int
@@ -157,7 +145,7 @@ class RedisSteps(Asks, AbstractBucket):
             else:
                 parts = []
         finally:
-            self._doubts.add(parts)
+            self._in_doubt.add(parts)
         return answer
 
     def _claim_several(
@@ -200,22 +188,12 @@ class RedisSteps(Asks, AbstractBucket):
             self._full = None  # what is true behind the others of a line is not true of everybody
         return decisions
 
-    def _claim_at_once(self, item: RateItem, patience_ms: int, pad: int) -> Any:
-        label, step = _claim_step("claim", item, patience_ms, pad)
-        sent = time.monotonic()
-        return self._send_at_once(
-            self._head,
-            step,
-            lambda answer: self._decide(item, label, None, sent, answer),
-            lambda: self._without(item, patience_ms, pad),
-        )
-
     def _refused(self, weight: int, patience_ms: int, now: float) -> Decision | None:
         full = self._remembered(weight)
-        if full is None or full[3] - now <= patience_ms / 1000:
+        if full is None or full.fits - now <= patience_ms / 1000:
             return None
-        self.failing_rate = full[2]
-        return Decision(full[2], int((full[3] - now) * 1000) + 1)
+        self.failing_rate = full.rate
+        return full.again(now)
 
     def _decide(
         self, item: RateItem, label: str, stamp: int | None, sent: float, answer: list[int]
@@ -235,11 +213,11 @@ class RedisSteps(Asks, AbstractBucket):
         rate = self._rates[verdict - 1]
         self.failing_rate = rate
         if wait < 0:
-            self._learnt = (weight, None)
+            self._learnt = LastDenial(weight, None)
             return Decision(rate, None, 0, free, reset)
-        self._learnt = (weight, now + wait)
+        self._learnt = LastDenial(weight, now + wait)
         until = sent + min(wait / 1000, self._server.denial_memory)
-        self._full = (until, weight, rate, sent + wait / 1000)
+        self._full = Denial(until, sent + wait / 1000, weight, self._rates, rate)
         return Decision(rate, wait, 0, free, reset)
 
     def _look(self, item: RateItem, stamp: int | None) -> Generator[Any, Any, Decision]:
@@ -258,8 +236,8 @@ class RedisSteps(Asks, AbstractBucket):
         claim = claim_of(item)
         if claim is None or claim.mark is None:
             return ADMITTED
-        if claim.spare is not None:
-            return (yield from claim.spare.settle(patience_ms))
+        if claim.fallback is not None:
+            return (yield from claim.fallback.settle(patience_ms))
         sent = time.monotonic()
         if not self._chosen and not claim.ask and sent <= claim.late:
             return ADMITTED
@@ -288,9 +266,9 @@ class RedisSteps(Asks, AbstractBucket):
         claim = claim_of(item)
         if claim is None:
             return False
-        if claim.spare is not None:
-            spare, claim.spare = claim.spare, None
-            return (yield from spare.release())
+        if claim.fallback is not None:
+            units, claim.fallback = claim.fallback, None
+            return (yield from units.release())
         weight = min(int(item.weight), claim.weight)
         claim.weight -= weight
         # A settle of unknown outcome may have renamed the members.
@@ -302,7 +280,7 @@ class RedisSteps(Asks, AbstractBucket):
             try:
                 answer = yield from self._ask(stamp, 0, [step], doubtful=True)
             except Down:
-                self._doubts.add([step])
+                self._in_doubt.add([step])
             else:
                 gone += answer[1]
         return gone > 0
@@ -310,12 +288,17 @@ class RedisSteps(Asks, AbstractBucket):
     def _without(self, item: RateItem, patience_ms: int, pad: int) -> Generator[Any, Any, Decision]:
         """Answer while the server is away. A patience of -1 only looks."""
         buffer_ms = None if pad < 0 else pad
-        decision, spare = yield from stand_in(self, self._rates, item, patience_ms, buffer_ms)
+        outage = self._server.outage
+        if self._fallback is None:
+            self._fallback = Fallback(outage.on_error)
+        decision, units = yield from self._fallback.decide(
+            self._rates, item, patience_ms, buffer_ms, outage.breaker.retry_ms()
+        )
         self.failing_rate, self._learnt = decision.failing_rate, None
-        if spare is not None and decision.allowed and patience_ms >= 0:
+        if units is not None:
             claim = Claim("", item.weight)
-            claim.spare = spare
-            item.timestamp = Moment.of(spare.item.timestamp, claim)
+            claim.fallback = units
+            item.timestamp = Moment.of(units.item.timestamp, claim)
         return decision
 
 

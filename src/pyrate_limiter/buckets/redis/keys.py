@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pyrate_limiter.buckets.redis.algorithms import checked
 from pyrate_limiter.buckets.redis.bucket import RedisBucket
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from pyrate_limiter.abstracts.algorithm import LogAlgorithm
     from pyrate_limiter.abstracts.rate import Rate
+    from pyrate_limiter.buckets.redis.protocols import RedisClient
+    from pyrate_limiter.buckets.remote.fallback import OnError
 
 
 class RedisKeys:
@@ -35,11 +37,11 @@ class RedisKeys:
 
     def __init__(
         self,
-        redis: Any,
+        redis: RedisClient,
         prefix: str = "ratelimit:",
         algorithm: LogAlgorithm | None = None,
         *,
-        on_error: Any = "raise",
+        on_error: OnError = "raise",
         call_timeout: float | None = None,
         denial_memory_ms: int = 1000,
     ) -> None:

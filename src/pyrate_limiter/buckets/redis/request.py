@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 from pyrate_limiter._core.files import text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
+    from typing import TypeAlias
+
+    # What a call begins with: the script, the key, and what all steps of a kind share.
+    Head: TypeAlias = tuple[Any, ...]
+    # The time of the server, and `NUMBERS` for each step; a user's script gives what it likes.
+    Answer: TypeAlias = list[Any]
 
 NUMBERS = 5  # of the reply to each step
 # In one call of a script, for other clients of the server wait for its end.
@@ -49,7 +55,7 @@ class Request:
     """One call of a script.
 
     Args:
-        head: the script, the key, and what all steps of a kind share.
+        head: what it begins with.
         steps: what comes after that.
         limit: seconds that the call may take; None is no limit.
         orphaned: given the request and an answer that nobody waits for any more: what undoes it.
@@ -65,19 +71,19 @@ class Request:
 
     def __init__(
         self,
-        head: tuple[Any, ...],
-        steps: list[Any],
+        head: Head,
+        steps: list[str],
         limit: float | None,
-        orphaned: Callable[[Request, list[int]], Request | None] | None = None,
+        orphaned: Callable[[Request, Answer], Request | None] | None = None,
         shared: bool = True,
     ) -> None:
-        self.head: tuple[Any, ...] = head
-        self.steps: list[Any] = steps
+        self.head: Head = head
+        self.steps: list[str] = steps
         self.limit: float | None = limit
         self._orphaned = orphaned
         self.shared: bool = shared
         self.asked: float | None = None
-        self.gone = False
+        self.gone: bool = False
 
     @property
     def key(self) -> str:
@@ -85,26 +91,14 @@ class Request:
         key: str = self.head[1]
         return key
 
-    def undone(self, answer: list[int]) -> Request | None:
+    @property
+    def group(self) -> Hashable:
+        """What the requests have in common that may go in one call."""
+        return self.head if self.shared else (self.head, id(self))
+
+    def undone(self, answer: Answer) -> Request | None:
         """What undoes it, if anything, when its answer came and nobody waits for it any more."""
         return None if self._orphaned is None else self._orphaned(self, answer)
-
-
-class Command:
-    """A call of one of the client's methods."""
-
-    __slots__ = ("args", "limit", "method", "options")
-
-    def __init__(self, limit: float | None, method: str, *args: Any, **options: Any) -> None:
-        self.limit: float | None = limit
-        self.method: str = method
-        self.args: tuple[Any, ...] = args
-        self.options: dict[str, Any] = options
-
-    @property
-    def key(self) -> str | None:
-        """The key that it is about: the first argument of all methods but one, which has none."""
-        return None if self.method == "script_load" else self.args[0]
 
 
 def fitting(requests: list[Request]) -> int:
@@ -126,20 +120,22 @@ def fitting(requests: list[Request]) -> int:
     return len(requests)
 
 
-def words_of(steps: list[str]) -> list[Any]:
+def words_of(steps: list[str]) -> list[str | bytes]:
     """Steps as they are sent: in UTF-8, whatever the encoding of the client."""
     if len(steps) == 1 and steps[0].isascii():
-        return steps
+        return [steps[0]]
     return [step if step.isascii() else step.encode() for step in steps]
 
 
-def numbers_of(reply: Any) -> list[Any]:
+def answer_of(reply: Any) -> Answer:
     """A reply as a list, also where it is a line of numbers, which is faster to read."""
     return reply if isinstance(reply, list) else list(map(int, reply.split()))
 
 
-def parts_of(numbers: list[Any], requests: list[Request]) -> list[list[Any]]:
+def parts_of(numbers: Answer, requests: list[Request]) -> list[Answer]:
     """The reply to a shared call as what each request would have got alone."""
+    if len(requests) == 1:
+        return [numbers]
     parts, at = [], 1
     for request in requests:
         end = at + NUMBERS * len(request.steps)

@@ -5,19 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections import deque
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyrate_limiter._core.validation import check_item
 from pyrate_limiter.abstracts.rate import RateItem
 from pyrate_limiter.buckets.redis.request import MOST_UNITS, NUMBERS
+from pyrate_limiter.buckets.remote.in_doubt import InDoubt
 from pyrate_limiter.errors import InvalidTimestamp
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pyrate_limiter.buckets.remote.fallback import Spare
+    from pyrate_limiter.buckets.remote.fallback import FallbackUnits
 
 T = TypeVar("T")
 
@@ -29,8 +29,6 @@ MOST_IN_NAME = 512  # characters: it stands in the name of each unit
 _UNASKED_MS = 50  # a waiter goes without asking again where he was told so no longer ago
 
 _STORING = {"claim", "next", "settle"}
-_MOST_DOUBTS = 1000
-_DOUBTS_AT_ONCE = 8
 
 # One of our own: a program that seeds the common one must not get the same ids again.
 _random = Random()  # noqa: S311 - the ids need to be different, not secret
@@ -41,7 +39,7 @@ if hasattr(os, "register_at_fork"):
 class Claim:
     """The units of an item in the log."""
 
-    __slots__ = ("ask", "due", "label", "late", "mark", "spare", "weight")
+    __slots__ = ("ask", "due", "fallback", "label", "late", "mark", "weight")
 
     def __init__(self, label: str, weight: int) -> None:
         self.label: str = label  # "name:id", as in the names of the members
@@ -51,7 +49,7 @@ class Claim:
         self.due: float = 0.0
         self.late: float = 0.0
         self.ask: bool = False
-        self.spare: Spare | None = None
+        self.fallback: FallbackUnits | None = None
 
     def place(self, sent: float, wait: int, slack: int) -> None:
         """Note what a call that was sent at ``sent`` said: the ms to wait, and the slack in them.
@@ -80,7 +78,7 @@ class Moment(int):
 def claim_of(item: RateItem) -> Claim | None:
     """The claim behind an item's timestamp; None where its units were given back."""
     claim: Claim | None = getattr(item.timestamp, "claim", None)
-    return claim if claim is not None and (claim.weight or claim.spare) else None
+    return claim if claim is not None and (claim.weight or claim.fallback) else None
 
 
 def label_of(name: str) -> str:
@@ -160,38 +158,26 @@ def undoing(steps: Sequence[str], answer: Sequence[int]) -> list[str]:
     return undo
 
 
-class Doubts:
-    """Steps that drop what calls may have stored whose answers never came."""
+class StepsInDoubt(InDoubt[tuple[int, str]]):
+    """Steps that drop what calls may have stored whose answers never came, with their units."""
 
-    def __init__(self) -> None:
-        self._steps: deque[tuple[int, str]] = deque(maxlen=_MOST_DOUBTS)
-
-    def __bool__(self) -> bool:
-        return bool(self._steps)
+    __slots__ = ()
 
     def add(self, steps: Sequence[str]) -> None:
         """Have later calls drop what these steps may have stored."""
         for step in steps:
             kind, weight, _, first, label = step.split(" ", 4)
             if kind in _STORING:
-                self._steps.append((int(weight), f"forget {weight} 0 0 {label}"))
+                self.extend([(int(weight), f"forget {weight} 0 0 {label}")])
             elif kind == "part":
-                self._steps.append((int(weight), f"release {weight} {UNMARKED} {first} {label}"))
+                self.extend([(int(weight), f"release {weight} {UNMARKED} {first} {label}")])
             elif kind == "forget" or (kind == "release" and first == "1"):
-                self._steps.append((int(weight), step))
+                self.extend([(int(weight), step)])
 
     def some(self) -> list[str]:
         """Take out what one call may make good."""
-        steps: list[str] = []
-        units = 0
-        while len(steps) < _DOUBTS_AT_ONCE:
-            try:
-                weight, step = self._steps.popleft()
-            except IndexError:  # also where another thread has taken the last one
-                break
-            units += weight
-            if steps and units > MOST_UNITS:
-                self._steps.appendleft((weight, step))
-                break
-            steps.append(step)
-        return steps
+
+        def fits(taken: list[tuple[int, str]], write: tuple[int, str]) -> bool:
+            return not taken or sum(units for units, _ in taken) + write[0] <= MOST_UNITS
+
+        return [step for _, step in self.take(fits)]

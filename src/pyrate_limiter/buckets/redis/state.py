@@ -14,17 +14,18 @@ from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.abstracts.store import StateStore
 from pyrate_limiter.buckets.redis.algorithms import is_stock, script_of
 from pyrate_limiter.buckets.redis.client import Server
+from pyrate_limiter.buckets.redis.errors import driver_errors
 from pyrate_limiter.buckets.redis.outage import Down
-from pyrate_limiter.buckets.redis.request import Command
-from pyrate_limiter.buckets.redis.reservations import at_hand, claim_of
-from pyrate_limiter.buckets.redis.state_commands import BESIDE, StateSteps, claim_step, take_step
+from pyrate_limiter.buckets.redis.reservations import claim_of
+from pyrate_limiter.buckets.redis.state_commands import BESIDE, StateSteps, take_step
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Generator, Sequence
 
     from pyrate_limiter._core.clocks import AbstractClock
     from pyrate_limiter.abstracts.algorithm import Decision, State, StateAlgorithm
-    from pyrate_limiter.abstracts.bucket import AbstractBucket
+    from pyrate_limiter.buckets.redis.protocols import RedisClient
+    from pyrate_limiter.buckets.remote.fallback import Fallback, OnError
 
 
 class RedisStateStore(StateSteps, StateStore):
@@ -60,19 +61,19 @@ class RedisStateStore(StateSteps, StateStore):
 
     def __init__(
         self,
-        redis: Any,
+        redis: RedisClient,
         key: str,
         ttl_ms: int | None = None,
         *,
-        on_error: Any = "raise",
+        on_error: OnError = "raise",
         call_timeout: float | None = None,
         denial_memory_ms: int = 1000,
     ) -> None:
         if ttl_ms is not None:
             ttl_ms = check_whole("ttl_ms", ttl_ms, least=1, unit="milliseconds")
         self._server = Server(redis, on_error, call_timeout, denial_memory_ms)
-        self._doubts = None  # a state does not tell units apart: what is in doubt drains
-        self._fallback: AbstractBucket | None = None
+        self._in_doubt = None  # a state does not tell units apart: what is in doubt drains
+        self._fallback: Fallback | None = None
         self._full = None
         self._usual = ((), None, None)
         self.redis = redis
@@ -118,9 +119,9 @@ class RedisStateStore(StateSteps, StateStore):
 
         def ask() -> Generator[Any, Any, None]:
             self._full = None
-            yield Command(self._server.limit(), "unlink", self.key)
-            with suppress(self._server.errors.NoPermissionError):  # then nothing is held there
-                yield Command(self._server.limit(), "hdel", f"{self.key}{BESIDE}", "hold")
+            yield from self._server.command("unlink", self.key)
+            with suppress(driver_errors().NoPermissionError):  # then nothing is held there
+                yield from self._server.command("hdel", f"{self.key}{BESIDE}", "hold")
             self._full = None
 
         return self._server.run(ask())
@@ -173,22 +174,9 @@ class RedisStateStore(StateSteps, StateStore):
         limit_ms: int | None = None,
     ) -> Decision | Awaitable[Decision]:
         """See `StateStore.claim_at` and `StateStore.bounds_claims`."""
-        server, limit = self._server, patience_ms if limit_ms is None else limit_ms
-        if not server.is_plain(limit) or not is_stock(algorithm):
-            program = self._claim(algorithm, rates, item, None, patience_ms, buffer_ms, limit)
-            return server.run(program)
-        sent = time.monotonic()
-        if self._full is not None:
-            refused = self._refused(rates, item.weight, patience_ms, sent)
-            if refused is not None:
-                return at_hand(refused) if server.is_async else refused
-        step = claim_step(item, patience_ms, buffer_ms)
-        return self._send_at_once(  # type: ignore[no-any-return]
-            self._head(algorithm, rates),
-            step,
-            lambda answer: self._decide(rates, item, sent, answer),
-            lambda: self._without(rates, item, patience_ms, buffer_ms),
-        )
+        limit = patience_ms if limit_ms is None else limit_ms
+        program = self._claim(algorithm, rates, item, None, patience_ms, buffer_ms, limit)
+        return self._server.run(program)
 
     def take_at(
         self, algorithm: StateAlgorithm, rates: Sequence[Rate], weight: int
@@ -277,7 +265,7 @@ class RedisStateStore(StateSteps, StateStore):
         claim = claim_of(item)
         if claim is None:
             return 0.0
-        return claim.spare.pause() if claim.spare else max(0.0, claim.due - time.monotonic())
+        return claim.fallback.pause() if claim.fallback else max(0.0, claim.due - time.monotonic())
 
     def retire(self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int) -> bool:
         """True: all that counts is in Redis, and a new bucket finds it there."""

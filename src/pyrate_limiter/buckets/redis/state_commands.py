@@ -13,9 +13,10 @@ from pyrate_limiter.buckets.redis.algorithms import is_stock, knows_claims, scri
 from pyrate_limiter.buckets.redis.calling import Asks
 from pyrate_limiter.buckets.redis.client import LAST_MS
 from pyrate_limiter.buckets.redis.outage import Down
-from pyrate_limiter.buckets.redis.request import Command, Request, Script
+from pyrate_limiter.buckets.redis.request import Request, Script
 from pyrate_limiter.buckets.redis.reservations import UNMARKED, Claim, Moment, claim_of, new_id
-from pyrate_limiter.buckets.remote.fallback import stand_in
+from pyrate_limiter.buckets.remote.denials import Denial
+from pyrate_limiter.buckets.remote.fallback import Fallback
 from pyrate_limiter.errors import CannotHold
 
 if TYPE_CHECKING:
@@ -39,9 +40,8 @@ class StateSteps(Asks):
     if TYPE_CHECKING:
         key: str
         ttl_ms: int | None
-        # Of the last refusal: until when it is repeated, from which weight on, for which rates, by
-        # which of them, and when it would fit; both times on the monotonic clock.
-        _full: tuple[float, int, Sequence[Rate], Rate, float] | None
+        _full: Denial | None
+        _fallback: Fallback | None
         # What a call begins with by the server's clock, for which rates, and which `ttl_ms`.
         _usual: tuple[tuple[Any, ...], Sequence[Rate] | None, int | None]
 
@@ -122,10 +122,15 @@ class StateSteps(Asks):
         self, rates: Sequence[Rate], item: RateItem, patience_ms: int = 0, buffer_ms: int = 0
     ) -> Generator[Any, Any, Decision]:
         """Answer while the server is away. A patience of -1 only looks."""
-        decision, spare = yield from stand_in(self, rates, item, patience_ms, buffer_ms)
-        if spare is not None and decision.allowed and patience_ms >= 0:
+        outage = self._server.outage
+        if self._fallback is None:
+            self._fallback = Fallback(outage.on_error)
+        decision, units = yield from self._fallback.decide(
+            rates, item, patience_ms, buffer_ms, outage.breaker.retry_ms()
+        )
+        if units is not None:
             claim = Claim("", item.weight)
-            claim.spare = spare
+            claim.fallback = units
             item.timestamp = Moment.of(item.timestamp + decision.wait_ms, claim)
         return decision
 
@@ -138,12 +143,12 @@ class StateSteps(Asks):
         weight: int,
     ) -> Generator[Any, Any, Decision]:
         """One step of a script of the user's own."""
-        if not self._server.outage.may_try():
+        if not self._server.outage.may_ask(self.key):
             return (yield from self._without(rates, RateItem("", now, weight)))
         words = (now, weight, self._life(rates), len(rates), *algorithm.redis_args(rates))
         request = Request((script, self.key, *words), [], self._server.limit(), shared=False)
         try:
-            answer = yield request
+            answer = yield self._server.call(request)
         except BaseException as error:
             if self._failed(error, [], self.key):
                 return (yield from self._without(rates, RateItem("", now, weight)))
@@ -203,10 +208,9 @@ class StateSteps(Asks):
         self, rates: Sequence[Rate], weight: int, patience_ms: int, now: float
     ) -> Decision | None:
         full = self._full
-        if full is None or now >= full[0] or weight < full[1] or rates is not full[2]:
+        if full is None or now >= full.until or weight < full.weight or rates is not full.rates:
             return None
-        left = full[4] - now
-        return None if left <= patience_ms / 1000 else Decision(full[3], int(left * 1000) + 1)
+        return None if full.fits - now <= patience_ms / 1000 else full.again(now)
 
     def _decide(
         self, rates: Sequence[Rate], item: RateItem, sent: float | None, answer: list[int]
@@ -230,7 +234,7 @@ class StateSteps(Asks):
             return Decision(failing, None, 0, remaining, reset)
         if sent is not None:
             until = sent + min(wait / 1000, self._server.denial_memory)
-            self._full = (until, weight, rates, failing, sent + wait / 1000)
+            self._full = Denial(until, sent + wait / 1000, weight, rates, failing)
         return Decision(failing, wait, 0, remaining, reset)
 
     def _forecast(
@@ -267,8 +271,8 @@ class StateSteps(Asks):
         clock: AbstractClock | None = None,
     ) -> Generator[Any, Any, Decision]:
         claim = claim_of(item)
-        if claim is not None and claim.spare is not None:
-            return (yield from claim.spare.settle(patience_ms))
+        if claim is not None and claim.fallback is not None:
+            return (yield from claim.fallback.settle(patience_ms))
         if claim is None or claim.mark == UNMARKED:
             return ADMITTED
         patience = min(patience_ms, _PATIENT_MS)
@@ -293,9 +297,9 @@ class StateSteps(Asks):
         claim = claim_of(item)
         if claim is None:
             return False
-        if claim.spare is not None:
-            spare, claim.spare = claim.spare, None
-            return (yield from spare.release())
+        if claim.fallback is not None:
+            units, claim.fallback = claim.fallback, None
+            return (yield from units.release())
         weight = min(int(item.weight), claim.weight)
         claim.weight -= weight
         moment = 0 if claim.mark == UNMARKED else int(item.timestamp)
@@ -323,13 +327,14 @@ class StateSteps(Asks):
         if not knows_claims(algorithm):
             raise CannotHold(algorithm)
         head = yield from self._head_at(algorithm, rates, stamp, clock)
-        answer = yield Request(head, [f"hold 0 {hold_ms} 0 {new_id()}"], self._server.limit())
+        request = Request(head, [f"hold 0 {hold_ms} 0 {new_id()}"], self._server.limit())
+        answer = yield from self._server.ask(request)
         self._full = None
-        return answer[1:3]  # type: ignore[no-any-return] # as it says
+        return answer[1:3]
 
     def _read(self, algorithm: StateAlgorithm, rates: Sequence[Rate]) -> Generator[Any, Any, State]:
         fields = [f"tat{number + 1}" for number in range(len(rates))]
-        stored = yield Command(self._server.limit(), "hmget", self.key, fields)
+        stored = yield from self._server.command("hmget", self.key, fields)
         if any(value is None for value in stored):
             return algorithm.initial(rates)
         return algorithm.decode(stored)

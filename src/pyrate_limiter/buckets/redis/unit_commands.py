@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter._core.awaitables import then
 from pyrate_limiter.buckets.redis.commands import RedisSteps
-from pyrate_limiter.buckets.redis.request import Command, Request, Script
+from pyrate_limiter.buckets.redis.request import Request, Script
 from pyrate_limiter.buckets.redis.reservations import (
     PATIENT_MS,
     check_in_reach,
@@ -64,9 +64,10 @@ class RedisUnits(RedisSteps):
         """See `AbstractBucket.count`."""
 
         def ask() -> Generator[Any, Any, int]:
-            units: int = yield from self._asked("zcount", self.bucket_key, _NO_UNITS, "+inf")
+            command = self._server.command
+            units: int = yield from command("zcount", self.bucket_key, _NO_UNITS, "+inf")
             for name in _HELD:
-                if (yield from self._asked("zscore", self.bucket_key, name)) is None:
+                if (yield from command("zscore", self.bucket_key, name)) is None:
                     break
                 units -= 1
             return units
@@ -78,11 +79,12 @@ class RedisUnits(RedisSteps):
 
         def ask() -> Generator[Any, Any, RateItem | None]:
             key, first = self.bucket_key, index if index >= 0 else 1 << 52
-            if (yield from self._asked("zscore", key, _HELD[0])) is None:
-                units = yield from self._asked("zrevrange", key, first, first, withscores=True)
+            command = self._server.command
+            if (yield from command("zscore", key, _HELD[0])) is None:
+                units = yield from command("zrevrange", key, first, first, withscores=True)
             else:
                 last = first + len(_HELD)
-                found = yield from self._asked("zrevrange", key, 0, last, withscores=True)
+                found = yield from command("zrevrange", key, 0, last, withscores=True)
                 units = [unit for unit in found if name_of(unit) not in _HELD][first:]
             return first_unit([unit for unit in units if name_of(unit) != _ENDED])
 
@@ -94,20 +96,16 @@ class RedisUnits(RedisSteps):
         Returns:
             Whether a hold stood, and in how many ms the one that stands now is over.
         """
-        head = yield from self._head_at(stamp)
-        answer = yield Request(head, [f"hold 0 {hold_ms} 0 {new_id()}"], self._server.limit())
+        head = self._head if stamp is None else (yield from self._head_at(stamp))
+        request = Request(head, [f"hold 0 {hold_ms} 0 {new_id()}"], self._server.limit())
+        answer = yield from self._server.ask(request)
         self._full = self._learnt = None
-        return answer[1:3]  # type: ignore[no-any-return] # as it says
+        return answer[1:3]
 
     def _leak(self, now: int) -> Generator[Any, Any, int]:
         """See `RedisBucket.leak`."""
         bound = f"({self._algorithm.leak_bound(self._rates, now)}"
         head = (_LEAK_SCRIPT, self.bucket_key, _NO_UNITS, bound)
-        answer = yield Request(head, [], self._server.limit(), shared=False)
+        request = Request(head, [], self._server.limit(), shared=False)
+        answer = yield from self._server.ask(request)
         return int(answer[0])
-
-    def _command(self, method: str, *args: Any, **options: Any) -> Any:
-        return self._server.run(self._asked(method, *args, **options))
-
-    def _asked(self, method: str, *args: Any, **options: Any) -> Generator[Any, Any, Any]:
-        return (yield Command(self._server.limit(), method, *args, **options))

@@ -1,4 +1,4 @@
-"""The bucket that takes the server's place while it is away."""
+"""What answers in the server's place while it is away: all that ``on_error`` can say."""
 
 from __future__ import annotations
 
@@ -8,18 +8,53 @@ from pyrate_limiter._core.awaitables import is_awaitable
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.rate import RateItem
+from pyrate_limiter.errors import WrongType
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Callable, Sequence
+    from typing import TypeAlias
 
+    from pyrate_limiter._core.driver import Program
+    from pyrate_limiter._core.rate_list import RateList
     from pyrate_limiter.abstracts.rate import Rate
 
+    # "raise", "allow", "deny", a bucket, or a function that makes one from rates.
+    OnError: TypeAlias = str | AbstractBucket | Callable[[RateList], AbstractBucket]
 
-class Spare:
-    """An item that a spare bucket has judged in the server's stead.
+_WORDS = ("raise", "allow", "deny")
+_MOST_MADE = 10_000  # buckets, of one fallback
+
+
+def check_on_error(on_error: OnError, *, is_async: bool, buckets: bool = True) -> OnError:
+    """What to do while the server is away, if that is one of the things that can be done.
 
     Args:
-        bucket: the spare bucket.
+        on_error: what the user said.
+        is_async: whether calls to the server are awaited: then those to the fallback may be, too.
+        buckets: whether a bucket may take the server's place.
+
+    Raises:
+        WrongType: it is something else.
+    """
+    if isinstance(on_error, str):
+        known = on_error in _WORDS
+    else:
+        known = buckets and (isinstance(on_error, AbstractBucket) or callable(on_error))
+    if not known:
+        expected = "'raise', 'allow' or 'deny'"
+        if buckets:
+            expected = "'raise', 'allow', 'deny', a bucket, or a function that makes one from rates"
+        raise WrongType("on_error", on_error, expected)
+    if isinstance(on_error, AbstractBucket) and on_error.is_async and not is_async:
+        raise WrongType("on_error", on_error, "a sync bucket, for the server's client is sync")
+    return on_error
+
+
+class FallbackUnits:
+    """Units that a fallback bucket holds for an item.
+
+    Args:
+        bucket: the fallback.
         item: the item in it.
         decision: what it said.
     """
@@ -31,51 +66,90 @@ class Spare:
         self.item: RateItem = item
         self.decision: Decision = decision
 
-    def settle(self, patience_ms: int) -> Generator[Any, Any, Decision]:
-        """See `AbstractBucket.settle`."""
+    def settle(self, patience_ms: int) -> Program[Decision]:
+        """Confirm them, see `AbstractBucket.settle`."""
         now: Any = self.bucket.now()
         now = (yield now) if is_awaitable(now) else now
         verdict: Any = self.bucket.settle(self.item, now, patience_ms)
         self.decision = (yield verdict) if is_awaitable(verdict) else verdict
         return self.decision
 
-    def release(self) -> Generator[Any, Any, bool]:
-        """See `AbstractBucket.release`."""
-        released = self.bucket.release(self.item)
+    def release(self) -> Program[bool]:
+        """Give them back, see `AbstractBucket.release`."""
+        released: Any = self.bucket.release(self.item)
         return bool((yield released) if is_awaitable(released) else released)
 
     def pause(self) -> float:
-        """See `AbstractBucket.pause`."""
+        """Seconds to sleep before they may be used, see `AbstractBucket.pause`."""
         return self.bucket.pause(self.item, self.decision)
 
 
-def stand_in(
-    owner: Any, rates: Sequence[Rate], item: RateItem, patience_ms: int, buffer_ms: int | None
-) -> Generator[Any, Any, tuple[Decision, Spare | None]]:
-    """Judge an item without the server, as the policy says; a patience of -1 only looks.
+class Fallback:
+    """Answers in the server's place.
 
     Args:
-        owner: a bucket or store: its ``_server``, and its ``_fallback``, made here when first used.
-        rates: the limits.
-        item: what it asks for; it is left as it is.
-        patience_ms: see `AbstractBucket.claim`.
-        buffer_ms: see `AbstractBucket.claim`.
+        on_error: what to do, as `check_on_error` has let it through.
     """
-    outage = owner._server.outage
-    policy = outage.policy
-    if policy == "allow":
-        return ADMITTED, None
-    if policy == "deny":
-        return Decision(rates[0], outage.retry_ms()), None
-    if owner._fallback is None:
-        owner._fallback = policy if isinstance(policy, AbstractBucket) else policy(rates)
-    bucket: AbstractBucket = owner._fallback
-    now: Any = bucket.now()
-    now = (yield now) if is_awaitable(now) else now
-    copy = RateItem(item.name, now, item.weight)
-    if patience_ms < 0:
-        verdict: Any = bucket.check(copy)
-    else:
-        verdict = bucket.claim(copy, patience_ms, buffer_ms)
-    decision: Decision = (yield verdict) if is_awaitable(verdict) else verdict
-    return decision, Spare(bucket, copy, decision)
+
+    __slots__ = ("_made", "on_error")
+
+    def __init__(self, on_error: OnError) -> None:
+        self.on_error: OnError = on_error
+        self._made: dict[str, AbstractBucket] = {}
+
+    def decide(
+        self,
+        rates: RateList | Sequence[Rate],
+        item: RateItem,
+        patience_ms: int,
+        buffer_ms: int | None,
+        retry_ms: int,
+        key: str = "",
+    ) -> Program[tuple[Decision, FallbackUnits | None]]:
+        """The verdict on an item, and what the fallback bucket has stored, if anything.
+
+        Args:
+            rates: the limits.
+            item: what it asks for; it is left as it is.
+            patience_ms: see `AbstractBucket.claim`; -1 only looks.
+            buffer_ms: see `AbstractBucket.claim`.
+            retry_ms: milliseconds until the server is asked again.
+            key: which of the buckets that are limited apart from each other.
+        """
+        if isinstance(self.on_error, str):
+            return self.verdict(rates, retry_ms), None
+        bucket = self.bucket(rates, key)
+        now: Any = bucket.now()
+        now = (yield now) if is_awaitable(now) else now
+        copy = RateItem(item.name, now, item.weight)
+        if patience_ms < 0:
+            verdict: Any = bucket.check(copy)
+        else:
+            verdict = bucket.claim(copy, patience_ms, buffer_ms)
+        decision: Decision = (yield verdict) if is_awaitable(verdict) else verdict
+        stored = patience_ms >= 0 and decision.allowed
+        return decision, FallbackUnits(bucket, copy, decision) if stored else None
+
+    def verdict(self, rates: Sequence[Rate], retry_ms: int) -> Decision:
+        """What there is to say without a bucket that takes the server's place."""
+        return ADMITTED if self.on_error == "allow" else Decision(rates[0], retry_ms)
+
+    def bucket(self, rates: RateList | Sequence[Rate], key: str = "") -> AbstractBucket:
+        """The bucket that takes the server's place; made when it is first asked for."""
+        if isinstance(self.on_error, AbstractBucket):
+            return self.on_error
+        bucket = self._made.get(key)
+        if bucket is None:
+            make: Any = self.on_error  # a function that makes one
+            if len(self._made) >= _MOST_MADE:
+                self._made = {}
+            bucket = self._made.setdefault(key, make(rates))
+        return bucket
+
+    def retire(self, now: int) -> bool:
+        """Whether all buckets that were made here would be the same, were they made anew."""
+        return all(retire(now) for retire in map(_retire_of, self._made.values()) if retire)
+
+
+def _retire_of(bucket: AbstractBucket) -> Any:
+    return getattr(bucket, "retire", None)

@@ -1,4 +1,4 @@
-"""Calls that are given a time limit, in threads."""
+"""Threads that wait for a server in a caller's stead, who may go when its time is up."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_IDLE_HELPERS = 32
+    T = TypeVar("T")
+
+_MOST_IDLE = 32
 
 _idle: list[SimpleQueue[Callable[[], object]]] = []
 
@@ -25,7 +27,7 @@ def in_helper(work: Callable[[], object]) -> bool:
     except IndexError:
         helper = SimpleQueue()
         thread = threading.Thread(
-            target=_help, args=(helper,), name="pyrate-limiter redis", daemon=True
+            target=_help, args=(helper,), name="pyrate-limiter server", daemon=True
         )
         try:
             thread.start()
@@ -35,11 +37,7 @@ def in_helper(work: Callable[[], object]) -> bool:
     return True
 
 
-def run_within(
-    seconds: float,
-    call: Callable[[], Any],
-    too_slow: Callable[[], Exception],
-) -> Any:
+def run_within(seconds: float, call: Callable[[], T], too_slow: Callable[[], Exception]) -> T:
     """Run a call in a helper thread, and leave it alone there when the time is up.
 
     Args:
@@ -47,7 +45,7 @@ def run_within(
         call: what to run.
         too_slow: makes the error to raise then.
     """
-    job: Future[Any] = Future()
+    job: Future[T] = Future()
 
     def work() -> None:
         try:
@@ -75,7 +73,7 @@ def _help(tasks: SimpleQueue[Callable[[], object]]) -> None:
         ):  # what undoes a late answer may fail, if the server has gone again
             work()
         del work
-        if len(_idle) >= _IDLE_HELPERS:
+        if len(_idle) >= _MOST_IDLE:
             return
         _idle.append(tasks)
 
