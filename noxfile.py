@@ -6,6 +6,7 @@ Every session but ``versions`` uses the interpreter that runs nox.
 from pathlib import Path
 
 import nox
+from packaging.requirements import Requirement
 
 nox.needs_version = ">=2024.4.15"
 nox.options.reuse_existing_virtualenvs = True
@@ -14,6 +15,19 @@ nox.options.sessions = ["tests", "lint", "types", "docs"]
 # The parts in which a branch that no test takes is a limit that nobody has checked, and how much of
 # each is taken at the least, in percent.
 COVERED = {"*/pyrate_limiter/algorithms/*": 100, "*/pyrate_limiter/_engine/*": 99}
+
+# The extras whose drivers are tested at both ends of what is admitted, and the tests that are run
+# on them: those of the servers without the long ones, and those of the file lock.
+DRIVERS = ["redis", "postgres", "filelock"]
+ON_DRIVERS = [
+    "tests/redis",
+    "tests/postgres",
+    "tests/remote",
+    "tests/sqlite/test_bucket.py",
+    "tests/engine/test_acquisition.py",
+    "--ignore-glob=*_fleet.py",
+    "--ignore-glob=*_model.py",
+]
 
 
 @nox.session
@@ -49,6 +63,25 @@ def chaos(session: nox.Session) -> None:
     session.env["PYRATE_TEST_CHAOS_SECONDS"] = "20"
     tests = "tests/remote/test_chaos_fleet.py"
     session.run("python", "-m", "pytest", _own_folder(session), tests, *session.posargs)
+
+
+@nox.session
+@nox.parametrize("end", ["lowest", "highest"])
+def drivers(session: nox.Session, end: str) -> None:
+    """Run the core of the servers' tests on the lowest and the highest drivers that are admitted.
+
+    The lowest have no wheels for later Pythons than 3.11.
+    """
+    extras = nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"]
+    admitted = [Requirement(driver) for extra in DRIVERS for driver in extras[extra]]
+    constraints = Path(session.create_tmp()) / "constraints.txt"
+    bounds = [f"{driver.name}{driver.specifier}\n" for driver in admitted]
+    exactly = [bound.replace(">=", "==") for bound in bounds]
+    constraints.write_text("".join(exactly if end == "lowest" else bounds), encoding="utf-8")
+    session.install("-c", constraints, "-r", "tests/requirements.txt", ".")
+    if end == "highest":
+        session.install("--upgrade", *map(str, admitted))
+    session.run("python", "-m", "pytest", _own_folder(session), *ON_DRIVERS, *session.posargs)
 
 
 @nox.session

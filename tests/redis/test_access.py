@@ -77,8 +77,8 @@ def test_the_commands_that_the_docs_list_are_enough_and_none_is_too_many(server)
             assert all(short.put(RateItem("a", 100 * n, 9)) for n in range(50))  # it is cleaned up
             admin.script_flush()
             use(RedisBucket([RATE], client, "limits:log"))
-        refused = {entry[b"object"] for entry in admin.execute_command("ACL", "LOG")}
-        assert refused <= {b"client"}  # with which the driver introduces itself
+        refused = {entry["object"] for entry in admin.acl_log()}
+        assert refused <= {"client"}  # with which the driver introduces itself
         used = {name.removeprefix("cmdstat_") for name in admin.info("commandstats")}
     listed = {command[1:].split("|")[0] for command in commands}
     assert listed <= used
