@@ -465,7 +465,10 @@ class NoOutage(Exception):
         (redis.ResponseError("WRONGTYPE Operation against a key"), False),
         (redis.ResponseError("NOPERM this user has no permissions"), False),
         (redis.AuthenticationError("WRONGPASS invalid username-password pair"), False),
-        (redis.exceptions.RedisClusterException("Cannot be connected. Authentication required."), False),
+        (
+            redis.exceptions.RedisClusterException("Cannot be connected. Authentication required."),
+            False,
+        ),
         (redis.ConnectionError("No master found: AuthenticationError('invalid')"), False),
         (redis.ConnectionError("Too many connections"), False),
         (redis.DataError("Invalid input of type"), False),
