@@ -8,6 +8,7 @@ import threading
 import time
 
 import psycopg
+import psycopg_pool
 import pytest
 from psycopg import conninfo
 from psycopg_pool import ConnectionPool, PoolTimeout
@@ -183,6 +184,36 @@ def test_tasks_wait_for_a_pool_that_the_application_keeps_busy(server):
         await pool.close()
 
     asyncio.run(scenario())
+
+
+if tuple(map(int, psycopg_pool.__version__.split(".")[:2])) >= (3, 3):
+
+    def test_a_busy_pool_that_makes_its_address_anew_is_no_outage(server):
+        options = {"connect_timeout": 20}
+        with postgres.pool(lambda: server.dsn, size=1, kwargs=lambda: options) as pool:
+            bucket = PostgresBucket(pool, postgres.table(), [Rate(2, HOUR)], on_error="allow")
+            with pool.connection(), pytest.raises(PoolTimeout):
+                ask(bucket, timeout=1)
+            assert [ask(bucket) for _ in range(3)] == [True, True, False]
+
+    def test_a_busy_pool_that_awaits_its_address_is_no_outage(server):
+        async def where():
+            await asyncio.sleep(0)
+            return server.dsn
+
+        async def scenario():
+            pool = await postgres.async_pool(where, size=1)
+            bucket = PostgresBucket(pool, postgres.table(), [Rate(2, HOUR)], on_error="allow")
+            limiter = Limiter(bucket)
+            assert await limiter.try_acquire_async("a")
+            async with pool.connection():
+                with pytest.raises(PoolTimeout):
+                    await limiter.try_acquire_async("a", timeout=1)
+            answers = [await limiter.try_acquire_async("a", blocking=False) for _ in range(2)]
+            assert answers == [True, False]
+            await pool.close()
+
+        asyncio.run(scenario())
 
 
 @pytest.fixture

@@ -335,9 +335,15 @@ def test_a_weight_of_an_odd_class_of_int_is_its_number(client, state):
 # Connections and time
 
 
+# One that says at once that it has no connection left, and one that waits for a moment first.
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [(redis.ConnectionPool, {}), (redis.BlockingConnectionPool, {"timeout": 0.001})],
+    ids=["at once", "after a moment"],
+)
 @pytest.mark.parametrize("most", [1, 2])
-def test_callers_wait_for_a_connection_of_a_small_pool(most):
-    pool = redis.ConnectionPool.from_url(shared_url(), max_connections=most)
+def test_callers_wait_for_a_connection_of_a_small_pool(most, kind, options):
+    pool = kind.from_url(shared_url(), max_connections=most, **options)
     limiter = Limiter(RedisBucket([MANY], redis.Redis(connection_pool=pool), fresh_key()))
     keys = RedisKeys(redis.Redis(connection_pool=pool), f"{fresh_key()}:")
     per_key = Limiter.per_key(MANY, bucket=keys)
@@ -471,6 +477,8 @@ class NoOutage(Exception):
         ),
         (redis.ConnectionError("No master found: AuthenticationError('invalid')"), False),
         (redis.ConnectionError("Too many connections"), False),
+        (redis.ConnectionError("No connection available."), False),
+        (redis.exceptions.MaxConnectionsError(), False),
         (redis.DataError("Invalid input of type"), False),
         (NoOutage(), False),
     ],

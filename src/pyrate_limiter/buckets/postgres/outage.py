@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from pyrate_limiter.buckets.postgres.ping import Ping, is_there
-from pyrate_limiter.buckets.postgres.session import driver
+from pyrate_limiter.buckets.postgres.session import driver, is_of_pool
 from pyrate_limiter.buckets.remote.circuit import CircuitBreaker, breaker_of
 from pyrate_limiter.buckets.remote.outage import Outage
 
@@ -29,7 +29,7 @@ def is_outage(error: BaseException) -> bool:
     server is there.
     """
     psycopg = driver()
-    if not isinstance(error, psycopg.Error) or type(error).__name__ == "PoolClosed":
+    if not isinstance(error, psycopg.Error) or is_of_pool(error, "PoolClosed"):
         return False
     state = error.sqlstate
     if state is not None:
@@ -91,7 +91,7 @@ class PostgresOutage(Outage):
             yield from self._link.query("SELECT 1", OUTAGE_SECONDS)
         except Exception as error:  # noqa: BLE001 - whoever asks next is told, if it is no outage
             # A pool takes its time until it tries to connect again, and tries a wrong password too.
-            if type(error).__name__ == "PoolTimeout":
+            if is_of_pool(error, "PoolTimeout"):
                 away = not (yield Ping(self._link.pool, login=True))
             else:
                 away = is_outage(error)

@@ -10,6 +10,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from pyrate_limiter._core.awaitables import is_awaitable
 from pyrate_limiter._core.driver import BlockingEffect
 from pyrate_limiter.buckets.postgres.exchange import comes_to_an_end, resolve
 
@@ -131,11 +132,23 @@ def _is_up(where: bytes) -> bool:
 
 def _where(pool: Any) -> bytes | None:  # another kind of pool may not have what is looked for
     """What the connections of a pool are made with, as far as libpq is concerned."""
-    from psycopg import ProgrammingError, conninfo, pq
+    from psycopg import conninfo, pq
 
     try:
         known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
-        words = {word: value for word, value in (pool.kwargs or {}).items() if word in known}
-        return conninfo.make_conninfo(pool.conninfo, **words, connect_timeout=2).encode()
-    except (AttributeError, TypeError, ProgrammingError):  # another kind of pool
+        options = _made(pool.kwargs) or {}
+        words = {word: value for word, value in options.items() if word in known}
+        words["connect_timeout"] = 2
+        return conninfo.make_conninfo(_made(pool.conninfo), **words).encode()
+    except Exception:  # noqa: BLE001 - another kind of pool, or one whose maker cannot tell
         return None
+
+
+def _made(value: Any) -> Any:
+    """What a pool is given, or makes anew for each connection, as a password that changes."""
+    made = value() if callable(value) else value
+    if is_awaitable(made):
+        import asyncio
+
+        return asyncio.run(made)  # this thread has no event loop
+    return made

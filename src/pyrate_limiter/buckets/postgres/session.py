@@ -7,6 +7,7 @@ so that a pooler in transaction mode may stand between.
 from __future__ import annotations
 
 import math
+import sys
 import time
 from importlib import import_module
 from inspect import iscoroutinefunction
@@ -52,6 +53,12 @@ def driver() -> ModuleType:
     except ImportError as error:
         why = f"cannot be loaded, since psycopg found no libpq ({error})"
         raise MissingDriver("psycopg[binary]", "postgres", why) from error
+
+
+def is_of_pool(error: BaseException, kind: str) -> bool:
+    """Whether it is that error of psycopg_pool, which nobody has imported if it is no such pool."""
+    package = sys.modules.get("psycopg_pool")
+    return package is not None and isinstance(error, getattr(package, kind))
 
 
 class Attempt:
@@ -240,7 +247,7 @@ class Link:
                 connection = self.pool.getconn(timeout=min(left, self.longest_wait or left))
                 return (yield connection)  # type: ignore[no-any-return] # as the pool says
             except self.lost as error:
-                if self.longest_wait is None or type(error).__name__ != "PoolTimeout":
+                if self.longest_wait is None or not is_of_pool(error, "PoolTimeout"):
                     raise
                 if not (yield Ping(self.pool)):
                     raise
