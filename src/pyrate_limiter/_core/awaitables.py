@@ -20,7 +20,13 @@ def is_awaitable(value: object) -> bool:
 def in_event_loop() -> bool:
     """Whether an event loop is running in this thread, which must not be held up."""
     asyncio = sys.modules.get("asyncio")  # not imported: then there is no loop
-    return asyncio is not None and asyncio._get_running_loop() is not None
+    if asyncio is None:
+        return False
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def then(value: Any, use: Callable[[Any], R]) -> R | Awaitable[R]:
