@@ -20,7 +20,8 @@ from pyrate_limiter import (
     StateBucket,
     testing,
 )
-from pyrate_limiter._core.driver import Sleep, abandon, run_async, run_blocking
+from pyrate_limiter._core.awaitables import discard
+from pyrate_limiter._core.driver import Sleep, run_async, run_blocking
 from pyrate_limiter._core.waited_for import waited_for
 from pyrate_limiter._engine.locks import take
 from pyrate_limiter._engine.queues import join
@@ -109,9 +110,9 @@ def test_an_error_of_a_step_is_raised_in_the_program(world, driver):
 
 
 def test_an_abandoned_program_awaits_nothing_and_warns_of_nothing():
-    abandon(run_blocking(program_of(value(1)), pytest.fail))
-    abandon(None)
-    abandon(5)
+    discard(run_blocking(program_of(value(1)), pytest.fail))
+    discard(None)
+    discard(5)
 
 
 def test_a_lock_that_is_let_go_in_time_is_taken_without_blocking_the_loop(world):
@@ -246,7 +247,7 @@ def test_a_program_that_is_closed_while_it_waits_gives_its_claim_back(world):
 def test_a_closed_program_leaves_no_forgotten_awaitable(world):
     bucket = in_async_form(ListBucket, "put")(one(), ManualClock(world))
     limiter = Limiter(bucket)
-    abandon(limiter.try_acquire())
+    discard(limiter.try_acquire())
     assert world.run(limiter.try_acquire_async()) is True
 
 

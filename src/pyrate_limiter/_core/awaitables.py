@@ -2,14 +2,48 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Generator
 
 T = TypeVar("T")
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Pending(Coroutine[Any, Any, R_co]):
+    """A coroutine that knows what it awaits first, and closes that too where it is closed before.
+
+    Args:
+        coroutine: what runs.
+        first: what it will await first; anything else is left alone.
+    """
+
+    __slots__ = ("__weakref__", "_coroutine", "_first")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, R_co], first: object) -> None:
+        self._coroutine = coroutine
+        self._first = first
+
+    def __await__(self) -> Generator[Any, Any, R_co]:
+        return self._coroutine.__await__()
+
+    def send(self, value: Any) -> Any:
+        """Run on to the next thing that is awaited."""
+        return self._coroutine.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        """Raise an error where it is waiting."""
+        return self._coroutine.throw(*error)
+
+    def close(self) -> None:
+        """End it, with what it was about to await."""
+        self._coroutine.close()
+        discard(self._first)
 
 
 def is_awaitable(value: object) -> bool:
@@ -32,7 +66,7 @@ def in_event_loop() -> bool:
 def then(value: Any, use: Callable[[Any], R]) -> R | Awaitable[R]:
     """``use(value)``, now or once it is there."""
     if value.__class__ is not int and is_awaitable(value):
-        return _await_then(value, use)
+        return Pending(_await_then(value, use), value)
     return use(value)
 
 
@@ -52,7 +86,7 @@ async def _await_all(values: list[Any]) -> list[Any]:
 
 def named(value: Any, name: str) -> Any:
     """The value; if it is a coroutine, one that is called so in Python's warnings."""
-    if hasattr(value, "cr_frame"):
+    if inspect.iscoroutine(value):
         value.__qualname__ = name
     return value
 
@@ -61,8 +95,4 @@ def discard(value: object) -> None:
     """Drop an awaitable that nobody will await, without a warning that it was forgotten."""
     close = getattr(value, "close", None)
     if close is not None and is_awaitable(value):
-        within = None
-        if getattr(value, "cr_code", None) is _await_then.__code__ and value.cr_frame is not None:  # type: ignore[attr-defined] # it is a coroutine
-            within = value.cr_frame.f_locals.get("value")  # type: ignore[attr-defined]
         close()
-        discard(within)

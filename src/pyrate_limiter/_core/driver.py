@@ -11,12 +11,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from pyrate_limiter._core.awaitables import discard, is_awaitable
+from pyrate_limiter._core.awaitables import Pending, is_awaitable
 
 R_co = TypeVar("R_co", covariant=True)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator
+    from collections.abc import Awaitable, Callable, Generator
 
     T = TypeVar("T")
     # It yields an effect, an awaitable or a plain value, and is sent what comes of it: a type that
@@ -32,12 +32,12 @@ class Effect(Generic[R_co]):
 
     __slots__ = ()
 
+    awaitable: Awaitable[Any] | None = None
+    """What it awaits first, if it is known: that is closed where it is never begun."""
+
     async def wait(self) -> R_co:
         """Do it in the running event loop."""
         raise NotImplementedError
-
-    def drop(self) -> None:
-        """Forget it, where it was never begun."""
 
 
 class BlockingEffect(Effect[R_co]):
@@ -67,7 +67,7 @@ class Sleep(BlockingEffect[None]):
 
 def run_blocking(
     program: Program[T], sleep: Callable[[float], object] = time.sleep
-) -> T | Coroutine[Any, Any, T]:
+) -> T | Pending[T]:
     """Run a program in this thread, or return what runs the rest of it where it must be awaited."""
     answer: Any = None
     error: BaseException | None = None
@@ -81,7 +81,8 @@ def run_blocking(
             if isinstance(step, BlockingEffect):
                 answer = sleep(step.seconds) if isinstance(step, Sleep) else step.block()
             elif isinstance(step, Effect) or is_awaitable(step):
-                return run_async(program, step)
+                first = step.awaitable if isinstance(step, Effect) else step
+                return Pending(run_async(program, step), first)
             else:
                 answer = step
         except BaseException as raised:  # noqa: BLE001 - the program gives back what it holds
@@ -104,19 +105,3 @@ async def run_async(program: Program[T], step: Any = None) -> T:
             step = program.send(answer) if error is None else program.throw(error)
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return] # what the program returns
-
-
-def abandon(outcome: object) -> None:
-    """Drop the rest of a program that nobody will await, and what it was about to await."""
-    drop_step(outcome)
-    discard(outcome)
-
-
-def drop_step(outcome: object) -> None:
-    """Drop what the rest of a program, which was never begun, was about to await."""
-    frame = getattr(outcome, "cr_frame", None)
-    step = None if frame is None else frame.f_locals.get("step")
-    if isinstance(step, Effect):
-        step.drop()
-    else:
-        discard(step)

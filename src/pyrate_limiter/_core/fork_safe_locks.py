@@ -1,9 +1,9 @@
 """Locks for state in this process's memory: one for each object, and free after a fork.
 
-Two methods of an ``RLock`` that Python keeps for its own modules are called here, and nowhere else:
-``_is_owned`` and ``_at_fork_reinit``. With a lock of our own around a ``threading.Lock`` in its place
-an acquisition in memory takes 40 % longer when it is admitted, 47 % when it is denied, and 26 % with
-GCRA; and an exception could come between the lock and the note of who has it.
+Two methods of an ``RLock`` that Python keeps for its own modules are called here, and nowhere
+else: ``_is_owned`` and ``_at_fork_reinit``. With a lock of our own around a ``threading.Lock`` in
+its place an acquisition in memory takes 40 % longer when it is admitted, 47 % when it is denied,
+and 26 % with GCRA; and an exception could come between the lock and the note of who has it.
 """
 
 from __future__ import annotations

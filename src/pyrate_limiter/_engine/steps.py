@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter._core.awaitables import discard, is_awaitable
+from pyrate_limiter._core.awaitables import is_awaitable
 from pyrate_limiter._core.driver import BlockingEffect, Effect
 from pyrate_limiter._core.worker_call import Errand, OutOfTime
 from pyrate_limiter._engine.locks import take
@@ -111,7 +111,7 @@ class Within(Effect[Any]):
     __slots__ = ("awaitable", "seconds")
 
     def __init__(self, awaitable: Awaitable[Any], seconds: float) -> None:
-        self.awaitable = awaitable
+        self.awaitable: Awaitable[Any] = awaitable
         self.seconds = seconds
 
     async def wait(self) -> Any:
@@ -127,10 +127,6 @@ class Within(Effect[Any]):
         if not done:
             raise OutOfTime
         return task.result()
-
-    def drop(self) -> None:
-        """Forget it."""
-        discard(self.awaitable)
 
 
 class OnLoop(Effect[None]):
@@ -151,17 +147,13 @@ class _Shielded(Effect[Any]):
     __slots__ = ("awaitable",)
 
     def __init__(self, awaitable: Awaitable[Any]) -> None:
-        self.awaitable = awaitable
+        self.awaitable: Awaitable[Any] = awaitable
 
     async def wait(self) -> Any:
         """Await it."""
         import asyncio
 
         return await asyncio.shield(_as_coroutine(self.awaitable))
-
-    def drop(self) -> None:
-        """Forget it."""
-        discard(self.awaitable)
 
 
 def to_end(step: Any) -> Any:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pyrate_limiter._core.awaitables import is_awaitable
-from pyrate_limiter._core.driver import abandon, drop_step
+from pyrate_limiter._core.awaitables import Pending, discard, is_awaitable, named
 from pyrate_limiter.errors import AsyncBucketInSyncCode
 
 if TYPE_CHECKING:
@@ -48,7 +46,7 @@ def at_once(outcome: T | Awaitable[T], method: str) -> T:
         AsyncBucketInSyncCode: it has to be awaited first.
     """
     if is_awaitable(outcome):
-        abandon(outcome)
+        discard(outcome)
         msg = (
             f"{method} cannot answer at once: the bucket, its clock or the factory is async; "
             f"await {method}_async instead"
@@ -57,27 +55,26 @@ def at_once(outcome: T | Awaitable[T], method: str) -> T:
     return outcome  # type: ignore[return-value] # it is no awaitable
 
 
-def verdict(outcome: bool | Coroutine[Any, Any, bool], call: str) -> bool | Unawaited:
+def verdict(outcome: bool | Pending[bool], call: str) -> bool | Unawaited:
     """A verdict as it is; what has to be awaited for one as an `Unawaited`."""
     return outcome if isinstance(outcome, bool) else Unawaited(outcome, call)
 
 
-class Unawaited(Coroutine[Any, Any, bool]):
+class Unawaited(Pending[bool]):
     """A coroutine that is neither true nor false.
 
     It is awaited, made a task and gathered like any other. One that is forgotten is warned of under
     the name of the call that made it.
 
     Args:
-        coroutine: what runs.
+        pending: what runs.
         call: the call that made it, as its caller wrote it.
     """
 
-    __slots__ = ("__weakref__", "_asked", "_coroutine", "_fresh")
+    __slots__ = ("_asked", "_fresh")
 
-    def __init__(self, coroutine: Any, call: str) -> None:
-        coroutine.__qualname__ = call
-        self._coroutine = coroutine
+    def __init__(self, pending: Pending[bool], call: str) -> None:
+        super().__init__(named(pending._coroutine, call), pending._first)
         self._fresh = True
         self._asked = False
 
@@ -87,31 +84,29 @@ class Unawaited(Coroutine[Any, Any, bool]):
             return True
         self._asked = True
         msg = (
-            f"{self._coroutine.__qualname__} is neither True nor False before it is awaited: the "
+            f"{self.__qualname__} is neither True nor False before it is awaited: the "
             "bucket, its clock or the factory is async; write `await` before it"
         )
         raise AsyncBucketInSyncCode(msg)
 
     def __await__(self) -> Generator[Any, Any, bool]:
         self._fresh = False
-        return self._coroutine.__await__()  # type: ignore[no-any-return] # a coroutine's is that
+        return super().__await__()
 
     def send(self, value: Any) -> Any:
-        """Run on to the next thing that is awaited."""
+        """See `Pending.send`."""
         self._fresh = False
-        return self._coroutine.send(value)
+        return super().send(value)
 
     def throw(self, *error: Any) -> Any:
-        """Raise an error where it is waiting."""
+        """See `Pending.throw`."""
         self._fresh = False
-        return self._coroutine.throw(*error)
+        return super().throw(*error)
 
     def close(self) -> None:
-        """End it, with what it was about to await."""
-        if self._fresh:
-            abandon(self._coroutine)
+        """See `Pending.close`."""
         self._fresh = False
-        self._coroutine.close()
+        super().close()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._coroutine, name)  # cr_frame and the like, which debuggers read
@@ -120,4 +115,4 @@ class Unawaited(Coroutine[Any, Any, bool]):
         if self._fresh and self._asked:
             self.close()  # the error has said it
         elif self._fresh:  # it warns for itself; what it would await is not to warn as well
-            drop_step(self._coroutine)
+            discard(self._first)

@@ -7,8 +7,7 @@ from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from pyrate_limiter._core.awaitables import is_awaitable
-from pyrate_limiter._core.driver import abandon
+from pyrate_limiter._core.awaitables import discard, is_awaitable
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.algorithms.decision import Decision
 from pyrate_limiter.errors import AsyncBucketInSyncCode, CannotHold, RateLimitExceeded, WrongType
@@ -92,7 +91,7 @@ class Pace(Generic[RequestT]):
         else:
             answer = limiter.acquire(name, weight, timeout=self._timeout)
         if is_awaitable(answer):
-            abandon(answer)
+            discard(answer)
             raise _not_awaited()
         if not answer:
             if not isinstance(answer, Decision):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter._core.awaitables import is_awaitable
-from pyrate_limiter._core.driver import abandon, run_blocking
+from pyrate_limiter._core.awaitables import discard, is_awaitable
+from pyrate_limiter._core.driver import run_blocking
 from pyrate_limiter.errors import AsyncBucketInSyncCode
 from pyrate_limiter.extras._address import by_address, by_header, by_path
 from pyrate_limiter.extras._judge import Middleware
@@ -54,7 +54,7 @@ class RateLimitMiddleware(Middleware["App"]):
         """Serve one request."""
         answer: Any = run_blocking(self._limits.judge(WsgiRequest(environ)))
         if is_awaitable(answer):
-            abandon(answer)
+            discard(answer)
             message = "a WSGI application cannot await its limits: make key and cost sync functions"
             raise AsyncBucketInSyncCode(message)
         if answer is None:

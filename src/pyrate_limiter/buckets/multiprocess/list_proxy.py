@@ -1,8 +1,8 @@
 """A ``ListProxy`` without a manager: to its readers it is the list that a file stands for.
 
-Programs written for 4.5.1 rely on the class. Of it the two methods are replaced through which, as the
-documentation of ``multiprocessing`` says, a proxy reaches what it stands for: ``_callmethod`` and
-``_getvalue``.
+Programs written for 4.5.1 rely on the class. The methods that are replaced are those by which, as
+the documentation of ``multiprocessing`` says, a proxy reaches what it stands for: ``_callmethod``
+and ``_getvalue``.
 """
 
 from __future__ import annotations
