@@ -1,7 +1,10 @@
 """One exchange with the server, which ends by a deadline: a generator, and a waiter of each kind.
 
-It stands on ``psycopg.Connection.pgconn``. Above that, a cursor begins a transaction in a round
-trip of its own, takes as much time as the server does, and waits for as long as the server likes.
+It stands on ``psycopg.Connection.pgconn``, which psycopg documents for what its cursors cannot do,
+and on ``psycopg.errors.error_from_result``, by which it makes its own errors. A cursor waits for as
+long as the server likes: only a thread of its own would leave a server that hangs in time, and so
+an acquisition takes 29 % longer (323 us instead of 250; 14 % without the thread, and without the
+round trip in which a cursor begins a transaction).
 """
 
 from __future__ import annotations
@@ -151,8 +154,10 @@ def _canceller(pgconn: PGconn) -> PGcancelConn | None:
     """What asks the server to end a connection's work without blocking; from libpq 17 on."""
     try:
         return pgconn.cancel_conn()
-    except (AttributeError, import_module("psycopg").Error):
-        return None  # then that work ends by its own time limit
+    except import_module("psycopg").Error:
+        # Then that work ends by its own time limit. What there is before, `get_cancel`, holds up
+        # all threads: it waits for the server with the lock of the interpreter.
+        return None
 
 
 def _cancel(canceller: PGcancelConn) -> None:
