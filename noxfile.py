@@ -68,10 +68,7 @@ def chaos(session: nox.Session) -> None:
 @nox.session
 @nox.parametrize("end", ["lowest", "highest"])
 def drivers(session: nox.Session, end: str) -> None:
-    """Run the core of the servers' tests on the lowest and the highest drivers that are admitted.
-
-    The lowest have no wheels for later Pythons than 3.11.
-    """
+    """Run the core of the servers' tests on the lowest and the highest drivers admitted."""
     extras = nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"]
     admitted = [Requirement(driver) for extra in DRIVERS for driver in extras[extra]]
     constraints = Path(session.create_tmp()) / "constraints.txt"
