@@ -261,7 +261,7 @@ class Link:
             return (yield from work(attempt))
         finally:
             try:
-                if not connection.closed and connection.pgconn.transaction_status:
+                if not connection.closed and connection.info.transaction_status:
                     yield from attempt.fetch("ROLLBACK")
             finally:
                 yield self.pool.putconn(connection)
