@@ -441,3 +441,12 @@ def test_a_stamp_that_comes_late_makes_no_hold_shorter(server):
     early.hold(RateItem("a", early.now()), 1000)
     assert not late.put(RateItem("a", late.now()))
     assert early.check(RateItem("a", early.now())).retry_after_ms == 1000
+
+
+@every_kind
+def test_who_waits_for_the_end_of_a_hold_keeps_clear_of_it_and_knows_when_all_is_over(kind, make):
+    bucket = make(kind, [Rate(5, HOUR * 1000)])
+    bucket._clock = ManualClock(HOUR * 1_000_000)
+    assert bucket.hold(RateItem("a", bucket.now(), 0), 100) == 100
+    assert bucket.check(RateItem("a", bucket.now(), 0)).reset_after_ms == 100
+    assert bucket.claim(RateItem("a", bucket.now()), 60_000, 20).wait_ms == 120

@@ -246,7 +246,8 @@ class PostgresJudge(AbstractBucket):
         allowed, moment, failing, now, remaining, reset = answer[:6]
         if self._in_sql:
             self._steps.note_sweep(answer[6], now)
-            reset = None if remaining is None else self._reset_after(reset, now)
+            held = 0 if answer[7] is None else answer[7] - now
+            reset = None if remaining is None else max(held, self._reset_after(reset, now))
         received = time.monotonic()
         if not allowed:
             rate = self._rates[failing - 1]

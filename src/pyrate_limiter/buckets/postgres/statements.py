@@ -27,7 +27,7 @@ _LANES = 64  # names that share one wait for each other
 _EXPIRED = -2
 _LEASE_SECONDS = 2.0  # after which a statement that is still on its way stores nothing
 _NEVER = 1 << 62
-_ANSWER = 8  # numbers in the answer to a claim
+_ANSWER = 9  # numbers in the answer to a claim
 
 
 class Busy(Exception):

@@ -1,7 +1,7 @@
 -- One acquisition: stores the units now, or at a moment within the caller's patience, or not at all.
--- Answers [verdict, moment, failing rate, now, remaining, newest, swept, clock]. The verdict is -1
--- where the transaction would not see what the lock has waited for, and -2 where the caller has
--- been told by now that there is no answer.
+-- Answers [verdict, moment, failing rate, now, remaining, newest, swept, held until, clock]. The
+-- verdict is -1 where the transaction would not see what the lock has waited for, and -2 where the
+-- caller has been told by now that there is no answer.
 --
 -- The units of an acquisition are one row with all that is known of them, and `units - 1` others for
 -- programs on 4.5.1, which count rows. Under the bucket's lock, units are numbered (seq is the first
@@ -34,7 +34,7 @@ BEGIN
       RETURN ARRAY[-1]::bigint[];
     END IF;
     IF v_read > p_expires THEN
-      RETURN ARRAY[-2, NULL, 0, 0, NULL, NULL, NULL, v_read]::bigint[];
+      RETURN ARRAY[-2, NULL, 0, 0, NULL, NULL, NULL, NULL, v_read]::bigint[];
     END IF;
     v_clock := coalesce(p_clock, v_read);
     v_now := coalesce(p_now, v_clock);
@@ -46,7 +46,8 @@ BEGIN
         (SELECT at_ms FROM @table@ WHERE at_ms >= p_since AND units > 0 AND token = p_token @mine@)
       ) found LIMIT 1;
       IF v_moment IS NOT NULL THEN
-        RETURN ARRAY[1, v_moment, 0, least(v_clock, v_moment), NULL, NULL, NULL, v_read]::bigint[];
+        RETURN ARRAY[1, v_moment, 0, least(v_clock, v_moment), NULL, NULL, NULL, NULL,
+          v_read]::bigint[];
       END IF;
     END IF;
     SELECT seq + units - 1, at_ms, coalesce(claimed_ms, at_ms) INTO v_last, v_newest, v_latest
@@ -73,13 +74,12 @@ BEGIN
     IF v_newest > v_fits AND p_weight > 0 AND p_patience > 0 AND NOT p_fixed THEN
       @between@
     END IF;
-    v_newest := greatest(v_newest, v_held);
   END IF;
 
   IF v_place IS NOT NULL THEN
     NULL;  -- it fits before others
   ELSIF p_weight > 0 AND NOT p_fixed THEN
-    v_fits := greatest(v_now, v_newest);
+    v_fits := greatest(v_now, v_held, v_newest);
     FOR i IN 1 .. array_length(p_rates, 2) LOOP
       IF v_last + p_weight > p_limits[i] THEN
         SELECT @counts@ + p_intervals[i] + 1 INTO v_leaves FROM @table@ unit
@@ -142,6 +142,6 @@ BEGIN
   END IF;
   RETURN ARRAY[
     (coalesce(v_failing, 0) = 0)::int, v_moment, coalesce(v_failing, 0), v_now, v_remaining,
-    v_newest, v_swept, v_read
+    v_newest, v_swept, v_held, v_read
   ]::bigint[];
 END

@@ -9,7 +9,7 @@ BEGIN
   PERFORM pg_advisory_xact_lock(p_lock);
   v_read := floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint;
   IF v_read > p_expires THEN
-    RETURN ARRAY[-2, NULL, 0, 0, NULL, NULL, NULL, v_read]::bigint[];
+    RETURN ARRAY[-2, NULL, 0, 0, NULL, NULL, NULL, NULL, v_read]::bigint[];
   END IF;
   v_clock := coalesce(p_clock, v_read);
   v_now := coalesce(p_now, v_clock);
@@ -69,6 +69,6 @@ BEGIN
   END IF;
   RETURN ARRAY[
     (v_failing IS NULL)::int, v_fits, coalesce(v_failing, 0), v_now, v_remaining, v_newest, NULL,
-    v_read
+    NULL, v_read
   ]::bigint[];
 END

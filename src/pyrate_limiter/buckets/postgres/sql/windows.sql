@@ -1,5 +1,5 @@
 -- Behind all, in the first windows, aligned to the clock, that have room.
-    v_fits := greatest(v_now, v_newest);
+    v_fits := greatest(v_now, v_held, v_newest);
     FOR k IN 1 .. 64 LOOP
       v_moment := v_fits;
       FOR i IN 1 .. array_length(p_rates, 2) LOOP
