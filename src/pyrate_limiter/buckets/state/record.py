@@ -182,10 +182,12 @@ class StateRecord(Timeline):
         weight: int,
     ) -> None:
         """Store what was planned: a claim, or units that go at once."""
+        if not weight:
+            return
         self._latest = now
         queue = self._queue
         self._state = plan.after
-        if queue is None or not weight:
+        if queue is None:
             return
         if plan.free is not None:
             queue.use(plan.free, weight)

@@ -123,7 +123,7 @@ class ClaimQueue:
         """The first moment from ``start`` on that was given back, and what was given back there.
 
         One that has passed may still serve ``start``. Where that is so, or somebody is late, nobody
-        else may lack room for it.
+        else may lack room for it. One that is still to come is there for others too.
         """
         late = self.is_late(now)
         for claim in [it for it in self._free if it.weight >= weight]:
@@ -132,7 +132,7 @@ class ClaimQueue:
                 return at, claim
             if self._suits(now, Claim(at, weight), algorithm, rates):
                 return at, claim
-            if at > claim.at:
+            if claim.at < now:
                 self._forget(claim)
         return None
 
