@@ -7,6 +7,7 @@ from functools import lru_cache
 from hashlib import blake2b, sha256
 
 from pyrate_limiter._core.files import text_of
+from pyrate_limiter.buckets.postgres.literals import block
 from pyrate_limiter.buckets.postgres.lookback import NO_NOTE, furthest
 
 # Each argument costs its parsing, each access to an array its preparation: the parameters that a
@@ -91,7 +92,8 @@ def body(step: str, table: str, keyed: bool) -> str:
         text = text.replace(f"@{place}@", str(_CLAIM.index(place) + 1))
     text = text.replace("@renumber@", _read("renumber").rstrip())
     mine = ("AND name = p_name" if step == "plain" else "AND key = p_lock") if keyed else ""
-    return _named(text, table, mine).replace("@key@", "p_lock" if keyed else "NULL")
+    text = text.replace("@key@", "p_lock" if keyed else "NULL")
+    return _named(text, table, mine)
 
 
 def _part(name: str, keyed: bool) -> str:
@@ -148,7 +150,7 @@ def definition(step: str, schema: str, name: str, table: str, keyed: bool) -> st
     return (
         f"CREATE FUNCTION {schema}.{function_names(name, keyed)[step]} "
         f"({', '.join(PARAMETERS[step])}) RETURNS bigint[] LANGUAGE plpgsql {settings} "
-        f"AS $pyrate_limiter${source(step, schema, name, table, keyed)}$pyrate_limiter$;"
+        f"AS {block(source(step, schema, name, table, keyed))};"
     )
 
 
@@ -171,6 +173,6 @@ def anonymous(step: str, table: str, keyed: bool) -> str:
         r"PERFORM set_config('pyrate_limiter.answer', (\1)::text, true); RETURN;", text
     )
     return (
-        f"SET LOCAL search_path = pg_catalog, pg_temp; DO $pyrate_limiter${text}$pyrate_limiter$; "
+        f"SET LOCAL search_path = pg_catalog, pg_temp; DO {block(text)}; "
         "SELECT current_setting('pyrate_limiter.answer')"
     )

@@ -43,6 +43,14 @@ def literal(text: str) -> str:
     return f"E'{text}'".replace("$", "\\x24")  # a dollar could end what it is quoted in
 
 
+def block(text: str) -> str:
+    """A program in SQL, quoted as it stands, by what does not occur in it."""
+    tag = "$pyrate_limiter$"
+    while (text + tag).index(tag) < len(text):  # a table may be called so
+        tag = f"{tag[:-1]}_$"
+    return f"{tag}{text}{tag}"
+
+
 def short(name: str) -> str:
     """The name, or what stands for it in an index, where there is no room for a long one."""
     if len(name) <= _LONGEST_KEY:
