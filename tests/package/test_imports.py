@@ -150,14 +150,6 @@ def test_compat_imports_nothing_that_is_private():
     assert private == []
 
 
-def test_no_file_of_compat_is_long():
-    assert [
-        path
-        for path in (ROOT / "compat").rglob("*.py")
-        if len(path.read_text(encoding="utf-8").splitlines()) > 350
-    ] == []
-
-
 def test_only_what_stands_above_imports_the_limiter():
     importers = {part for _, part, target in imports() if target == "limiter"}
     assert importers <= MAY_IMPORT_LIMITER | {"limiter"}
