@@ -95,6 +95,7 @@ def types(session: nox.Session) -> None:
     # basedpyright is pyright with its own runtime in the wheel: nothing is fetched when it starts.
     session.install("mypy>=1.11", "basedpyright", "pytest>=8", "types-requests", ".[all]")
     session.run("mypy")
+    session.run("basedpyright", "tests/typing")
     session.run("basedpyright", "--verifytypes", "pyrate_limiter", "--ignoreexternal")
 
 
