@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 from collections.abc import Coroutine
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ async def _await_all(values: list[Any]) -> list[Any]:
 
 def named(value: Any, name: str) -> Any:
     """The value; if it is a coroutine, one that is called so in Python's warnings."""
-    if inspect.iscoroutine(value):
+    if isinstance(value, CoroutineType):
         value.__qualname__ = name
     return value
 
