@@ -152,8 +152,8 @@ class Witness(InMemoryStateStore):
         self.admitted += [WHO.get()] * decision.allowed
         return decision
 
-    def claim(self, *terms, **more):
-        decision = super().claim(*terms, **more)
+    def reserve(self, *terms, **more):
+        decision = super().reserve(*terms, **more)
         self.admitted += [WHO.get()] * decision.allowed
         return decision
 

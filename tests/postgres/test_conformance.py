@@ -3,7 +3,7 @@
 import pytest
 
 from pyrate_limiter import FixedWindow, PostgresBucket, PostgresStateStore, StateBucket
-from pyrate_limiter.testing import BucketConformance
+from pyrate_limiter.testing import BucketConformance, StateStoreConformance
 from tests.support import postgres_fixtures as postgres
 
 pool = postgres.shared_pool
@@ -78,6 +78,20 @@ class TestAsyncPostgresState(BucketConformance):
         return _opened(
             lambda pool: StateBucket(rates, store=PostgresStateStore(pool, postgres.table()))
         )
+
+
+class TestPostgresStore(StateStoreConformance):
+    @pytest.fixture(autouse=True)
+    def _pool(self, pool):
+        self.pool = pool
+
+    def make_store(self):
+        return PostgresStateStore(self.pool, postgres.table())
+
+
+class TestAsyncPostgresStore(StateStoreConformance):
+    def make_store(self):
+        return _opened(lambda pool: PostgresStateStore(pool, postgres.table()))
 
 
 async def _opened(make):

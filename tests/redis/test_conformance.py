@@ -3,7 +3,7 @@ import pytest
 import redis
 
 from pyrate_limiter import FixedWindow, RedisBucket, RedisStateStore, SlidingWindowLog, StateBucket
-from pyrate_limiter.testing import BucketConformance
+from pyrate_limiter.testing import BucketConformance, StateStoreConformance
 from tests.support.redis_servers import DEFAULT, async_client, fresh_key, shared_url
 
 WIRES = [
@@ -163,3 +163,19 @@ class TestServerTimeAsync(_ServerTime, _Async):
 
 class TestStateServerTime(_ServerTime, _State):
     pass
+
+
+class TestStore(StateStoreConformance):
+    @pytest.fixture(autouse=True)
+    def _connect(self):
+        self.client = redis.Redis.from_url(shared_url())
+        yield
+        self.client.close()
+
+    def make_store(self):
+        return RedisStateStore(self.client, fresh_key(), ttl_ms=3_600_000)
+
+
+class TestAsyncStore(StateStoreConformance):
+    async def make_store(self):
+        return RedisStateStore(await async_client(shared_url()), fresh_key(), ttl_ms=3_600_000)

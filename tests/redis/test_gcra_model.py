@@ -85,13 +85,14 @@ class LuaAndPython(RuleBasedStateMachine):
     def claim_now(self, weight):
         now = self.moment()
         item = RateItem("a", self.now, weight)
-        decision = self.store.claim(self.algorithm, self.rates, item, 0, 0)
+        decision = self.store.reserve(self.algorithm, self.rates, item, 0, 0)
         state, verdict = self.algorithm.step(self.rates, self.state, now, weight)
         if verdict.allowed and weight:
             self.keep(state, now)
         free, reset = self.algorithm.outlook(self.rates, self.state, now)
-        retry = verdict.retry_after_ms
-        assert decision == Decision(verdict.failing_rate, retry, 0, free, reset)
+        assert decision.failing_rate == verdict.failing_rate
+        assert decision.retry_after_ms == verdict.retry_after_ms
+        assert (decision.wait_ms, decision.remaining, decision.reset_after_ms) == (0, free, reset)
 
     @rule(weight=st.integers(1, 6))
     def look(self, weight):

@@ -696,14 +696,17 @@ def test_a_file_that_another_tool_has_locked_is_named_in_the_error(path, monkeyp
 @pytest.mark.parametrize("kind", range(2))
 def test_an_operation_that_a_signal_handler_calls_in_a_transaction_is_refused_at_once(path, kind):
     bucket = list(both_kinds(path))[kind]
-    step = bucket.store._within() if kind else bucket._log._lock
     assert bucket.put(RateItem("a", bucket.now()))
 
-    def handler():
-        bucket.put(RateItem("a", bucket.now()))
+    def handler(_=None):
+        with pytest.raises(ReentrantCall, match="signal handler"):
+            bucket.put(RateItem("a", bucket.now()))
 
-    with step, pytest.raises(ReentrantCall, match="signal handler"):
-        handler()
+    if kind:
+        bucket.store.transact(bucket.algorithm, bucket.rates, bucket._clock, handler)
+    else:
+        with bucket._log._lock:
+            handler()
     assert bucket.put(RateItem("a", bucket.now(), 4))
     assert not bucket.put(RateItem("a", bucket.now()))
     bucket.close()

@@ -1,5 +1,5 @@
-from pyrate_limiter import GCRA, BucketAsyncWrapper, StateBucket, TokenBucket
-from pyrate_limiter.testing import BucketConformance
+from pyrate_limiter import GCRA, BucketAsyncWrapper, InMemoryStateStore, StateBucket, TokenBucket
+from pyrate_limiter.testing import BucketConformance, StateStoreConformance
 
 
 class TestGCRA(BucketConformance):
@@ -27,3 +27,8 @@ class TestWrappedGCRA(BucketConformance):
 
     def make_bucket(self, rates):
         return BucketAsyncWrapper(StateBucket(rates))
+
+
+class TestInMemoryStore(StateStoreConformance):
+    def make_store(self):
+        return InMemoryStateStore()

@@ -1,12 +1,11 @@
-"""`ClaimQueue` against the plain idea: all claims, played in the order of their moments."""
+"""`ReservationQueue` against the plain idea: all of them played in the order of their moments."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyrate_limiter import GCRA, Rate, RateItem, StateBucket
-from pyrate_limiter.buckets.state.reservations import ClaimQueue
-from pyrate_limiter.testing import ManualClock
+from pyrate_limiter import GCRA, Rate
+from pyrate_limiter.buckets.state.reservations import ReservationQueue
 
 POLICY = GCRA()
 RATES = [Rate(2, 10), Rate(5, 50)]
@@ -23,8 +22,9 @@ def played(events):
 
 
 def filled(weights):
-    """A queue in which each claim has the first moment that fits behind the one before."""
-    queue, state, moment, moments = ClaimQueue(POLICY.initial(RATES)), POLICY.initial(RATES), 0, []
+    """A queue in which each reservation has the first moment that fits behind the one before."""
+    state, moment, moments = POLICY.initial(RATES), 0, []
+    queue = ReservationQueue(state)
     for weight in weights:
         after, decision = POLICY.step(RATES, state, moment, weight)
         while not decision.allowed:
@@ -37,7 +37,7 @@ def filled(weights):
 
 
 @given(WEIGHTS)
-def test_the_claims_are_played_in_order(weights):
+def test_the_reservations_are_played_in_order(weights):
     queue, moments = filled(weights)
     assert queue.newest == moments[-1]
     assert queue.played(0, POLICY, RATES) == played(zip(moments, weights, strict=True))
@@ -55,7 +55,7 @@ def test_what_is_taken_out_leaves_the_state_of_the_others(weights, data):
 
 
 @given(WEIGHTS, st.data())
-def test_what_is_given_back_in_front_of_others_is_there_to_be_claimed(weights, data):
+def test_what_is_given_back_in_front_of_others_is_there_to_be_reserved(weights, data):
     queue, moments = filled([*weights, 1])
     place = data.draw(st.integers(0, len(weights) - 1))
     queue.give_back(moments[place], weights[place])
@@ -66,11 +66,11 @@ def test_what_is_given_back_in_front_of_others_is_there_to_be_claimed(weights, d
     assert moment == moments[place]
     queue.use(free, wanted)
     queue.add(moment, wanted)
-    claims = list(zip(moments, [*weights, 1], strict=True))
-    claims[place] = (moment, wanted)
+    reserved = list(zip(moments, [*weights, 1], strict=True))
+    reserved[place] = (moment, wanted)
     if wanted < weights[place]:
-        claims.append((moment, weights[place] - wanted))
-    assert queue.played(0, POLICY, RATES) == played(claims)
+        reserved.append((moment, weights[place] - wanted))
+    assert queue.played(0, POLICY, RATES) == played(reserved)
 
 
 @given(WEIGHTS, st.data())
@@ -81,23 +81,23 @@ def test_what_was_given_back_and_has_passed_serves_only_where_nobody_is_pushed_b
     now = data.draw(st.integers(moments[place], moments[-1]))
     room = queue.room(now, now, 1, POLICY, RATES)
     # Who is late goes now, before all others.
-    claims = [
+    reserved = [
         (max(moment, now), weight) for moment, weight in zip(moments, [*weights, 1], strict=True)
     ]
-    del claims[place]
+    del reserved[place]
     if moments[place] == moments[-1]:
         assert room is None
     elif room is not None:
         assert room[0] == now
-        played([*claims, (now, 1)])
+        played([*reserved, (now, 1)])
     else:
         with pytest.raises(AssertionError, match="do not fit"):
-            played([*claims, (now, 1)])
+            played([*reserved, (now, 1)])
 
 
 @given(WEIGHTS)
-def test_claims_of_one_moment_share_their_units(weights):
-    queue = ClaimQueue(POLICY.initial(RATES))
+def test_reservations_of_one_moment_share_their_units(weights):
+    queue = ReservationQueue(POLICY.initial(RATES))
     for weight in weights:
         queue.add(7, weight)
     assert not queue.has(7, sum(weights) + 1)
@@ -109,11 +109,12 @@ def test_claims_of_one_moment_share_their_units(weights):
     assert queue.played(0, POLICY, RATES) == queue.gone
 
 
-def test_a_claim_that_nobody_settles_is_forgotten_after_two_seconds():
+def test_a_reservation_that_nobody_confirms_counts_as_used_after_two_seconds():
     queue, moments = filled([1, 1, 1])
-    assert queue.fold(moments[0] + 1999)
-    assert not queue.fold(moments[-1] + 2000)
-    assert queue.played(moments[-1] + 2000, POLICY, RATES) == queue.gone
+    all_of_them = queue.played(moments[0], POLICY, RATES)
+    assert queue.fold(moments[0] + 1999, POLICY, RATES)
+    assert not queue.fold(moments[-1] + 2000, POLICY, RATES)
+    assert queue.played(moments[-1] + 2000, POLICY, RATES) == queue.gone == all_of_them
 
 
 @given(WEIGHTS, st.data())
@@ -121,17 +122,6 @@ def test_a_queue_survives_being_written_down(weights, data):
     queue, moments = filled(weights)
     place = data.draw(st.integers(0, len(weights) - 1))
     queue.give_back(moments[place], weights[place])
-    copy = ClaimQueue.restored(queue.dump())
+    copy = ReservationQueue.restored(queue.dump())
     assert copy.dump() == queue.dump()
     assert copy.newest == queue.newest
-
-
-def test_who_asks_for_later_leaves_what_was_given_back_to_others():
-    bucket = StateBucket([Rate(1, 10)], clock=ManualClock(1_000))
-    line = [RateItem("a", 1_000) for _ in range(4)]
-    waits = [decision.wait_ms for decision in bucket.claim_several(line, 1_000, 0)]
-    assert waits == [0, 10, 20, 30]
-    assert bucket.release(line[1])
-    (refused,) = bucket.claim_several([RateItem("a", 1_000)], 0, 0, line[3].timestamp)
-    assert not refused.allowed
-    assert bucket.claim(RateItem("a", 1_000), 1_000, 0).wait_ms == 10

@@ -79,8 +79,8 @@ def test_a_waiter_gives_back_a_part_of_its_claim(bucket):
     assert bucket.put(RateItem("a", START, 3))
     heavy = RateItem("a", START, 3)
     assert bucket.claim(heavy, FOR_EVER, 0).wait_ms == 600
-    assert bucket.release(RateItem("a", heavy.timestamp, 2))
+    assert bucket.release(heavy.part(2))
     assert bucket.count() == 4
-    assert bucket.release(RateItem("a", heavy.timestamp, 1))
+    assert bucket.release(heavy.part(1))
     assert not bucket.release(heavy)
     assert bucket.count() == 3

@@ -123,11 +123,15 @@ def limiter_on(bucket, given, records):
     return Limiter(bucket, reserve_ahead=given["reserve_ahead"])
 
 
+def _claiming_one_way(kind):
+    return type(kind.__name__, (kind,), {"__slots__": (), "claim_within": None})
+
+
 def watch(bucket, records):
     """Note the answers to claims, and when their waiters woke."""
     claim, several, settle = bucket.claim, bucket.claim_several, bucket.settle
     if hasattr(bucket, "store"):
-        bucket.store.bounds_claims = False  # it would be claimed on another way
+        bucket.__class__ = _claiming_one_way(bucket.__class__)
 
     def note(item, decision):
         wait = decision.wait_ms or decision.retry_after_ms or 0

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 NO_STAMP = BEGINNING - 1  # nothing is trusted
 LATEST_MS = 60_000  # no stamp and no awaited reading takes that long to arrive
+ROUNDS = 64  # how often a policy may name a moment and then refuse it
 
 
 def read(clock: AbstractClock) -> int | None:

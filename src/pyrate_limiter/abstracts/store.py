@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from pyrate_limiter.abstracts.algorithm import State
     from pyrate_limiter.abstracts.rate import RateItem
+    from pyrate_limiter.abstracts.reservation import Reservation
 
 __all__ = [
     "AbstractClock",
@@ -67,111 +68,142 @@ class StateStore(ABC):
         """Release what the store opened; may be called again."""
         return
 
-    keeps_claims: bool = False
-    """Whether the store has the methods below. A bucket on a store that has not tries again after
-    each wait."""
+    reserves: bool = False
+    """Whether the store has the methods below; set for each class by what it defines. A bucket on
+    a store that has not tries again after each wait."""
 
-    bounds_claims: bool = False
-    """Whether `claim` and `claim_at` take one more argument: how many ms they may take, also where
-    there is no patience; None is for as long as that lasts."""
+    def __init_subclass__(cls, **options: object) -> None:
+        super().__init_subclass__(**options)
+        lineage = cls.__mro__
+        check, reserve = (
+            next(place for place, kind in enumerate(lineage) if name in vars(kind))
+            for name in ("check", "reserve")
+        )
+        # A subclass with a `check` of its own knows nothing of reservations, as in 4.5.1.
+        cls.reserves = reserve <= check and lineage[reserve] is not StateStore
 
-    def claim(
+    def reserve(
         self,
         algorithm: StateAlgorithm,
         rates: Sequence[Rate],
         item: RateItem,
-        patience_ms: int,
+        max_wait_ms: int,
         buffer_ms: int,
+        clock: AbstractClock,
+        limit_ms: int | None = None,
     ) -> Decision | Awaitable[Decision]:
-        """See `AbstractBucket.claim`."""
+        """Take the item's units now, or reserve the first moment within ``max_wait_ms`` for them.
+
+        One atomic step. It is judged by the item's timestamp; by the store's own clock, read in
+        the same step, where it has one and ``clock`` is that, its `default_clock`.
+
+        Args:
+            algorithm: the policy.
+            rates: the limits.
+            item: its ``timestamp`` becomes the moment that is reserved.
+            max_wait_ms: how long its caller is willing to wait.
+            buffer_ms: kept clear after the earliest moment.
+            clock: the bucket's. A store may ask it, in the same step, where stamps are not in
+                order. The store's own methods do without it when they are called by hand.
+            limit_ms: how long the call itself may take; None is as long as the caller waits.
+
+        Returns:
+            A `Reservation` where the units are taken or reserved; otherwise nothing is stored.
+            While the store's server is away, an outage policy may also admit without one.
+        """
         raise NotImplementedError
 
-    def claim_several(
+    def reserve_several(
         self,
         algorithm: StateAlgorithm,
         rates: Sequence[Rate],
         items: Sequence[RateItem],
-        patience_ms: int,
+        max_wait_ms: int,
         buffer_ms: int,
         not_before: int | None,
-        *,
+        clock: AbstractClock,
         limit_ms: int | None = None,
     ) -> list[Decision] | Awaitable[list[Decision]]:
-        """See `AbstractBucket.claim_several`. This default claims for the first alone."""
-        del not_before, limit_ms
-        decision = self.claim(algorithm, rates, items[0], patience_ms, buffer_ms)
-        return then(decision, lambda first: [first])
+        """`reserve` for the first waiters of a line, in one step.
 
-    def settle(
+        This default reserves for the first alone.
+
+        Args:
+            algorithm: the policy.
+            rates: the limits.
+            items: in their order, at least one.
+            max_wait_ms: as in `reserve`, for each of them.
+            buffer_ms: as in `reserve`.
+            not_before: the last moment that the line has reserved already; None: it has none.
+            clock: as in `reserve`.
+            limit_ms: as in `reserve`.
+
+        Returns:
+            The answers for the items from the first on. It ends with the first refusal, and may end
+            earlier. No moment is before that of the item ahead.
+        """
+        del not_before
+        terms = (max_wait_ms, buffer_ms, clock, limit_ms)
+        return then(self.reserve(algorithm, rates, items[0], *terms), lambda first: [first])
+
+    def confirm(
         self,
         algorithm: StateAlgorithm,
         rates: Sequence[Rate],
-        item: RateItem,
+        reservation: Reservation,
         now: int,
-        patience_ms: int,
+        max_wait_ms: int,
+        clock: AbstractClock,
     ) -> Decision | Awaitable[Decision]:
-        """See `AbstractBucket.settle`."""
+        """Turn a reservation into the truth when its holder has woken, at ``now``.
+
+        Units whose holder is late are moved to the true time. Where others who came late before
+        have used up their room, the answer is a `Reservation` of a later moment; if that is further
+        than ``max_wait_ms`` away, the units are given back and the answer is a refusal.
+        """
         raise NotImplementedError
 
-    def release(
-        self, algorithm: StateAlgorithm, rates: Sequence[Rate], item: RateItem
+    def cancel(
+        self, algorithm: StateAlgorithm, rates: Sequence[Rate], reservation: Reservation
     ) -> bool | Awaitable[bool]:
-        """See `AbstractBucket.release`."""
+        """Give units back whose holder does not wait any more; False if they are not stored.
+
+        A reservation of the same moment and handle, of less weight, gives only so many back.
+        """
         raise NotImplementedError
 
     def forecast(
-        self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int, weight: int
-    ) -> Decision | Awaitable[Decision]:
-        """See `AbstractBucket.check`."""
-        raise NotImplementedError
-
-    def hold(
-        self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int | None, hold_ms: int
-    ) -> int | Awaitable[int]:
-        """See `AbstractBucket.hold`. This default has no such thing."""
-        del algorithm, rates, now, hold_ms
-        raise CannotHold(self)
-
-    def release_hold(
-        self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int | None
-    ) -> bool | Awaitable[bool]:
-        """See `AbstractBucket.release_hold`. This default has no such thing."""
-        del algorithm, rates, now
-        raise CannotHold(self)
-
-    keeps_time: bool = False
-    """Whether the store can judge claims by a clock of its own, read in the same step. It then has
-    `claim_at`, `settle_at` and `seconds_left`, and a bucket on its `default_clock` uses them. For
-    `hold` and `release_hold` such a bucket gives None as ``now``."""
-
-    def claim_at(
         self,
         algorithm: StateAlgorithm,
         rates: Sequence[Rate],
-        item: RateItem,
-        patience_ms: int,
-        buffer_ms: int,
+        now: int,
+        weight: int,
+        clock: AbstractClock,
     ) -> Decision | Awaitable[Decision]:
-        """`claim` by the store's clock."""
+        """What `reserve` would answer to somebody who does not wait; nothing is stored."""
         raise NotImplementedError
 
-    def settle_at(
-        self, algorithm: StateAlgorithm, rates: Sequence[Rate], item: RateItem, patience_ms: int
-    ) -> Decision | Awaitable[Decision]:
-        """`settle` by the store's clock."""
-        raise NotImplementedError
+    def hold(
+        self,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        now: int,
+        hold_ms: int,
+        clock: AbstractClock,
+    ) -> int | Awaitable[int]:
+        """See `AbstractBucket.hold`. This default has no such thing."""
+        del algorithm, rates, now, hold_ms, clock
+        raise CannotHold(self)
 
-    def seconds_left(self, item: RateItem) -> float:
-        """How long the holder of a claim by the store's clock has yet to sleep."""
-        raise NotImplementedError
-
-    asks_clock: bool = False
-    """Whether `check`, `claim`, `claim_several`, `settle`, `forecast`, `hold` and `release_hold`
-    take one more argument, the bucket's clock: to be asked, in the same step, where stamps are not
-    in order."""
+    def release_hold(
+        self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int, clock: AbstractClock
+    ) -> bool | Awaitable[bool]:
+        """See `AbstractBucket.release_hold`. This default has no such thing."""
+        del algorithm, rates, now, clock
+        raise CannotHold(self)
 
     def ahead_ms(self) -> int:
-        """How much the time of the store, by which claims are stamped, is ahead of the clock."""
+        """How many ms the time of the store, that of its reservations, is ahead of the clock."""
         return 0
 
     @property

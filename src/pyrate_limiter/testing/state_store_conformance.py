@@ -11,10 +11,14 @@ import pytest
 from pyrate_limiter._core.awaitables import is_awaitable
 from pyrate_limiter.abstracts.algorithm import GCRA
 from pyrate_limiter.abstracts.rate import Rate, RateItem
+from pyrate_limiter.abstracts.reservation import Reservation
 from pyrate_limiter.abstracts.store import StateStore
+from pyrate_limiter.testing.clocks import ManualClock
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from pyrate_limiter.abstracts.algorithm import Decision
 
 _NOW = 1_000_000_000  # ms
 
@@ -32,6 +36,11 @@ def _scenario(steps: Callable[..., Awaitable[None]]) -> Callable[..., None]:
 
 async def _get(value: Any) -> Any:
     return await value if is_awaitable(value) else value
+
+
+def _assert_goes(confirmed: Decision) -> None:
+    assert confirmed.allowed
+    assert confirmed.wait_ms == 0
 
 
 class StateStoreConformance:
@@ -140,47 +149,87 @@ class StateStoreConformance:
         await _get(store.close())
 
     @_scenario
-    async def test_claims_stand_in_line_and_can_be_given_back(self) -> None:
-        """A store that keeps claims stores them ahead, in order, and takes them out again."""
+    async def test_reservations_stand_in_line_and_can_be_cancelled(self) -> None:
+        """A store that reserves stores units ahead, in order, and takes them out again."""
         store, policy, rates = await self._new(), GCRA(), [Rate(2, 1000, burst=1)]
-        if not (store.keeps_claims and self.manual_time):
-            pytest.skip("the store keeps no claims, or asks a server for the time")
+        if not (store.reserves and self.manual_time):
+            pytest.skip("the store does not reserve, or asks a server for the time")
+        clock = ManualClock(_NOW)
         items = [RateItem("name", _NOW) for _ in range(3)]
-        waits = [
-            (await _get(store.claim(policy, rates, item, 60_000, 0))).wait_ms for item in items
+        reservations = [
+            await _get(store.reserve(policy, rates, item, 60_000, 0, clock)) for item in items
         ]
-        assert waits == [0, 500, 1000]
+        assert [reservation.wait_ms for reservation in reservations] == [0, 500, 1000]
+        assert [reservation.item for reservation in reservations] == items
+        assert [item.timestamp - _NOW for item in items] == [0, 500, 1000]
+        clock.advance(400)
         refused = await _get(store.check(policy, rates, _NOW + 400, 1))
         assert refused.retry_after_ms == 1100
-        assert await _get(store.release(policy, rates, items[2])) is True
-        assert await _get(store.release(policy, rates, items[2])) is False
-        told = await _get(store.forecast(policy, rates, _NOW + 400, 1))
+        assert await _get(store.cancel(policy, rates, reservations[2])) is True
+        assert await _get(store.cancel(policy, rates, reservations[2])) is False
+        told = await _get(store.forecast(policy, rates, _NOW + 400, 1, clock))
         assert told.retry_after_ms == 600
-        settled = await _get(store.settle(policy, rates, items[1], _NOW + 500, 60_000))
-        assert settled.wait_ms == 0
-        assert settled.allowed
+        clock.advance(100)
+        going = store.confirm(policy, rates, reservations[1], _NOW + 500, 60_000, clock)
+        _assert_goes(await _get(going))
 
     @_scenario
-    async def test_a_line_claims_for_several_and_gives_parts_back(self) -> None:
-        """Several claims are one step, and what is given back between others is used again."""
+    async def test_a_line_reserves_for_several_and_cancels_parts(self) -> None:
+        """Several reservations are one step, and what is cancelled between others is used again."""
         store, policy, rates = await self._new(), GCRA(), [Rate(2, 1000)]
-        if not (store.keeps_claims and self.manual_time):
-            pytest.skip("the store keeps no claims, or asks a server for the time")
+        if not (self.manual_time and self._reserves_several(store)):
+            pytest.skip("the store reserves for one at a time, or asks a server for the time")
+        clock = ManualClock(_NOW)
         items = [RateItem("name", _NOW, weight) for weight in (2, 1, 2, 1, 2)]
-        decisions = await _get(store.claim_several(policy, rates, items, 2000, 0, None))
-        assert [decision.wait_ms for decision in decisions[:-1]] == [0, 500, 1500, 2000]
-        assert decisions[-1].retry_after_ms == 3000
-        due = items[2].timestamp
-        assert await _get(store.release(policy, rates, RateItem("name", due))) is True
-        assert await _get(store.release(policy, rates, RateItem("name", due, 2))) is False
-        other = RateItem("other", _NOW)
-        bound = items[1].timestamp
-        (decision,) = await _get(store.claim_several(policy, rates, [other], 2000, 0, bound))
-        assert (decision.wait_ms, other.timestamp) == (1500, due)
-        for item in (items[1], RateItem("name", due), other, items[3]):
-            settled = await _get(store.settle(policy, rates, item, item.timestamp, 0))
-            assert settled.allowed
-            assert settled.wait_ms == 0
+        terms = (2000, 0)
+        line = await _get(store.reserve_several(policy, rates, items, *terms, None, clock))
+        assert [decision.wait_ms for decision in line[:-1]] == [0, 500, 1500, 2000]
+        assert line[-1].retry_after_ms == 3000
+        due, heavy = items[2].timestamp, line[2]
+        halves = [
+            Reservation(RateItem("name", due, weight), heavy.wait_ms, heavy.handle)
+            for weight in (1, 2, 1)
+        ]
+        assert await _get(store.cancel(policy, rates, halves[0])) is True
+        assert await _get(store.cancel(policy, rates, halves[1])) is False
+        other, bound = RateItem("other", _NOW), items[1].timestamp
+        (found,) = await _get(store.reserve_several(policy, rates, [other], *terms, bound, clock))
+        assert (found.wait_ms, other.timestamp) == (1500, due)
+        for reservation in (line[1], halves[2], found, line[3]):
+            moment = reservation.item.timestamp
+            clock.set(moment)
+            going = store.confirm(policy, rates, reservation, moment, 0, clock)
+            _assert_goes(await _get(going))
+
+    @staticmethod
+    def _reserves_several(store: StateStore) -> bool:
+        return store.reserves and type(store).reserve_several is not StateStore.reserve_several
+
+    @_scenario
+    async def test_who_comes_late_is_told_when_to_go_or_refused(self) -> None:
+        """Late units are moved to the true time; whoever has no room then sleeps on, or leaves."""
+        store, policy, rates = await self._new(), GCRA(), [Rate(1, 1000)]
+        if not (store.reserves and self.manual_time):
+            pytest.skip("the store does not reserve, or asks a server for the time")
+        clock = ManualClock(_NOW)
+        items = [RateItem("name", _NOW) for _ in range(4)]
+        _, *waiting = [
+            await _get(store.reserve(policy, rates, item, 60_000, 0, clock)) for item in items
+        ]
+        clock.advance(1900)
+        late = store.confirm(policy, rates, waiting[0], _NOW + 1900, 60_000, clock)
+        _assert_goes(await _get(late))
+        clock.advance(100)
+        moved = await _get(store.confirm(policy, rates, waiting[1], _NOW + 2000, 60_000, clock))
+        assert isinstance(moved, Reservation)
+        assert (moved.wait_ms, moved.item.timestamp) == (900, _NOW + 2900)
+        clock.advance(900)
+        going = store.confirm(policy, rates, moved, _NOW + 2900, 0, clock)
+        _assert_goes(await _get(going))
+        clock.advance(100)
+        refused = await _get(store.confirm(policy, rates, waiting[2], _NOW + 3000, 500, clock))
+        assert refused.retry_after_ms == 900
+        assert await _get(store.cancel(policy, rates, waiting[2])) is False
 
     @_scenario
     async def test_a_store_that_holds_admits_nothing_before_the_end(self) -> None:
@@ -188,16 +237,20 @@ class StateStoreConformance:
         store, policy, rates = await self._new(), GCRA(), [Rate(2, 1000)]
         if not (type(store).hold is not StateStore.hold and self.manual_time):
             pytest.skip("the store does not hold, or asks a server for the time")
-        assert await _get(store.hold(policy, rates, _NOW, 5000)) == 5000
-        assert await _get(store.hold(policy, rates, _NOW + 1000, 3000)) == 4000
+        clock = ManualClock(_NOW)
+        assert await _get(store.hold(policy, rates, _NOW, 5000, clock)) == 5000
+        clock.advance(1000)
+        assert await _get(store.hold(policy, rates, _NOW + 1000, 3000, clock)) == 4000
         refused = await _get(store.check(policy, rates, _NOW + 1000, 1))
         assert refused.retry_after_ms == 4000
+        clock.advance(4000)
         assert (await _get(store.check(policy, rates, _NOW + 5000, 2))).allowed
         assert not (await _get(store.check(policy, rates, _NOW + 5000, 1))).allowed
-        assert await _get(store.release_hold(policy, rates, _NOW + 5000)) is False
-        await _get(store.hold(policy, rates, _NOW + 6000, 60_000))
-        assert await _get(store.release_hold(policy, rates, _NOW + 6000)) is True
+        assert await _get(store.release_hold(policy, rates, _NOW + 5000, clock)) is False
+        clock.advance(1000)
+        await _get(store.hold(policy, rates, _NOW + 6000, 60_000, clock))
+        assert await _get(store.release_hold(policy, rates, _NOW + 6000, clock)) is True
         assert (await _get(store.check(policy, rates, _NOW + 6000, 2))).allowed
-        await _get(store.hold(policy, rates, _NOW + 6000, 60_000))
+        await _get(store.hold(policy, rates, _NOW + 6000, 60_000, clock))
         await _get(store.reset())
         assert (await _get(store.check(policy, rates, _NOW + 6000, 2))).allowed

@@ -28,7 +28,7 @@ from pyrate_limiter.buckets.log.rules import ROUNDS, JudgedLog
 from pyrate_limiter.buckets.log.run_length import UnitLog
 from pyrate_limiter.buckets.log.units_view import UnitsView
 from pyrate_limiter.buckets.memory.after_fork import note_claims
-from pyrate_limiter.buckets.state.reservations import claims_in_line
+from pyrate_limiter.buckets.state.reservations import reserve_in_line
 from pyrate_limiter.errors import AlgorithmMismatch
 
 if TYPE_CHECKING:
@@ -233,7 +233,7 @@ class InMemoryBucket(JudgedLog, Closable, AbstractBucket):
         for item in items:
             check_item(item)
         with self._lock, self._whole():
-            return claims_in_line(
+            return reserve_in_line(
                 items, not_before, lambda item, at: self._claim(item, patience_ms, buffer_ms, at)
             )
 

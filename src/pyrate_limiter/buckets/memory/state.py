@@ -2,49 +2,52 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from pyrate_limiter._core.awaitables import discard
 from pyrate_limiter._core.fork_safe_locks import Whole, shared_lock
 from pyrate_limiter._core.timeline import NO_CLOCK
 from pyrate_limiter._core.validation import FOREVER
 from pyrate_limiter.abstracts.algorithm import GCRA, Decision, TokenBucket
-from pyrate_limiter.abstracts.store import StateStore
 from pyrate_limiter.buckets.memory.after_fork import note_claims
 from pyrate_limiter.buckets.state.record import StateRecord
+from pyrate_limiter.buckets.state.rules import StateRules
+from pyrate_limiter.buckets.state.store import BlockingRecordStore
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
 
     from pyrate_limiter._core.clocks import AbstractClock
-    from pyrate_limiter.abstracts.algorithm import State, StateAlgorithm
-    from pyrate_limiter.abstracts.rate import Rate, RateItem
+    from pyrate_limiter.abstracts.algorithm import StateAlgorithm
+    from pyrate_limiter.abstracts.rate import Rate
+    from pyrate_limiter.buckets.state.record import Numbers
+    from pyrate_limiter.buckets.state.store import Undo
+
+T = TypeVar("T")
 
 # The policies under which nothing as heavy fits before what was refused does.
 _MONOTONE = frozenset({GCRA, TokenBucket})
 
 
-class InMemoryStateStore(StateRecord, StateStore):
+class InMemoryStateStore(StateRecord, BlockingRecordStore):
     """One state in this process's memory: thread-safe, picklable."""
 
     __module__ = "pyrate_limiter.buckets.state_bucket"
 
     __slots__ = ("__weakref__", "_full", "_lock")
 
-    keeps_claims = True
-    asks_clock = True
-
     # Until when, from which weight on, for which rates everything is refused, and by which of them.
     _full: tuple[int, int, Sequence[Rate], Rate | None] | None
+    _lock: AbstractContextManager[object]
 
     def __init__(self) -> None:
         super().__init__()
-        self._lock: Any = shared_lock()
+        self._lock = shared_lock()
         self._full = None
 
     @classmethod
-    def member(cls, lock: Any) -> InMemoryStateStore:
+    def member(cls, lock: AbstractContextManager[object]) -> InMemoryStateStore:
         """A store whose lock belongs to the factory that keeps it."""
         store = cls.__new__(cls)
         StateRecord.__init__(store)
@@ -55,21 +58,26 @@ class InMemoryStateStore(StateRecord, StateStore):
         """Around a change that takes several steps. Its user holds the lock."""
         return Whole(self, self.dump())
 
-    def _restore(self, before: tuple[Any, ...]) -> None:
+    def _restore(self, before: Numbers) -> None:
         self._full = None
         self.load(before)
 
-    def check(
+    def transact(
         self,
-        algorithm: StateAlgorithm,
-        rates: Sequence[Rate],
-        now: int,
-        weight: int,
-        clock: AbstractClock = NO_CLOCK,
-    ) -> Decision:
-        """See `StateStore.check`."""
+        rules: StateRules,
+        use: Callable[[StateRules], T],
+        within_ms: int | None = None,
+        instead: Callable[[Decision], T] | None = None,
+        undo: Undo[T] | None = None,
+    ) -> T:
+        """See `RecordStore.transact`. Nothing keeps the record for long."""
+        del within_ms, instead, undo
         with self._lock, self._whole():
-            return self._step(algorithm, rates, self._observe(now, rates, clock), weight)
+            self._full = None
+            answer = use(rules.on(self))
+            if self._queue is not None:
+                note_claims(self)
+            return answer
 
     def take_now(
         self, algorithm: StateAlgorithm, rates: Sequence[Rate], clock: AbstractClock, weight: int
@@ -81,7 +89,7 @@ class InMemoryStateStore(StateRecord, StateStore):
             has to be awaited, or a keyed factory has dropped the bucket.
         """
         with self._lock:
-            now: Any = clock.now()
+            now = clock.now()
             if now.__class__ is not int:
                 discard(now)
                 return False
@@ -106,129 +114,27 @@ class InMemoryStateStore(StateRecord, StateStore):
                     self._latest = now
             else:
                 with self._whole():
-                    decision = self._step(algorithm, rates, now, weight)
+                    decision = StateRules(algorithm, rates, clock).on(self).take(now, weight)
             retry = decision.retry_after_ms
-            # Under several rates, another one may be what refuses a moment later.
-            known = retry is not None and self._hold is None  # what is held goes by the clock
-            if known and len(rates) == 1 and algorithm.__class__ in _MONOTONE:
+            if (
+                retry is not None
+                and self._hold is None  # what is held goes by the clock
+                and len(rates) == 1  # of several, another one may be what refuses a moment later
+                and algorithm.__class__ in _MONOTONE
+            ):
                 self._full = (now + retry, weight, rates, decision.failing_rate)
             return decision.failing_rate
 
-    def claim(
-        self,
-        algorithm: StateAlgorithm,
-        rates: Sequence[Rate],
-        item: RateItem,
-        patience_ms: int,
-        buffer_ms: int,
-        clock: AbstractClock = NO_CLOCK,
-        limit_ms: int | None = None,
-    ) -> Decision:
-        """See `StateStore.claim`."""
-        del limit_ms
-        with self._lock, self._whole():
-            decision = self._claim(algorithm, rates, item, patience_ms, buffer_ms, None, clock)
-            self._note_claims()
-            return decision
-
-    def claim_several(
-        self,
-        algorithm: StateAlgorithm,
-        rates: Sequence[Rate],
-        items: Sequence[RateItem],
-        patience_ms: int,
-        buffer_ms: int,
-        not_before: int | None,
-        clock: AbstractClock = NO_CLOCK,
-        limit_ms: int | None = None,
-    ) -> list[Decision]:
-        """See `StateStore.claim_several`."""
-        del limit_ms
-        with self._lock, self._whole():
-            decisions = self._claim_several(
-                algorithm, rates, items, patience_ms, buffer_ms, not_before, clock
-            )
-            self._note_claims()
-            return decisions
-
-    def _note_claims(self) -> None:
-        if self._queue is not None:
-            note_claims(self)
-
     def forget_claims(self) -> None:
-        """Take out what is claimed and not used yet: of a copy, for whom nobody waits."""
+        """Take out what is reserved and not used yet: of a copy, for whom nobody waits."""
         with self._lock, self._whole():
             if self._queue is not None:
                 self._state, self._queue = self._queue.gone, None
                 self._full = None
 
-    def settle(
-        self,
-        algorithm: StateAlgorithm,
-        rates: Sequence[Rate],
-        item: RateItem,
-        now: int,
-        patience_ms: int,
-        clock: AbstractClock = NO_CLOCK,
-    ) -> Decision:
-        """See `StateStore.settle`."""
-        with self._lock, self._whole():
-            self._full = None
-            return self._settle(algorithm, rates, item, now, patience_ms, clock)
-
-    def release(self, algorithm: StateAlgorithm, rates: Sequence[Rate], item: RateItem) -> bool:
-        """See `StateStore.release`."""
-        with self._lock, self._whole():
-            self._full = None
-            return self._release(algorithm, rates, item)
-
-    def hold(
-        self,
-        algorithm: StateAlgorithm,
-        rates: Sequence[Rate],
-        now: int | None,
-        hold_ms: int,
-        clock: AbstractClock = NO_CLOCK,
-    ) -> int:
-        """See `StateStore.hold`."""
-        del algorithm
-        with self._lock, self._whole():
-            self._full = None
-            return self._begin_hold(rates, now, hold_ms, clock)
-
-    def release_hold(
-        self,
-        algorithm: StateAlgorithm,
-        rates: Sequence[Rate],
-        now: int | None,
-        clock: AbstractClock = NO_CLOCK,
-    ) -> bool:
-        """See `StateStore.release_hold`."""
-        del algorithm
-        with self._lock, self._whole():
-            self._full = None
-            return self._release_hold(rates, now, clock)
-
-    def forecast(
-        self,
-        algorithm: StateAlgorithm,
-        rates: Sequence[Rate],
-        now: int,
-        weight: int,
-        clock: AbstractClock = NO_CLOCK,
-    ) -> Decision:
-        """See `StateStore.forecast`."""
-        with self._lock, self._whole():
-            return self._forecast(algorithm, rates, now, weight, clock)
-
     def ahead_ms(self) -> int:
         """See `StateStore.ahead_ms`."""
         return self._ahead
-
-    def read(self, algorithm: StateAlgorithm, rates: Sequence[Rate]) -> State:
-        """See `StateStore.read`."""
-        with self._lock:
-            return self._current(algorithm, rates)
 
     def reset(self) -> None:
         """See `StateStore.reset`."""
@@ -246,16 +152,16 @@ class InMemoryStateStore(StateRecord, StateStore):
         with self._lock, self._whole():
             if self._latest == FOREVER:
                 return True
-            if not self._is_idle(algorithm, rates, now):
+            if not StateRules(algorithm, rates, NO_CLOCK).on(self).is_idle(now):
                 return False
             self._latest = FOREVER
             return True
 
-    def __getstate__(self) -> tuple[Any, ...]:
+    def __getstate__(self) -> Numbers:
         with self._lock:
             return self.dump()
 
-    def __setstate__(self, numbers: tuple[Any, ...]) -> None:
+    def __setstate__(self, numbers: Numbers) -> None:
         self._lock = shared_lock()
         self._full = None
         self._clear()

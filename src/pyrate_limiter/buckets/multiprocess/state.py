@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from multiprocessing.managers import ListProxy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pyrate_limiter._core.process_lock import LAST_SECONDS, has_end, lock_seconds
-from pyrate_limiter._core.timeline import NO_CLOCK
+from pyrate_limiter._core.process_lock import lock_seconds
 from pyrate_limiter.abstracts.algorithm import Decision
 from pyrate_limiter.buckets.memory.state import InMemoryStateStore
 from pyrate_limiter.buckets.multiprocess import lock as shared_lock
@@ -20,13 +19,19 @@ from pyrate_limiter.errors import NotShared, SharedStorageBusy
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
+    from multiprocessing.managers import SyncManager
 
     from typing_extensions import Self
 
     from pyrate_limiter._core.clocks import AbstractClock
     from pyrate_limiter.abstracts.algorithm import StateAlgorithm
-    from pyrate_limiter.abstracts.rate import Rate, RateItem
+    from pyrate_limiter.abstracts.rate import Rate
     from pyrate_limiter.buckets.multiprocess.session import Medium
+    from pyrate_limiter.buckets.state.record import Numbers
+    from pyrate_limiter.buckets.state.rules import StateRules
+    from pyrate_limiter.buckets.state.store import Undo
+
+T = TypeVar("T")
 
 
 class MultiprocessStateStore(InMemoryStateStore):
@@ -34,7 +39,7 @@ class MultiprocessStateStore(InMemoryStateStore):
 
     Args:
         values: the list that is shared: a manager's, or that of another store. It reads as the
-            state's numbers, followed by the claims on it, or its hold, where there are some.
+            state's numbers, followed by the reservations on it, or its hold, where there are some.
         lock: what guards it in all processes, a ``multiprocessing.RLock()`` for example.
 
     Raises:
@@ -47,12 +52,9 @@ class MultiprocessStateStore(InMemoryStateStore):
         __slots__ = ("_manager", "_values", "before", "lock")
 
     blocks = True
-    bounds_claims = True
 
-    _manager: Any
-    _values: Any
-    before: Any
-    """What is stored, as far as is known here."""
+    _lock: Session
+    _manager: SyncManager
 
     def __init__(self, values: ListProxy[Any], lock: Any) -> None:
         if not isinstance(values, ListProxy):
@@ -60,7 +62,8 @@ class MultiprocessStateStore(InMemoryStateStore):
         super().__init__()
         self._values = values
         self.lock = lock
-        self.before = None
+        self.before: Numbers = self.dump()
+        """What is stored, as far as is known here."""
         medium: Medium
         medium = _StateFile(values.file) if isinstance(values, SharedItems) else _StateList(values)
         self._lock = Session(self, medium, lock)
@@ -106,68 +109,26 @@ class MultiprocessStateStore(InMemoryStateStore):
         session.__exit__(None, None, None)
         return verdict
 
-    def claim(
+    def transact(
         self,
-        algorithm: StateAlgorithm,
-        rates: Sequence[Rate],
-        item: RateItem,
-        patience_ms: int,
-        buffer_ms: int,
-        clock: AbstractClock = NO_CLOCK,
-        limit_ms: int | None = None,
-    ) -> Decision:
-        """See `StateStore.claim`, and `AbstractBucket.claim_within`."""
-        terms = (patience_ms, buffer_ms, None, clock, limit_ms)
-        return self.claim_several(algorithm, rates, [item], *terms)[0]
-
-    def claim_several(
-        self,
-        algorithm: StateAlgorithm,
-        rates: Sequence[Rate],
-        items: Sequence[RateItem],
-        patience_ms: int,
-        buffer_ms: int,
-        not_before: int | None,
-        clock: AbstractClock = NO_CLOCK,
-        limit_ms: int | None = None,
-    ) -> list[Decision]:
-        """See `StateStore.claim_several`."""
-        self._lock.allow(lock_seconds(patience_ms, limit_ms))
+        rules: StateRules,
+        use: Callable[[StateRules], T],
+        within_ms: int | None = None,
+        instead: Callable[[Decision], T] | None = None,
+        undo: Undo[T] | None = None,
+    ) -> T:
+        """See `RecordStore.transact`. The reservations of other processes count as well."""
+        del undo
+        if within_ms is not None:
+            self._lock.allow(lock_seconds(within_ms, within_ms))
         try:
-            return super().claim_several(
-                algorithm, rates, items, patience_ms, buffer_ms, not_before, clock
-            )
+            with self._lock:
+                self._full = None
+                return use(rules.on(self))
         except SharedStorageBusy:
-            if not has_end(patience_ms, limit_ms):
+            if within_ms is None or instead is None:
                 raise
-            return [Decision(rates[0], 0)]
-
-    def settle(
-        self,
-        algorithm: StateAlgorithm,
-        rates: Sequence[Rate],
-        item: RateItem,
-        now: int,
-        patience_ms: int,
-        clock: AbstractClock = NO_CLOCK,
-    ) -> Decision:
-        """See `StateStore.settle`. The claim stays where the lock cannot be had in time."""
-        self._lock.allow(lock_seconds(patience_ms, busy_seconds=LAST_SECONDS))
-        try:
-            return super().settle(algorithm, rates, item, now, patience_ms, clock)
-        except SharedStorageBusy:
-            return Decision(rates[0], 0)
-
-    def release(self, algorithm: StateAlgorithm, rates: Sequence[Rate], item: RateItem) -> bool:
-        """See `StateStore.release`. The claim stays where the lock cannot be had in time."""
-        self._lock.allow(LAST_SECONDS)
-        try:
-            return super().release(algorithm, rates, item)
-        except SharedStorageBusy:
-            return False
-
-    def _note_claims(self) -> None:
-        """Nothing: those of other processes count as well."""
+            return instead(Decision(rules.rates[0], 0))
 
     def retire(self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int) -> bool:
         """False: other processes may be about to use it."""
@@ -179,13 +140,12 @@ class MultiprocessStateStore(InMemoryStateStore):
 
         A helper process that `init` has started is ended.
         """
-        manager = getattr(self, "_manager", None)
-        if manager is not None:
-            manager.shutdown()
+        if hasattr(self, "_manager"):
+            self._manager.shutdown()
         if isinstance(self._values, SharedItems):
             self._values.file.remove()
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self._values, self.lock)
 
 
@@ -207,10 +167,10 @@ class _StateFile:
 
     def push(self, replica: MultiprocessStateStore) -> None:
         """See `Medium`."""
-        if _is_changed(replica):
+        numbers = _changed(replica)
+        if numbers is not None:
             file = self._file
-            replica.before = replica.dump()
-            data = pack(replica.before)
+            data = pack(numbers)
             start, end = self._header[:2]
             # In front of the last one, if there is room, else behind it.
             place = DATA if start >= DATA + len(data) else max(DATA, end)
@@ -230,58 +190,59 @@ class _StateList:
         del fresh
         with reaching(self._values):
             values = self._values[:]
-        rest = values.pop() if values and isinstance(values[-1], tuple) else None
-        state = tuple(values) or None
-        if rest is None:
-            rest = (replica._latest, 0, None, None)
+        rest = (replica._latest, 0, None, None)
+        if values and isinstance(values[-1], tuple):
+            rest = values.pop()
         latest, ahead, queue, hold = rest
-        _load(replica, (latest, ahead, state, queue, hold))
+        _load(replica, (latest, ahead, tuple(values) or None, queue, hold))
 
     def push(self, replica: MultiprocessStateStore) -> None:
         """See `Medium`."""
-        if _is_changed(replica):
-            latest, ahead, state, queue, hold = replica.before = replica.dump()
-            plain = queue is None and hold is None and not ahead
-            rest = () if plain else ((latest, ahead, queue, hold),)
+        numbers = _changed(replica)
+        if numbers is not None:
             with reaching(self._values):
-                self._values[:] = [*(state or ()), *rest]
+                self._values[:] = _listed(numbers, whole=numbers[1] != 0)
 
 
-def _is_changed(replica: MultiprocessStateStore) -> bool:
-    """Whether there is something to store: that the time has gone on need not be known."""
-    _, ahead, state, queue, hold = replica.before
-    if queue is None and replica._queue is None:
-        changed = replica._state != state or replica._ahead != ahead or replica._hold != hold
-        return bool(changed)
-    return replica.dump() != replica.before  # type: ignore[no-any-return] # tuples
-
-
-def _load(replica: MultiprocessStateStore, numbers: tuple[Any, ...] | None) -> None:
-    replica._full = None
-    if numbers is None:
-        replica._clear()
-        replica.before = replica.dump()
-    else:
-        replica.load(numbers)
-        replica.before = numbers
-
-
-def _numbers(file: SharedFile, header: list[int]) -> tuple[Any, ...] | None:
-    start, end = header[:2]
-    numbers: tuple[Any, ...] | None = unpack(file.read(start, end)) if end else None
+def _changed(replica: MultiprocessStateStore) -> Numbers | None:
+    """What is to be stored, if anything is: that the time has gone on need not be known."""
+    before, numbers = replica.before, replica.dump()
+    same = numbers[2] == before[2] and numbers[1:] == before[1:]
+    if same and (numbers[3] is None or numbers == before):
+        return None
+    replica.before = numbers
     return numbers
 
 
-def stored_numbers(file: SharedFile) -> Callable[[], Sequence[Any]]:
+def _load(replica: MultiprocessStateStore, numbers: Numbers | None) -> None:
+    replica._full = None
+    if numbers is None:
+        replica._clear()
+        numbers = replica.dump()
+    else:
+        replica.load(numbers)
+    replica.before = numbers
+
+
+def _numbers(file: SharedFile, header: list[int]) -> Numbers | None:
+    start, end = header[:2]
+    numbers: Numbers | None = unpack(file.read(start, end)) if end else None
+    return numbers
+
+
+def _listed(numbers: Numbers, *, whole: bool = False) -> list[object]:
+    """The state's numbers, and behind them the rest, where somebody waits or it is to be whole."""
+    latest, ahead, state, queue, hold = numbers
+    plain = queue is None and hold is None and not whole
+    return [*(state or ()), *(() if plain else ((latest, ahead, queue, hold),))]
+
+
+def stored_numbers(file: SharedFile) -> Callable[[], Sequence[object]]:
     """Reads what is stored in the values of `MultiprocessStateStore.init`."""
 
-    def look() -> Sequence[Any]:
+    def look() -> Sequence[object]:
         with file.lock:
             numbers = _numbers(file, file.header())
-        if numbers is None:
-            return []
-        latest, ahead, state, queue, hold = numbers
-        plain = queue is None and hold is None
-        return [*(state or ()), *(() if plain else ((latest, ahead, queue, hold),))]
+        return [] if numbers is None else _listed(numbers)
 
     return look

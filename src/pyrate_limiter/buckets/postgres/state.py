@@ -4,34 +4,34 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pyrate_limiter._core.clocks import AbstractClock
+from pyrate_limiter._core.timeline import NO_CLOCK
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
-from pyrate_limiter.abstracts.store import StateStore
 from pyrate_limiter.buckets.postgres.literals import short
 from pyrate_limiter.buckets.postgres.outage import PostgresOutage, breaker_of_pool
 from pyrate_limiter.buckets.postgres.session import Link, uncancelled
 from pyrate_limiter.buckets.postgres.state_row import StateRow
 from pyrate_limiter.buckets.postgres.statements import LEAST_MS, Busy
+from pyrate_limiter.buckets.state.rules import Reading, StateRules
+from pyrate_limiter.buckets.state.store import RecordStore
 from pyrate_limiter.errors import WrongType
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from pyrate_limiter._core.driver import Program
-    from pyrate_limiter.abstracts.algorithm import State, StateAlgorithm
-    from pyrate_limiter.abstracts.rate import Rate, RateItem
+    from pyrate_limiter.abstracts.algorithm import StateAlgorithm
+    from pyrate_limiter.abstracts.rate import Rate
+    from pyrate_limiter.abstracts.reservation import Reservation
     from pyrate_limiter.buckets.postgres.protocols import Pool
+    from pyrate_limiter.buckets.postgres.state_row import Use
     from pyrate_limiter.buckets.state.record import StateRecord
+    from pyrate_limiter.buckets.state.store import Undo
 
-    T = TypeVar("T")
-
-
-class _Moment(int):
-    """The moment of a claim by the server's clock; ``due`` is the same on ``time.monotonic``."""
-
-    due: float
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class _Clock(AbstractClock):
@@ -50,14 +50,19 @@ class _Clock(AbstractClock):
         now = self._link.server_ms(time.monotonic())
         return self._link.run(self._ask()) if now is None else now
 
+    def seconds_until(self, moment: int) -> float | None:
+        """See `AbstractClock.seconds_until`."""
+        left_ms = moment - self._link.behind - time.monotonic() * 1000
+        return None if self._link.ahead is None else left_ms / 1000
+
     def _ask(self) -> Program[int]:
         yield from self._place()
         now = self._link.server_ms(time.monotonic())
         return time.time_ns() // 1_000_000 if now is None else now
 
 
-class PostgresStateStore(StateStore):
-    """One state, with the claims on it, in a row of a table that many keys share.
+class PostgresStateStore(RecordStore):
+    """One state, with the reservations on it, in a row of a table that many keys share.
 
     A step is two round trips: the first reads the row and the server's clock, the second writes the
     row if nobody has done so meanwhile; otherwise it reads it again. Nothing is locked in between.
@@ -75,10 +80,6 @@ class PostgresStateStore(StateStore):
         WrongType: the pool is no pool, or another argument is of another type.
         MissingDriver: psycopg is not installed.
     """
-
-    keeps_claims = True
-    keeps_time = True
-    bounds_claims = True
 
     def __init__(
         self,
@@ -100,250 +101,110 @@ class PostgresStateStore(StateStore):
         self._outage = PostgresOutage(on_error, self._link, breaker, buckets=False)
         self.is_async: bool | None = self._link.is_async
         self.blocks: bool = not self.is_async
-        row = StateRow(self._link, table, key, durable=durable)
-        self._row = row
+        self._row = StateRow(self._link, table, key, durable=durable)
         self.default_clock: AbstractClock = _Clock(self._link, self._place)
+        self._ahead = 0
         if not self.is_async:
             self._link.run(self._place())
-
-    def check(self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int, weight: int) -> Any:
-        """See `StateStore.check`. ``now`` counts, not the server's clock."""
-
-        def step(record: StateRecord, _: int) -> Decision:
-            return record._step(algorithm, rates, record._observe(now, rates), weight)
-
-        return self._run(self._guarded(self._row.step(step), lambda: self._without(rates)))
 
     @property
     def store_id(self) -> object:
         """What the stores of one pool have in common."""
         return id(self.pool)
 
-    def claim(
+    def transact(
         self,
-        algorithm: StateAlgorithm,
-        rates: Sequence[Rate],
-        item: RateItem,
-        patience_ms: int,
-        buffer_ms: int,
-        limit_ms: int | None = None,
-    ) -> Any:
-        """See `StateStore.claim`. The item's timestamp counts, not the server's clock."""
-        return self._claim(algorithm, rates, item, item.timestamp, patience_ms, buffer_ms, limit_ms)
+        rules: StateRules,
+        use: Callable[[StateRules], T],
+        within_ms: int | None = None,
+        instead: Callable[[Decision], T] | None = None,
+        undo: Undo[T] | None = None,
+    ) -> T | Awaitable[T]:
+        """See `RecordStore.transact`. The server's clock counts, where that is the bucket's."""
+        ruled = self._ruled(rules, use)
 
-    def claim_several(
-        self,
-        algorithm: StateAlgorithm,
-        rates: Sequence[Rate],
-        items: Sequence[RateItem],
-        patience_ms: int,
-        buffer_ms: int,
-        not_before: int | None,
-        limit_ms: int | None = None,
-    ) -> Any:
-        """See `StateStore.claim_several`. The items' timestamps count, not the server's clock."""
-        stamps = [int(item.timestamp) for item in items]
+        def taking_back(answer: T) -> Use | None:
+            take_back = None if undo is None else undo(answer)
+            return take_back and self._ruled(rules, take_back)
 
-        def claim(record: StateRecord, _: int) -> list[Decision]:
-            for item, stamp in zip(items, stamps):  # it may be tried again
-                item.timestamp = stamp
-            decisions = record._claim_several(
-                algorithm, rates, items, patience_ms, buffer_ms, not_before
-            )
-            for item, decision in zip(items, decisions):
-                _note_due(item, decision)
-            return decisions
+        async def give_back(answer: T) -> None:
+            take_back = taking_back(answer)
+            if take_back is not None:
+                await self._link.run(self._giving_back(take_back))
 
-        def take_back(record: StateRecord, _: int) -> bool:
-            waits = [item for item in items if isinstance(item.timestamp, _Moment)]
-            return any([record._release(algorithm, rates, item) for item in waits])  # noqa: C419 - all of them
+        limit_ms = 0 if within_ms is None else max(within_ms, LEAST_MS)
+        program = self._row.step(ruled, limit_ms, taking_back)
+        if instead is not None:
+            rates = rules.rates
+            program = _in_time(program, lambda: instead(Decision(rates[0], 0)))
+            program = self._guarded(program, lambda: instead(self._without(rates)))
+        return self._run(program, give_back)
 
-        async def undo(decisions: list[Decision]) -> None:
-            for item, decision in zip(items, decisions):
-                if decision.wait_ms:
-                    await self.release(algorithm, rates, item)
+    def cancel(
+        self, algorithm: StateAlgorithm, rates: Sequence[Rate], reservation: Reservation
+    ) -> bool | Awaitable[bool]:
+        """See `StateStore.cancel`. Where that cannot be done now, a later call does it."""
+        rules = StateRules(algorithm, rates, NO_CLOCK)
+        take_back = self._ruled(rules, lambda rules: rules.cancel(reservation))
+        return self._run(self._giving_back(take_back))
 
-        limit = patience_ms if limit_ms is None else max(patience_ms, limit_ms, LEAST_MS)
-        program = _in_time(self._row.step(claim, limit, take_back), [Decision(rates[0], 0)])
-        return self._run(self._guarded(program, lambda: [self._without(rates)]), undo)
+    def _unconfirmed(self, verdict: Decision) -> Decision:
+        """Admitted: the units are reserved, and it is the server that is away."""
+        del verdict
+        return ADMITTED
 
-    def claim_at(
-        self,
-        algorithm: StateAlgorithm,
-        rates: Sequence[Rate],
-        item: RateItem,
-        patience_ms: int,
-        buffer_ms: int,
-        limit_ms: int | None = None,
-    ) -> Any:
-        """See `StateStore.claim_at`."""
-        return self._claim(algorithm, rates, item, None, patience_ms, buffer_ms, limit_ms)
+    def ahead_ms(self) -> int:
+        """See `StateStore.ahead_ms`."""
+        return self._ahead
 
-    def _claim(
-        self,
-        algorithm: StateAlgorithm,
-        rates: Sequence[Rate],
-        item: RateItem,
-        stamp: int | None,
-        patience_ms: int,
-        buffer_ms: int,
-        limit_ms: int | None,
-    ) -> Any:
-        began = time.monotonic()
-
-        def claim(record: StateRecord, now: int) -> Decision:
-            patience = patience_ms
-            if stamp is None:
-                patience = max(0, patience - int((time.monotonic() - began) * 1000))
-            item.timestamp = now if stamp is None else stamp
-            decision = record._claim(algorithm, rates, item, patience, buffer_ms)
-            _note_due(item, decision)
-            return decision
-
-        def take_back(record: StateRecord, _: int) -> bool:
-            # What goes at once leaves nothing that could be told from what others have taken.
-            waits = isinstance(item.timestamp, _Moment)
-            return waits and record._release(algorithm, rates, item)
-
-        async def undo(decision: Decision) -> None:
-            if decision.wait_ms:
-                await self.release(algorithm, rates, item)
-
-        if limit_ms is not None:
-            limit_ms = max(patience_ms, limit_ms, LEAST_MS)
-        step = self._row.step(claim, limit_ms or patience_ms, take_back)
-        program = _in_time(step, Decision(rates[0], 0))
-        return self._run(self._guarded(program, lambda: self._without(rates)), undo)
-
-    def settle(
-        self,
-        algorithm: StateAlgorithm,
-        rates: Sequence[Rate],
-        item: RateItem,
-        now: int,
-        patience_ms: int,
-    ) -> Any:
-        """See `StateStore.settle`."""
-        return self._settle(algorithm, rates, item, now, patience_ms)
-
-    def settle_at(
-        self, algorithm: StateAlgorithm, rates: Sequence[Rate], item: RateItem, patience_ms: int
-    ) -> Any:
-        """See `StateStore.settle_at`."""
-        return self._settle(algorithm, rates, item, None, patience_ms)
-
-    def _settle(
-        self,
-        algorithm: StateAlgorithm,
-        rates: Sequence[Rate],
-        item: RateItem,
-        now: int | None,
-        patience_ms: int,
-    ) -> Any:
-        stamp = item.timestamp
-
-        def settle(record: StateRecord, there: int) -> Decision:
-            item.timestamp = int(stamp)
-            here = there if now is None else now
-            decision = record._settle(algorithm, rates, item, here, patience_ms)
-            _note_due(item, decision)
-            return decision
-
-        # It is at the end of its time that a waiter wakes.
-        step = self._row.step(settle, max(patience_ms, LEAST_MS))
-        program = _in_time(step, Decision(rates[0], 0))
-        return self._run(self._guarded(program, lambda: ADMITTED))
-
-    def release(self, algorithm: StateAlgorithm, rates: Sequence[Rate], item: RateItem) -> Any:
-        """See `StateStore.release`."""
-
-        def take_back(record: StateRecord, _: int) -> bool:
-            return record._release(algorithm, rates, item)
-
-        later = partial(self._row.give_back_later, take_back)
-        return self._run(self._guarded(self._row.give_back(take_back), later))
-
-    def hold(
-        self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int | None, hold_ms: int
-    ) -> Any:
-        """See `StateStore.hold`. An outage is an error, whatever ``on_error`` says."""
-
-        def held(record: StateRecord, there: int) -> int:
-            here = record._latest = record._observe(there if now is None else now, rates)
-            return record._hold_for(here, hold_ms)
-
-        del algorithm
-        return self._run(self._row.step(held))
-
-    def release_hold(
-        self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int | None
-    ) -> Any:
-        """See `StateStore.release_hold`, and of an outage `hold`."""
-
-        def release(record: StateRecord, there: int) -> bool:
-            return record._end_hold(record._observe(there if now is None else now, rates))
-
-        del algorithm
-        return self._run(self._row.step(release))
-
-    def seconds_left(self, item: RateItem) -> float:
-        """See `StateStore.seconds_left`."""
-        moment = item.timestamp
-        return max(0.0, moment.due - time.monotonic()) if isinstance(moment, _Moment) else 0.0
-
-    def forecast(
-        self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int, weight: int
-    ) -> Any:
-        """See `StateStore.forecast`."""
-
-        def forecast(record: StateRecord) -> Decision:
-            return record._forecast(algorithm, rates, now, weight)
-
-        return self._run(self._guarded(self._row.read(forecast), lambda: self._without(rates)))
-
-    def read(self, algorithm: StateAlgorithm, rates: Sequence[Rate]) -> Any:
-        """See `StateStore.read`."""
-
-        def current(record: StateRecord) -> State:
-            return record._current(algorithm, rates)
-
-        return self._run(self._row.read(current))
-
-    def reset(self) -> Any:
+    def reset(self) -> Awaitable[None] | None:
         """See `StateStore.reset`."""
         return self._run(self._row.delete())
 
-    def _run(self, program: Program[Any], undo: Any = None) -> Any:
+    def _ruled(
+        self, rules: StateRules, use: Callable[[StateRules], R]
+    ) -> Callable[[StateRecord, int], R]:
+        began, by_server = time.monotonic(), rules.clock is self.default_clock
+
+        def on_record(record: StateRecord, there: int) -> R:
+            if by_server:
+                rules.clock = Reading(there, int((time.monotonic() - began) * 1000))
+            answer = use(rules.on(record))
+            self._ahead = record._ahead
+            return answer
+
+        return on_record
+
+    def _run(
+        self, program: Program[T], undo: Callable[[T], Awaitable[None]] | None = None
+    ) -> T | Awaitable[T]:
         run = self._link.run(program)
         return uncancelled(run, undo) if self.is_async else run
+
+    def _giving_back(self, take_back: Use) -> Program[bool]:
+        later = partial(self._row.give_back_later, take_back)
+        return self._guarded(self._row.give_back(take_back), later)
 
     def _place(self) -> Program[str]:
         return self._guarded(self._row.place(), str)
 
-    def _guarded(self, program: Program[Any], instead: Callable[[], Any]) -> Program[Any]:
+    def _without(self, rates: Sequence[Rate]) -> Decision:
+        return self._outage.fallback.verdict(rates, self._outage.breaker.retry_ms())
+
+    def _guarded(self, program: Program[T], instead: Callable[[], T]) -> Program[T]:
         if self._outage.raises:
             return program
 
-        def without() -> Program[Any]:
+        def without() -> Program[T]:
             yield from ()
             return instead()
 
         return self._outage.guard(program, without)
 
-    def _without(self, rates: Sequence[Rate]) -> Decision:
-        return self._outage.fallback.verdict(rates, self._outage.breaker.retry_ms())
 
-
-def _in_time(step: Program[T], refusal: T) -> Program[T]:
-    """What the step gives; the refusal where others are at the state for as long as it may take."""
+def _in_time(step: Program[T], refused: Callable[[], T]) -> Program[T]:
+    """What the step gives; a refusal where others are at the state for as long as it may take."""
     try:
         return (yield from step)
     except Busy:
-        return refusal
-
-
-def _note_due(item: RateItem, decision: Decision) -> None:
-    if decision.wait_ms:
-        moment = _Moment(item.timestamp)
-        moment.due = time.monotonic() + decision.wait_ms / 1000
-        item.timestamp = moment
+        return refused()

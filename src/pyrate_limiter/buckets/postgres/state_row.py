@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from pyrate_limiter.buckets.postgres.fair_lock import Turns, in_turn
-from pyrate_limiter.buckets.postgres.literals import literal, lock_key, short, unique
+from pyrate_limiter.buckets.postgres.literals import literal, short, unique
 from pyrate_limiter.buckets.postgres.schema import (
     advisory_lock_id,
     as_the_server_cuts,
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
     from pyrate_limiter._core.driver import Program
     from pyrate_limiter.buckets.postgres.session import Attempt, Link
+    from pyrate_limiter.buckets.state.record import Numbers
 
-    Use = Callable[[StateRecord, int], Any]
+    T = TypeVar("T")
+    Use = Callable[[StateRecord, int], object]
 
 _WRITERS = 64  # how many of the last writers a row knows, for those whose answer was lost
 
@@ -38,18 +40,15 @@ class _Write:
 
     __slots__ = ("due", "take_back", "undoing", "writer")
 
-    def __init__(self, take_back: Use | None, *, undoing: bool) -> None:
+    def __init__(self, take_back: Use = lambda *_: None, *, undoing: bool) -> None:
         self.writer: int = unique()
-        self.take_back: Use | None = take_back
-        self.undoing = undoing
+        self.take_back: Use = take_back
+        self.undoing: bool = undoing
         self.due: float = 0.0  # on time.monotonic; later it is not made any more
 
 
 class StateRow:
     """The row of one key.
-
-    Its version is in the index, newest first: the versions that an old snapshot of somebody else
-    keeps are not walked through.
 
     Args:
         link: the way to the server.
@@ -65,43 +64,56 @@ class StateRow:
         self._table: str | None = None
         self._in_doubt: InDoubt[_Write] = InDoubt()
 
-    def read(self, use: Callable[[StateRecord], Any]) -> Program[Any]:
-        """``use`` on the record."""
-        table = yield from self.place()
-        row = yield from self._link.query(self._reading(table, 0))
-        return use(_record(row[1]))
-
     def delete(self) -> Program[None]:
         """Forget the state."""
         table = yield from self.place()
         yield from self._link.query(f"DELETE FROM {table} WHERE key = {self._key}")
 
-    def step(self, use: Use, patience_ms: int = 0, take_back: Use | None = None) -> Program[Any]:
-        """``use`` on the record and the server's time, and what it makes of the record stored."""
+    def step(
+        self,
+        use: Callable[[StateRecord, int], T],
+        within_ms: int = 0,
+        undo: Callable[[T], Use | None] | None = None,
+    ) -> Program[T]:
+        """``use`` on the record and the server's time, and what it makes of the record stored.
+
+        Args:
+            use: what to do; again, where somebody else has written meanwhile.
+            within_ms: how long the caller waits; 0 is as long as that takes.
+            undo: of an answer, what takes back what was stored with it, if there is such a thing.
+
+        Raises:
+            Busy: others were at the row for as long as the caller waits.
+        """
         if self._in_doubt:
             yield from self._settle_doubt()
-        write = _Write(take_back, undoing=True)
+        write = _Write(undoing=True)
+        answers: list[T] = []
 
         def orphaned() -> None:
+            take_back = undo(answers[-1]) if undo and answers else None
             if take_back is not None:
+                write.take_back = take_back
                 self._in_doubt.extend([write])
 
-        return (yield from self._swap(use, write, seconds_of(patience_ms), orphaned))
+        yield from self._swap(use, answers, write, seconds_of(within_ms), orphaned)
+        return answers[-1]
 
     def give_back(self, take_back: Use) -> Program[bool]:
-        """What ``take_back`` answers, done now; or False, and a later caller has to do it."""
+        """Whether ``take_back`` says so, done now; or False, and a later caller has to do it."""
         if self._in_doubt:
             yield from self._settle_doubt()
         write, done = _Write(take_back, undoing=False), False
+        answers: list[object] = []
         try:
-            given = yield from self._swap(take_back, write, GIVING_SECONDS)
+            yield from self._swap(take_back, answers, write, GIVING_SECONDS)
             done = True
         except (driver().Error, Busy):
             return False  # it comes in the place of another error or a cancellation
         finally:
             if not done:
                 self._in_doubt.extend([write])
-        return bool(given)
+        return bool(answers[-1])
 
     def give_back_later(self, take_back: Use) -> bool:
         """Have a later caller do what `give_back` does; answers False."""
@@ -110,9 +122,9 @@ class StateRow:
 
     def _settle_doubt(self) -> Program[None]:
         for write in self._in_doubt.take(lambda _, write: time.monotonic() >= write.due, 1):
-            done = False
+            done, undoing = False, write.undoing
             try:
-                yield from self._swap(write.take_back, write, GIVING_SECONDS, undoing=write.undoing)
+                yield from self._swap(write.take_back, [], write, GIVING_SECONDS, undoing=undoing)
                 done = True
             except (driver().Error, Busy):
                 pass  # whoever asks the server next is told
@@ -122,86 +134,80 @@ class StateRow:
 
     def _swap(
         self,
-        use: Any,
+        use: Callable[[StateRecord, int], T],
+        answers: list[T],
         write: _Write,
         seconds: float | None,
-        orphaned: Any = None,
+        orphaned: Callable[[], None] | None = None,
         *,
         undoing: bool = False,
-    ) -> Program[Any]:
+    ) -> Program[None]:
+        """``use`` on the record, once or again; its last answer is the one that counts."""
         table = yield from self.place(seconds)
         reading = self._reading(table, write.writer)
         writer = unique() if undoing else write.writer
-        answer: Any = None
 
-        def work(attempt: Attempt) -> Program[Any]:
-            nonlocal answer
+        def work(attempt: Attempt) -> Program[None]:
             write.due = attempt.deadline
             sent = time.monotonic()
             row = yield from first(attempt, f"{attempt.bounds()}{reading}")
             while True:
-                now, text, written = int(row[0]), row[1], row[3] == "t"
-                last = None if row[4] is None else (row[2], row[4])
+                now, text, last, written = int(row[0]), row[1], row[2], row[3] == "t"
                 self._link.learn(sent, now)
                 # If there is something to undo; or an earlier try has done it, its answer was lost.
                 if written is not undoing:
-                    return answer
+                    return
                 left = attempt.deadline - time.monotonic()
                 if left <= 0:  # others have written each time
                     raise at_work() if seconds is None else Busy
                 record = _record(text)
                 before = record.dump()
-                answer = use(record, now)
+                answers.append(use(record, now))
                 after = record.dump()
                 if after[1:] == before[1:]:  # all but the largest time seen
-                    return answer
+                    return
                 expires = now + int(left * 1000)
                 sent = time.monotonic()
-                writing = self._writing(table, after, last, writer, expires)
-                statement = f"{attempt.bounds()}{writing}; {reading}"
-                if last is None:  # what waits for the lock has to see what was stored meanwhile
-                    statement = f"BEGIN ISOLATION LEVEL READ COMMITTED; {statement}; COMMIT"
-                *_, stored, rows = yield from attempt.fetch(statement)
+                stored, rows = yield from attempt.fetch(
+                    f"{attempt.bounds()}{self._writing(table, after, last, writer, expires)}; "
+                    f"{reading}"
+                )
                 if stored[0][0] != "0":
-                    return answer
+                    return
                 row = rows[0]
 
         def late(since: float) -> Program[BaseException]:
             return self._link.late(since, None if seconds is None else Busy())
 
-        def transact(left: float | None) -> Program[Any]:
+        def transact(left: float | None) -> Program[None]:
             return self._link.transact(work, left, orphaned)
 
-        return (yield from in_turn(self._turns, self._link.within(seconds), late, transact))
+        yield from in_turn(self._turns, self._link.within(seconds), late, transact)
 
     def _reading(self, table: str, writer: int) -> str:
         return (
             "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint, record, "
-            f"writers[1], coalesce({writer} = ANY (writers), false), version "
-            f"FROM (SELECT 1) one LEFT JOIN (SELECT * FROM {table} WHERE key = {self._key} "
-            "ORDER BY version DESC LIMIT 1) row ON true"
+            f"writers[1], coalesce({writer} = ANY (writers), false) FROM (SELECT 1) one "
+            f"LEFT JOIN {table} ON key = {self._key}"
         )
 
     def _writing(
-        self, table: str, after: Any, last: tuple[str, str] | None, writer: int, expires: int
+        self, table: str, after: Numbers, last: str | None, writer: int, expires: int
     ) -> str:
         key, record = self._key, literal(json.dumps(after))
         commit = "" if self._durable else "SET LOCAL synchronous_commit = off; "
         in_time = f"extract(epoch FROM clock_timestamp()) * 1000 <= {expires}"
         if last is None:
-            # The first version is newer than those of a state that was reset.
-            commit += f"SELECT pg_advisory_xact_lock({lock_key(table, key)}); "
             change = (
-                f"INSERT INTO {table} (key, version, record, writers) SELECT {key}, "
-                "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint, "
-                f"{record}, ARRAY[{writer}]::bigint[] WHERE {in_time} "
-                f"AND NOT EXISTS (SELECT 1 FROM {table} WHERE key = {key})"
+                f"INSERT INTO {table} (key, record, writers) "
+                f"SELECT {key}, {record}, ARRAY[{writer}]::bigint[] WHERE {in_time} "
+                "ON CONFLICT (key) DO NOTHING"
             )
         else:
             change = (
-                f"UPDATE {table} SET record = {record}, version = version + 1, "
-                f"writers = {writer}::bigint || writers[1:{_WRITERS - 1}] WHERE key = {key} "
-                f"AND version = {last[1]} AND writers[1] = {last[0]} AND {in_time}"
+                f"UPDATE {table} SET record = {record}, "
+                f"writers = {writer}::bigint || writers[1:{_WRITERS - 1}] "
+                f"WHERE key = {key} AND writers[1] = {last} AND {in_time}"
             )
         return f"{commit}WITH stored AS ({change} RETURNING 1) SELECT count(*) FROM stored"
 
@@ -221,9 +227,8 @@ class StateRow:
             try:
                 yield from self._link.query(
                     f"BEGIN; SELECT pg_advisory_xact_lock({advisory_lock_id(self._name)}); "
-                    f"CREATE TABLE IF NOT EXISTS {name} (key TEXT, version BIGINT, "
-                    "record TEXT NOT NULL, writers BIGINT[] NOT NULL, "
-                    "PRIMARY KEY (key, version)); COMMIT",
+                    f"CREATE TABLE IF NOT EXISTS {name} (key TEXT PRIMARY KEY, "
+                    "record TEXT NOT NULL, writers BIGINT[] NOT NULL); COMMIT",
                     seconds,
                 )
             except driver().errors.InsufficientPrivilege:

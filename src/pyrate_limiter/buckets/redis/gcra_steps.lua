@@ -1,6 +1,6 @@
 -- The rest of gcra.lua: any steps, under any rates.
 
-local abandoned = 2000 -- ms that a claim may be overdue
+local abandoned = @abandoned@ -- ms that a claim may be overdue
 local most_rooms = 32 -- that are remembered
 
 local rates, fields, emission, burst = 0, {}, {}, {}
@@ -98,7 +98,7 @@ if at and at > now then
   -- Of two callers that stamp by themselves the older stamp may come second. Their clock tells
   -- whether that is so.
   local late, reading = tonumber(tolerance), tonumber(stamp) and (tonumber(given) or clock())
-  if at - now <= late or reading and at - reading <= late and reading - at < 60000 then
+  if at - now <= late or reading and at - reading <= late and reading - at < @latest@ then
     now = at
   else -- the clock has stepped back, and takes what is owed with it
     shift(now - at)

@@ -46,9 +46,17 @@ class Script:
         return cls(text)
 
     @classmethod
-    def read(cls, *names: str) -> Script:
-        """The script in files beside this one, one after the other."""
-        return cls("".join(text_of("buckets", "redis", name) for name in names))
+    def read(cls, *names: str, **constants: int) -> Script:
+        """The script in files beside this one, one after the other.
+
+        Args:
+            names: the files.
+            constants: what stands there as ``@name@``.
+        """
+        text = "".join(text_of("buckets", "redis", name) for name in names)
+        for name, value in constants.items():
+            text = text.replace(f"@{name}@", str(value))
+        return cls(text)
 
 
 class Request:

@@ -17,6 +17,7 @@ from pyrate_limiter.errors import InvalidTimestamp
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pyrate_limiter.abstracts.reservation import Reservation
     from pyrate_limiter.buckets.remote.fallback import FallbackUnits
 
 T = TypeVar("T")
@@ -78,6 +79,12 @@ class Moment(int):
 def claim_of(item: RateItem) -> Claim | None:
     """The claim behind an item's timestamp; None where its units were given back."""
     claim: Claim | None = getattr(item.timestamp, "claim", None)
+    return claim if claim is not None and (claim.weight or claim.fallback) else None
+
+
+def stored_by(reservation: Reservation) -> Claim | None:
+    """What is stored for a reservation; None where its units were given back."""
+    claim: Claim | None = reservation.handle
     return claim if claim is not None and (claim.weight or claim.fallback) else None
 
 

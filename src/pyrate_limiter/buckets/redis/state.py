@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pyrate_limiter._core.awaitables import then
 from pyrate_limiter._core.clocks import WallClock
+from pyrate_limiter._core.timeline import NO_CLOCK
 from pyrate_limiter._core.validation import check_whole
 from pyrate_limiter.abstracts.algorithm import ADMITTED
 from pyrate_limiter.abstracts.rate import Rate, RateItem
@@ -16,14 +17,15 @@ from pyrate_limiter.buckets.redis.algorithms import is_stock, script_of
 from pyrate_limiter.buckets.redis.client import Server
 from pyrate_limiter.buckets.redis.errors import driver_errors
 from pyrate_limiter.buckets.redis.outage import Down
-from pyrate_limiter.buckets.redis.reservations import claim_of
 from pyrate_limiter.buckets.redis.state_commands import BESIDE, StateSteps, take_step
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Generator, Sequence
+    from collections.abc import Awaitable, Sequence
 
     from pyrate_limiter._core.clocks import AbstractClock
+    from pyrate_limiter._core.driver import Program
     from pyrate_limiter.abstracts.algorithm import Decision, State, StateAlgorithm
+    from pyrate_limiter.abstracts.reservation import Reservation
     from pyrate_limiter.buckets.redis.protocols import RedisClient
     from pyrate_limiter.buckets.remote.fallback import Fallback, OnError
 
@@ -52,11 +54,7 @@ class RedisStateStore(StateSteps, StateStore):
     __module__ = "pyrate_limiter.buckets.redis_state"
 
     default_clock: AbstractClock = WallClock()
-    keeps_claims = True
-    bounds_claims = True
-    keeps_time = True
     answers_in_order = True
-    asks_clock = True
     is_async: bool | None = None
 
     def __init__(
@@ -75,7 +73,7 @@ class RedisStateStore(StateSteps, StateStore):
         self._in_doubt = None  # a state does not tell units apart: what is in doubt drains
         self._fallback: Fallback | None = None
         self._full = None
-        self._usual = ((), None, None)
+        self._usual = (None, None, None)
         self.redis = redis
         self.key: str = key
         self.ttl_ms: int | None = ttl_ms
@@ -89,7 +87,7 @@ class RedisStateStore(StateSteps, StateStore):
         rates: Sequence[Rate],
         now: int,
         weight: int,
-        clock: AbstractClock | None = None,
+        clock: AbstractClock = NO_CLOCK,
     ) -> Decision | Awaitable[Decision]:
         """See `StateStore.check`. ``now`` counts, not the server's clock.
 
@@ -99,9 +97,8 @@ class RedisStateStore(StateSteps, StateStore):
         if not is_stock(algorithm):
             script = script_of(algorithm)
             return self._server.run(self._check(script, algorithm, rates, now, weight))
-        server = self._server
-        own = clock is not None and clock is not server.clock
-        if own or server.is_async or not server.is_plain(0):
+        server, clock = self._server, self._own(clock)
+        if clock is not NO_CLOCK or server.is_async or not server.is_plain(0):
             return server.run(self._take(algorithm, rates, now, weight, clock))
         head = self._head(algorithm, rates, now)
         try:
@@ -110,6 +107,10 @@ class RedisStateStore(StateSteps, StateStore):
             return server.run(self._without(rates, RateItem("", now, weight)))
         return self._verdict(rates, answer)
 
+    def _own(self, clock: AbstractClock) -> AbstractClock:
+        """A bucket's clock, unless it is the server's: where stamps are to count."""
+        return NO_CLOCK if clock is self._server.clock else clock
+
     def read(self, algorithm: StateAlgorithm, rates: Sequence[Rate]) -> State | Awaitable[State]:
         """See `StateStore.read`."""
         return self._server.run(self._read(algorithm, rates))
@@ -117,7 +118,7 @@ class RedisStateStore(StateSteps, StateStore):
     def reset(self) -> Awaitable[None] | None:
         """See `StateStore.reset`."""
 
-        def ask() -> Generator[Any, Any, None]:
+        def ask() -> Program[None]:
             self._full = None
             yield from self._server.command("unlink", self.key)
             with suppress(driver_errors().NoPermissionError):  # then nothing is held there
@@ -131,57 +132,24 @@ class RedisStateStore(StateSteps, StateStore):
         """What the stores of one client have in common."""
         return id(self._server.client)
 
-    def claim(
+    def reserve(
         self,
         algorithm: StateAlgorithm,
         rates: Sequence[Rate],
         item: RateItem,
-        patience_ms: int,
+        max_wait_ms: int,
         buffer_ms: int,
-        clock: AbstractClock | None = None,
+        clock: AbstractClock = NO_CLOCK,
         limit_ms: int | None = None,
     ) -> Decision | Awaitable[Decision]:
-        """See `StateStore.claim` and `StateStore.bounds_claims`."""
-        limit, stamp = patience_ms if limit_ms is None else limit_ms, item.timestamp
-        return self._server.run(
-            self._claim(algorithm, rates, item, stamp, patience_ms, buffer_ms, limit, clock)
-        )
-
-    def claim_several(
-        self,
-        algorithm: StateAlgorithm,
-        rates: Sequence[Rate],
-        items: Sequence[RateItem],
-        patience_ms: int,
-        buffer_ms: int,
-        not_before: int | None,
-        clock: AbstractClock | None = None,
-        *,
-        limit_ms: int | None = None,
-    ) -> list[Decision] | Awaitable[list[Decision]]:
-        """See `StateStore.claim_several`. It claims for the first alone."""
-        del not_before
-        first = self.claim(algorithm, rates, items[0], patience_ms, buffer_ms, clock, limit_ms)
-        return then(first, lambda decision: [decision])
-
-    def claim_at(
-        self,
-        algorithm: StateAlgorithm,
-        rates: Sequence[Rate],
-        item: RateItem,
-        patience_ms: int,
-        buffer_ms: int,
-        limit_ms: int | None = None,
-    ) -> Decision | Awaitable[Decision]:
-        """See `StateStore.claim_at` and `StateStore.bounds_claims`."""
-        limit = patience_ms if limit_ms is None else limit_ms
-        program = self._claim(algorithm, rates, item, None, patience_ms, buffer_ms, limit)
-        return self._server.run(program)
+        """See `StateStore.reserve`."""
+        terms = (max_wait_ms, buffer_ms, max_wait_ms if limit_ms is None else limit_ms, clock)
+        return self._server.run(self._reserve(algorithm, rates, item, *terms))
 
     def take_at(
         self, algorithm: StateAlgorithm, rates: Sequence[Rate], weight: int
     ) -> Decision | None:
-        """`claim_at` for a caller who takes units now or not at all.
+        """`reserve` by the server's clock for a caller who takes units now or not at all.
 
         Returns:
             None where that takes more than one call of a sync client: an algorithm of the user's
@@ -207,43 +175,38 @@ class RedisStateStore(StateSteps, StateStore):
         rates: Sequence[Rate],
         now: int,
         weight: int,
-        clock: AbstractClock | None = None,
+        clock: AbstractClock = NO_CLOCK,
     ) -> Decision | Awaitable[Decision]:
-        """See `StateStore.forecast`."""
-        return self._server.run(self._forecast(algorithm, rates, now, weight, clock))
+        """See `StateStore.forecast`. ``now`` counts, not the server's clock."""
+        return self._server.run(self._forecast(algorithm, rates, now, weight, self._own(clock)))
 
-    def settle(
+    def confirm(
         self,
         algorithm: StateAlgorithm,
         rates: Sequence[Rate],
-        item: RateItem,
+        reservation: Reservation,
         now: int,
-        patience_ms: int,
-        clock: AbstractClock | None = None,
+        max_wait_ms: int,
+        clock: AbstractClock = NO_CLOCK,
     ) -> Decision | Awaitable[Decision]:
-        """See `StateStore.settle`. It asks the server only where the waiter is late."""
-        return self._server.run(self._settle(algorithm, rates, item, now, patience_ms, clock))
+        """See `StateStore.confirm`."""
+        terms = (now, max_wait_ms, clock)
+        return self._server.run(self._confirm(algorithm, rates, reservation, *terms))
 
-    def settle_at(
-        self, algorithm: StateAlgorithm, rates: Sequence[Rate], item: RateItem, patience_ms: int
-    ) -> Decision | Awaitable[Decision]:
-        """See `StateStore.settle_at`."""
-        return self._server.run(self._settle(algorithm, rates, item, None, patience_ms))
-
-    def release(
-        self, algorithm: StateAlgorithm, rates: Sequence[Rate], item: RateItem
+    def cancel(
+        self, algorithm: StateAlgorithm, rates: Sequence[Rate], reservation: Reservation
     ) -> bool | Awaitable[bool]:
-        """See `StateStore.release`."""
+        """See `StateStore.cancel`."""
         self._full = None
-        return self._server.run(self._release(algorithm, rates, item))
+        return self._server.run(self._cancel(algorithm, rates, reservation))
 
     def hold(
         self,
         algorithm: StateAlgorithm,
         rates: Sequence[Rate],
-        now: int | None,
+        now: int,
         hold_ms: int,
-        clock: AbstractClock | None = None,
+        clock: AbstractClock = NO_CLOCK,
     ) -> int | Awaitable[int]:
         """See `StateStore.hold`. An outage is an error, whatever ``on_error`` says."""
         answer = self._server.run(self._hold(algorithm, rates, now, hold_ms, clock))
@@ -253,19 +216,12 @@ class RedisStateStore(StateSteps, StateStore):
         self,
         algorithm: StateAlgorithm,
         rates: Sequence[Rate],
-        now: int | None,
-        clock: AbstractClock | None = None,
+        now: int,
+        clock: AbstractClock = NO_CLOCK,
     ) -> bool | Awaitable[bool]:
         """See `StateStore.release_hold`, and of an outage `hold`."""
         answer = self._server.run(self._hold(algorithm, rates, now, -1, clock))
         return then(answer, lambda said: said[0] > 0)
-
-    def seconds_left(self, item: RateItem) -> float:
-        """See `StateStore.seconds_left`."""
-        claim = claim_of(item)
-        if claim is None:
-            return 0.0
-        return claim.fallback.pause() if claim.fallback else max(0.0, claim.due - time.monotonic())
 
     def retire(self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int) -> bool:
         """True: all that counts is in Redis, and a new bucket finds it there."""

@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pyrate_limiter._core.awaitables import discard, is_awaitable
+from pyrate_limiter._core.timeline import LATEST_MS, NO_CLOCK
 from pyrate_limiter._core.validation import Unread
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
 from pyrate_limiter.abstracts.rate import RateItem
+from pyrate_limiter.abstracts.reservation import Reservation
 from pyrate_limiter.buckets.redis.algorithms import is_stock, knows_claims, script_of
 from pyrate_limiter.buckets.redis.calling import Asks
 from pyrate_limiter.buckets.redis.client import LAST_MS
 from pyrate_limiter.buckets.redis.outage import Down
 from pyrate_limiter.buckets.redis.request import Request, Script
-from pyrate_limiter.buckets.redis.reservations import UNMARKED, Claim, Moment, claim_of, new_id
+from pyrate_limiter.buckets.redis.reservations import Claim, new_id, stored_by
 from pyrate_limiter.buckets.remote.denials import Denial
 from pyrate_limiter.buckets.remote.fallback import Fallback
+from pyrate_limiter.buckets.state.reservations import ABANDONED_MS
 from pyrate_limiter.errors import CannotHold
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Sequence
 
+    from pyrate_limiter._core.driver import Program
     from pyrate_limiter.abstracts.algorithm import State, StateAlgorithm
     from pyrate_limiter.abstracts.rate import Rate
     from pyrate_limiter.clocks import AbstractClock
 
-GCRA_SCRIPT = Script.read("gcra.lua", "gcra_steps.lua")
+    Head = tuple[Script, str, str]
+    """What a call begins with: the script of GCRA, the key, and the line of what is the same for
+    all steps."""
+
+GCRA_SCRIPT = Script.read("gcra.lua", "gcra_steps.lua", abandoned=ABANDONED_MS, latest=LATEST_MS)
 BESIDE = "~replies"  # ends the name of the hash that the script keeps beside the state
 _PATIENT_MS = 1 << 42  # 139 years: in microseconds Lua still counts it exactly
 
@@ -43,7 +51,7 @@ class StateSteps(Asks):
         _full: Denial | None
         _fallback: Fallback | None
         # What a call begins with by the server's clock, for which rates, and which `ttl_ms`.
-        _usual: tuple[tuple[Any, ...], Sequence[Rate] | None, int | None]
+        _usual: tuple[Head | None, Sequence[Rate] | None, int | None]
 
     def _life(self, rates: Sequence[Rate]) -> int:
         if self.ttl_ms is not None:
@@ -56,10 +64,10 @@ class StateSteps(Asks):
         rates: Sequence[Rate],
         stamp: int | str = "~",
         reading: int | str = "~",
-    ) -> tuple[Any, ...]:
+    ) -> Head:
         """What calls of the script of GCRA begin with; apart from stamps always the same."""
         by_server, of, ttl = self._usual
-        if of is not rates or ttl != self.ttl_ms:
+        if by_server is None or of is not rates or ttl != self.ttl_ms:
             numbers = algorithm.redis_args(rates)
             each = [f"{spacing}/{burst}" for spacing, burst in zip(numbers[::2], numbers[1::2])]
             # In a cluster a key of another name may lie on another node.
@@ -75,22 +83,19 @@ class StateSteps(Asks):
         self,
         algorithm: StateAlgorithm,
         rates: Sequence[Rate],
-        stamp: int | str | None,
-        clock: AbstractClock | None,
-    ) -> Generator[Any, Any, tuple[Any, ...]]:
-        """`_head` for a stamp of a clock, which is asked what it says now; None is the server's."""
-        if stamp is None or stamp == "=":
-            return self._head(algorithm, rates, stamp or "~")
-        reading: Any = "~" if clock is None or clock is self._server.clock else clock.now()
-        if is_awaitable(reading):
-            if self._server.is_async:
-                reading = yield reading
-            else:
-                discard(reading)  # a sync store cannot ask that clock
-                reading = "~"
-        if stamp.__class__ is Unread and reading != "~":
-            stamp = reading
-        return self._head(algorithm, rates, stamp, reading)
+        stamp: int | str,
+        clock: AbstractClock,
+    ) -> Program[Head]:
+        """`_head` for a stamp of a clock, which is asked what it says now; the server's is not."""
+        if clock is self._server.clock:
+            return self._head(algorithm, rates)
+        now: object = clock.now()
+        if self._server.is_async and is_awaitable(now):
+            now = yield now
+        if isinstance(now, int):
+            return self._head(algorithm, rates, now if stamp.__class__ is Unread else stamp, now)
+        discard(now)  # a sync store cannot ask that clock
+        return self._head(algorithm, rates, stamp)
 
     def _undo(self, request: Request, answer: list[int]) -> Request | None:
         """See `Asks._undo`."""
@@ -105,34 +110,35 @@ class StateSteps(Asks):
         self,
         algorithm: StateAlgorithm,
         rates: Sequence[Rate],
-        stamp: int | str | None,
+        stamp: int | str,
         step: str,
-        clock: AbstractClock | None = None,
+        clock: AbstractClock = NO_CLOCK,
         *,
-        patience_ms: int = 0,
+        wait_ms: int = 0,
         doubtful: bool = True,
-    ) -> Generator[Any, Any, list[int]]:
-        by_server = stamp is None
+    ) -> Program[list[int]]:
+        by_server = clock is self._server.clock
         head = yield from self._head_at(algorithm, rates, stamp, clock)
         return (
-            yield from self._send(head, [step], patience_ms, doubtful=doubtful, by_server=by_server)
+            yield from self._send(head, [step], wait_ms, doubtful=doubtful, by_server=by_server)
         )
 
     def _without(
-        self, rates: Sequence[Rate], item: RateItem, patience_ms: int = 0, buffer_ms: int = 0
-    ) -> Generator[Any, Any, Decision]:
-        """Answer while the server is away. A patience of -1 only looks."""
+        self, rates: Sequence[Rate], item: RateItem, max_wait_ms: int = 0, buffer_ms: int = 0
+    ) -> Program[Decision]:
+        """Answer while the server is away. -1 ms of waiting only looks."""
         outage = self._server.outage
         if self._fallback is None:
             self._fallback = Fallback(outage.on_error)
         decision, units = yield from self._fallback.decide(
-            rates, item, patience_ms, buffer_ms, outage.breaker.retry_ms()
+            rates, item, max_wait_ms, buffer_ms, outage.breaker.retry_ms()
         )
-        if units is not None:
-            claim = Claim("", item.weight)
-            claim.fallback = units
-            item.timestamp = Moment.of(item.timestamp + decision.wait_ms, claim)
-        return decision
+        if units is None:
+            return decision
+        claim, wait = Claim("", 0), decision.wait_ms
+        claim.fallback = units
+        item.timestamp += wait
+        return Reservation(item, wait, claim, decision.remaining, decision.reset_after_ms)
 
     def _check(
         self,
@@ -141,7 +147,7 @@ class StateSteps(Asks):
         rates: Sequence[Rate],
         now: int,
         weight: int,
-    ) -> Generator[Any, Any, Decision]:
+    ) -> Program[Decision]:
         """One step of a script of the user's own."""
         if not self._server.outage.may_ask(self.key):
             return (yield from self._without(rates, RateItem("", now, weight)))
@@ -163,8 +169,8 @@ class StateSteps(Asks):
         rates: Sequence[Rate],
         now: int,
         weight: int,
-        clock: AbstractClock | None,
-    ) -> Generator[Any, Any, Decision]:
+        clock: AbstractClock,
+    ) -> Program[Decision]:
         try:
             answer = yield from self._ask(algorithm, rates, now, take_step(weight), clock)
         except Down:
@@ -176,54 +182,48 @@ class StateSteps(Asks):
         _, verdict, wait = answer[:3]
         return Decision(rates[verdict - 1], None if wait < 0 else wait) if verdict else ADMITTED
 
-    def _claim(
+    def _reserve(
         self,
         algorithm: StateAlgorithm,
         rates: Sequence[Rate],
         item: RateItem,
-        stamp: int | None,
-        patience_ms: int,
+        max_wait_ms: int,
         buffer_ms: int,
         limit_ms: int,
-        clock: AbstractClock | None = None,
-    ) -> Generator[Any, Any, Decision]:
+        clock: AbstractClock,
+    ) -> Program[Decision]:
         if not is_stock(algorithm):
             script = script_of(algorithm)
             return (yield from self._check(script, algorithm, rates, item.timestamp, item.weight))
-        sent = time.monotonic()
-        if stamp is None:
-            refused = self._refused(rates, item.weight, patience_ms, sent)
-            if refused is not None:
-                return refused
-        step = claim_step(item, patience_ms, buffer_ms)
+        sent = time.monotonic() if clock is self._server.clock else None
+        refused = None if sent is None else self._refused(rates, item.weight, max_wait_ms, sent)
+        if refused is not None:
+            return refused
+        step = claim_step(item, max_wait_ms, buffer_ms)
         try:
-            answer = yield from self._ask(
-                algorithm, rates, stamp, step, clock, patience_ms=limit_ms
-            )
+            stamp = item.timestamp
+            answer = yield from self._ask(algorithm, rates, stamp, step, clock, wait_ms=limit_ms)
         except Down:
-            return (yield from self._without(rates, item, patience_ms, buffer_ms))
-        return self._decide(rates, item, sent if stamp is None else None, answer)
+            return (yield from self._without(rates, item, max_wait_ms, buffer_ms))
+        return self._decide(rates, item, sent, answer)
 
     def _refused(
-        self, rates: Sequence[Rate], weight: int, patience_ms: int, now: float
+        self, rates: Sequence[Rate], weight: int, max_wait_ms: int, now: float
     ) -> Decision | None:
         full = self._full
         if full is None or now >= full.until or weight < full.weight or rates is not full.rates:
             return None
-        return None if full.fits - now <= patience_ms / 1000 else full.again(now)
+        return None if full.fits - now <= max_wait_ms / 1000 else full.again(now)
 
     def _decide(
         self, rates: Sequence[Rate], item: RateItem, sent: float | None, answer: list[int]
     ) -> Decision:
-        """The verdict on a claim; ``sent`` is when it was asked for by the server's clock."""
+        """The verdict; ``sent`` is when it was asked for by the server's clock."""
         now, verdict, wait, _, remaining, reset = answer
         if verdict:
             return self._refuse(rates, item.weight, sent, answer)
-        claim = Claim("", item.weight)
-        if wait:
-            claim.place(time.monotonic() if sent is None else sent, wait, -1)
-        item.timestamp = Moment.of(now + wait, claim)
-        return Decision(None, None, wait, remaining, reset)
+        item.timestamp = now + wait
+        return Reservation(item, wait, Claim("", item.weight), remaining, reset)
 
     def _refuse(
         self, rates: Sequence[Rate], weight: int, sent: float | None, answer: list[int]
@@ -243,8 +243,8 @@ class StateSteps(Asks):
         rates: Sequence[Rate],
         now: int,
         weight: int,
-        clock: AbstractClock | None,
-    ) -> Generator[Any, Any, Decision]:
+        clock: AbstractClock,
+    ) -> Program[Decision]:
         script_of(algorithm)
         if not knows_claims(algorithm):
             state = yield from self._read(algorithm, rates)
@@ -261,40 +261,39 @@ class StateSteps(Asks):
             return Decision(None, None, 0, free, over)
         return Decision(rates[failing - 1], None if wait < 0 else wait, 0, free, over)
 
-    def _settle(
+    def _confirm(
         self,
         algorithm: StateAlgorithm,
         rates: Sequence[Rate],
-        item: RateItem,
-        now: int | None,
-        patience_ms: int,
-        clock: AbstractClock | None = None,
-    ) -> Generator[Any, Any, Decision]:
-        claim = claim_of(item)
+        reservation: Reservation,
+        now: int,
+        max_wait_ms: int,
+        clock: AbstractClock,
+    ) -> Program[Decision]:
+        claim, item = stored_by(reservation), reservation.item
         if claim is not None and claim.fallback is not None:
-            return (yield from claim.fallback.settle(patience_ms))
-        if claim is None or claim.mark == UNMARKED:
+            decision = yield from claim.fallback.settle(max_wait_ms)
+            return Reservation(item, decision.wait_ms, claim) if decision.allowed else decision
+        if claim is None or not reservation.wait_ms:
             return ADMITTED
-        patience = min(patience_ms, _PATIENT_MS)
-        step = f"settle {claim.weight} {int(item.timestamp)} {patience} {new_id()}"
-        sent, limit = time.monotonic(), max(patience_ms, LAST_MS)
+        step = f"settle {claim.weight} {item.timestamp} {min(max_wait_ms, _PATIENT_MS)} {new_id()}"
+        limit = max(max_wait_ms, LAST_MS)
         try:
-            answer = yield from self._ask(algorithm, rates, now, step, clock, patience_ms=limit)
+            answer = yield from self._ask(algorithm, rates, now, step, clock, wait_ms=limit)
         except Down:
             return ADMITTED
         there, verdict, further, _, free, reset = answer
         if verdict:
             claim.weight = 0
             return Decision(rates[verdict - 1], None if further < 0 else further, 0, free, reset)
-        claim.place(sent, further, -1)
         if further:
-            item.timestamp = Moment.of(there + further, claim)
-        return Decision(None, None, further)
+            item.timestamp = there + further
+        return Reservation(item, further, claim)
 
-    def _release(
-        self, algorithm: StateAlgorithm, rates: Sequence[Rate], item: RateItem
-    ) -> Generator[Any, Any, bool]:
-        claim = claim_of(item)
+    def _cancel(
+        self, algorithm: StateAlgorithm, rates: Sequence[Rate], reservation: Reservation
+    ) -> Program[bool]:
+        claim, item = stored_by(reservation), reservation.item
         if claim is None:
             return False
         if claim.fallback is not None:
@@ -302,7 +301,7 @@ class StateSteps(Asks):
             return (yield from units.release())
         weight = min(int(item.weight), claim.weight)
         claim.weight -= weight
-        moment = 0 if claim.mark == UNMARKED else int(item.timestamp)
+        moment = item.timestamp if reservation.wait_ms else 0
         step = f"release {weight} {moment} 0 {new_id()}"
         try:
             answer = yield from self._ask(algorithm, rates, "=", step)
@@ -314,10 +313,10 @@ class StateSteps(Asks):
         self,
         algorithm: StateAlgorithm,
         rates: Sequence[Rate],
-        stamp: int | None,
+        now: int,
         hold_ms: int,
-        clock: AbstractClock | None,
-    ) -> Generator[Any, Any, list[int]]:
+        clock: AbstractClock,
+    ) -> Program[list[int]]:
         """Hold, or for -1 ms end that, whatever the outage policy: nothing stands in for it.
 
         Returns:
@@ -326,13 +325,13 @@ class StateSteps(Asks):
         script_of(algorithm)
         if not knows_claims(algorithm):
             raise CannotHold(algorithm)
-        head = yield from self._head_at(algorithm, rates, stamp, clock)
-        request = Request(head, [f"hold 0 {hold_ms} 0 {new_id()}"], self._server.limit())
-        answer = yield from self._server.ask(request)
+        head = yield from self._head_at(algorithm, rates, now, clock)
+        step = f"hold 0 {hold_ms} 0 {new_id()}"
+        answer = yield from self._server.ask(Request(head, [step], self._server.limit()))
         self._full = None
         return answer[1:3]
 
-    def _read(self, algorithm: StateAlgorithm, rates: Sequence[Rate]) -> Generator[Any, Any, State]:
+    def _read(self, algorithm: StateAlgorithm, rates: Sequence[Rate]) -> Program[State]:
         fields = [f"tat{number + 1}" for number in range(len(rates))]
         stored = yield from self._server.command("hmget", self.key, fields)
         if any(value is None for value in stored):
@@ -340,9 +339,9 @@ class StateSteps(Asks):
         return algorithm.decode(stored)
 
 
-def claim_step(item: RateItem, patience_ms: int, pad: int) -> str:
+def claim_step(item: RateItem, max_wait_ms: int, pad: int) -> str:
     """The step that claims for an item."""
-    return f"claim {int(item.weight)} {min(patience_ms, _PATIENT_MS)} {pad} {new_id()}"
+    return f"claim {int(item.weight)} {min(max_wait_ms, _PATIENT_MS)} {pad} {new_id()}"
 
 
 def take_step(weight: int) -> str:

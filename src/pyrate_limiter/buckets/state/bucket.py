@@ -11,6 +11,7 @@ from pyrate_limiter._core.validation import Unread, check_clock, check_item, pad
 from pyrate_limiter._core.waited_for import waited_for
 from pyrate_limiter.abstracts.algorithm import ADMITTED, GCRA, Decision, StateAlgorithm
 from pyrate_limiter.abstracts.bucket import AbstractBucket
+from pyrate_limiter.abstracts.reservation import Reservation
 from pyrate_limiter.abstracts.store import StateStore
 from pyrate_limiter.buckets.memory.state import InMemoryStateStore
 from pyrate_limiter.errors import AlgorithmMismatch, WrongType
@@ -157,7 +158,9 @@ class StateBucket(Closable, AbstractBucket):
             another one or a method of it was replaced, or the store says so.
         """
         del name
-        if (waited_for and id(self) in waited_for) or vars(self) or not self._by_store_time():
+        if (waited_for and id(self) in waited_for) or vars(self):
+            return None
+        if self._clock is not self.store.default_clock:
             return None
         store: Any = self.store
         decision = store.take_at(self._algorithm, self._rates, weight)
@@ -167,8 +170,7 @@ class StateBucket(Closable, AbstractBucket):
 
     def stamp(self) -> int | Awaitable[int]:
         """See `AbstractBucket.stamp`."""
-        own = type(self).now is AbstractBucket.now and not self._by_store_time()
-        again = own and self.store.asks_clock
+        again = self.store.reserves and type(self).now is AbstractBucket.now
         return then(self.now(), Unread) if again else self.now()
 
     def put(self, item: RateItem) -> bool | Awaitable[bool]:
@@ -217,7 +219,7 @@ class StateBucket(Closable, AbstractBucket):
         check_item(item)
         algorithm, rates, now = self._algorithm, self._rates, item.timestamp
         store: Any = self.store
-        if store.keeps_claims:
+        if store.reserves:
             return store.forecast(algorithm, rates, now, item.weight, *self._clocks())  # type: ignore[no-any-return] # as it says
 
         def judge(state: Any) -> Decision:
@@ -233,7 +235,7 @@ class StateBucket(Closable, AbstractBucket):
         self, item: RateItem, patience_ms: int = 0, buffer_ms: int | None = None
     ) -> Decision | Awaitable[Decision]:
         """See `AbstractBucket.claim`. A store that keeps no claims is tried again after a wait."""
-        if not self.store.keeps_claims:
+        if not self.store.reserves:
             return self.put_decision(item)
         return self._claim(item, patience_ms, buffer_ms)
 
@@ -245,7 +247,7 @@ class StateBucket(Closable, AbstractBucket):
     @property
     def claim_within(self) -> Any:
         """See `AbstractBucket.claim_within`: for a store that can keep to a limit."""
-        bounded = self.store.bounds_claims and type(self).claim is StateBucket.claim
+        bounded = self.store.reserves and type(self).claim is StateBucket.claim
         return self._claim_within if bounded else None
 
     def _claim_within(
@@ -264,19 +266,13 @@ class StateBucket(Closable, AbstractBucket):
     ) -> Decision | Awaitable[Decision]:
         check_item(item)
         pad, now, weight = self._pad(buffer_ms), item.timestamp, item.weight
-        store: Any = self.store
-        algorithm, rates = self._algorithm, self._rates
-        if self._by_store_time():
-            verdict = store.claim_at(algorithm, rates, item, patience_ms, pad, *limit_ms)
-        else:
-            limit = {"limit_ms": limit_ms[0]} if limit_ms else {}
-            verdict = store.claim(
-                algorithm, rates, item, patience_ms, pad, *self._clocks(), **limit
-            )
-        return self._learnt_from(now, weight, verdict)
+        verdict = self.store.reserve(
+            self._algorithm, self._rates, item, patience_ms, pad, self._clock, *limit_ms
+        )
+        return self._learnt_from(now, weight, then(verdict, lambda it: _noted(item, it)))
 
     def _learnt_from(self, now: int, weight: int, verdict: Any) -> Decision | Awaitable[Decision]:
-        if verdict.__class__ is Decision:
+        if isinstance(verdict, Decision):
             return self._learn(now, weight, verdict)
         return then(verdict, lambda decision: self._learn(now, weight, decision))
 
@@ -297,7 +293,7 @@ class StateBucket(Closable, AbstractBucket):
         limit_ms: int | None = None,
     ) -> list[Decision] | Awaitable[list[Decision]]:
         """See `AbstractBucket.claim_several`."""
-        if not self.store.keeps_claims or self._by_store_time():
+        if not self.store.reserves:
             return super().claim_several(items, patience_ms, buffer_ms, not_before, limit_ms)
         for item in items:
             check_item(item)
@@ -305,19 +301,18 @@ class StateBucket(Closable, AbstractBucket):
         def learn(decisions: list[Decision]) -> list[Decision]:
             self.failing_rate = decisions[-1].failing_rate
             self._learnt = None  # without those before it, the last one might fit earlier
-            return decisions
+            return [_noted(item, decision) for item, decision in zip(items, decisions)]
 
         pad = self._pad(buffer_ms)
-        store: Any = self.store
-        verdict = store.claim_several(
+        verdict = self.store.reserve_several(
             self._algorithm,
             self._rates,
             items,
             patience_ms,
             pad,
             not_before,
-            *self._clocks(),
-            limit_ms=limit_ms,
+            self._clock,
+            limit_ms,
         )
         return then(verdict, learn)
 
@@ -325,50 +320,40 @@ class StateBucket(Closable, AbstractBucket):
         self, item: RateItem, now: int, patience_ms: int = 0
     ) -> Decision | Awaitable[Decision]:
         """See `AbstractBucket.settle`."""
-        if not self.store.keeps_claims:
+        if not self.store.reserves:
             return ADMITTED
-        if self._by_store_time():
-            return self.store.settle_at(self._algorithm, self._rates, item, patience_ms)
-        store: Any = self.store
-        return store.settle(  # type: ignore[no-any-return] # as it says
-            self._algorithm, self._rates, item, now, patience_ms, *self._clocks()
-        )
+        terms = (_reservation(item), now, patience_ms, self._clock)
+        verdict = self.store.confirm(self._algorithm, self._rates, *terms)
+        return then(verdict, lambda decision: _noted(item, decision))
 
     def release(self, item: RateItem) -> bool | Awaitable[bool]:
         """See `AbstractBucket.release`."""
-        if not self.store.keeps_claims:
+        if not self.store.reserves:
             return False
-        return self.store.release(self._algorithm, self._rates, item)
+        return self.store.cancel(self._algorithm, self._rates, _reservation(item))
 
     def hold(self, item: RateItem, hold_ms: int) -> int | Awaitable[int]:
         """See `AbstractBucket.hold`."""
         check_item(item)
         self._learnt = None
-        store: Any = self.store
-        now = None if self._by_store_time() else item.timestamp
-        return store.hold(self._algorithm, self._rates, now, hold_ms, *self._clocks())  # type: ignore[no-any-return] # as it says
+        now = item.timestamp
+        return self.store.hold(self._algorithm, self._rates, now, hold_ms, self._clock)
 
     def release_hold(self, item: RateItem) -> bool | Awaitable[bool]:
         """See `AbstractBucket.release_hold`."""
         check_item(item)
         self._learnt = None
-        store: Any = self.store
-        now = None if self._by_store_time() else item.timestamp
-        return store.release_hold(self._algorithm, self._rates, now, *self._clocks())  # type: ignore[no-any-return] # as it says
+        now = item.timestamp
+        return self.store.release_hold(self._algorithm, self._rates, now, self._clock)
 
     def pause(self, item: RateItem, decision: Decision) -> float:
         """See `AbstractBucket.pause`."""
-        if self._by_store_time():
-            return self.store.seconds_left(item)
         own = item.timestamp.__class__ is Unread  # else it is that of a claim
         moment = item.timestamp - (0 if own else self.store.ahead_ms())
         return self._clock.pause(moment, decision.wait_ms)
 
     def _clocks(self) -> tuple[AbstractClock, ...]:
-        return (self._clock,) if self.store.asks_clock else ()
-
-    def _by_store_time(self) -> bool:
-        return self.store.keeps_time and self._clock is self.store.default_clock
+        return (self._clock,) if self.store.reserves else ()
 
     def leak(self, current_timestamp: int | None = None) -> int:
         """0: a state holds nothing that could leak."""
@@ -422,3 +407,16 @@ class StateBucket(Closable, AbstractBucket):
 
 def _allowed(decision: Decision) -> bool:
     return decision.allowed
+
+
+def _noted(item: RateItem, decision: Decision) -> Decision:
+    item._note = decision
+    return decision
+
+
+def _reservation(item: RateItem) -> Reservation:
+    """By what the store finds the units of an item."""
+    note = item._note
+    if isinstance(note, Reservation):
+        return Reservation(item, note.wait_ms, note.handle)
+    return Reservation(item)

@@ -1,14 +1,14 @@
-"""Claims on a state: who may go when, kept until their waiters have gone.
+"""Reservations on a state, kept until their holders have gone.
 
 A state is a few numbers, from which nothing can be taken out again. So the queue keeps the state of
-those who have gone, by which everybody is judged who goes, and beside it the claims. They are
-played on top of it to find out where the next one fits.
+those who have gone, by which everybody is judged who goes, and beside it the reserved units. They
+are played on top of that state to find out where the next one fits.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort_right
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pyrate_limiter._core.validation import BEGINNING
 
@@ -18,18 +18,23 @@ if TYPE_CHECKING:
     from pyrate_limiter.abstracts.algorithm import Decision, State, StateAlgorithm
     from pyrate_limiter.abstracts.rate import Rate, RateItem
 
-_ABANDONED_MS = 2000  # so long after its moment a claim is forgotten that nobody has settled
+    QueueNumbers = tuple[State, bool, list[tuple[int, int, bool]]]
+    """A queue as plain numbers: the state of those who have gone, `ReservationQueue.is_played`, and
+    moment, weight and `Units.free` of all units."""
+
+ABANDONED_MS = 2000
+"""So long after its moment a reservation counts as used that nobody has confirmed."""
 
 
-def claims_in_line(
+def reserve_in_line(
     items: Sequence[RateItem],
     not_before: int | None,
-    claim: Callable[[RateItem, int | None], Decision],
+    reserve: Callable[[RateItem, int | None], Decision],
 ) -> list[Decision]:
-    """Claim for one after the other, none before the one in front of it, until one is refused."""
+    """Reserve for one after the other, none before the one ahead of it, until one is refused."""
     decisions: list[Decision] = []
     for item in items:
-        decision = claim(item, not_before)
+        decision = reserve(item, not_before)
         decisions.append(decision)
         if decision.failing_rate is not None:
             break
@@ -38,8 +43,8 @@ def claims_in_line(
     return decisions
 
 
-class Claim:
-    """``weight`` units claimed for ``at`` ms; ``free`` once they were given back."""
+class Units:
+    """``weight`` units reserved for ``at`` ms; ``free`` once they were given back."""
 
     __slots__ = ("at", "free", "weight")
 
@@ -49,162 +54,170 @@ class Claim:
         self.free: bool = free
 
 
-def _moment(claim: Claim) -> int:
-    return claim.at
+def _moment(units: Units) -> int:
+    return units.at
 
 
-class ClaimQueue:
-    """The claims in the order of their moments. Its user holds the lock.
+def _after(
+    state: State, at: int, weight: int, algorithm: StateAlgorithm, rates: Sequence[Rate]
+) -> State:
+    """The state when units have gone: at that moment, or where they fit after that."""
+    while True:
+        state, decision = algorithm.step(rates, state, at, weight)
+        if decision.retry_after_ms is None:
+            return state
+        at += max(1, decision.retry_after_ms)
 
-    What is given back in front of others stays in the queue, for whoever claims next: the others
+
+class ReservationQueue:
+    """The reserved units in the order of their moments. Its user holds the lock.
+
+    What is given back in front of others stays in the queue, for whoever comes next: the others
     were told their moments.
 
     Args:
         gone: the state of those who have gone.
     """
 
-    __slots__ = ("_claims", "_free", "gone", "is_played")
+    __slots__ = ("_free", "_reserved", "gone", "is_played")
 
     def __init__(self, gone: State) -> None:
         self.gone: State = gone
         self.is_played: bool = True
-        """Whether the user of the queue has the state after all claims."""
-        self._claims: list[Claim] = []
-        self._free: list[Claim] = []  # those of them that were given back, in order
+        """Whether the user of the queue has the state after all units."""
+        self._reserved: list[Units] = []
+        self._free: list[Units] = []  # those of them that were given back, in order
 
     @property
     def newest(self) -> int:
-        """The moment of the last claim, long ago if there is none."""
-        return self._claims[-1].at if self._claims else BEGINNING
+        """The moment of the last units, long ago if there are none."""
+        return self._reserved[-1].at if self._reserved else BEGINNING
 
     def add(self, moment: int, weight: int) -> None:
-        """Claim units for a moment, behind all who claim the same one."""
-        place = bisect_right(self._claims, moment, key=_moment)
-        if place < len(self._claims):
+        """Reserve units for a moment, behind all that have the same one."""
+        place = bisect_right(self._reserved, moment, key=_moment)
+        if place < len(self._reserved):
             self.is_played = False
-        self._claims.insert(place, Claim(moment, weight))
+        self._reserved.insert(place, Units(moment, weight))
 
     def has(self, moment: int, weight: int) -> bool:
-        """Whether so many units are claimed for that moment."""
-        return sum(claim.weight for claim in self._of(moment)) >= weight
+        """Whether so many units are reserved for that moment."""
+        return sum(units.weight for units in self._of(moment)) >= weight
 
-    def _of(self, moment: int) -> list[Claim]:
-        first = bisect_left(self._claims, moment, key=_moment)
-        last = bisect_right(self._claims, moment, lo=first, key=_moment)
-        return [claim for claim in self._claims[first:last] if not claim.free]
+    def _of(self, moment: int) -> list[Units]:
+        first = bisect_left(self._reserved, moment, key=_moment)
+        last = bisect_right(self._reserved, moment, lo=first, key=_moment)
+        return [units for units in self._reserved[first:last] if not units.free]
 
     def take_out(self, moment: int, weight: int) -> None:
-        """Take units of a moment out. Claims of one moment share their units."""
-        for claim in sorted(self._of(moment), key=lambda claim: claim.weight != weight):
-            taken = min(weight, claim.weight)
-            claim.weight -= taken
+        """Take units of a moment out. All of one moment are alike."""
+        for units in sorted(self._of(moment), key=lambda units: units.weight != weight):
+            taken = min(weight, units.weight)
+            units.weight -= taken
             weight -= taken
-            if not claim.weight:
-                self._claims.remove(claim)
+            if not units.weight:
+                self._reserved.remove(units)
         self._trim()
         self.is_played = False
 
     def _trim(self) -> None:
         """Nobody is behind what was given back last: it need not be kept."""
-        while self._claims and self._claims[-1].free:
-            self._free.remove(self._claims.pop())
+        while self._reserved and self._reserved[-1].free:
+            self._free.remove(self._reserved.pop())
 
     def give_back(self, moment: int, weight: int) -> None:
-        """Free units of a moment, for others to claim."""
+        """Free units of a moment, for others to reserve."""
         self.take_out(moment, weight)
-        free = Claim(moment, weight, free=True)
-        insort_right(self._claims, free, key=_moment)
+        free = Units(moment, weight, free=True)
+        insort_right(self._reserved, free, key=_moment)
         insort_right(self._free, free, key=_moment)
         self._trim()
 
     def room(
         self, now: int, start: int, weight: int, algorithm: StateAlgorithm, rates: Sequence[Rate]
-    ) -> tuple[int, Claim] | None:
+    ) -> tuple[int, Units] | None:
         """The first moment from ``start`` on that was given back, and what was given back there.
 
         One that has passed may still serve ``start``. Where that is so, or somebody is late, nobody
-        else may lack room for it. One that is still to come is there for others too.
+        else may lack room for it.
         """
         late = self.is_late(now)
-        for claim in [it for it in self._free if it.weight >= weight]:
-            at = max(claim.at, start)
-            if at == claim.at and not late:
-                return at, claim
-            if self._suits(now, Claim(at, weight), algorithm, rates):
-                return at, claim
-            if claim.at < now:
-                self._forget(claim)
+        for units in [it for it in self._free if it.weight >= weight]:
+            at = max(units.at, start)
+            if at == units.at and not late:
+                return at, units
+            if self._suits(now, Units(at, weight), algorithm, rates):
+                return at, units
+            if at > units.at:
+                self._forget(units)
         return None
 
-    def _forget(self, free: Claim) -> None:
-        self._claims.remove(free)
+    def _forget(self, free: Units) -> None:
+        self._reserved.remove(free)
         self._free.remove(free)
 
     def _suits(
-        self, now: int, wanted: Claim, algorithm: StateAlgorithm, rates: Sequence[Rate]
+        self, now: int, wanted: Units, algorithm: StateAlgorithm, rates: Sequence[Rate]
     ) -> bool:
         state = self.gone
-        for claim in sorted([*self._claims, wanted], key=_moment):
-            if claim.free and claim.at <= wanted.at:
+        for units in sorted([*self._reserved, wanted], key=_moment):
+            if units.free and units.at <= wanted.at:
                 continue
-            state, decision = algorithm.step(rates, state, max(claim.at, now), claim.weight)
+            state, decision = algorithm.step(rates, state, max(units.at, now), units.weight)
             if decision.failing_rate is not None:
                 return False
         return True
 
-    def use(self, free: Claim, weight: int) -> None:
-        """So much of what was given back is claimed again."""
+    def use(self, free: Units, weight: int) -> None:
+        """So much of what was given back is reserved again."""
         free.weight -= weight
         if not free.weight:
             self._forget(free)
         self.is_played = False
 
-    def fold(self, now: int) -> bool:
-        """Forget the claims at the front that nobody settles; returns whether any is left."""
+    def fold(self, now: int, algorithm: StateAlgorithm, rates: Sequence[Rate]) -> bool:
+        """Count the units at the front as used that nobody confirms; whether any are left."""
         done = 0
-        for claim in self._claims:
-            if claim.at + _ABANDONED_MS > now:
+        for units in self._reserved:
+            if units.at + ABANDONED_MS > now:
                 break
             done += 1
+            if not units.free:
+                self.gone = _after(self.gone, units.at, units.weight, algorithm, rates)
         if done:
-            del self._claims[:done]
-            self._free = [claim for claim in self._claims if claim.free]
+            del self._reserved[:done]
+            self._free = [units for units in self._reserved if units.free]
             self.is_played = False
-        return bool(self._claims)
+        return bool(self._reserved)
 
     def is_late(self, now: int) -> bool:
         """Whether somebody has not gone whose moment has passed: all the others wait for him."""
-        return bool(self._claims) and self._claims[0].at < now
+        return bool(self._reserved) and self._reserved[0].at < now
 
     def played(self, now: int, algorithm: StateAlgorithm, rates: Sequence[Rate]) -> State:
-        """The state after all claims, each at its moment, or where it fits after that.
+        """The state after all units, each at its moment, or where it fits after that.
 
         Who is late goes now, for all that is known.
         """
         state = self.gone
-        for claim in self._claims:
-            if claim.free and claim.at < now:
+        for units in self._reserved:
+            if units.free and units.at < now:
                 continue
-            at = max(claim.at, now)
-            while True:
-                state, decision = algorithm.step(rates, state, at, claim.weight)
-                if decision.retry_after_ms is None:
-                    break
-                at += max(1, decision.retry_after_ms)
+            state = _after(state, max(units.at, now), units.weight, algorithm, rates)
         self.is_played = not self.is_late(now)
         return state
 
-    def dump(self) -> list[Any]:
+    def dump(self) -> QueueNumbers:
         """The queue as plain numbers."""
-        claims = [(claim.at, claim.weight, claim.free) for claim in self._claims]
-        return [self.gone, self.is_played, claims]
+        reserved = [(units.at, units.weight, units.free) for units in self._reserved]
+        return self.gone, self.is_played, reserved
 
     @classmethod
-    def restored(cls, numbers: Sequence[Any]) -> ClaimQueue:
+    def restored(cls, numbers: QueueNumbers) -> ReservationQueue:
         """The queue that `dump` gave."""
-        gone, is_played, claims = numbers
+        gone, is_played, reserved = numbers
         queue = cls(tuple(gone))
         queue.is_played = is_played
-        queue._claims = [Claim(at, weight, free=free) for at, weight, free in claims]
-        queue._free = [claim for claim in queue._claims if claim.free]
+        queue._reserved = [Units(at, weight, free=free) for at, weight, free in reserved]
+        queue._free = [units for units in queue._reserved if units.free]
         return queue
