@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # It stores nothing, and fails where nothing can be stored.
 _PROBE = Script("return redis.call('ZADD', KEYS[1], 'XX', '0', '0') .. ''")
+_PROBE_SECONDS = 1.0  # a host that has vanished does not answer at all
 
 
 class Down(Exception):
@@ -62,7 +63,7 @@ class RedisOutage(Outage):
     def probe(self, key: str) -> Program[None]:
         """Ask with a script that stores nothing, about a key that the caller may use."""
         try:
-            yield from self._ask(Request((_PROBE, key), [], None, shared=False))
+            yield from self._ask(Request((_PROBE, key), [], _PROBE_SECONDS, shared=False))
         except Exception as error:  # noqa: BLE001 - whoever asks next is told, if it is no outage
             if is_outage(error):
                 self.breaker.failed(error)
