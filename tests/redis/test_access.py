@@ -97,8 +97,8 @@ def test_tasks_do_with_the_commands_that_the_docs_list(server):
                 assert callers.together(calls) == [True] * 5
                 callers.call(partial(limiter.check_async, "a"))
                 admin.script_flush()
-        refused = {entry[b"object"] for entry in admin.execute_command("ACL", "LOG")}
-        assert refused <= {b"client"}
+        refused = {entry["object"] for entry in admin.acl_log()}
+        assert refused <= {"client"}
 
 
 def test_a_state_does_with_the_one_key_that_its_user_may_touch(server):
