@@ -128,9 +128,9 @@ def test_processes_that_are_killed_and_suspended_never_exceed_the_limit(work):
         died = {}
         for number, victim in enumerate(children[:4]):
             time.sleep(seconds / 10 * chance.random() + 0.2)
+            died[str(number)] = bucket.now()
             victim.kill()
             victim.join()
-            died[str(number)] = bucket.now()
         sleeper = children[4]
         os.kill(sleeper.pid, signal.SIGSTOP)
         time.sleep(1)
@@ -274,11 +274,11 @@ def test_a_lock_waits_no_longer_than_it_is_told():
 
 
 def test_processes_are_served_in_the_order_in_which_they_came():
-    bucket = MultiprocessBucket.init([Rate(1, 300)])
+    bucket = MultiprocessBucket.init([Rate(1, 1000)])  # on a busy machine they are slow to wake
     order = FORK.Queue()
     bucket.put(RateItem("first", bucket.now()))
     with contextlib.ExitStack() as stack:
-        for number in range(5):
+        for number in range(4):
             stored = len(bucket.items)
             child = FORK.Process(target=wait_in_line, args=(bucket, order, number), daemon=True)
             child.start()
@@ -286,8 +286,8 @@ def test_processes_are_served_in_the_order_in_which_they_came():
             deadline = time.monotonic() + PATIENCE
             while len(bucket.items) == stored and time.monotonic() < deadline:
                 time.sleep(0.001)
-        served = sorted((order.get(timeout=PATIENCE) for _ in range(5)), key=lambda one: one[1])
-    assert [number for number, _ in served] == list(range(5))
+        served = sorted((order.get(timeout=PATIENCE) for _ in range(4)), key=lambda one: one[1])
+    assert [number for number, _ in served] == list(range(4))
 
 
 def test_forking_while_another_thread_is_at_it():
