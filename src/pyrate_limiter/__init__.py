@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         TokenBucket,
     )
     from pyrate_limiter.abstracts.bucket import Leaker
+    from pyrate_limiter.abstracts.reservation import Reservation
     from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
     from pyrate_limiter.buckets.memory.state import InMemoryStateStore
     from pyrate_limiter.buckets.mp_bucket import MultiprocessBucket
@@ -76,7 +77,7 @@ if TYPE_CHECKING:
     from pyrate_limiter.compat.v3.utils import binary_search
     from pyrate_limiter.errors import PyrateError, RateLimitExceeded
     from pyrate_limiter.keyed import KeyedBucketFactory
-    from pyrate_limiter.limiter import Limiter, SingleBucketFactory
+    from pyrate_limiter.limiter import Limiter, Reserved, SingleBucketFactory
     from pyrate_limiter.utils import (
         dedicated_sqlite_clock_connection,
         id_generator,
@@ -130,6 +131,8 @@ __all__ = [
     "RedisKeys",
     "RedisStateStore",
     "RequestRate",
+    "Reservation",
+    "Reserved",
     "ResetTypes",
     "SQLiteBucket",
     "SQLiteClock",
@@ -163,6 +166,7 @@ _PLACES = {
         ),
         "abstracts.bucket": "AbstractBucket BucketFactory",
         "abstracts.rate": "Duration Rate RateItem",
+        "abstracts.reservation": "Reservation",
         "abstracts.store": "StateStore",
         "abstracts.wrappers": "BucketAsyncWrapper",
         "buckets.in_memory_bucket": "InMemoryBucket",
@@ -181,7 +185,7 @@ _PLACES = {
         "clocks": "AbstractClock MonotonicAsyncClock MonotonicClock PostgresClock WallClock",
         "errors": "PyrateError RateLimitExceeded",
         "keyed": "KeyedBucketFactory",
-        "limiter": "Limiter SingleBucketFactory",
+        "limiter": "Limiter Reserved SingleBucketFactory",
         "limiter_factory": "limiter_factory",
         "utils": "dedicated_sqlite_clock_connection id_generator validate_rate_list",
     }.items()

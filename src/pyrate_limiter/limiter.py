@@ -22,6 +22,7 @@ from pyrate_limiter._engine.first_try import bind_sweeper
 from pyrate_limiter._engine.holding import Holds
 from pyrate_limiter._engine.locks import LockLike, combined_lock
 from pyrate_limiter._engine.looking import look
+from pyrate_limiter._engine.reserved import Reserved, Reserves
 from pyrate_limiter._engine.steps import sleep_is_replaced
 from pyrate_limiter._engine.unawaited import Verdict_co, at_once, verdict, verdict_of
 from pyrate_limiter._engine.wait_options import (
@@ -64,6 +65,7 @@ __all__ = [
     "LockLike",
     "Rate",
     "RateItem",
+    "Reserved",
     "SingleBucketFactory",
     "combined_lock",
     "sleep",
@@ -72,7 +74,7 @@ __all__ = [
 _REAL_SLEEP = sleep
 
 
-class Limiter(Holds, TakesOlderCalls, Generic[Verdict_co]):
+class Limiter(Holds, Reserves, TakesOlderCalls, Generic[Verdict_co]):
     """Lets calls through at a rate, and makes the others wait or go away.
 
     Args:
@@ -198,7 +200,7 @@ class Limiter(Holds, TakesOlderCalls, Generic[Verdict_co]):
     ) -> bool:
         """`try_acquire` for asyncio, over sync and async buckets: it waits with ``asyncio.sleep``.
 
-        A cancelled waiter gives back what it had claimed.
+        A cancelled waiter gives back what it had reserved.
         """
         if timeout != -1:
             timeout = check_timeout(timeout, blocking)

@@ -29,6 +29,7 @@ from hypothesis.stateful import (
 
 from pyrate_limiter import Rate, RateItem
 from pyrate_limiter._core.validation import pad_ms
+from pyrate_limiter._engine.native import takes_limit
 from pyrate_limiter.testing import ManualClock
 
 START = 1_000_000_000
@@ -66,36 +67,34 @@ class Asked:
 
     def reserve(self, weight, patience, pad):
         """The decision, and what is reserved."""
-        item = self.item(weight)
-        within = self.bucket.claim_within
-        if within is None:
-            return self.bucket.claim(item, patience, pad), item
-        return within(item, patience, pad, FOREVER, False), item
+        bounds = {"limit_ms": FOREVER} if takes_limit(type(self.bucket)) else {}
+        decision = self.bucket.reserve(self.item(weight), patience, pad, **bounds)
+        return decision, decision
 
     def reserve_several(self, weights, patience, pad, not_before):
         items = [self.item(weight) for weight in weights]
         decided = []
         while len(decided) < len(items) and all(decision.allowed for decision in decided):
             left = items[len(decided) :]  # an answer may end early
-            more = self.bucket.claim_several(left, patience, pad, not_before, FOREVER)
-            waits = [item for item, decision in zip(left, more, strict=False) if decision.wait_ms]
+            more = self.bucket.reserve_several(left, patience, pad, not_before, FOREVER)
+            waits = [decision for decision in more if decision.wait_ms]
             not_before = moment(waits[-1]) if waits else not_before
             decided += more
-        return list(zip(decided, items, strict=False))
+        return [(decision, decision) for decision in decided]
 
     def confirm(self, held):
-        return self.bucket.settle(held, self.clock.ms, FOREVER)
+        return self.bucket.confirm(held, self.clock.ms, FOREVER)
 
     def cancel(self, held, weight=None):
         if weight is None:
-            return self.bucket.release(held)
-        gone = self.bucket.release(held.part(weight))
-        held.weight -= weight if gone else 0
+            return self.bucket.cancel(held)
+        gone = self.bucket.cancel(held.part(weight))
+        held.item.weight -= weight if gone else 0
         return gone
 
 
 def moment(held):
-    return int(held.timestamp)
+    return int(held.item.timestamp)
 
 
 def outlook(decision):
@@ -303,7 +302,7 @@ class Backends(RuleBasedStateMachine):
     @rule(number=NUMBERS, weight=st.integers(1, 2))
     def cancel_a_part(self, number, weight):
         held = self.open[number % len(self.open)]
-        if weight < held[self.kinds[0]].weight:
+        if weight < held[self.kinds[0]].item.weight:
             self.same({kind: to.cancel(held[kind], weight) for kind, to in self.asked.items()})
 
     @precondition(lambda self: self.kinds is LOGS or (self.exact and not self.stepped))

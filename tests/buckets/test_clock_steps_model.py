@@ -87,19 +87,19 @@ class SteppingClockMachine(RuleBasedStateMachine):
         self.went += [(self.true, self.steps)] * weight
 
     @rule(weight=st.integers(1, 2))
-    def claim_and_leave_on_time(self, weight):
+    def reserve_and_leave_on_time(self, weight):
         item = RateItem("a", self.clock.ms, weight)
-        decision = self.bucket.claim(item, 1 << 50, 0)
+        decision = self.bucket.reserve(item, 1 << 50, 0)
         while decision.wait_ms:
             assert decision.wait_ms <= self.longest_wait
             self.pass_ms(decision.wait_ms)
-            decision = self.bucket.settle(item, self.clock.ms, 1 << 50)
+            decision = self.bucket.confirm(decision, self.clock.ms, 1 << 50)
         self.went += [(self.true, self.steps)] * weight
 
     @rule(weight=st.integers(1, 2), ms=STEPS, ahead=st.booleans())
     def the_clock_steps_while_somebody_waits(self, weight, ms, ahead):
         item = RateItem("a", self.clock.ms, weight)
-        decision = self.bucket.claim(item, 1 << 50, 0)
+        decision = self.bucket.reserve(item, 1 << 50, 0)
         rounds = 0
         while decision.wait_ms:
             self.pass_ms(decision.wait_ms)
@@ -107,7 +107,7 @@ class SteppingClockMachine(RuleBasedStateMachine):
                 self.steps += 1
                 self.back += not ahead
                 self.clock.set(self.clock.ms + (ms if ahead else -ms))
-            decision = self.bucket.settle(item, self.clock.ms, 1 << 50)
+            decision = self.bucket.confirm(decision, self.clock.ms, 1 << 50)
             assert decision.wait_ms <= self.longest_wait
             rounds += 1
             assert rounds < 5
@@ -116,20 +116,20 @@ class SteppingClockMachine(RuleBasedStateMachine):
     @rule(ms=STEPS, ahead=st.booleans())
     def the_clock_steps_while_a_line_waits(self, ms, ahead):
         held = [RateItem("a", self.clock.ms, 1) for _ in range(2)]
-        decisions = self.bucket.claim_several(held, 1 << 50, 0)
+        decisions = self.bucket.reserve_several(held, 1 << 50, 0)
         held = held[: len(decisions)]
         self.went += [(self.true, self.steps) for decision in decisions if not decision.wait_ms]
         self.steps += 1
         self.back += not ahead
         self.clock.set(self.clock.ms + (ms if ahead else -ms))
         more = RateItem("a", self.clock.ms, 1)
-        (decision,) = self.bucket.claim_several([more], 1 << 50, 0, held[-1].timestamp)
+        (decision,) = self.bucket.reserve_several([more], 1 << 50, 0, held[-1].timestamp)
         assert decision.wait_ms <= len([*held, more]) * self.longest_wait
         if not decision.wait_ms:
             self.went.append((self.true, self.steps))
-        for item, decided in zip([more, *held[::-1]], [decision, *decisions[::-1]]):
-            if decided.wait_ms:
-                self.bucket.release(item)
+        for reservation in (decision, *decisions[::-1]):
+            if reservation.wait_ms:
+                self.bucket.cancel(reservation)
 
     @invariant()
     def each_step_lets_one_further_limit_through_at_the_most(self):
@@ -256,8 +256,9 @@ def test_what_was_admitted_under_another_stamp_can_be_given_back(kind, step):
         if step > 1000:
             clock.set(clock.ms - step)
         item = RateItem("b", 10**12 - step)
-        assert bucket.claim(item)
-        assert bucket.release(item)
+        reservation = bucket.reserve(item)
+        assert reservation
+        assert bucket.cancel(reservation)
         assert bucket.count() == 1
 
 

@@ -160,24 +160,24 @@ def test_who_waits_by_the_buckets_clock_and_is_stamped_by_another_keeps_the_limi
     def pass_ms(ms):
         world.ms += ms
         for due in sorted(waiting, key=lambda waiter: waiter[0]):
-            at, item = due
+            at, reservation = due
             if at <= world.ms:
                 waiting.remove(due)
-                decision = bucket.settle(item, bucket.stamp(), FOR_EVER)
+                decision = bucket.confirm(reservation, bucket.stamp(), FOR_EVER)
                 assert decision.allowed
                 if decision.wait_ms:
-                    waiting.append((world.ms + decision.wait_ms, item))
+                    waiting.append((world.ms + decision.wait_ms, decision))
                 else:
-                    moments.extend([world.ms] * item.weight)
+                    moments.extend([world.ms] * reservation.item.weight)
 
     for gap, weight, pause in callers:
         for _ in range(gap):
             pass_ms(1)
         item = RateItem("a", world.read(clock), weight)
-        decision = bucket.claim(item, FOR_EVER, 0)
+        decision = bucket.reserve(item, FOR_EVER, 0)
         assert decision.allowed
         if decision.wait_ms:
-            waiting.append((world.ms + decision.wait_ms, item))
+            waiting.append((world.ms + decision.wait_ms, decision))
         else:
             moments.extend([world.ms] * weight)
         pass_ms(pause if pause > 60 else 0)  # the whole process stands still for a while
@@ -197,9 +197,9 @@ def test_a_waiter_sleeps_until_the_moment_on_the_clock_that_it_is_stamped_by(mak
     bucket = bucket_in(world, make)
     assert bucket.put(RateItem("a", world.read(clock), LIMIT))
     item = RateItem("a", world.read(clock), LIMIT)
-    decision = bucket.claim(item, FOR_EVER, 0)
+    decision = bucket.reserve(item, FOR_EVER, 0)
     assert decision.wait_ms >= INTERVAL
-    assert bucket.pause(item, decision) == decision.wait_ms / 1000
+    assert bucket.pause(decision) == decision.wait_ms / 1000
 
 
 @KINDS
@@ -209,8 +209,9 @@ def test_a_bucket_that_was_waited_at_is_free_an_interval_later(make, clock):
     bucket = bucket_in(world, make)
     assert bucket.put(RateItem("a", world.read(clock), LIMIT))
     item = RateItem("a", world.read(clock))
-    world.ms += bucket.claim(item, FOR_EVER, 0).wait_ms
-    assert bucket.settle(item, bucket.stamp()).wait_ms == 0
+    reservation = bucket.reserve(item, FOR_EVER, 0)
+    world.ms += reservation.wait_ms
+    assert bucket.confirm(reservation, bucket.stamp()).wait_ms == 0
     assert not bucket.put(RateItem("a", world.read(clock), LIMIT))
     world.ms += INTERVAL + 1
     assert bucket.put(RateItem("a", world.read(clock), LIMIT))
@@ -303,10 +304,10 @@ def test_waiters_at_what_is_shared_go_by_the_clock_that_they_are_stamped_by(make
     with bucket:
         for weight in (LIMIT, 2, 1, LIMIT, 1):
             item = RateItem("a", world.read(clock), weight)
-            decision = bucket.claim(item, FOR_EVER, 0)
+            decision = bucket.reserve(item, FOR_EVER, 0)
             while decision.wait_ms:
                 world.ms += decision.wait_ms
-                decision = bucket.settle(item, bucket.stamp(), FOR_EVER)
+                decision = bucket.confirm(decision, bucket.stamp(), FOR_EVER)
             moments += [world.ms] * weight
         assert_kept(kind, moments)
         assert moments[-1] - moments[0] <= 4 * (INTERVAL + 1)

@@ -19,13 +19,13 @@ COPIES = {
 
 
 def with_waiters(make):
-    """Two units used, and two claims of two units behind them."""
+    """Two units used, and two units reserved twice behind them."""
     bucket = make([Rate(2, INTERVAL)])
     now = bucket.now()
     assert bucket.put(RateItem("used", now, 2))
-    claims = [RateItem(name, now, 2) for name in ("one", "two")]
-    assert all(bucket.claim(claim, 1 << 40, 0).wait_ms for claim in claims)
-    return bucket, now, claims
+    made = [bucket.reserve(RateItem(name, now, 2), 1 << 40, 0) for name in ("one", "two")]
+    assert all(reservation.wait_ms for reservation in made)
+    return bucket, now, made
 
 
 def has_what_was_used_alone(bucket, since):
@@ -37,44 +37,44 @@ def has_what_was_used_alone(bucket, since):
 
 @KINDS
 @pytest.mark.parametrize("way", [name for name in COPIES if name != "copy"])
-def test_a_copy_has_what_was_used_and_no_claim_of_others(make, way):
-    bucket, now, claims = with_waiters(make)
+def test_a_copy_has_what_was_used_and_no_reservation_of_others(make, way):
+    bucket, now, made = with_waiters(make)
     has_what_was_used_alone(COPIES[way](bucket), now)
-    for claim in claims:  # the original has not changed
-        assert bucket.settle(claim, claim.timestamp).wait_ms == 0
+    for reservation in made:  # the original has not changed
+        assert bucket.confirm(reservation, reservation.item.timestamp).wait_ms == 0
 
 
 @pytest.mark.parametrize("way", COPIES)
 def test_a_copy_of_a_log_shares_nothing_with_the_original(way):
-    bucket, now, claims = with_waiters(InMemoryBucket)
+    bucket, now, made = with_waiters(InMemoryBucket)
     other = COPIES[way](bucket)
     has_what_was_used_alone(other, now)
     assert [unit.name for unit in other.items] == ["used"] * 2 + ["a"] * 2
     assert [unit.name for unit in bucket.items] == ["used"] * 2 + ["one"] * 2 + ["two"] * 2
-    for claim in claims:
-        assert bucket.release(claim)
+    for reservation in made:
+        assert bucket.cancel(reservation)
 
 
-def test_a_copy_keeps_who_has_gone_at_a_moment_that_others_claim():
+def test_a_copy_keeps_who_has_gone_at_a_moment_that_others_reserve():
     bucket = InMemoryBucket([Rate(4, INTERVAL)])
     now = bucket.now()
     assert bucket.put(RateItem("used", now, 4))
-    gone, waits = RateItem("gone", now, 2), RateItem("waits", now, 2)
-    assert all(bucket.claim(item, 1 << 40, 0).wait_ms for item in (gone, waits))
-    assert gone.timestamp == waits.timestamp
-    assert bucket.settle(gone, gone.timestamp).wait_ms == 0
+    items = RateItem("gone", now, 2), RateItem("waits", now, 2)
+    gone, waits = [bucket.reserve(item, 1 << 40, 0) for item in items]
+    assert gone.wait_ms == waits.wait_ms > 0
+    assert bucket.confirm(gone, gone.item.timestamp).wait_ms == 0
     assert copy.deepcopy(bucket).count() == 6
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 @KINDS
-def test_a_forked_child_does_not_stand_behind_the_claims_of_its_parent(make):
-    bucket, now, claims = with_waiters(make)
+def test_a_forked_child_does_not_stand_behind_the_reservations_of_its_parent(make):
+    bucket, now, made = with_waiters(make)
     context = multiprocessing.get_context("fork")
     child = context.Process(target=has_what_was_used_alone, args=(bucket, now))
     child.start()
     child.join()
     assert child.exitcode == 0
-    for claim in claims:
-        assert bucket.settle(claim, claim.timestamp).wait_ms == 0
+    for reservation in made:
+        assert bucket.confirm(reservation, reservation.item.timestamp).wait_ms == 0

@@ -423,15 +423,16 @@ def test_what_is_given_back_while_a_name_is_held_leaves_the_hold_alone(server):
     bucket._clock = ManualClock(1_700_000_000_000)
     item = RateItem("a", bucket.now())
     bucket.hold(item, 3000)
-    assert bucket.claim(item, 60_000, 9).wait_ms >= 3000
-    assert bucket.release(item)
+    reservation = bucket.reserve(item, 60_000, 9)
+    assert reservation.wait_ms >= 3000
+    assert bucket.cancel(reservation)
     assert not bucket.put(RateItem("a", bucket.now()))
 
 
 def test_a_hold_that_is_over_is_no_unit(server):
     bucket = RedisBucket([Rate(5, 1000)], server, fresh_key())
     bucket.hold(RateItem("a", bucket.now()), 1)
-    until(lambda: bucket.claim(RateItem("a", bucket.now(), 0)).remaining == 5)
+    until(lambda: bucket.reserve(RateItem("a", bucket.now(), 0)).remaining == 5)
 
 
 def test_a_stamp_that_comes_late_makes_no_hold_shorter(server):
@@ -449,4 +450,4 @@ def test_who_waits_for_the_end_of_a_hold_keeps_clear_of_it_and_knows_when_all_is
     bucket._clock = ManualClock(HOUR * 1_000_000)
     assert bucket.hold(RateItem("a", bucket.now(), 0), 100) == 100
     assert bucket.check(RateItem("a", bucket.now(), 0)).reset_after_ms == 100
-    assert bucket.claim(RateItem("a", bucket.now()), 60_000, 20).wait_ms == 120
+    assert bucket.reserve(RateItem("a", bucket.now()), 60_000, 20).wait_ms == 120

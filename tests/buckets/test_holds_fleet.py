@@ -249,9 +249,9 @@ def test_a_hold_in_redis_does_not_keep_a_key_for_ever_when_what_waited_behind_it
     bucket = RedisBucket([Rate(2, 100)], client, key)
     bucket._clock = clock
     bucket.hold(RateItem("a", clock.now(), 0), 60_000)
-    item = RateItem("a", clock.now(), 2)
-    assert bucket.claim(item, 1 << 40, 0).wait_ms == 60_000
-    assert bucket.release(item)
+    reservation = bucket.reserve(RateItem("a", clock.now(), 2), 1 << 40, 0)
+    assert reservation.wait_ms == 60_000
+    assert bucket.cancel(reservation)
     assert 20_000 <= client.pttl(key) <= 3_700_000
 
 

@@ -59,7 +59,7 @@ class Windows:
 class HoldMachine(RuleBasedStateMachine):
     kind = "memory"
     ends = None
-    claims = Bundle("claims")
+    reserved = Bundle("reserved")
 
     @initialize(rates=st.sampled_from(RATES))
     def start(self, rates):
@@ -135,37 +135,37 @@ class HoldMachine(RuleBasedStateMachine):
             assert decision.remaining == 0
             assert decision.reset_after_ms >= self.held - self.now
 
-    @rule(target=claims, weight=st.integers(1, 3))
-    def claim(self, weight):
+    @rule(target=reserved, weight=st.integers(1, 3))
+    def reserve(self, weight):
         item = RateItem("a", self.now, weight)
-        decision = self.bucket.claim(item, FOR_EVER, 0)
+        decision = self.bucket.reserve(item, FOR_EVER, 0)
         if not decision.allowed:
             assert self.fits(weight) is None
             return multiple()
         if decision.wait_ms:
             assert self.now + decision.wait_ms >= self.held
             self.waiting += 1
-            return (item, weight, self.now + decision.wait_ms)
+            return (decision, self.now + decision.wait_ms)
         assert self.now >= self.held
         self.model.go(self.now, weight)
         return multiple()
 
-    @rule(target=claims, claim=consumes(claims))
-    def settle(self, claim):
-        item, weight, due = claim
+    @rule(target=reserved, reserved=consumes(reserved))
+    def confirm(self, reserved):
+        reservation, due = reserved
         self.clock.set(max(self.now, due))
-        decision = self.bucket.settle(item, self.now, FOR_EVER)
+        decision = self.bucket.confirm(reservation, self.now, FOR_EVER)
         if decision.wait_ms:
-            return (item, weight, self.now + decision.wait_ms)
+            return (decision, self.now + decision.wait_ms)
         assert decision.allowed
         assert self.now >= self.held
-        self.model.go(self.now, weight)
+        self.model.go(self.now, reservation.item.weight)
         self.waiting -= 1
         return multiple()
 
-    @rule(claim=consumes(claims))
-    def give_back(self, claim):
-        self.bucket.release(claim[0])
+    @rule(reserved=consumes(reserved))
+    def give_back(self, reserved):
+        self.bucket.cancel(reserved[0])
         self.waiting -= 1
 
 

@@ -35,20 +35,20 @@ def test_what_is_heavier_than_a_log_can_count_never_fits(limit):
     item = RateItem("a", bucket.now(), (1 << 60) + 1)
     assert not bucket.put(item)
     assert bucket.waiting(item) == -1
-    assert bucket.claim(item, 1 << 50).retry_after_ms is None
+    assert bucket.reserve(item, 1 << 50).retry_after_ms is None
     assert bucket.put(RateItem("a", bucket.now()))
 
 
-def test_claims_of_huge_weights_leave_the_log_whole():
+def test_reservations_of_huge_weights_leave_the_log_whole():
     bucket = InMemoryBucket([Rate(sys.maxsize, 100)])
     clock = bucket._clock = ManualClock(1_000_000)
     for _ in range(30):
         item = RateItem("a", clock.ms, 1 << 60)
-        decision = bucket.claim(item, 10_000, 0)
+        decision = bucket.reserve(item, 10_000, 0)
         clock.advance(decision.wait_ms)
-        assert bucket.settle(item, clock.ms).wait_ms == 0
+        assert bucket.confirm(decision, clock.ms).wait_ms == 0
     assert not bucket.put(RateItem("b", clock.ms))
-    assert bucket.release(item)
+    assert bucket.cancel(decision)
     assert bucket.put(RateItem("b", clock.ms))
 
 

@@ -62,28 +62,28 @@ class OwnMixedBucket(OwnBucket):
 
 
 class TestOwnBucket(BucketConformance):
-    claims = False
+    reserves = False
 
     def make_bucket(self, rates):
         return OwnBucket(rates)
 
 
 class TestOwnAsyncBucket(BucketConformance):
-    claims = False
+    reserves = False
 
     def make_bucket(self, rates):
         return OwnAsyncBucket(rates)
 
 
 class TestOwnMixedBucket(BucketConformance):
-    claims = False
+    reserves = False
 
     def make_bucket(self, rates):
         return OwnMixedBucket(rates)
 
 
 class TestWrappedOwnBucket(BucketConformance):
-    claims = False
+    reserves = False
 
     def make_bucket(self, rates):
         return BucketAsyncWrapper(OwnBucket(rates))

@@ -27,6 +27,7 @@ from pyrate_limiter import (
     SQLiteStateStore,
     StateBucket,
 )
+from pyrate_limiter.abstracts.reservation import Reservation
 from pyrate_limiter.testing import ManualClock
 from tests.support import postgres_fixtures as postgres
 from tests.support.postgres_fixtures import HOUR, Own
@@ -282,7 +283,7 @@ def test_in_sqlite_the_shorter_rates_keep_what_the_longer_count(tmp_path, make):
     start = long.now() // HOUR * HOUR + HOUR
     assert long.check(RateItem("a", start)).allowed
     assert long.put(RateItem("a", start, 1))
-    assert long.release(RateItem("a", start, 1))
+    assert long.cancel(Reservation(RateItem("a", start, 1)))
     assert_counted(long, short, start)
 
 
@@ -341,7 +342,7 @@ def test_in_shared_memory_the_shorter_rates_keep_what_the_longer_count(make):
         start = HOUR
         long._clock = short._clock = ManualClock(start)
         assert long.put(RateItem("a", start))
-        assert long.release(RateItem("a", start))
+        assert long.cancel(Reservation(RateItem("a", start)))
         assert_counted(long, short, start)
 
 
@@ -461,6 +462,6 @@ def test_a_rate_that_a_deploy_adds_to_a_state_holds_and_is_not_lost(tmp_path, wh
         decision = new.check(RateItem("a", clock.now()))
         assert decision.failing_rate == Rate(10, HOUR)
         item = RateItem("a", clock.now())
-        assert old.claim(item, 1000, 0).allowed
+        assert old.reserve(item, 1000, 0).allowed
         assert not new.put(RateItem("a", clock.now()))
         assert new.count() == 10

@@ -21,6 +21,7 @@ from pyrate_limiter import (
     StateStore,
 )
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
+from pyrate_limiter.abstracts.reservation import Reservation
 from tests.support.doubles import (
     AsyncManualClock,
     ListBucket,
@@ -419,7 +420,7 @@ def test_a_state_store_of_ones_own(world, store, clock):
         assert await value_of(bucket.put(RateItem("x", world.ms, 3))) is False
         assert await value_of(bucket.waiting(RateItem("x", world.ms, 3))) == -1
         assert await value_of(bucket.waiting(RateItem("x", world.ms, 1))) == 0
-        assert await value_of(bucket.release(RateItem("x", world.ms, 1))) is False
+        assert await value_of(bucket.cancel(Reservation(RateItem("x", world.ms, 1)))) is False
 
     world.run(scenario())
 

@@ -131,7 +131,7 @@ def test_3_a_heavy_waiter_does_not_starve_behind_light_ones(world, kind):
 
 
 @pytest.mark.parametrize("kind", CLAIMING)
-def test_3_a_light_call_does_not_jump_the_queue_of_claims(world, kind):
+def test_3_a_light_call_does_not_go_before_those_who_have_reserved(world, kind):
     limiter = Limiter(world.on(kind(one(10, 1000))))
 
     async def scenario():
@@ -319,10 +319,10 @@ def test_an_event_loop_never_waits_for_a_bucket_that_blocks():
     class Disk(ListBucket):
         blocks = True
 
-        def claim(self, item, patience_ms=0, buffer_ms=None):
+        def reserve(self, item, max_wait_ms=0, buffer_ms=None):
             threads.append(threading.current_thread())
             time.sleep(0.001)
-            return super().claim(item)
+            return super().reserve(item)
 
     async def scenario():
         return await limiter.try_acquire_async()

@@ -19,6 +19,7 @@ from pyrate_limiter import (
     RateItem,
     WallClock,
 )
+from pyrate_limiter.abstracts.reservation import Reservation
 from pyrate_limiter.clocks import AbstractClock
 from tests.support.doubles import ListBucket, in_async_form, one
 
@@ -30,9 +31,9 @@ CALLS = [
     ("flush", ()),
     ("count", ()),
     ("peek", (0,)),
-    ("claim", (RateItem("x", 0),)),
-    ("settle", (RateItem("x", 0), 0)),
-    ("release", (RateItem("x", 0),)),
+    ("reserve", (RateItem("x", 0),)),
+    ("confirm", (Reservation(RateItem("x", 0)), 0)),
+    ("cancel", (Reservation(RateItem("x", 0)),)),
     ("check", (RateItem("x", 0),)),
 ]
 

@@ -171,7 +171,7 @@ def test_a_signal_handler_may_use_the_state_that_it_interrupts():
     assert bucket.count() == sum(got) + sum(calls) == len(got) + len(calls)
 
 
-@pytest.mark.parametrize("method", ["put", "claim"])
+@pytest.mark.parametrize("method", ["put", "reserve"])
 def test_the_last_unit_is_given_once_when_a_signal_handler_wants_it_too(kind, method):
     """Whoever asks from the middle of a step is answered rightly, or with one clear error."""
     for step in itertools.count(1):
@@ -233,13 +233,11 @@ def interrupt(*_):
 
 
 def fill(bucket):
-    """Six units of two names, and a claim still to come."""
+    """Six units of two names, and three reserved."""
     bucket._clock = ManualClock(1003)
     for number in range(6):
         bucket.put(RateItem("ab"[number % 2], 1000 + number // 2, 1))
-    claim = RateItem("c", 1002, 3)
-    bucket.claim(claim, HOUR)
-    return claim
+    return bucket.reserve(RateItem("c", 1002, 3), HOUR)
 
 
 def shape(bucket):
@@ -250,13 +248,13 @@ def shape(bucket):
 
 
 STEPS = {
-    "put": lambda bucket, claim: bucket.put(RateItem("b", 1003)),
-    "claim": lambda bucket, claim: bucket.claim(RateItem("b", 1003), HOUR),
-    "settle": lambda bucket, claim: bucket.settle(claim, claim.timestamp + 7, HOUR),
-    "release": lambda bucket, claim: bucket.release(claim),
-    "leak": lambda bucket, claim: bucket.leak(2002),
-    "flush": lambda bucket, claim: bucket.flush(),
-    "take": lambda bucket, claim: bucket.take("b", 1),
+    "put": lambda bucket, made: bucket.put(RateItem("b", 1003)),
+    "reserve": lambda bucket, made: bucket.reserve(RateItem("b", 1003), HOUR),
+    "confirm": lambda bucket, made: bucket.confirm(made, made.item.timestamp + 7, HOUR),
+    "cancel": lambda bucket, made: bucket.cancel(made),
+    "leak": lambda bucket, made: bucket.leak(2002),
+    "flush": lambda bucket, made: bucket.flush(),
+    "take": lambda bucket, made: bucket.take("b", 1),
 }
 
 
@@ -268,12 +266,12 @@ STEPS = {
 def test_an_exception_at_any_call_undoes_the_step_or_comes_after_it(make, policy, method):
     for step in itertools.count(1):
         bucket, twin = make([Rate(8, 1000)], policy), make([Rate(8, 1000)], policy)
-        claim, claim_of_twin = fill(bucket), fill(twin)
+        made, made_in_twin = fill(bucket), fill(twin)
         before = shape(bucket)
-        STEPS[method](twin, claim_of_twin)
+        STEPS[method](twin, made_in_twin)
 
-        def call(bucket=bucket, claim=claim):
-            STEPS[method](bucket, claim)
+        def call(bucket=bucket, made=made):
+            STEPS[method](bucket, made)
 
         try:
             was_there = interrupted(call, step, interrupt)

@@ -36,14 +36,15 @@ def test_every_backend_takes_any_name(made, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_waiter_of_any_name_can_give_its_claim_back(made, kind):
+def test_a_waiter_of_any_name_can_give_its_units_back(made, kind):
     for name in NAMES:
         bucket = made.make(kind, [RATE])
         now = bucket.now()
         assert bucket.put(RateItem(name, now, 2))
         item = RateItem(name, now)
-        assert bucket.claim(item, 1 << 40).wait_ms
-        assert bucket.release(item), repr(name)[:30]
+        reservation = bucket.reserve(item, 1 << 40)
+        assert reservation.wait_ms
+        assert bucket.cancel(reservation), repr(name)[:30]
 
 
 def stores(made, tmp_path):

@@ -50,7 +50,7 @@ def test_a_bucket_takes_items_of_any_whole_numbers(make, kind):
     assert not bucket.put(RateItem("a", Whole(now), Whole(2)))
     assert bucket.waiting(RateItem("a", now, 2)) > 0
     assert not bucket.check(RateItem("a", Whole(now), Whole(2)))
-    assert bucket.claim(RateItem("a", Whole(now), Whole(1))).allowed
+    assert bucket.reserve(RateItem("a", Whole(now), Whole(1))).allowed
 
 
 @pytest.mark.parametrize("kind", KINDS)

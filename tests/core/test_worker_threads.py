@@ -90,9 +90,9 @@ def test_context_variables_are_carried_along():
         def straight(self):
             return None
 
-        def claim(self, *args):
+        def reserve(self, *args):
             seen.append(variable.get())
-            return super().claim(*args)
+            return super().reserve(*args)
 
     async def main():
         variable.set("request-7")

@@ -23,9 +23,9 @@ from pyrate_limiter import (
 from pyrate_limiter._core.awaitables import discard
 from pyrate_limiter._core.driver import Sleep, run_async, run_blocking
 from pyrate_limiter._core.waited_for import waited_for
+from pyrate_limiter._engine.held import Held
 from pyrate_limiter._engine.locks import take
 from pyrate_limiter._engine.queues import join
-from pyrate_limiter._engine.reservation import Reservation
 from pyrate_limiter._engine.reserving import Reserving
 from pyrate_limiter._engine.steps import (
     Acquire,
@@ -36,7 +36,7 @@ from pyrate_limiter._engine.steps import (
 from pyrate_limiter._engine.wait_options import Terms
 from pyrate_limiter._engine.waiter import Waiter, tickets
 from pyrate_limiter._engine.waiting import Waiting
-from pyrate_limiter.abstracts.algorithm import ADMITTED
+from pyrate_limiter.abstracts.reservation import Reservation
 from tests.support.doubles import ListBucket, ManualClock, in_async_form, one
 
 BUCKET = ListBucket(one())
@@ -135,10 +135,10 @@ class Slow(InMemoryBucket):
         super().__init__(rates)
         self.entered, self.go_on = threading.Event(), threading.Event()
 
-    def claim(self, item, patience_ms=0, buffer_ms=None):
+    def reserve(self, item, max_wait_ms=0, buffer_ms=None):
         self.entered.set()
         assert self.go_on.wait(10)
-        return super().claim(item, patience_ms, buffer_ms)
+        return super().reserve(item, max_wait_ms, buffer_ms)
 
     def straight(self):
         return None
@@ -231,7 +231,7 @@ def test_a_lock_that_is_not_free_within_the_timeout_is_false(held):
     limiter.close()
 
 
-def test_a_program_that_is_closed_while_it_waits_gives_its_claim_back(world):
+def test_a_program_that_is_closed_while_it_waits_gives_its_units_back(world):
     bucket = world.on(InMemoryBucket(one()))
     limiter = Limiter(bucket)
     limiter.try_acquire()
@@ -291,15 +291,16 @@ def test_a_bucket_that_names_no_failing_rate_gets_its_first(world):
     assert limiter.acquire(blocking=False).failing_rate == Rate(1, 1000)
 
 
-def test_an_abstract_buckets_own_claim_is_put_decision(world):
+def test_an_abstract_buckets_own_reserve_is_put_decision(world):
     bucket = world.on(ListBucket(one()))
     item = limiter_item(world)
-    assert bucket.claim(item).allowed
-    refused = bucket.claim(item, 60_000)
+    assert bucket.reserve(item).allowed
+    refused = bucket.reserve(item, 60_000)
     assert (refused.failing_rate, refused.retry_after_ms) == (Rate(1, 1000), 1001)
-    assert bucket.settle(item, world.ms).allowed
-    assert bucket.release(item) is False
-    assert bucket.pause(item, type(refused)(wait_ms=1500)) == 1.5
+    stored = Reservation(item, 1500)
+    assert bucket.confirm(stored, world.ms).wait_ms == 0
+    assert bucket.cancel(stored) is False
+    assert bucket.pause(stored) == 1.5
     assert isinstance(bucket, AbstractBucket)
 
 
@@ -307,7 +308,7 @@ def limiter_item(world):
     return Limiter(world.on(InMemoryBucket(one()))).bucket_factory.wrap_item("x")
 
 
-def test_a_waiter_at_a_bucket_that_blocks_wakes_and_settles(world):
+def test_a_waiter_at_a_bucket_that_blocks_wakes_and_confirms(world):
     class Disk(InMemoryBucket):
         blocks = True
 
@@ -350,10 +351,10 @@ class OnDisk(InMemoryBucket):
         self._clock = testing.ManualClock(1000)
         self.entered, self.go_on = threading.Event(), threading.Event()
 
-    def settle(self, item, now, patience_ms=0):
+    def confirm(self, reservation, now, max_wait_ms=0):
         self.entered.set()
         assert self.go_on.wait(10)
-        return super().settle(item, now, patience_ms)
+        return super().confirm(reservation, now, max_wait_ms)
 
 
 def terms_of(**terms):
@@ -378,10 +379,10 @@ def cancel(program):
         return
 
 
-def test_a_first_claim_that_was_answered_as_the_cancellation_came_is_given_back():
+def test_what_a_first_try_has_stored_as_the_cancellation_came_is_given_back():
     bucket = OnDisk()
     acquisition = Limiter(bucket)._acquisition
-    program = acquisition._first(bucket, RateItem("a", 1000), terms_of())
+    program = acquisition.first(bucket, RateItem("a", 1000), terms_of())
     assert at_work(program).block().allowed
     assert bucket.count() == 1
     cancel(program)
@@ -400,12 +401,12 @@ def test_what_a_waiter_was_given_as_the_cancellation_came_is_given_back():
     assert id(bucket) not in waited_for
 
 
-def test_a_claim_that_is_confirmed_after_its_cancellation_is_given_back():
+def test_a_reservation_that_is_confirmed_after_its_cancellation_is_given_back():
     bucket = OnDisk()
     assert bucket.put(RateItem("before", 1000))
     limiter, item = Limiter(bucket), RateItem("a", 1000)
-    claimed = bucket.claim(item, 3_600_001)
-    program = limiter._acquisition.confirm(bucket, item, claimed, terms_of(replaced=True))
+    reservation = bucket.reserve(item, 3_600_001)
+    program = limiter._acquisition.confirm(bucket, reservation, terms_of(replaced=True))
     next(program)  # its sleep
 
     async def confirm():
@@ -427,17 +428,17 @@ def test_a_reservation_that_somebody_took_first_is_looked_for_again():
     bucket = OnDisk()
     call, queue = reserving(bucket)
     assert queue.join(Waiter("earlier", 1, terms_of(), -1, stamped_by_bucket=True))
-    queue.add(Reservation(RateItem("r", 1000), ADMITTED, 0.0, 0.0, 0.0))
+    queue.add(Held(Reservation(RateItem("r", 1000)), 0.0, 0.0, 0.0))
     with pytest.raises(StopIteration) as done:
         next(call._use())
     assert done.value.value is None
-    assert len(queue.reservations) == 1
+    assert len(queue.held) == 1
 
 
 def test_a_reservation_for_nobody_that_is_refused_is_gone():
     call, queue = reserving(OnDisk())
     call._hold([RateItem("r", 1000)], [Decision(Rate(1, 1000))], [None])
-    assert not queue.reservations
+    assert not queue.held
 
 
 def test_what_a_waiter_was_given_as_its_program_was_dropped_is_given_back():

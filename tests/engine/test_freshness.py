@@ -5,12 +5,12 @@ import asyncio
 import pytest
 
 from pyrate_limiter import Limiter, Rate, RateItem
+from pyrate_limiter._engine.held import Held
 from pyrate_limiter._engine.queues import join
-from pyrate_limiter._engine.reservation import Reservation
 from pyrate_limiter._engine.reserving import Reserving
 from pyrate_limiter._engine.wait_options import Terms
 from pyrate_limiter._engine.waiter import tickets
-from pyrate_limiter.abstracts.algorithm import ADMITTED
+from pyrate_limiter.abstracts.reservation import Reservation
 from tests.support.doubles import Remote, World
 
 INTERVAL = 100
@@ -54,10 +54,9 @@ def test_units_are_as_old_as_the_question_but_for_those_who_waited_for_the_answe
 ):
     call, _ = at_the_front(remote(world), world)
     came = world.monotonic()
-    reservation = Reservation(
-        RateItem("r", 0), ADMITTED, 0.0, came + asked / 1000, came + made / 1000
-    )
-    assert call._may_use(reservation, came + used / 1000) is allowed
+    times = came + asked / 1000, came + made / 1000
+    held = Held(Reservation(RateItem("r", 0)), 0.0, *times)
+    assert call._may_use(held, came + used / 1000) is allowed
     call._leave()
 
 
@@ -67,9 +66,9 @@ def test_a_newcomer_asks_anew_where_an_answer_was_held_up_until_its_waiter_had_l
     class Stopped(Remote):
         others = ()
 
-        async def settle_several(self, items, now, patience_ms=0):
-            decisions = [self.inner.settle(item, now, patience_ms) for item in items]
-            if len(items) > 1 and not self.others:
+        async def confirm_several(self, reservations, now, max_wait_ms=0):
+            decisions = [self.inner.confirm(it, now, max_wait_ms) for it in reservations]
+            if len(reservations) > 1 and not self.others:
                 world.advance(700)
                 self.others = [asyncio.ensure_future(arrive())]
                 leaver.cancel()

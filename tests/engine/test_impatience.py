@@ -70,6 +70,18 @@ def test_those_who_gave_up_leave_nothing_behind(kind, how, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ALL)
+def test_who_reserves_nothing_ahead_waits_all_the_same(kind, tmp_path):
+    async def main():
+        async with bucket_of(kind, [Rate(1, 60_000)], tmp_path) as bucket:
+            limiter = Limiter(bucket, reserve_ahead=False)
+            assert await limiter.try_acquire_async("first")
+            await asyncio.wait_for(limiter.try_acquire_async("next"), 0.3)
+
+    with pytest.raises(asyncio.TimeoutError):
+        asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", ALL)
 def test_whoever_stays_is_not_held_up_by_those_who_left(kind, tmp_path):
     async def main():
         async with bucket_of(kind, [Rate(1, 300)], tmp_path) as bucket:

@@ -13,7 +13,7 @@ LIMIT, INTERVAL = 20, 300
 
 
 def used_at(kind, where, name):
-    """When the stored units were used; a claim that nobody came for is not used."""
+    """When the stored units were used; what was reserved for nobody is not used."""
     from pyrate_limiter import Rate
 
     bucket, driver = bucket_at(kind, where, name, [Rate(LIMIT, INTERVAL)])
@@ -24,7 +24,7 @@ def used_at(kind, where, name):
         stamps = Counter(bucket.peek(place).timestamp for place in range(bucket.count()))
         if kind == "sqlite":  # Postgres counts what is overdue as used
             with bucket._log._lock:
-                stamps -= Counter(dict(bucket._log._rows(bucket._log._sql.claims)))
+                stamps -= Counter(dict(bucket._log._rows(bucket._log._sql.pending)))
         return sorted(stamps.elements())
 
 

@@ -129,15 +129,15 @@ def test_a_retired_bucket_refuses_all_use(world, kind):
     bucket = world.on(kind(one()))
     assert bucket.retire(world.ms) is True
     item = RateItem("x", world.ms)
-    for call in (bucket.put, bucket.claim, bucket.check):
+    for call in (bucket.put, bucket.reserve, bucket.check):
         with pytest.raises(BucketRetired):
             call(item)
 
 
-def test_a_bucket_with_live_units_or_claims_does_not_retire(world, kind):
+def test_a_bucket_with_live_or_reserved_units_does_not_retire(world, kind):
     bucket = world.on(kind(one()))
     bucket.put(RateItem("x", world.ms))
-    assert bucket.claim(RateItem("x", world.ms), 60_000).allowed
+    assert bucket.reserve(RateItem("x", world.ms), 60_000).allowed
     assert bucket.retire(world.ms) is False
     assert bucket.retire(world.ms + 1001) is False
 
@@ -297,11 +297,11 @@ def test_a_look_in_vain_while_a_test_froze_the_time_is_forgotten_afterwards(worl
 
 def test_a_key_on_which_somebody_has_waited_is_dropped_when_idle(world):
     bucket = world.on(StateBucket(one()))
-    assert bucket.claim(RateItem("x", world.ms)).allowed
+    assert bucket.reserve(RateItem("x", world.ms)).allowed
     item = RateItem("x", world.ms)
-    claim = bucket.claim(item, 60_000)
-    world.advance(claim.wait_ms)
-    assert bucket.settle(item, world.ms).allowed
+    reservation = bucket.reserve(item, 60_000)
+    world.advance(reservation.wait_ms)
+    assert bucket.confirm(reservation, world.ms).allowed
     world.advance(2000)
     assert bucket.retire(world.ms) is True
 

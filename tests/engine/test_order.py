@@ -97,13 +97,13 @@ class Arrivals:
 
 
 def fill(bucket, limit):
-    """Fill it, and claim what comes next, so that all have arrived before the first may leave.
+    """Fill it, and reserve what comes next, so that all have arrived before the first may leave.
 
     Who need not wait does not stand in line: he may pass those whose moment has come just now.
     """
     limiter = limiter_on(bucket)
     assert limiter.try_acquire("first", limit, blocking=False)
-    while bucket.claim(RateItem("first", bucket.now(), limit), 1 << 40).wait_ms < HEAD_START_MS:
+    while bucket.reserve(RateItem("first", bucket.now(), limit), 1 << 40).wait_ms < HEAD_START_MS:
         pass
     return limiter
 

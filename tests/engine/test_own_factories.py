@@ -191,7 +191,7 @@ def test_a_bucket_that_was_dropped_meanwhile_is_asked_for_again(world, factory, 
     keyed.close()
 
 
-@pytest.mark.parametrize("method", ["put", "claim", "put_decision", "waiting", "limiter_lock"])
+@pytest.mark.parametrize("method", ["put", "reserve", "put_decision", "waiting", "limiter_lock"])
 def test_what_a_subclass_of_a_bucket_overrides_is_called(clock, method):
     called = []
 
@@ -202,7 +202,7 @@ def test_what_a_subclass_of_a_bucket_overrides_is_called(clock, method):
     kind = type("Noting", (InMemoryBucket,), {method: noted})
     limiter = Limiter(PerUser(clock, kind), buffer_ms=0)
     assert [limiter.try_acquire("a") for _ in range(2)] == [True, True]
-    # A claim that is the bucket's own admits without them.
+    # A `reserve` that is the bucket's own admits without them.
     assert called or method in {"put_decision", "limiter_lock"}
     limiter.close()
 

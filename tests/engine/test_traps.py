@@ -26,6 +26,7 @@ from pyrate_limiter import (
     SQLiteBucket,
     StateBucket,
 )
+from pyrate_limiter.abstracts.reservation import Reservation
 from pyrate_limiter.compat import v3
 from pyrate_limiter.errors import (
     BucketClosed,
@@ -81,8 +82,8 @@ def test_a_closed_bucket_admits_nothing_and_says_so(make, kind):
         lambda: bucket.put(item),
         lambda: bucket.put_decision(item),
         lambda: bucket.waiting(item),
-        lambda: bucket.claim(item, 100),
-        lambda: bucket.settle(item, item.timestamp),
+        lambda: bucket.reserve(item, 100),
+        lambda: bucket.confirm(Reservation(item), item.timestamp),
         lambda: bucket.check(item),
     ):
         with pytest.raises(BucketClosed):

@@ -13,7 +13,6 @@ import pytest
 
 from pyrate_limiter import (
     BucketAsyncWrapper,
-    Decision,
     InMemoryBucket,
     Limiter,
     Rate,
@@ -21,11 +20,12 @@ from pyrate_limiter import (
 )
 from pyrate_limiter._core.waited_for import waited_for
 from pyrate_limiter._engine import wait_queue as module
+from pyrate_limiter._engine.held import Held
 from pyrate_limiter._engine.queues import join, queue_at, unwrapped
-from pyrate_limiter._engine.reservation import Reservation
 from pyrate_limiter._engine.wait_options import Terms, monotonic
 from pyrate_limiter._engine.waiter import Waiter
 from pyrate_limiter._engine.waiting import Waiting
+from pyrate_limiter.abstracts.reservation import Reservation
 from pyrate_limiter.errors import BucketRetired, InvalidReserveAhead
 
 arrivals = count()
@@ -51,7 +51,7 @@ def in_order(queue):
 
 
 def reservation(weight=1, due=0.0):
-    return Reservation(RateItem("r", 0, weight), Decision(wait_ms=1), due, 0.0, 0.0)
+    return Held(Reservation(RateItem("r", 0, weight), 1), due, 0.0, 0.0)
 
 
 def until(condition):
@@ -265,11 +265,11 @@ def test_the_front_takes_the_first_reservation_that_is_enough():
     assert queue.take(front) is None
     assert queue.trim()
     too_small, cut = queue.surplus()
-    assert too_small is held[0].item
-    assert (cut.weight, held[1].item.weight) == (1, 2)
+    assert too_small is held[0].reservation
+    assert (cut.item.weight, held[1].weight) == (1, 2)
     assert not queue.trim()
     assert queue.take(front) is held[1]
-    assert queue.reservations == [held[2]]
+    assert queue.held == [held[2]]
     assert queue.take(front) is None
 
 
@@ -280,11 +280,11 @@ def test_reservations_of_those_who_left_are_kept_for_those_who_wait():
     for each in held:
         queue.add(each)
     queue.leave(waiters[0])
-    assert queue.surplus() == [held[2].item]
-    assert queue.reservations == held[:2]
+    assert queue.surplus() == [held[2].reservation]
+    assert queue.held == held[:2]
     for each in waiters[1:]:
         queue.leave(each)
-    assert queue.surplus() == [each.item for each in held[:2]]
+    assert queue.surplus() == [each.reservation for each in held[:2]]
 
 
 def test_a_reservation_that_is_too_small_for_whoever_moves_up_is_surplus():
@@ -295,9 +295,9 @@ def test_a_reservation_that_is_too_small_for_whoever_moves_up_is_surplus():
         queue.add(each)
     queue.leave(waiters[0])
     # The light one moves up to a part of the heavy one's; its own is not enough for the next.
-    assert [item.weight for item in queue.surplus()] == [2, 1]
-    assert queue.reservations == [held[0], held[2]]
-    assert [each.item.weight for each in queue.reservations] == [1, 3]
+    assert [one.item.weight for one in queue.surplus()] == [2, 1]
+    assert queue.held == [held[0], held[2]]
+    assert [each.weight for each in queue.held] == [1, 3]
 
 
 def test_reservations_are_wanted_for_those_who_have_none():
@@ -308,7 +308,7 @@ def test_reservations_are_wanted_for_those_who_have_none():
     assert queue.front(3) == waiters[:3]
     assert queue.front(9) == waiters
     assert queue.wanting(9) == waiters[:4]
-    waiters[1].reservation = queue.reservations[0]
+    waiters[1].held = queue.held[0]
     assert queue.wanting(3) == [waiters[0], *waiters[2:4]]
 
 
@@ -320,7 +320,7 @@ def test_reservations_that_are_due_are_confirmed_together():
     assert queue.take_due(now, 1) == held[:1]
     assert queue.take_due(now, 9) == held[1:2]
     assert queue.take_due(now, 9) == []
-    assert queue.reservations == held[2:]
+    assert queue.held == held[2:]
 
 
 def test_no_more_are_confirmed_than_there_are_waiters():
@@ -334,7 +334,7 @@ def test_no_more_are_confirmed_than_there_are_waiters():
 def test_what_is_confirmed_can_be_used_at_once():
     queue = queued(waiter())
     for weight, due in [(2, 1.0), (3, 2.0)]:
-        queue.add(Reservation(RateItem("r", 0, weight), Decision(), due, due, due))
+        queue.add(Held(Reservation(RateItem("r", 0, weight)), due, due, due))
     queue.add(reservation(4, 3.0))
     assert queue.units_at_once() == 5
 
@@ -595,8 +595,8 @@ def test_a_front_without_a_reservation_takes_the_first_and_its_owner_asks_under_
     owner.name = "owner"
     queue = queued(front, owner)
     held = reservation()
-    held.owner, owner.reservation = owner, held
+    held.owner, owner.held = owner, held
     queue.add(held)
     assert queue.take(front) is held
-    assert owner.reservation is None
+    assert owner.held is None
     assert (front.name, owner.name) == ("owner", "a")

@@ -119,16 +119,16 @@ class SlowBucket(InMemoryBucket):
         self.gate.set()
         self.inside = threading.Event()
 
-    def claim(self, *args):
-        decision = super().claim(*args)
+    def reserve(self, *args):
+        decision = super().reserve(*args)
         self.inside.set()
         assert self.gate.wait(20)
         return decision
 
-    def settle(self, *args):
+    def confirm(self, *args):
         self.inside.set()
         assert self.gate.wait(20)
-        return super().settle(*args)
+        return super().confirm(*args)
 
 
 def slow_limiter(wrap):
@@ -144,7 +144,7 @@ async def inside(bucket):
 
 @pytest.mark.parametrize("times", [1, 3])
 @pytest.mark.parametrize("wrap", [None, BucketAsyncWrapper])
-def test_a_cancellation_does_not_wait_for_a_stuck_claim_which_is_given_back(wrap, times):
+def test_a_cancellation_does_not_wait_for_a_stuck_call_whose_units_are_given_back(wrap, times):
     bucket, limiter = slow_limiter(wrap)
 
     async def main():
@@ -164,7 +164,7 @@ def test_a_cancellation_does_not_wait_for_a_stuck_claim_which_is_given_back(wrap
 
 
 @pytest.mark.parametrize("wrap", [None, BucketAsyncWrapper])
-def test_a_claim_that_returns_after_its_cancellation_is_given_back_at_once(wrap):
+def test_what_returns_after_its_cancellation_is_given_back_at_once(wrap):
     bucket, limiter = slow_limiter(wrap)
 
     async def main():
@@ -182,7 +182,7 @@ def test_a_claim_that_returns_after_its_cancellation_is_given_back_at_once(wrap)
 
 
 @pytest.mark.parametrize("wrap", [None, BucketAsyncWrapper])
-def test_a_waiter_cancelled_while_it_settles_leaves_nothing_behind(wrap):
+def test_a_waiter_cancelled_while_it_confirms_leaves_nothing_behind(wrap):
     bucket, limiter = slow_limiter(wrap)
     assert bucket.put(RateItem("first", bucket.now()))
 
@@ -204,7 +204,7 @@ def test_a_waiter_cancelled_while_it_settles_leaves_nothing_behind(wrap):
     assert not bucket._pending
 
 
-def test_a_waiter_dropped_while_it_settles_leaves_nothing_behind():
+def test_a_waiter_dropped_while_it_confirms_leaves_nothing_behind():
     bucket, limiter = slow_limiter(None)
     assert bucket.put(RateItem("first", bucket.now()))
 
@@ -250,7 +250,7 @@ def test_asyncios_own_timeout_leaves_nothing_behind(make):
 
 
 @pytest.mark.parametrize("make", MAKERS)
-def test_an_error_in_sleep_gives_the_claim_back(make, monkeypatch):
+def test_an_error_in_sleep_gives_the_units_back(make, monkeypatch):
     bucket, limiter = full_limiter(make)
 
     def interrupted(seconds):
@@ -281,7 +281,7 @@ needs_alarm = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no ti
 @needs_alarm
 @pytest.mark.timeout(60, method="thread")
 @pytest.mark.parametrize("make", MAKERS)
-def test_an_interrupt_in_a_real_sleep_gives_the_claim_back(make, interrupt):
+def test_an_interrupt_in_a_real_sleep_gives_the_units_back(make, interrupt):
     bucket, limiter = full_limiter(make)
     interrupt(0.05)
     with pytest.raises(KeyboardInterrupt):

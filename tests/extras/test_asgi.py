@@ -293,9 +293,9 @@ def test_a_bucket_that_blocks_is_asked_in_another_thread():
     class Slow(InMemoryBucket):
         blocks = True
 
-        def claim(self, *args, **kwargs):
+        def reserve(self, *args, **kwargs):
             threads.append(threading.current_thread())
-            return super().claim(*args, **kwargs)
+            return super().reserve(*args, **kwargs)
 
     with Limiter(Slow([Rate(1, HOUR_MS)])) as limiter:
         assert asyncio.run(Connection().to(limited(limiter))) == 200

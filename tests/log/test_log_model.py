@@ -84,14 +84,14 @@ class Model:
                         return False
         return True
 
-    def claimed(self, weight, now, patience, pad, not_before=None):
-        """Where a claim goes, and what is in the way; in a tuple with what it was asked."""
+    def reserved(self, weight, now, max_wait_ms, pad, not_before=None):
+        """Where a reservation goes, and what is in the way; in a tuple with what it was asked."""
         start = now if not_before is None else max(now, not_before)
         moment, failing = self.earliest(weight, start)
-        if moment is None or moment - now > patience:
+        if moment is None or moment - now > max_wait_ms:
             return None, moment, failing
         newest = max([now, *(u.stamp for u in self.units)])
-        padded = max(moment, min(moment + pad, now + patience))
+        padded = max(moment, min(moment + pad, now + max_wait_ms))
         if now < moment and (
             moment > newest or (moment < newest and self.earliest(weight, padded)[0] == padded)
         ):
@@ -119,7 +119,7 @@ class Model:
 
 class LogMachine(RuleBasedStateMachine):
     policy = SlidingWindowLog
-    claims = Bundle("claims")
+    reserved = Bundle("reserved")
 
     @initialize(rates=st.sampled_from(RATES), start=st.integers(-50, 50))
     def start(self, rates, start):
@@ -194,20 +194,20 @@ class LogMachine(RuleBasedStateMachine):
             assert self.bucket.failing_rate is None
 
     @rule(
-        target=claims,
+        target=reserved,
         name=NAMES,
         weight=WEIGHTS,
-        patience=st.sampled_from([0, 3, 20, 100, FOR_EVER]),
+        max_wait_ms=st.sampled_from([0, 3, 20, 100, FOR_EVER]),
         pad=st.integers(0, 4),
     )
-    def claim(self, name, weight, patience, pad):
-        placed, moment, failing = self.model.claimed(weight, self.now, patience, pad)
+    def reserve(self, name, weight, max_wait_ms, pad):
+        placed, moment, failing = self.model.reserved(weight, self.now, max_wait_ms, pad)
         item = RateItem(name, self.now, weight)
-        decision = self.bucket.claim(item, patience, pad)
+        decision = self.bucket.reserve(item, max_wait_ms, pad)
         return self.told(item, decision, placed, moment, failing)
 
     def told(self, item, decision, placed, moment, failing):
-        """Check a claim's answer, and store in the model what was claimed."""
+        """Check the answer, and store in the model what was reserved."""
         if placed is None:
             assert decision.failing_rate == self.bucket.failing_rate
             assert self.bucket.failing_rate == failing or moment != self.now
@@ -219,50 +219,51 @@ class LogMachine(RuleBasedStateMachine):
         units = [Unit(placed, item.name, open=placed > self.now) for _ in range(item.weight)]
         self.model.add(units)
         if placed > self.now:
-            return item, units
+            return decision, units
         self.go(item.weight)
         return None
 
     @rule(
-        target=claims,
+        target=reserved,
         names=st.lists(NAMES, min_size=1, max_size=4),
         weights=st.lists(st.integers(0, 4), min_size=4, max_size=4),
-        patience=st.sampled_from([0, 3, 20, 100, FOR_EVER]),
+        max_wait_ms=st.sampled_from([0, 3, 20, 100, FOR_EVER]),
         pad=st.integers(0, 4),
         bound=st.none() | st.integers(-3, 12),
     )
-    def a_line_claims_for_its_first(self, names, weights, patience, pad, bound):
+    def a_line_reserves_for_its_first(self, names, weights, max_wait_ms, pad, bound):
         items = [RateItem(n, self.now, w) for n, w in zip(names, weights, strict=False)]
         weights = [item.weight for item in items]
         not_before = None if bound is None else self.now + bound
-        decisions = self.bucket.claim_several(items, patience, pad, not_before)
-        claims = []
+        decisions = self.bucket.reserve_several(items, max_wait_ms, pad, not_before)
+        told = []
         for item, decision in zip(items, decisions, strict=False):
-            placed, moment, failing = self.model.claimed(
-                item.weight, self.now, patience, pad, not_before if item.weight else None
+            placed, moment, failing = self.model.reserved(
+                item.weight, self.now, max_wait_ms, pad, not_before if item.weight else None
             )
             if not_before is not None and item.weight and placed is not None:
                 assert placed >= not_before
-            claims.append(self.told(item, decision, placed, moment, failing))
+            told.append(self.told(item, decision, placed, moment, failing))
             if placed is None:
                 assert decision is decisions[-1]
             elif placed > self.now:
                 not_before = placed
         assert len(decisions) == len(items) or not decisions[-1].allowed
-        return multiple(*claims)
+        return multiple(*told)
 
-    @rule(claim=consumes(claims), late=st.sampled_from([0, 0, 1, 2, 5, 40, 200]), data=st.data())
-    def settle(self, claim, late, data):
-        if claim is None:
+    @rule(made=consumes(reserved), late=st.sampled_from([0, 0, 1, 2, 5, 40, 200]), data=st.data())
+    def confirm(self, made, late, data):
+        if made is None:
             return
-        item, units = claim
+        reservation, units = made
+        item = reservation.item
         if not all(u in self.model.units for u in units) and any(
             u.stamp == item.timestamp and u.open for u in self.model.units
         ):
             return  # flushed, and others are there now: it cannot be told from theirs
         if self.now < item.timestamp + late:
             self.clock.set(item.timestamp + late)
-        patience = data.draw(st.sampled_from([0, 2, 15, FOR_EVER]))
+        max_wait_ms = data.draw(st.sampled_from([0, 2, 15, FOR_EVER]))
         while True:
             gone = [u for u in self.model.units if not u.open]
             vanished = not all(u in self.model.units for u in units)
@@ -270,8 +271,8 @@ class LogMachine(RuleBasedStateMachine):
                 moment, _ = self.model.earliest(item.weight, self.now)
             else:
                 moment, _ = self.model.earliest(item.weight, self.now, gone)
-            decision = self.bucket.settle(item, self.now, patience)
-            if moment - self.now > patience:
+            decision = self.bucket.confirm(reservation, self.now, max_wait_ms)
+            if moment - self.now > max_wait_ms:
                 assert decision.retry_after_ms == moment - self.now
                 self.model.take_out(units)
                 return
@@ -286,32 +287,34 @@ class LogMachine(RuleBasedStateMachine):
                 break
             for unit in units:
                 unit.open = True
+            reservation = decision
             self.clock.advance(decision.wait_ms)
         for unit in units:
             unit.open = False
         self.go(item.weight)
 
-    @rule(claim=consumes(claims))
-    def release(self, claim):
-        if claim is not None:
-            item, units = claim
+    @rule(made=consumes(reserved))
+    def cancel(self, made):
+        if made is not None:
+            reservation, units = made
+            item = reservation.item
             stored = all(u in self.model.units for u in units)
             if not stored and any(u.stamp == item.timestamp for u in self.model.units):
                 return  # flushed, and others are there now: it cannot be told from theirs
-            assert self.bucket.release(item) is stored
+            assert self.bucket.cancel(reservation) is stored
             self.model.take_out(units)
 
-    @rule(target=claims, claim=consumes(claims), part=st.integers(1, 7))
-    def release_a_part(self, claim, part):
-        if claim is None or part >= claim[0].weight:
-            return claim
-        item, units = claim
+    @rule(target=reserved, made=consumes(reserved), part=st.integers(1, 7))
+    def cancel_a_part(self, made, part):
+        if made is None or part >= made[0].item.weight:
+            return made
+        reservation, units = made
         if all(u in self.model.units for u in units):
-            assert self.bucket.release(RateItem(item.name, item.timestamp, part))
-            item.weight -= part
+            assert self.bucket.cancel(reservation.part(part))
+            reservation.item.weight -= part
             self.model.take_out(units[:part])
             del units[:part]
-        return claim
+        return made
 
     @rule()
     def leak(self):

@@ -15,7 +15,7 @@ from pyrate_limiter import (
 from pyrate_limiter.testing import ManualClock
 
 T = 10**12
-STEPS = ("put", "put", "claim", "line", "check", "settle", "release", "go", "leak")
+STEPS = ("put", "put", "reserve", "line", "check", "confirm", "cancel", "go", "leak")
 
 
 def answer(decision):
@@ -29,7 +29,7 @@ def answer(decision):
 
 
 class Both:
-    """Does the same at two buckets. Claims are settled, late or early, or given back.
+    """Does the same at two buckets. Reservations are confirmed, late or early, or cancelled.
 
     A key's expired units may be dropped at any time, with those of the others.
     """
@@ -37,7 +37,7 @@ class Both:
     def __init__(self, rng, model, pick, clock, *, keyed=False):
         self.rng, self.model, self.clock, self.keyed = rng, model, clock, keyed
         self.pick = pick
-        self.open = []  # items that have claims, at the model and at the other
+        self.open = []  # reservations at the model and at the other
 
     def play(self, steps=150):
         for _ in range(steps):
@@ -66,25 +66,25 @@ class Both:
             assert real.failing_rate == model.failing_rate
             assert real.waiting(item) == model.waiting(item)
 
-    def claim(self):
+    def reserve(self):
         terms = self.rng.choice((0, 50, 500, 5000)), self.rng.choice((0, 7, None))
         mine = self.item()
         theirs = self.item(mine.weight)
-        one, two = self.model.claim(mine, *terms), self.real.claim(theirs, *terms)
+        one, two = self.model.reserve(mine, *terms), self.real.reserve(theirs, *terms)
         assert answer(two) == answer(one)
         if one.wait_ms:
-            self.open.append((mine, theirs))
+            self.open.append((one, two))
 
     def line(self):
         terms = self.rng.choice((0, 50, 500, 5000)), self.rng.choice((0, 7, None))
         bound = self.rng.choice((None, self.now - 5, self.now + 90))
         mine = [self.item() for _ in range(self.rng.randint(1, 5))]
         theirs = [self.item(item.weight) for item in mine]
-        one = self.model.claim_several(mine, *terms, bound)
-        two = self.real.claim_several(theirs, *terms, bound)
+        one = self.model.reserve_several(mine, *terms, bound)
+        two = self.real.reserve_several(theirs, *terms, bound)
         assert list(map(answer, two)) == list(map(answer, one))
-        pairs = zip(mine, theirs, one, strict=False)
-        self.open += [(item, other) for item, other, decision in pairs if decision.wait_ms]
+        pairs = zip(one, two, strict=True)
+        self.open += [(first, second) for first, second in pairs if first.wait_ms]
 
     def check(self):
         item = self.item()
@@ -97,31 +97,30 @@ class Both:
         dropped = self.real.leak(self.now), self.model.leak(self.now)
         assert self.keyed or dropped[0] == dropped[1]
 
-    def some_claim(self):
+    def one_of_the_open(self):
         return self.open.pop(self.rng.randrange(len(self.open))) if self.open else (None, None)
 
-    def settle(self):
-        mine, theirs = self.some_claim()
+    def confirm(self):
+        mine, theirs = self.one_of_the_open()
         if mine is None:
             return
-        self.clock.set(max(self.now, mine.timestamp + self.rng.choice((0, 0, 3, 400))))
-        patience = self.rng.choice((0, 10_000))
-        one = self.model.settle(mine, self.clock.ms, patience)
-        two = self.real.settle(theirs, self.clock.ms, patience)
+        self.clock.set(max(self.now, mine.item.timestamp + self.rng.choice((0, 0, 3, 400))))
+        max_wait_ms = self.rng.choice((0, 10_000))
+        one = self.model.confirm(mine, self.clock.ms, max_wait_ms)
+        two = self.real.confirm(theirs, self.clock.ms, max_wait_ms)
         assert (two.failing_rate, two.wait_ms) == (one.failing_rate, one.wait_ms)
         if one.allowed and one.wait_ms:
-            self.open.append((mine, theirs))
+            self.open.append((one, two))
 
-    def release(self):
-        mine, theirs = self.some_claim()
+    def cancel(self):
+        mine, theirs = self.one_of_the_open()
         expired = self.now - self.model.rates[-1].interval
-        if mine is None or (self.keyed and mine.timestamp < expired):
+        if mine is None or (self.keyed and mine.item.timestamp < expired):
             return  # one of the two may have dropped it
-        part = self.rng.randint(1, mine.weight)
-        given = [RateItem(item.name, item.timestamp, part) for item in (mine, theirs)]
-        assert self.real.release(given[1]) == self.model.release(given[0])
-        if part < mine.weight:
-            mine.weight = theirs.weight = mine.weight - part
+        part = self.rng.randint(1, mine.item.weight)
+        assert self.real.cancel(theirs.part(part)) == self.model.cancel(mine.part(part))
+        if part < mine.item.weight:
+            mine.item.weight = theirs.item.weight = mine.item.weight - part
             self.open.append((mine, theirs))
 
 

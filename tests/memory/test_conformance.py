@@ -3,7 +3,7 @@ from pyrate_limiter.testing import BucketConformance
 
 
 class TestSlidingWindowLog(BucketConformance):
-    claims = True
+    reserves = True
     holds = True
 
     def make_bucket(self, rates):
@@ -11,7 +11,7 @@ class TestSlidingWindowLog(BucketConformance):
 
 
 class TestFixedWindow(BucketConformance):
-    claims = True
+    reserves = True
     holds = True
 
     def make_bucket(self, rates):
@@ -19,7 +19,7 @@ class TestFixedWindow(BucketConformance):
 
 
 class TestWrappedSlidingWindowLog(BucketConformance):
-    claims = True
+    reserves = True
     holds = True
 
     def make_bucket(self, rates):
@@ -27,7 +27,7 @@ class TestWrappedSlidingWindowLog(BucketConformance):
 
 
 class TestWrappedFixedWindow(BucketConformance):
-    claims = True
+    reserves = True
     holds = True
 
     async def make_bucket(self, rates):

@@ -172,7 +172,7 @@ KINDS = ["memory", "manager", "fixed window"]
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", range(8))
-def test_two_replicas_together_answer_as_one_bucket(  # noqa: PLR0912 - each branch is an operation
+def test_two_replicas_together_answer_as_one_bucket(  # noqa: PLR0912, PLR0915 - each branch is an operation
     kind, seed, monkeypatch, request
 ):
     """Snapshots, records, edits and drops: whatever comes, in whatever order."""
@@ -194,7 +194,7 @@ def test_two_replicas_together_answer_as_one_bucket(  # noqa: PLR0912 - each bra
     clock = ManualClock(1_000_000)
     for each in (*replicas, model):
         each._clock = clock
-    claims = []
+    reserved = []
     for _ in range(250 if kind == "manager" else 600):
         bucket = chance.choice(replicas)
         action = chance.randrange(12)
@@ -203,18 +203,21 @@ def test_two_replicas_together_answer_as_one_bucket(  # noqa: PLR0912 - each bra
         if action < 4:
             answers = [at.put(item) for at, item in zip((bucket, model), pair)]
         elif action < 7:
-            answers = [at.claim(item, 500, 5) for at, item in zip((bucket, model), pair)]
+            answers = [at.reserve(item, 500, 5) for at, item in zip((bucket, model), pair)]
             if answers[0].wait_ms:
-                claims.append(pair)
-        elif action < 8 and claims:
-            pair = claims.pop(chance.randrange(len(claims)))
-            answers = [at.release(item) for at, item in zip((bucket, model), pair)]
-        elif action < 10 and claims:
-            pair = claims[0]
+                reserved.append(answers)
+        elif action < 8 and reserved:
+            made = reserved.pop(chance.randrange(len(reserved)))
+            answers = [at.cancel(its) for at, its in zip((bucket, model), made)]
+        elif action < 10 and reserved:
+            made = reserved[0]
+            pair = [its.item for its in made]
             clock.set(max(clock.ms, pair[0].timestamp - model._stepped + chance.choice([0, 0, 9])))
-            answers = [at.settle(item, clock.ms, 500) for at, item in zip((bucket, model), pair)]
+            answers = [at.confirm(its, clock.ms, 500) for at, its in zip((bucket, model), made)]
             if not answers[0].wait_ms:
-                del claims[0]
+                del reserved[0]
+            else:
+                reserved[0] = answers
         elif action == 10 and chance.random() < 0.1:
             clock.set(clock.ms - 5000)
             pair = [RateItem(name, clock.ms, item.weight) for item in pair]
@@ -251,7 +254,7 @@ def test_an_error_inside_an_operation_stores_nothing():
         now = bucket.now()
         Broken.fails = True
         with pytest.raises(KeyError):
-            bucket.claim(RateItem("a", now, 2))  # stored, and then the outlook fails
+            bucket.reserve(RateItem("a", now, 2))  # stored, and then the outlook fails
         Broken.fails = False
         assert bucket.count() == 0
         assert bucket.put(RateItem("a", now, 5))
@@ -468,19 +471,19 @@ def test_a_process_that_is_suspended_with_the_lock_costs_others_no_more_time_tha
 ):
     bucket, lock_of = list(shared_buckets())[kind]
     held = RateItem("a", bucket.now())
-    assert bucket.claim(held, 1000).allowed
+    reserved = bucket.reserve(held, 1000)
+    assert reserved.allowed
     suspended(lock_of(bucket))
     begun = time.monotonic()
     item = RateItem("a", bucket.now())
-    refusal = bucket.claim(item, 100)
+    refusal = bucket.reserve(item, 100)
     assert (refusal.allowed, refusal.failing_rate, refusal.wait_ms) == (False, bucket.rates[0], 0)
-    within = bucket._claim if kind == 1 else bucket._claim_within
-    assert within(item, 0, None, 100).allowed is False
-    assert bucket.settle(held, bucket.now(), 100).allowed is False
-    assert bucket.settle(held, bucket.now(), 0).allowed is False
-    assert bucket.release(held) is False
+    assert bucket.reserve(item, 0, None, 100).allowed is False
+    assert bucket.confirm(reserved, bucket.now(), 100).allowed is False
+    assert bucket.confirm(reserved, bucket.now(), 0).allowed is False
+    assert bucket.cancel(reserved) is False
     assert time.monotonic() - begun < 20  # it would be for ever
-    for call in (bucket.claim, bucket.put):
+    for call in (bucket.reserve, bucket.put):
         with pytest.raises(SharedStorageBusy, match="suspended") as caught:
             call(item)
         assert isinstance(caught.value, TimeoutError)
@@ -535,10 +538,10 @@ def test_state_stores_share_one_state(manager):
         )
         assert one.put(RateItem("a", clock.ms, 3))
         assert not two.put(RateItem("a", clock.ms, 3))
-        claimed = RateItem("a", clock.ms, 3)
-        assert two.claim(claimed, 10_000).wait_ms > 0
+        reservation = two.reserve(RateItem("a", clock.ms, 3), 10_000)
+        assert reservation.wait_ms > 0
         assert not one.put(RateItem("a", clock.ms, 1))
-        assert one.release(claimed)
+        assert one.cancel(reservation)
         assert one.put(RateItem("a", clock.ms, 2))
         assert one.count() == two.count() == 5
         two.flush()

@@ -19,7 +19,7 @@ def manager():
 
 
 class TestSharedMemory(BucketConformance):
-    claims = True
+    reserves = True
     holds = True
 
     def make_bucket(self, rates):
@@ -27,7 +27,7 @@ class TestSharedMemory(BucketConformance):
 
 
 class TestSharedMemoryFixedWindow(BucketConformance):
-    claims = True
+    reserves = True
     holds = True
 
     def make_bucket(self, rates):
@@ -35,7 +35,7 @@ class TestSharedMemoryFixedWindow(BucketConformance):
 
 
 class TestWrappedSharedMemory(BucketConformance):
-    claims = True
+    reserves = True
     holds = True
 
     def make_bucket(self, rates):
@@ -43,7 +43,7 @@ class TestWrappedSharedMemory(BucketConformance):
 
 
 class TestManagersList(BucketConformance):
-    claims = True
+    reserves = True
     holds = True
 
     @pytest.fixture(autouse=True)
@@ -55,7 +55,7 @@ class TestManagersList(BucketConformance):
 
 
 class TestStateInSharedMemory(BucketConformance):
-    claims = True
+    reserves = True
     holds = True
     units = False
 
@@ -64,7 +64,7 @@ class TestStateInSharedMemory(BucketConformance):
 
 
 class TestStateInManagersList(BucketConformance):
-    claims = True
+    reserves = True
     holds = True
     units = False
 

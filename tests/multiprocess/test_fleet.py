@@ -138,7 +138,7 @@ def test_processes_that_are_killed_and_suspended_never_exceed_the_limit(work):
         time.sleep(max(0.0, seconds - (bucket.now() - begun) / 1000))
         ended = bucket.now()
         with bucket.limiter_lock():
-            # A claim to come of one who died is a unit that nobody has used.
+            # A reservation of one who died is a unit that nobody has used.
             stamps = [
                 unit.timestamp
                 for unit in bucket.items

@@ -39,7 +39,7 @@ LONGER = {
     "testing/conformance.py",  # a list of promises, which programs look through
 }
 CIRCLES = [
-    {"_engine.reservation", "_engine.wait_queue", "_engine.waiter"},
+    {"_engine.held", "_engine.wait_queue", "_engine.waiter"},
     {"_engine.acquisition", "_engine.looking", "_engine.reserving", "_engine.waiting"},
     {"buckets.sqlite.bucket", "buckets.sqlite.clock", "buckets.sqlite.keys"},
     {"buckets.postgres.functions", "buckets.postgres.lookback", "buckets.postgres.schema"},

@@ -16,7 +16,7 @@ class _OnPool(BucketConformance):
 
 
 class TestPostgresBucket(_OnPool):
-    claims = True
+    reserves = True
     holds = True
 
     def make_bucket(self, rates):
@@ -24,7 +24,7 @@ class TestPostgresBucket(_OnPool):
 
 
 class TestPostgresBucketOnTheServersClock(_OnPool):
-    claims = True
+    reserves = True
     holds = True
     manual_clock = False
 
@@ -33,7 +33,7 @@ class TestPostgresBucketOnTheServersClock(_OnPool):
 
 
 class TestPostgresFixedWindow(_OnPool):
-    claims = True
+    reserves = True
     holds = True
 
     def make_bucket(self, rates):
@@ -41,7 +41,7 @@ class TestPostgresFixedWindow(_OnPool):
 
 
 class TestPostgresPolicyInThisProcess(_OnPool):
-    claims = True
+    reserves = True
     holds = True
     fills_room = False
 
@@ -53,7 +53,7 @@ class TestPostgresPolicyInThisProcess(_OnPool):
 
 
 class TestPostgresState(_OnPool):
-    claims = True
+    reserves = True
     holds = True
     units = False
 
@@ -62,7 +62,7 @@ class TestPostgresState(_OnPool):
 
 
 class TestAsyncPostgresBucket(BucketConformance):
-    claims = True
+    reserves = True
     holds = True
 
     def make_bucket(self, rates):
@@ -70,7 +70,7 @@ class TestAsyncPostgresBucket(BucketConformance):
 
 
 class TestAsyncPostgresState(BucketConformance):
-    claims = True
+    reserves = True
     holds = True
     units = False
 

@@ -108,11 +108,11 @@ def test_a_bucket_stores_the_name_and_nothing_else(client, name, other):
     bucket.flush()
     now = bucket.now()
     assert bucket.put(RateItem(name, now))
-    reserved = RateItem(other, now)
-    assert bucket.claim(reserved)
+    reservation = bucket.reserve(RateItem(other, now))
+    assert reservation
     assert [bucket.peek(place).name for place in (1, 0)] == [kept(name), kept(other)]
     assert not bucket.put(RateItem(name, now))
-    assert bucket.release(reserved)
+    assert bucket.cancel(reservation)
     assert bucket.count() == 1
 
 
@@ -147,7 +147,7 @@ def test_a_table_may_be_called_anything(client, name):
     bucket.flush()
     try:
         assert [bucket.put(RateItem(name, bucket.now())) for _ in range(3)] == [True, True, False]
-        (again,) = PostgresBucket(pool, name, HOURLY).claim_several([RateItem(name, bucket.now())])
+        again = PostgresBucket(pool, name, HOURLY).reserve(RateItem(name, bucket.now()))
         assert not again.allowed
         assert bucket.leak(bucket.now() + 10_000_000) == 2
     finally:

@@ -21,10 +21,10 @@ RATES = st.sampled_from(
 WEIGHTS = st.integers(1, 3)
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.just("claim"), WEIGHTS, st.sampled_from([30, 100, FOREVER])),
+        st.tuples(st.just("reserve"), WEIGHTS, st.sampled_from([30, 100, FOREVER])),
         st.tuples(st.just("several"), st.lists(WEIGHTS, min_size=1, max_size=4)),
         st.tuples(st.just("put"), WEIGHTS),
-        st.tuples(st.just("release"), st.integers(0, 99), WEIGHTS),
+        st.tuples(st.just("cancel"), st.integers(0, 99), WEIGHTS),
         st.tuples(st.just("wake"), st.integers(0, 99), st.sampled_from([0, 1, 7, 60])),
         st.tuples(st.just("pass"), st.integers(1, 60)),
     ),
@@ -52,20 +52,20 @@ class Log:
 
     def note(self, item, decision):
         if decision.wait_ms:
-            self.waiting.append(item)
+            self.waiting.append(decision)
         elif decision.allowed:
             self.went += [self.now()] * item.weight
 
-    def claim(self, weight, patience):
+    def reserve(self, weight, max_wait_ms):
         item = self.item(weight)
-        decision = self.bucket.claim(item, patience, 0)
+        decision = self.bucket.reserve(item, max_wait_ms, 0)
         self.note(item, decision)
         return decision
 
     def several(self, weights):
         items = [self.item(weight) for weight in weights]
-        before = max((item.timestamp for item in self.waiting), default=None)
-        decisions = self.bucket.claim_several(items, FOREVER, 0, before)
+        before = max((one.item.timestamp for one in self.waiting), default=None)
+        decisions = self.bucket.reserve_several(items, FOREVER, 0, before)
         moments = [item.timestamp for item, decision in zip(items, decisions) if decision.allowed]
         assert moments == sorted(moments)
         assert before is None or all(moment >= before for moment in moments)
@@ -74,35 +74,36 @@ class Log:
             self.note(item, decision)
 
     def put(self, weight):
-        self.claim(weight, 0)
+        self.reserve(weight, 0)
 
-    def release(self, number, weight):
+    def cancel(self, number, weight):
         if self.waiting:
-            item = self.waiting[number % len(self.waiting)]
-            less = RateItem("a", item.timestamp, min(weight, item.weight))
-            assert self.bucket.release(less)
-            item.weight -= less.weight
-            if not item.weight:
-                self.waiting.remove(item)
+            reservation = self.waiting[number % len(self.waiting)]
+            less = reservation.part(min(weight, reservation.item.weight))
+            assert self.bucket.cancel(less)
+            reservation.item.weight -= less.item.weight
+            if not reservation.item.weight:
+                self.waiting.remove(reservation)
 
     def wake(self, number, late):
         if self.waiting:
-            self.waiting.sort(key=lambda item: item.timestamp)
-            item = self.waiting[number % min(3, len(self.waiting))]
-            self.clock.set(max(self.now(), item.timestamp + late))
-            self.settle(item)
+            self.waiting.sort(key=lambda one: one.item.timestamp)
+            reservation = self.waiting[number % min(3, len(self.waiting))]
+            self.clock.set(max(self.now(), reservation.item.timestamp + late))
+            self.confirm(reservation)
 
-    def settle(self, item):
-        self.waiting.remove(item)
-        self.note(item, self.bucket.settle(item, self.now(), FOREVER))
+    def confirm(self, reservation):
+        self.waiting.remove(reservation)
+        decision = self.bucket.confirm(reservation, self.now(), FOREVER)
+        self.note(reservation.item, decision)
 
     def punctually(self, milliseconds):
         """Pass time, in which everybody wakes at the very moment."""
         end = self.now() + milliseconds
-        while due := [item for item in self.waiting if item.timestamp <= end]:
-            item = min(due, key=lambda item: item.timestamp)
-            self.clock.set(item.timestamp)
-            self.settle(item)
+        while due := [one for one in self.waiting if one.item.timestamp <= end]:
+            reservation = min(due, key=lambda one: one.item.timestamp)
+            self.clock.set(reservation.item.timestamp)
+            self.confirm(reservation)
         self.clock.set(end)
 
     def pass_(self, milliseconds):
@@ -112,7 +113,9 @@ class Log:
         getattr(self, "pass_" if step == "pass" else step)(*words)
 
     def moments(self):
-        return sorted([*self.went, *(i.timestamp for i in self.waiting for _ in range(i.weight))])
+        return sorted(
+            [*self.went, *(i.item.timestamp for i in self.waiting for _ in range(i.item.weight))]
+        )
 
 
 def over(moments, rates):
@@ -157,7 +160,7 @@ def test_what_went_was_never_over_the_limit_of_a_fixed_window(pool, rates, steps
 
 @settings(max_examples=60, deadline=None)
 @given(rates=RATES, steps=STEPS, weight=WEIGHTS)
-def test_a_claim_goes_to_the_first_moment_at_which_it_fits(pool, rates, steps, weight):
+def test_a_reservation_goes_to_the_first_moment_at_which_it_fits(pool, rates, steps, weight):
     log = Log(pool, rates)
     for step in steps:
         if step[0] in {"wake", "pass"}:
@@ -173,4 +176,4 @@ def test_a_claim_goes_to_the_first_moment_at_which_it_fits(pool, rates, steps, w
         for moment in sorted(candidates)
         if moment >= now and not over(sorted([*moments, *[moment] * weight]), rates)
     )
-    assert log.claim(weight, FOREVER).wait_ms == expected - now
+    assert log.reserve(weight, FOREVER).wait_ms == expected - now

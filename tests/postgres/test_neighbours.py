@@ -327,7 +327,7 @@ def test_asking_an_absent_server_again_costs_its_callers_nothing(server, kind):
 
 @pytest.fixture
 def lost(monkeypatch):
-    """While there is something in it, claims are carried out and their answers never come."""
+    """While there is something in it, calls are carried out and their answers never come."""
     exchange, lost = postgres_session.exchange, []
 
     def silencing(connection, text, deadline):
@@ -376,10 +376,10 @@ def test_what_is_in_doubt_is_found_without_reading_the_log(server, lost, keyed):
         before = bucket.count()
         lost.append("from now on")
         writes, open_ones = bucket._steps.in_doubt, []
-        for patience in (0, 50, 0, 50):
+        for max_wait_ms in (0, 50, 0, 50):
             pool.wait()  # for a connection in place of that which was lost
             with limited(bucket, 0.5), pytest.raises(psycopg.OperationalError):
-                bucket.claim(RateItem("a", bucket.stamp()), patience)
+                bucket.reserve(RateItem("a", bucket.stamp()), max_wait_ms)
             open_ones.append(writes.take()[0]._replace(expires=0))
         lost.clear()
         assert bucket.count() == before + 4
@@ -397,7 +397,7 @@ def test_a_connection_that_is_refused_leaves_nothing_in_doubt(server):
     with postgres.pool(server.dsn, size=1, reconnect_timeout=60) as pool:
         bucket = PostgresBucket(pool, postgres.table(), [Rate(9, HOUR)])
         with pool.connection(), pytest.raises(PoolTimeout):
-            bucket.claim(RateItem("a", bucket.stamp()), 200)
+            bucket.reserve(RateItem("a", bucket.stamp()), 200)
         assert not bucket._steps.in_doubt
         server.execute(
             f"ALTER TABLE {bucket.table} ADD CONSTRAINT none CHECK (weight > 9) NOT VALID"
@@ -428,8 +428,9 @@ def test_an_old_snapshot_of_another_session_does_not_make_calls_dearer(server, k
                 moment += 60
                 assert bucket.put(RateItem("a", moment, 20))
                 if kind != "state":  # which waits by the server's clock alone
-                    assert bucket.claim(item := RateItem("a", moment, 20), 1000, 0).wait_ms == 51
-                    assert bucket.release(item)
+                    reservation = bucket.reserve(RateItem("a", moment, 20), 1000, 0)
+                    assert reservation.wait_ms == 51
+                    assert bucket.cancel(reservation)
         costs = [after - before for before, after in itertools.pairwise(read)]
         assert costs[-1] < 1.5 * costs[0]
 

@@ -205,13 +205,13 @@ def test_what_is_given_back_while_the_pool_is_busy_goes_back_later(server, monke
         limiter = callers.limiter(kind, Rate(2, HOUR), postgres.table())
         assert limiter.try_acquire("a", 2, blocking=False)
         (bucket,) = limiter.bucket_factory.get_buckets()
-        items = [RateItem("a", bucket.now()) for _ in range(3)]
-        assert all(bucket.claim(item, 1 << 40).wait_ms for item in items)
+        made = [bucket.reserve(RateItem("a", bucket.now()), 1 << 40) for _ in range(3)]
+        assert all(reservation.wait_ms for reservation in made)
         connection = callers.borrow()
-        for item in items:
-            assert not bucket.release(item)
+        for reservation in made:
+            assert not bucket.cancel(reservation)
         callers.give_back(connection)
-        for _ in range(len(items) + 1):
+        for _ in range(len(made) + 1):
             assert not ask(limiter)
             bucket.leak(0)
         assert bucket.count() == 2
@@ -256,17 +256,17 @@ def test_a_frozen_server_holds_nobody_longer_than_the_timeout(server, policy, ti
         assert bucket.count() == 5
 
 
-def test_a_waiter_whose_turn_does_not_come_gives_its_claim_back(pool):
+def test_a_waiter_whose_turn_does_not_come_gives_its_units_back(pool):
     bucket = PostgresBucket(pool, postgres.table(), [Rate(1, 300)], Own())
     assert bucket.put(RateItem("a", bucket.stamp()))
     item = RateItem("a", bucket.stamp())
-    wait = bucket.claim(item, 1000).wait_ms
-    time.sleep(wait / 1000)
+    reservation = bucket.reserve(item, 1000)
+    time.sleep(reservation.wait)
     turns = bucket._steps.turns("a")
     assert Enter(turns, 0).block()  # others are at it all the time
-    assert not bucket.settle(item, bucket.stamp()).allowed
+    assert not bucket.confirm(reservation, bucket.stamp()).allowed
     turns.leave()
-    assert not bucket.release(item)
+    assert not bucket.cancel(reservation)
     bucket.leak(0)
     assert bucket.count() == 1
 
@@ -282,7 +282,7 @@ def test_the_wait_for_a_connection_is_part_of_the_callers_time(server):
         assert limiter.bucket_factory.bucket.count() == 1
 
 
-def test_a_claim_that_was_made_but_not_answered_is_taken_back(server, pool, around):
+def test_a_reservation_that_was_made_but_not_answered_is_taken_back(server, pool, around):
     bucket, silent = PostgresBucket(pool, postgres.table(), [Rate(5, 250)]), []
 
     def silencing(sent, connection, text):
@@ -296,7 +296,7 @@ def test_a_claim_that_was_made_but_not_answered_is_taken_back(server, pool, arou
     assert bucket.put(RateItem("a", bucket.stamp(), 5))
     silent.append("now")
     with pytest.raises(psycopg.OperationalError):
-        bucket.claim(RateItem("a", bucket.stamp(), 3), patience_ms=300)
+        bucket.reserve(RateItem("a", bucket.stamp(), 3), max_wait_ms=300)
     silent.clear()
     assert bucket.count() == 8
     writes = bucket._steps.in_doubt
@@ -306,7 +306,7 @@ def test_a_claim_that_was_made_but_not_answered_is_taken_back(server, pool, arou
 
 
 @pytest.mark.parametrize("policy", [SlidingWindowLog, Own])
-def test_a_claim_that_could_not_be_confirmed_admits_nobody_for_nothing(pool, around, policy):
+def test_a_reservation_that_could_not_be_confirmed_admits_nobody_for_nothing(pool, around, policy):
     bucket, silent = PostgresBucket(pool, postgres.table(), [Rate(2, 300)], policy()), ["now"]
 
     def silencing(sent, connection, text):
@@ -318,28 +318,30 @@ def test_a_claim_that_could_not_be_confirmed_admits_nobody_for_nothing(pool, aro
 
     item = RateItem("a", bucket.stamp(), 2)
     assert bucket.put(RateItem("a", bucket.stamp(), 2))
-    time.sleep(bucket.claim(item, 1000).wait_ms / 1000)
+    reservation = bucket.reserve(item, 1000)
+    time.sleep(reservation.wait)
     around(silencing)
     with pytest.raises(psycopg.OperationalError):
-        bucket.settle(item, bucket.stamp(), 0)
+        bucket.confirm(reservation, bucket.stamp(), 0)
     silent.clear()
-    while wait := bucket.settle(item, bucket.stamp(), HOUR).wait_ms:
+    while wait := bucket.confirm(reservation, bucket.stamp(), HOUR).wait_ms:
         time.sleep(wait / 1000)
     bucket.leak(0)  # what is in doubt is given back
     assert not bucket.check(RateItem("a", bucket.stamp())).allowed
-    assert bucket.release(item)
+    assert bucket.cancel(reservation)
 
 
 def test_units_that_are_given_back_in_part_are_not_given_back_twice(server, pool, around):
     bucket, lost = PostgresBucket(pool, postgres.table(), [Rate(20, HOUR)]), []
     item = RateItem("a", bucket.stamp(), 5)
-    assert bucket.claim(item).allowed
+    reservation = bucket.reserve(item)
+    assert reservation.allowed
     around(losing(lost, "pyrate_limiter_release"))
-    bucket.release(item.part(2))
+    bucket.cancel(reservation.part(2))
     assert lost
     assert bucket.count() == 3
-    assert not bucket.release(item.part(4))
-    assert bucket.release(item.part(3))
+    assert not bucket.cancel(reservation.part(4))
+    assert bucket.cancel(reservation.part(3))
     assert bucket.count() == 0
 
 
@@ -408,7 +410,7 @@ def test_the_first_use_of_a_frozen_server_ends_within_the_timeout_as_well(server
             for bucket in buckets:
                 item = RateItem("a", 0)
                 with pytest.raises(psycopg.OperationalError):
-                    await bucket.claim(item, 300)
+                    await bucket.reserve(item, 300)
             assert time.monotonic() - began < 4
         finally:
             server.thaw()
@@ -417,7 +419,7 @@ def test_the_first_use_of_a_frozen_server_ends_within_the_timeout_as_well(server
     asyncio.run(scenario())
 
 
-def test_a_waiter_whose_server_freezes_while_it_sleeps_leaves_no_claim(server):
+def test_a_waiter_whose_server_freezes_while_it_sleeps_leaves_no_reservation(server):
     with postgres.pool(server.dsn, size=2) as pool:
         bucket = PostgresBucket(pool, postgres.table(), [Rate(1, 400)])
         limiter = Limiter(bucket)
@@ -555,7 +557,7 @@ def test_a_busy_table_is_not_a_full_bucket(server, pool):
     assert got == [True]
 
 
-def test_cancelled_tasks_leave_neither_claims_nor_connections_behind(server):
+def test_cancelled_tasks_leave_neither_reservations_nor_connections_behind(server):
     async def scenario():
         pool = await postgres.async_pool(server.dsn, size=3)
         bucket = PostgresBucket(pool, postgres.table(), [Rate(5, HOUR)])

@@ -163,8 +163,9 @@ def test_any_default_isolation_holds_the_limit(level):
         bucket = PostgresBucket(there, postgres.table(), [Rate(3, HOUR)])
         assert admitted(bucket, 5) == 3
         item = RateItem("a", bucket.now())
-        assert bucket.claim(item, 1 << 40).wait_ms
-        assert bucket.release(item)
+        reservation = bucket.reserve(item, 1 << 40)
+        assert reservation.wait_ms
+        assert bucket.cancel(reservation)
         store = PostgresStateStore(there, postgres.table())
         buckets = [
             PostgresBucket(there, postgres.table(), [Rate(12, 200)], policy())
@@ -294,12 +295,12 @@ def test_a_guest_does_without_functions(pool, guest):
     assert not bucket._steps._place.functions
     assert admitted(bucket, 5) == 4
     item = RateItem("it's $pyrate_limiter$ 100%", bucket.now(), 2)
-    decision = bucket.claim(item, 1 << 40, 0)
+    decision = bucket.reserve(item, 1 << 40, 0)
     assert decision.wait_ms > 0
     assert bucket.peek(0).name == item.name
-    assert bucket.settle(item, item.timestamp + 500).allowed
-    assert bucket.release(item)
-    assert not bucket.release(item)
+    assert bucket.confirm(decision, item.timestamp + 500).allowed
+    assert bucket.cancel(decision)
+    assert not bucket.cancel(decision)
     assert bucket.count() == 4
 
 
@@ -315,10 +316,10 @@ def test_a_guest_does_with_the_columns_of_4_5_1(guest, algorithm):
     assert bucket.count() == 4
     assert limiter.check("a").remaining == 1
     item = RateItem("b", bucket.now())
-    assert bucket.put(item)
+    reservation = bucket.reserve(item)
     assert bucket.failing_rate is None
     assert bucket.peek(0).name == "b"
-    assert bucket.release(item)
+    assert bucket.cancel(reservation)
     assert bucket.leak() == 0
 
 
@@ -453,17 +454,17 @@ def test_an_older_stamp_that_arrives_second_is_stored_as_the_newest(pool):
     assert bucket.peek(0).timestamp == now
 
 
-def test_a_released_claim_closes_its_gap(pool):
+def test_a_cancelled_reservation_closes_its_gap(pool):
     bucket = PostgresBucket(pool, postgres.table(), [Rate(4, 10_000)])
     now = bucket.now()
     assert bucket.put(RateItem("a", now, 2))
     items = [RateItem(f"c{number}", now, 2) for number in range(4)]
-    waits = [bucket.claim(item, 1 << 40, 0).wait_ms for item in items]
-    assert waits == [0, 10_001, 10_001, 20_002]
-    assert bucket.release(items[1])
+    made = [bucket.reserve(item, 1 << 40, 0) for item in items]
+    assert [reservation.wait_ms for reservation in made] == [0, 10_001, 10_001, 20_002]
+    assert bucket.cancel(made[1])
     assert numbered(bucket) == [1, 3, 5, 7]
-    assert bucket.claim(RateItem("d", now, 2), 1 << 40, 0).wait_ms == 10_001
-    assert bucket.claim(RateItem("e", now, 2), 1 << 40, 0).wait_ms == 20_002
+    assert bucket.reserve(RateItem("d", now, 2), 1 << 40, 0).wait_ms == 10_001
+    assert bucket.reserve(RateItem("e", now, 2), 1 << 40, 0).wait_ms == 20_002
     assert numbered(bucket) == [1, 3, 5, 7, 9, 11]
 
 
@@ -473,13 +474,13 @@ def numbered(bucket):
     return [number for (number,) in rows]
 
 
-def test_a_refusal_is_remembered_until_another_is_released(pool):
+def test_a_refusal_is_remembered_until_another_is_cancelled(pool):
     bucket = PostgresBucket(pool, postgres.table(), [Rate(1, HOUR)])
     limiter = Limiter(bucket)
     item = RateItem("a", bucket.stamp())
-    assert bucket.put(item)
+    reservation = bucket.reserve(item)
     assert not limiter.try_acquire("b", blocking=False)
-    assert bucket.release(item)
+    assert bucket.cancel(reservation)
     assert limiter.try_acquire("b", blocking=False)
 
 

@@ -109,8 +109,9 @@ def test_a_role_that_may_not_execute_the_functions_does_without(pool):
         for bucket in every_judge(theirs, [Rate(2, HOUR)], table):
             assert admitted(bucket, 3) == 1
             item = RateItem("a", bucket.now())
-            assert bucket.claim(item, FOREVER, 0).wait_ms > 0
-            assert bucket.release(item)
+            reservation = bucket.reserve(item, FOREVER, 0)
+            assert reservation.wait_ms > 0
+            assert bucket.cancel(reservation)
 
 
 def test_functions_that_are_dropped_or_forbidden_meanwhile_are_done_without(pool):
@@ -191,8 +192,9 @@ def test_nothing_is_looked_up_along_the_search_path_but_the_table(trapped):
     for bucket in every_judge(pool, [Rate(2, 100)]):
         assert waits_in_order(bucket) == [True] * 4
         item = RateItem("a" * 300, bucket.now(), 2)
-        assert bucket.claim(item, FOREVER).allowed
-        bucket.release(item)
+        reservation = bucket.reserve(item, FOREVER)
+        assert reservation.allowed
+        bucket.cancel(reservation)
         bucket.check(item)
         bucket.count()
         bucket.peek(0)

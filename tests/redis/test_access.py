@@ -44,12 +44,11 @@ def use(bucket):
     limiter.acquire("a", blocking=False)
     bucket.check(RateItem("a", bucket.now()))
     items = [RateItem("a", bucket.now()) for _ in range(6)]
-    bucket.claim_several(items, 10_000)
-    for item in items:
-        bucket.release(item)
+    for decision in bucket.reserve_several(items, 10_000):
+        assert bucket.cancel(decision)
     bucket.put(RateItem("a", bucket.now()))
-    bucket.claim(RateItem("a", bucket.now(), 2), 10_000)
-    bucket.claim(RateItem("a", bucket.now()), 10_000)
+    bucket.reserve(RateItem("a", bucket.now(), 2), 10_000)
+    bucket.reserve(RateItem("a", bucket.now()), 10_000)
     bucket.count()
     bucket.peek(0)
     bucket.leak(bucket.now())

@@ -132,14 +132,14 @@ def test_what_calls_have_left_behind_costs_no_more_in_a_great_log(server, left):
         bucket = RedisBucket([MANY], client, fresh_key())
         for _ in range(units // 2000):
             assert bucket.put(RateItem("a", bucket.now(), 2000))
-        items = [RateItem("a", bucket.now()) for _ in range(8)]
-        assert all(bucket.claim(item).allowed for item in items)
+        made = [bucket.reserve(RateItem("a", bucket.now())) for _ in range(8)]
+        assert all(made)
         client.config_resetstat()
         if left == "failed":
             bucket._in_doubt.add([f"claim 1 0 0 a:{n:016x}" for n in range(8)])
             assert Limiter(bucket).try_acquire("a")
         else:
-            assert all(bucket.release(item) for item in items)
+            assert all(bucket.cancel(reservation) for reservation in made)
         return evalsha_us(client)
 
     with redis.Redis(port=server.port) as client:
@@ -204,8 +204,9 @@ def test_a_great_weight_is_stored_in_parts_all_or_nothing(spy):
     assert bucket.count() == 5001
     assert max(sum(weights(steps)) for steps in spy.calls) <= 2000
     item = RateItem("a", 0, 4999)
-    assert bucket.claim(item)
-    assert bucket.release(item)
+    reservation = bucket.reserve(item)
+    assert reservation
+    assert bucket.cancel(reservation)
     assert bucket.count() == 5001
 
 
@@ -222,7 +223,7 @@ def test_a_great_weight_goes_back_where_others_take_the_room(spy, monkeypatch):
     monkeypatch.setattr(Spy, "evalsha", in_between)
     assert not Limiter(bucket).try_acquire("a", 9000, blocking=False)
     for _ in range(3):
-        assert bucket.claim(RateItem("a", 0)).allowed  # and drops some of what was stored
+        assert bucket.reserve(RateItem("a", 0)).allowed  # and drops some of what was stored
     assert bucket.count() == 1503
 
 
@@ -253,9 +254,9 @@ def test_the_sweeper_does_not_ask_for_keys_that_expire(spy):
 def test_a_key_lives_as_long_as_the_longest_rate_on_it_counts(client):
     key = fresh_key()
     long, short = (RedisBucket([rate], client, key) for rate in (Rate(20, 3_600_000), Rate(5, 50)))
-    assert long.claim(RateItem("a", 0, 20)).allowed
+    assert long.reserve(RateItem("a", 0, 20)).allowed
     for _ in range(300):
-        short.claim(RateItem("a", 0))
+        short.reserve(RateItem("a", 0))
     assert client.pttl(key) > 3_600_000
     assert not long.check(RateItem("a", 0)).allowed
 
@@ -266,9 +267,9 @@ def test_a_state_lives_as_long_as_the_longest_rate_on_it_owes(client):
         StateBucket([rate], store=RedisStateStore(client, key))
         for rate in (Rate(20, 3_600_000), Rate(1000, 50))
     )
-    assert long.claim(RateItem("a", 0, 20)).allowed
+    assert long.reserve(RateItem("a", 0, 20)).allowed
     for _ in range(30):
-        short.claim(RateItem("a", 0))
+        short.reserve(RateItem("a", 0))
     assert client.pttl(key) > 3_600_000
     assert not long.check(RateItem("a", 0)).allowed
 

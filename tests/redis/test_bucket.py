@@ -180,10 +180,11 @@ def test_one_round_trip_for_an_acquisition_and_none_for_a_remembered_refusal(cli
     assert counting.calls == 2
 
 
-def test_a_call_that_does_not_wait_uses_a_claim_that_was_replaced(client):
+def test_a_call_that_does_not_wait_uses_a_reserve_that_was_replaced(client):
     bucket = log(client)
     limiter, seen = Limiter(bucket), []
-    claim, bucket.claim = bucket.claim, lambda *terms: seen.append(terms) or claim(*terms)
+    reserve = bucket.reserve
+    bucket.reserve = lambda *terms, **more: seen.append(terms) or reserve(*terms, **more)
     assert limiter.try_acquire("a", blocking=False)
     assert len(seen) == bucket.count() == 1
 
@@ -203,9 +204,10 @@ def test_a_remembered_refusal_is_forgotten_on_flush_and_release(client, make):
     bucket = make(client)
     limiter = Limiter(bucket)
     item = RateItem("a", 0, 2)
-    assert bucket.claim(item)
+    reservation = bucket.reserve(item)
+    assert reservation
     assert not limiter.try_acquire("a", blocking=False)
-    assert bucket.release(item)
+    assert bucket.cancel(reservation)
     assert limiter.try_acquire("a", 2, blocking=False)
     assert not limiter.try_acquire("a", blocking=False)
     bucket.flush()
@@ -261,9 +263,10 @@ def test_keys_under_a_prefix(client):
 def test_a_heavy_item_is_one_call(client):
     bucket = RedisBucket([Rate(5000, 60_000)], client, "unit")
     item = RateItem("a", 0, 5000)
-    assert bucket.claim(item)
+    reservation = bucket.reserve(item)
+    assert reservation
     assert bucket.count() == 5000
-    assert bucket.release(item)
+    assert bucket.cancel(reservation)
     assert bucket.count() == 0
 
 
@@ -271,7 +274,8 @@ def test_a_claim_released_on_a_clock_of_the_callers_own_gives_back_itself_alone(
     store = RedisStateStore(client, "unit")
     bucket = StateBucket([RATE], store=store, clock=ManualClock(10**12))
     item = RateItem("a", bucket.now())
-    assert bucket.claim(item).allowed
+    reservation = bucket.reserve(item)
+    assert reservation.allowed
     assert bucket.put(RateItem("a", bucket.now()))
-    assert bucket.release(item)
+    assert bucket.cancel(reservation)
     assert [bucket.put(RateItem("a", bucket.now())) for _ in range(2)] == [True, False]

@@ -28,7 +28,7 @@ def wires(*wires):
 
 
 class _Client(BucketConformance):
-    claims = True
+    reserves = True
     holds = True
     server = DEFAULT
     algorithm = SlidingWindowLog
@@ -143,14 +143,14 @@ class _ServerTime:
     manual_clock = False
     _wire = wires(WIRES[0])
     test_check_stores_nothing_and_says_the_same = None
-    test_claims_are_served_in_the_order_of_arrival = None
-    test_a_waiter_whose_claim_is_gone_claims_anew = None
+    test_reservations_are_in_the_order_of_arrival = None
+    test_a_waiter_whose_reservation_is_gone_reserves_anew = None
     test_a_late_waiter_is_recorded_at_the_true_time = None
-    test_a_claim_keeps_clear_of_the_edge_as_far_as_patience_goes = None
-    test_a_claim_holds_the_first_moment_that_fits = None
-    test_a_claim_that_fits_now_goes_now = None
+    test_a_reservation_keeps_clear_of_the_edge_as_far_as_the_caller_waits = None
+    test_a_reservation_has_the_first_moment_that_fits = None
+    test_an_item_that_fits_now_goes_now = None
     test_limiter_without_reserving_ahead_waits_as_well = None
-    test_nobody_jumps_the_queue_of_claims = None
+    test_nobody_goes_before_those_who_have_reserved = None
 
 
 class TestServerTime(_ServerTime, _Sync):

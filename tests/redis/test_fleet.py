@@ -220,20 +220,20 @@ def test_a_unit_of_a_fast_clock_counts_as_one_of_now(client):
     key = f"fleet:{uuid.uuid4()}"
     bucket = RedisBucket([Rate(3, 300)], client, key)
     bucket.put(RateItem("a", bucket.now() + 3_600_000, 2))
-    decision = bucket.claim(RateItem("a", bucket.now(), 2))
+    decision = bucket.reserve(RateItem("a", bucket.now(), 2))
     assert not decision.allowed
     assert decision.retry_after_ms <= 301
-    assert bucket.claim(RateItem("a", bucket.now(), 1)).allowed
+    assert bucket.reserve(RateItem("a", bucket.now(), 1)).allowed
 
 
-def test_claims_come_back_with_a_clock_that_steps_back(client):
+def test_reservations_come_back_with_a_clock_that_steps_back(client):
     key = f"fleet:{uuid.uuid4()}"
     ahead = 3_600_000
     bucket = RedisBucket([Rate(2, 300)], client, key)
     now = int(time.time() * 1000)
     client.zadd(key, {f"a:{n}:1": now + ahead for n in range(2)})
     client.zadd(key, {f"a:{n}-301:1": now + ahead + 301 for n in range(2, 4)})
-    decision = bucket.claim(RateItem("a", now, 1))
+    decision = bucket.reserve(RateItem("a", now, 1))
     assert not decision.allowed
     assert 500 < decision.retry_after_ms <= 602
     assert (

@@ -115,7 +115,7 @@ TestLuaAndPython.settings = settings(stateful_step_count=30)
 class WaitersMachine(RuleBasedStateMachine):
     """Who departs, late or not, conforms to `GCRA.step` at his true time, and in order."""
 
-    claims = Bundle("claims")
+    reserved = Bundle("reserved")
 
     @initialize(rates=st.sampled_from(RATES))
     def start(self, rates):
@@ -124,7 +124,7 @@ class WaitersMachine(RuleBasedStateMachine):
         store = RedisStateStore(self.client, fresh_key(), ttl_ms=600_000)
         self.clock = ManualClock(START)
         self.bucket = StateBucket(rates, store=store, clock=self.clock)
-        store._server.limit = lambda _=0: None  # the patience is none of real time
+        store._server.limit = lambda _=0: None  # how long they wait is none of real time
         self.true_state = self.algorithm.initial(rates)
         self.held = []
         self.room = Counter()  # units that were given back in front of others, by their moments
@@ -146,52 +146,57 @@ class WaitersMachine(RuleBasedStateMachine):
             self.go(weight, self.clock.now())
 
     @rule(
-        target=claims,
+        target=reserved,
         weight=st.integers(1, 4),
-        patience=st.sampled_from([0, 50, 500, 1 << 50]),
+        max_wait_ms=st.sampled_from([0, 50, 500, 1 << 50]),
         pad=st.sampled_from([None, 0, 9]),
     )
-    def claim(self, weight, patience, pad):
+    def reserve(self, weight, max_wait_ms, pad):
         now = self.clock.now()
         item = RateItem("a", now, weight)
-        decision = self.bucket.claim(item, patience, pad)
+        decision = self.bucket.reserve(item, max_wait_ms, pad)
         if not decision.allowed:
             return None
         assert item.timestamp == now + decision.wait_ms
-        assert decision.wait_ms <= patience
+        assert decision.wait_ms <= max_wait_ms
         if not decision.wait_ms:
             self.go(weight, now)
             return None
-        if any(item.timestamp < other.timestamp for other in self.held):
+        if any(item.timestamp < other.item.timestamp for other in self.held):
             self.room[int(item.timestamp)] -= weight
             assert self.room[int(item.timestamp)] >= 0
-        self.held.append(item)
-        return item
+        self.held.append(decision)
+        return decision
 
-    @rule(claim=consumes(claims), late=st.sampled_from([0, 0, 1, 20, 300, 5000]), data=st.data())
-    def depart(self, claim, late, data):
-        if claim is None:
+    @rule(
+        reservation=consumes(reserved),
+        late=st.sampled_from([0, 0, 1, 20, 300, 5000]),
+        data=st.data(),
+    )
+    def depart(self, reservation, late, data):
+        if reservation is None:
             return
-        self.held.remove(claim)
-        self.clock.set(max(int(claim.timestamp) + late, self.clock.now()))
+        self.held.remove(reservation)
+        self.clock.set(max(int(reservation.item.timestamp) + late, self.clock.now()))
         while True:
-            patience = data.draw(st.sampled_from([0, 300, 1 << 50]))
-            decision = self.bucket.settle(claim, self.clock.now(), patience)
+            max_wait_ms = data.draw(st.sampled_from([0, 300, 1 << 50]))
+            decision = self.bucket.confirm(reservation, self.clock.now(), max_wait_ms)
             if not decision.wait_ms:
                 break
-            assert decision.wait_ms <= patience
+            assert decision.wait_ms <= max_wait_ms
             self.clock.advance(decision.wait_ms)
         if decision.allowed:
-            self.go(claim.weight, self.clock.now())
+            self.go(reservation.item.weight, self.clock.now())
 
-    @rule(claim=consumes(claims))
-    def give_back(self, claim):
-        if claim is not None:
-            self.held.remove(claim)
-            self.room[int(claim.timestamp)] += claim.weight
-            stored = self.clock.now() - claim.timestamp < 1000
-            assert self.bucket.release(claim) or not stored
-            assert not self.bucket.release(claim)
+    @rule(reservation=consumes(reserved))
+    def give_back(self, reservation):
+        if reservation is not None:
+            item = reservation.item
+            self.held.remove(reservation)
+            self.room[int(item.timestamp)] += item.weight
+            stored = self.clock.now() - item.timestamp < 1000
+            assert self.bucket.cancel(reservation) or not stored
+            assert not self.bucket.cancel(reservation)
 
     @rule()
     def drained_when_all_have_gone(self):
@@ -213,36 +218,35 @@ def test_the_log_in_redis_and_in_memory_agree(rates, steps, patient):
         ours._clock = memory._clock = clock
         for later, weight in steps:
             clock.advance(later)
-            patience = 500 if patient else 0
+            max_wait_ms = 500 if patient else 0
             if patient:
                 weight = steps[0][1]  # noqa: PLW2901 - lighter ones may find room before others
             first, second = (RateItem("a", clock.now(), weight) for _ in range(2))
-            expected = memory.claim(first, patience, 0)
-            assert ours.claim(second, patience, 0) == expected
+            expected = memory.reserve(first, max_wait_ms, 0)
+            assert ours.reserve(second, max_wait_ms, 0) == expected
             assert second.timestamp == first.timestamp
 
 
-def test_a_claim_that_is_taken_for_used_cannot_be_given_back_for_another():
+def test_a_reservation_that_is_taken_for_used_cannot_be_given_back_for_another():
     clock = ManualClock(START)
     with sync_client(shared_url()) as client:
         store = RedisStateStore(client, fresh_key(), ttl_ms=600_000)
         bucket = StateBucket([Rate(5, 1000)], store=store, clock=clock)
-        claims = []
+        made = []
         for later in (0, 100_000):
             clock.advance(later)
             assert bucket.put(RateItem("a", clock.now(), 5))
-            claims.append(RateItem("a", clock.now(), 2))
-            assert bucket.claim(claims[-1], 1 << 40, 0).wait_ms == 400
-        assert bucket.release(claims[0]) is False
-        assert bucket.release(claims[1]) is True
+            made.append(bucket.reserve(RateItem("a", clock.now(), 2), 1 << 40, 0))
+            assert made[-1].wait_ms == 400
+        assert bucket.cancel(made[0]) is False
+        assert bucket.cancel(made[1]) is True
 
 
-def claimed(bucket, weights):
-    """Items that have claimed now, one after the other."""
+def reserved_now(bucket, weights):
+    """What is reserved now, one after the other."""
     most = bucket.rates[0].burst
     items = [RateItem("a", START, min(weight, most)) for weight in weights]
-    assert all(bucket.claim(item, 1 << 40, 0).allowed for item in items)
-    return items
+    return [bucket.reserve(item, 1 << 40, 0) for item in items]
 
 
 @given(
@@ -257,16 +261,16 @@ def test_room_that_is_given_back_in_front_of_others_is_used_as_in_memory(rates, 
         for store in (None, RedisStateStore(client, fresh_key(), ttl_ms=600_000)):
             clock = ManualClock(START)
             bucket = StateBucket(rates, store=store, clock=clock)
-            items = claimed(bucket, first)
-            last = items[-1].timestamp
-            leave = [n for n in gone if n < len(items) and START < items[n].timestamp < last]
-            assert all(bucket.release(items[number]) for number in leave)
-            later = claimed(bucket, after)
-            found.append([int(item.timestamp) for item in later])
-            stay = [item for number, item in enumerate(items) if number not in leave]
-            for item in sorted(stay + later, key=lambda item: item.timestamp):
-                if item.timestamp > START:  # else it has gone
-                    clock.set(int(item.timestamp))
-                    decision = bucket.settle(item, clock.now(), 1 << 40)
+            made = reserved_now(bucket, first)
+            moments = [one.item.timestamp for one in made]
+            leave = [n for n in gone if n < len(made) and START < moments[n] < moments[-1]]
+            assert all(bucket.cancel(made[number]) for number in leave)
+            later = reserved_now(bucket, after)
+            found.append([int(one.item.timestamp) for one in later])
+            stay = [one for number, one in enumerate(made) if number not in leave]
+            for one in sorted(stay + later, key=lambda one: one.item.timestamp):
+                if one.item.timestamp > START:  # else it has gone
+                    clock.set(int(one.item.timestamp))
+                    decision = bucket.confirm(one, clock.now(), 1 << 40)
                     assert (decision.allowed, decision.wait_ms) == (True, 0)
     assert found[0] == found[1]

@@ -35,13 +35,15 @@ def test_a_bucket_stores_the_name_and_nothing_else(client, admin, name, other):
     clock = bucket._clock = ManualClock(1_000_000_000)
     reserved, waits = RateItem(other, clock.ms, 2), RateItem(name, clock.ms)
     assert bucket.put(RateItem(name, clock.ms, 2))
-    assert bucket.claim(reserved).wait_ms == 0
-    assert bucket.claim(waits, 1 << 40, 0).wait_ms == 3_600_001
+    first = bucket.reserve(reserved)
+    assert first.wait_ms == 0
+    later = bucket.reserve(waits, 1 << 40, 0)
+    assert later.wait_ms == 3_600_001
     assert bucket.peek(0).name == safe_name(name)
     stored = sorted(bucket.peek(place).name for place in range(1, 5))
     assert stored == sorted([safe_name(name), safe_name(other)] * 2)
-    assert bucket.release(waits)
-    assert bucket.release(reserved)
+    assert bucket.cancel(later)
+    assert bucket.cancel(first)
     assert bucket.count() == 2
     assert bucket.put(RateItem(other, clock.ms, 2))
     assert not bucket.put(RateItem(name, clock.ms))
@@ -54,11 +56,11 @@ def test_a_line_of_any_names_is_told_apart(client, names):
     bucket.flush()
     clock = bucket._clock = ManualClock(1_000_000_000)
     line = [RateItem(name, clock.ms) for name in names]
-    waits = [decision.wait_ms for decision in bucket.claim_several(line, 1 << 40, 0)]
-    assert waits == [101 * place for place in range(len(names))]
-    for item, wait in zip(line[1:], waits[1:], strict=True):
-        clock.set(1_000_000_000 + wait)
-        assert bucket.settle(item, clock.ms, 1 << 40).wait_ms == 0
+    made = bucket.reserve_several(line, 1 << 40, 0)
+    assert [one.wait_ms for one in made] == [101 * place for place in range(len(names))]
+    for reservation in made[1:]:
+        clock.set(1_000_000_000 + reservation.wait_ms)
+        assert bucket.confirm(reservation, clock.ms, 1 << 40).wait_ms == 0
     found = [bucket.peek(place).name for place in reversed(range(len(names)))]
     assert found == list(map(safe_name, names))
 

@@ -113,35 +113,37 @@ def test_of_tasks_that_share_a_call_each_is_admitted_once(proxy, admin, make):
 def test_a_waiter_claims_once_and_settles_once(proxy, client, admin, make):
     rate, key = Rate(1, 500), fresh_key()
     bucket = make(client, rate, key)
-    assert bucket.claim(RateItem("a", 0)).allowed
+    assert bucket.reserve(RateItem("a", 0)).allowed
     item = RateItem("a", 0)
     proxy.losses = 1
-    decision = bucket.claim(item, FOR_EVER)
+    decision = bucket.reserve(item, FOR_EVER)
     assert decision.wait_ms <= 551
     if make is not state:
         assert admin.zcard(key) == 2
-        item.timestamp.claim.ask = True
+        decision.handle.ask = True
     proxy.losses = 2
     deadline = time.monotonic() + 20
     while decision.wait_ms and time.monotonic() < deadline:
-        time.sleep(bucket.pause(item, decision))
-        decision = bucket.settle(item, bucket.now(), FOR_EVER)
+        time.sleep(bucket.pause(decision))
+        decision = bucket.confirm(decision, bucket.now(), FOR_EVER)
     assert decision.allowed
     assert proxy.lost == 2
     if make is not state:
         assert admin.zcard(key) == 2
     behind = RateItem("a", 0)
-    assert bucket.claim(behind, FOR_EVER).wait_ms <= 552  # not behind two
-    assert bucket.release(behind)
+    reserved_behind = bucket.reserve(behind, FOR_EVER)
+    assert reserved_behind.wait_ms <= 552  # not behind two
+    assert bucket.cancel(reserved_behind)
 
 
 def test_what_was_given_back_is_given_back_once(proxy, client, admin, make):
     rate, key = Rate(3, 60_000), fresh_key()
     bucket, item = make(client, rate, key), RateItem("a", 0, 2)
-    assert bucket.claim(item).allowed
-    assert bucket.claim(RateItem("a", 0)).allowed
+    reservation = bucket.reserve(item)
+    assert reservation.allowed
+    assert bucket.reserve(RateItem("a", 0)).allowed
     proxy.losses = 1
-    bucket.release(item)
+    bucket.cancel(reservation)
     assert proxy.lost == 1
     assert make(admin, rate, key).count() == 1
 

@@ -137,7 +137,7 @@ def test_a_fallback_bucket_limits_meanwhile(server, client):
     ]
     assert fallback.count() == 2
     fallback.rates = [Rate(2, 200)]
-    assert limiter.try_acquire("a")  # a claim on the fallback
+    assert limiter.try_acquire("a")  # a reservation on the fallback
     server.start()
     wait_until(lambda: limiter.try_acquire("a", timeout=1) and client.zcard("key"))
 
@@ -195,7 +195,7 @@ def test_an_async_state_store_hands_over_to_a_local_bucket_meanwhile(server):
         heavy.cancel()
         with pytest.raises(asyncio.CancelledError):
             await heavy
-        assert store._fallback.bucket([]).count() == 2  # its claim went back
+        assert store._fallback.bucket([]).count() == 2  # its units went back
 
     asyncio.run(main())
 
@@ -241,7 +241,7 @@ def test_cancelled_callers_leave_neither_units_nor_connections(server):
     asyncio.run(main())
 
 
-def test_cancelled_waiters_give_their_claims_back(server):
+def test_cancelled_waiters_give_their_units_back(server):
     async def main():
         client = await async_client(url(server))
         bucket = await RedisBucket.init([Rate(1, 60_000)], client, "key")
@@ -257,7 +257,7 @@ def test_cancelled_waiters_give_their_claims_back(server):
     asyncio.run(main())
 
 
-def test_a_claim_that_is_given_back_during_an_outage_is_gone_when_it_is_over(server):
+def test_a_reservation_that_is_cancelled_during_an_outage_is_gone_when_it_is_over(server):
     async def main():
         client = await async_client(url(server), retry=Retry(NoBackoff(), 0))
         bucket = RedisBucket([Rate(1, 60_000)], client, "key", on_error="deny", call_timeout=0.2)

@@ -5,7 +5,7 @@ import pytest
 from pyrate_limiter import Rate, RateItem, RedisStateStore, StateBucket
 from pyrate_limiter.testing import ManualClock
 from tests.support.redis_servers import fresh_key, shared_url, sync_client
-from tests.support.state_waiters import START, claim, depart
+from tests.support.state_waiters import START, depart, reserve
 
 ONE_EACH_200_MS = Rate(5, 1000, burst=1)
 
@@ -33,10 +33,10 @@ def test_the_hash_has_one_field_per_rate_while_nobody_waits(bucket):
     assert not bucket.put(RateItem("a", START))
     assert bucket.check(RateItem("a", START)).retry_after_ms == 200
     assert fields() == [b"tat1", b"tat2"]
-    goes, leaves = claim(bucket, "goes"), claim(bucket, "leaves")
+    goes, leaves = reserve(bucket, "goes"), reserve(bucket, "leaves")
     assert fields() == [b"open", b"tat1", b"tat2"]
     assert depart(bucket, [goes]) == [("goes", 200)]
-    assert bucket.release(leaves)
+    assert bucket.cancel(leaves)
     assert fields() == [b"tat1", b"tat2"]
     assert store.read(bucket.algorithm, rates) == tuple(
         int(value) for value in store.redis.hmget(store.key, ["tat1", "tat2"])
@@ -60,28 +60,29 @@ def test_what_is_kept_beside_a_state_expires_with_it(bucket):
     assert all(0 < life <= 400 for life in lives)
 
 
-def test_what_was_claimed_under_fewer_rates_is_served_under_more():
+def test_what_was_reserved_under_fewer_rates_is_served_under_more():
     key = fresh_key()
     with sync_client(shared_url()) as client:
         one, two = (
             StateBucket(rates, store=RedisStateStore(client, key))
             for rates in ([Rate(1, 1000)], [Rate(1, 1000), Rate(20, 60_000)])
         )
-        assert one.claim(RateItem("a", one.now()), 5000).allowed
-        assert one.claim(RateItem("a", one.now()), 5000).wait_ms
-        later = RateItem("a", two.now())
-        assert two.claim(later, 5000).wait_ms
-        assert two.settle(later, two.now(), 5000).allowed
-        assert two.release(later)
+        assert one.reserve(RateItem("a", one.now()), 5000).allowed
+        assert one.reserve(RateItem("a", one.now()), 5000).wait_ms
+        later = two.reserve(RateItem("a", two.now()), 5000)
+        assert later.wait_ms
+        assert two.confirm(later, two.now(), 5000).allowed
+        assert two.cancel(later)
 
 
 def test_a_release_after_a_flush_changes_no_time(bucket):
     bucket._clock = ManualClock(1000)  # not the server's time
     bucket.flush()
     item = RateItem("a", bucket.now())
-    assert bucket.claim(item).allowed
+    reservation = bucket.reserve(item)
+    assert reservation.allowed
     bucket.flush()
-    bucket.release(item)
+    bucket.cancel(reservation)
     for _ in range(6):
         bucket._clock.advance(bucket.rates[0].interval * 2)
         assert bucket.put(RateItem("a", bucket.now()))

@@ -1,4 +1,4 @@
-"""Several claims in one call, room between claims, and the true time of late waiters."""
+"""Several reservations in one call, room between them, and the true time of late waiters."""
 
 import asyncio
 import inspect
@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from pyrate_limiter import FixedWindow, Rate, RateItem, RedisBucket, RedisKeys
-from pyrate_limiter.abstracts.algorithm import ADMITTED
+from pyrate_limiter.abstracts.reservation import Reservation
 from pyrate_limiter.buckets.redis import commands
 from pyrate_limiter.testing import ManualClock
 from tests.support.redis_servers import async_client, fresh_key, shared_url, sync_client
@@ -36,10 +36,10 @@ def full(client, *rates, algorithm=None):
     return bucket
 
 
-def claim(bucket, weight=1, patience=FOR_EVER, pad=0):
-    item = RateItem("a", bucket.now(), weight)
-    assert bucket.claim(item, patience, pad).allowed
-    return item
+def reserve(bucket, weight=1, max_wait_ms=FOR_EVER, pad=0):
+    reservation = bucket.reserve(RateItem("a", bucket.now(), weight), max_wait_ms, pad)
+    assert isinstance(reservation, Reservation)
+    return reservation
 
 
 def waits(decisions):
@@ -62,14 +62,14 @@ def test_a_line_is_one_call_that_ends_with_the_first_refusal(client, is_async, o
         bucket._clock = ManualClock(START)
         items = [RateItem("a", START, weight) for weight in (1, 1, 2, 1, 1)]
         client.config_resetstat()
-        decisions = await ready(bucket.claim_several(items, 1500, 0))
+        decisions = await ready(bucket.reserve_several(items, 1500, 0))
         assert client.info("commandstats")["cmdstat_evalsha"]["calls"] == 1
         assert waits(decisions) == [0, 0, 1001, None]
         assert decisions[-1].retry_after_ms == 2002
         assert [item.timestamp - START for item in items] == [0, 0, 1001, 0, 0]
         assert await ready(bucket.count()) == 4
-        assert await ready(bucket.release(items[2]))
-        assert not await ready(bucket.release(items[4]))
+        assert await ready(bucket.cancel(decisions[2]))
+        assert not await ready(bucket.cancel(decisions[2]))
         assert await ready(bucket.count()) == 2
 
     client.script_load(RedisBucket([Rate(1, 1)], client, "k")._head[0].text)
@@ -79,76 +79,76 @@ def test_a_line_is_one_call_that_ends_with_the_first_refusal(client, is_async, o
 def test_a_line_by_the_servers_clock_holds_its_moments_and_its_time_limit(client):
     bucket = RedisBucket([Rate(2, 60_000)], client, fresh_key())
     items = [RateItem("a", 0, 2) for _ in range(3)]
-    decisions = bucket.claim_several(items, 90_000, 0)
+    decisions = bucket.reserve_several(items, 90_000, 0)
     assert [decision.allowed for decision in decisions] == [True, True, False]
     assert decisions[1].wait_ms > 59_000
     assert items[1].timestamp - items[0].timestamp > 60_000
-    assert bucket.pause(items[1], decisions[1]) > 50
+    assert bucket.pause(decisions[1]) > 50
 
 
-def test_no_claim_of_a_line_goes_before_the_one_before_it(client):
+def test_no_reservation_of_a_line_goes_before_the_one_before_it(client):
     bucket = full(client, Rate(3, 1000))
-    ahead = [claim(bucket, weight) for weight in (1, 2, 2)]
-    assert [item.timestamp - START for item in ahead] == [1001, 1001, 2002]
-    bucket.release(ahead[0])
+    ahead = [reserve(bucket, weight) for weight in (1, 2, 2)]
+    assert [each.item.timestamp - START for each in ahead] == [1001, 1001, 2002]
+    bucket.cancel(ahead[0])
     first, light = RateItem("a", START, 2), RateItem("a", START, 1)
-    assert waits(bucket.claim_several([first, light], FOR_EVER, 0)) == [3003, 3003]
-    held = claim(bucket)
-    assert held.timestamp == START + 1001
-    bucket.release(held)
-    decisions = bucket.claim_several([RateItem("a", START)], FOR_EVER, 0, START + 2002)
+    assert waits(bucket.reserve_several([first, light], FOR_EVER, 0)) == [3003, 3003]
+    held = reserve(bucket)
+    assert held.item.timestamp == START + 1001
+    bucket.cancel(held)
+    decisions = bucket.reserve_several([RateItem("a", START)], FOR_EVER, 0, START + 2002)
     assert waits(decisions) == [2002]
 
 
-def test_a_line_whose_last_claim_is_far_ahead_of_the_log_is_not_put_off(client):
+def test_a_line_whose_last_reservation_is_far_ahead_of_the_log_is_not_put_off(client):
     bucket = full(client, Rate(1, 1000))
-    decisions = bucket.claim_several([RateItem("a", START)], FOR_EVER, 0, START + 3_600_000)
+    decisions = bucket.reserve_several([RateItem("a", START)], FOR_EVER, 0, START + 3_600_000)
     assert waits(decisions) == [1001]
 
 
-def test_a_claim_may_be_given_back_in_parts(client):
+def test_a_reservation_may_be_given_back_in_parts(client):
     bucket = full(client, Rate(5, 1000))
-    heavy = claim(bucket, 5)
-    assert bucket.release(RateItem("a", heavy.timestamp, 2))
+    heavy = reserve(bucket, 5)
+    assert bucket.cancel(heavy.part(2))
     assert bucket.count() == 8
-    light = claim(bucket, 2)
-    assert light.timestamp == heavy.timestamp
-    bucket._clock.set(int(heavy.timestamp))
-    assert bucket.settle(RateItem("other", heavy.timestamp, 3), heavy.timestamp).allowed
-    assert bucket.release(RateItem("a", heavy.timestamp, 3))
-    assert not bucket.release(heavy)
+    light = reserve(bucket, 2)
+    assert light.item.timestamp == heavy.item.timestamp
+    bucket._clock.set(int(heavy.item.timestamp))
+    assert bucket.confirm(heavy.part(3), heavy.item.timestamp).allowed
+    assert bucket.cancel(heavy.part(3))
+    assert not bucket.cancel(heavy)
     assert bucket.count() == 7
 
 
 @pytest.mark.parametrize("algorithm", [None, FixedWindow()], ids=["sliding", "fixed"])
-def test_room_that_was_given_back_between_claims_is_used(client, algorithm):
+def test_room_that_was_given_back_between_reservations_is_used(client, algorithm):
     bucket = full(client, Rate(1, 1000), algorithm=algorithm)
-    first, second, third = (claim(bucket) for _ in range(3))
-    moment = second.timestamp
-    assert bucket.release(second)
-    assert claim(bucket).timestamp == moment
-    assert claim(bucket).timestamp > third.timestamp
-    assert first.timestamp < moment < third.timestamp
+    first, second, third = (reserve(bucket) for _ in range(3))
+    moment = second.item.timestamp
+    assert bucket.cancel(second)
+    assert reserve(bucket).item.timestamp == moment
+    assert reserve(bucket).item.timestamp > third.item.timestamp
+    assert first.item.timestamp < moment < third.item.timestamp
 
 
-def test_room_between_claims_is_not_used_where_a_later_one_would_go_too_early(client):
+def test_room_between_reservations_is_not_used_where_a_later_one_would_go_too_early(client):
     bucket = full(client, Rate(2, 1000))
     bucket._clock.advance(500)
-    heavy = claim(bucket, 2)
-    assert heavy.timestamp == START + 1001
+    heavy = reserve(bucket, 2)
+    assert heavy.item.timestamp == START + 1001
     bucket._clock.advance(100)
-    assert claim(bucket).timestamp == START + 2002
+    assert reserve(bucket).item.timestamp == START + 2002
 
 
 def test_a_caller_who_does_not_wait_uses_what_was_given_back_now(client):
     bucket = bucket_on(client, Rate(3, 1000))
-    used = [claim(bucket) for _ in range(3)]
-    claims = [claim(bucket) for _ in range(3)]
-    assert {item.timestamp for item in claims} == {START + 1001}
+    used = [reserve(bucket) for _ in range(3)]
+    waiting = [reserve(bucket) for _ in range(3)]
+    assert {each.item.timestamp for each in waiting} == {START + 1001}
     bucket._clock.advance(500)
     assert not bucket.put(RateItem("a", START + 500))
-    assert bucket.release(used[0])
-    assert bucket.release(claims[0])
+    assert bucket.cancel(used[0])
+    assert bucket.cancel(waiting[0])
     assert bucket.put(RateItem("a", START + 500))
     assert not bucket.put(RateItem("a", START + 500))
 
@@ -156,14 +156,15 @@ def test_a_caller_who_does_not_wait_uses_what_was_given_back_now(client):
 def test_a_waiter_that_is_late_within_its_pad_is_recorded_at_the_true_time(client):
     bucket = RedisBucket([Rate(1, 1000)], client, fresh_key())
     first, late = RateItem("a", 0), RateItem("a", 0)
-    assert bucket.claim(first).allowed
-    assert bucket.claim(late, FOR_EVER).wait_ms > 1000
+    assert bucket.reserve(first).allowed
+    reserved_late = bucket.reserve(late, FOR_EVER)
+    assert reserved_late.wait_ms > 1000
     while server_ms(client) < late.timestamp + 10:  # of the 50 that are kept clear
-        time.sleep(bucket.pause(late, ADMITTED) or 0.001)
+        time.sleep(bucket.pause(reserved_late) or 0.001)
     departed = server_ms(client)
-    assert bucket.settle(late, bucket.now(), FOR_EVER) == ADMITTED
+    assert bucket.confirm(reserved_late, bucket.now(), FOR_EVER).wait_ms == 0
     last = RateItem("a", 0)
-    assert bucket.claim(last, FOR_EVER).wait_ms > 900
+    assert bucket.reserve(last, FOR_EVER).wait_ms > 900
     assert last.timestamp > departed + 1000
 
 
@@ -172,13 +173,14 @@ def test_a_waiter_that_is_on_time_asks_only_whether_a_hold_has_come(
     client, monkeypatch, interval, asks
 ):
     bucket = RedisBucket([Rate(1, interval)], client, fresh_key())
-    assert bucket.claim(RateItem("a", 0)).allowed
+    assert bucket.reserve(RateItem("a", 0)).allowed
     item = RateItem("a", 0)
-    assert bucket.claim(item, FOR_EVER).wait_ms > 0
-    due = SimpleNamespace(monotonic=lambda: item.timestamp.claim.late)
+    reservation = bucket.reserve(item, FOR_EVER)
+    assert reservation.wait_ms > 0
+    due = SimpleNamespace(monotonic=lambda: reservation.handle.late)
     monkeypatch.setattr(commands, "time", due)
     client.config_resetstat()
-    assert bucket.settle(item, bucket.now(), FOR_EVER).allowed
+    assert bucket.confirm(reservation, bucket.now(), FOR_EVER).allowed
     assert ("cmdstat_evalsha" in client.info("commandstats")) is asks
 
 
@@ -189,8 +191,8 @@ def server_ms(client):
 
 def test_a_refusal_behind_others_of_a_line_is_not_remembered_for_everybody(client):
     bucket = RedisBucket([Rate(2, 60_000)], client, fresh_key())
-    items = [RateItem("a", 0), RateItem("a", 0, 2)]
-    assert waits(bucket.claim_several(items, 0, 0)) == [0, None]
+    decisions = bucket.reserve_several([RateItem("a", 0), RateItem("a", 0, 2)], 0, 0)
+    assert waits(decisions) == [0, None]
     other = RedisBucket([Rate(2, 60_000)], client, bucket.bucket_key)
-    assert other.release(items[0])
-    assert bucket.claim(RateItem("a", 0, 2)).allowed
+    assert other.cancel(decisions[0])
+    assert bucket.reserve(RateItem("a", 0, 2)).allowed

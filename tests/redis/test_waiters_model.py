@@ -30,7 +30,7 @@ RATES = [
 
 class LineMachine(RuleBasedStateMachine):
     policy = SlidingWindowLog
-    claims = Bundle("claims")
+    reserved = Bundle("reserved")
 
     @initialize(rates=st.sampled_from(RATES))
     def start(self, rates):
@@ -39,8 +39,8 @@ class LineMachine(RuleBasedStateMachine):
         self.client = redis.Redis.from_url(shared_url())
         self.bucket = RedisBucket(rates, self.client, fresh_key(), self.policy())
         self.bucket._clock = self.clock
-        self.bucket._server.limit = lambda _=0: None  # the patience is none of real time
-        self.last = None  # the moment of the last claim of the line
+        self.bucket._server.limit = lambda _=0: None  # how long they wait is none of real time
+        self.last = None  # the last moment of the line
         self.departed = []
 
     def teardown(self):
@@ -59,25 +59,25 @@ class LineMachine(RuleBasedStateMachine):
             self.go(weight)
 
     @rule(
-        target=claims,
+        target=reserved,
         weights=st.lists(st.integers(1, 3), min_size=1, max_size=4),
-        patience=st.sampled_from([0, 5, 30, FOR_EVER]),
+        max_wait_ms=st.sampled_from([0, 5, 30, FOR_EVER]),
         pad=st.sampled_from([None, 0, 3]),
         in_line=st.booleans(),
     )
-    def claim(self, weights, patience, pad, in_line):
+    def reserve(self, weights, max_wait_ms, pad, in_line):
         now = self.clock.now()
         items = [RateItem("a", now, weight) for weight in weights]
         before = self.last if in_line else None
         newest = self.client.zrange(self.bucket.bucket_key, -1, -1, withscores=True)
-        decisions = self.bucket.claim_several(items, patience, pad, before)
+        decisions = self.bucket.reserve_several(items, max_wait_ms, pad, before)
         assert all(decision.allowed for decision in decisions[:-1])
         held, moments = [], []
         for item, decision in zip(items, decisions, strict=False):
             if decision.wait_ms:
                 assert item.timestamp == now + decision.wait_ms
-                assert decision.wait_ms <= patience
-                held.append(item)
+                assert decision.wait_ms <= max_wait_ms
+                held.append(decision)
             elif decision.allowed:
                 self.go(item.weight)
             if decision.allowed:
@@ -89,44 +89,45 @@ class LineMachine(RuleBasedStateMachine):
             self.last = moments[-1]
         return held
 
-    @rule(held=consumes(claims), late=st.sampled_from([0, 0, 0, 1, 3, 9, 60]), data=st.data())
+    @rule(held=consumes(reserved), late=st.sampled_from([0, 0, 0, 1, 3, 9, 60]), data=st.data())
     def depart(self, held, late, data):
-        for item in held or ():
-            if item.timestamp.claim.weight == 0:
+        for reservation in held or ():
+            item, stored = reservation.item, reservation.handle
+            if stored.weight == 0:
                 continue
             due = item.timestamp + late
-            if late == 0 and item.timestamp >= self.clock.now() and not item.timestamp.claim.ask:
+            if late == 0 and item.timestamp >= self.clock.now() and not stored.ask:
                 self.clock.set(int(due))  # it is on time, and asks nothing
                 self.go(item.weight)
                 continue
             self.clock.set(max(int(due), self.clock.now()))
             while True:
-                patience = data.draw(st.sampled_from([0, 20, FOR_EVER]))
-                decision = self.bucket.settle(item, self.clock.now(), patience)
+                max_wait_ms = data.draw(st.sampled_from([0, 20, FOR_EVER]))
+                decision = self.bucket.confirm(reservation, self.clock.now(), max_wait_ms)
                 if not decision.wait_ms:
                     break
-                assert decision.wait_ms <= patience
+                assert decision.wait_ms <= max_wait_ms
                 self.clock.advance(decision.wait_ms)
             if decision.allowed:
                 self.go(item.weight)
 
-    @rule(held=consumes(claims), target=claims)
+    @rule(held=consumes(reserved), target=reserved)
     def give_back_in_part(self, held):
         left = []
-        for item in held or ():
-            assert self.bucket.release(RateItem("a", item.timestamp, 1))
-            item.weight -= 1
-            if item.weight:
-                left.append(item)
+        for reservation in held or ():
+            assert self.bucket.cancel(reservation.part(1))
+            reservation.item.weight -= 1
+            if reservation.item.weight:
+                left.append(reservation)
         return left
 
-    @rule(held=consumes(claims))
+    @rule(held=consumes(reserved))
     def give_back(self, held):
-        for item in held or ():
+        for reservation in held or ():
             before = self.bucket.count()
-            assert self.bucket.release(item)
-            assert not self.bucket.release(item)
-            assert self.bucket.count() == before - item.weight
+            assert self.bucket.cancel(reservation)
+            assert not self.bucket.cancel(reservation)
+            assert self.bucket.count() == before - reservation.item.weight
 
     @invariant()
     def never_more_than_the_limit_in_any_window(self):

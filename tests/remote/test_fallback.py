@@ -82,11 +82,11 @@ def test_a_bucket_decides_by_its_own_clock_and_holds_the_units(run, make):
     fallback, asked = Fallback(make), item(2)
     decision, units = run(fallback.decide(RATES, asked, 0, None, 250))
     assert decision.allowed
-    assert units.item.timestamp == 5000
+    assert units.reservation.item.timestamp == 5000
     assert asked.timestamp == 77
     decision, nothing = run(fallback.decide(RATES, item(), 0, None, 250))
     assert (decision.retry_after_ms, nothing) == (1001, None)
-    assert run(units.release())
+    assert run(units.cancel())
     assert run(fallback.decide(RATES, item(2), 0, None, 250))[0].allowed
 
 
@@ -109,7 +109,7 @@ def test_units_of_a_later_moment_are_confirmed_there(run, make):
     clock = fallback.bucket(RATES)
     clock = getattr(clock, "bucket", clock)._clock
     clock.advance(1001)
-    assert run(units.settle(0)).allowed
+    assert run(units.confirm(0)).allowed
 
 
 def test_each_key_has_a_bucket_of_its_own_made_when_it_is_first_asked_for():

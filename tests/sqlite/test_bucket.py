@@ -86,12 +86,13 @@ def test_any_characters_are_safe_in_a_table_name(path, table):
     with opened(path, table=table) as bucket:
         assert bucket.put(RateItem("a", T))
         item = RateItem("a", T, 2)
-        assert bucket.claim(item, HOUR)
+        reservation = bucket.reserve(item, HOUR)
+        assert reservation
         assert bucket.count() == 3
     with opened(path, table="other") as other:
         assert other.count() == 0
     with opened(path, table=table) as bucket:
-        assert bucket.release(item)
+        assert bucket.cancel(reservation)
         assert bucket.count() == 1
 
 
@@ -207,15 +208,15 @@ def test_two_buckets_on_one_file_are_one_log(path):
         assert not two.put(RateItem("b", T + 3))
 
 
-def test_a_remembered_refusal_is_forgotten_when_another_gives_a_claim_back(path):
+def test_a_remembered_refusal_is_forgotten_when_another_cancels(path):
     with opened(path) as one, opened(path) as two:
         assert one.put(RateItem("a", T, 2))
-        claimed = RateItem("b", T, 2)
-        assert two.claim(claimed, HOUR, 0).wait_ms == 1001
+        reservation = two.reserve(RateItem("b", T, 2), HOUR, 0)
+        assert reservation.wait_ms == 1001
         one._clock.set(T + 1500)
         assert not one.put(RateItem("a", T + 1500))
         assert not one.put(RateItem("a", T + 1500))
-        assert two.release(claimed) is True
+        assert two.cancel(reservation) is True
         assert one.put(RateItem("a", T + 1501))
 
 
@@ -284,29 +285,27 @@ def test_a_gap_that_451_left_is_closed(path):
     assert [row[0] for row in rows(path)] == [1, 2, 3, 4]
 
 
-def test_a_unit_of_451_goes_before_the_claims_to_come(path):
+def test_a_unit_of_451_goes_before_what_is_reserved(path):
     with opened(path, Rate(2, 1000)) as bucket:
         assert bucket.put(RateItem("a", T, 2))
-        claimed = RateItem("c", T, 1)
-        assert bucket.claim(claimed, HOUR, 0).wait_ms == 1001
+        reservation = bucket.reserve(RateItem("c", T, 1), HOUR, 0)
+        assert reservation.wait_ms == 1001
         conn = sqlite3.connect(path)
         conn.execute("INSERT INTO rate_bucket VALUES ('old', ?)", (T + 10,))
         conn.commit()
         conn.close()
         assert not bucket.put(RateItem("a", T + 20))
         assert [row[1] for row in rows(path)] == ["a", "a", "old", "c"]
-        assert bucket.release(claimed)
+        assert bucket.cancel(reservation)
         assert [row[:2] for row in rows(path)] == [(1, "a"), (2, "a"), (3, "old")]
 
 
 @pytest.mark.parametrize("weight", [1, 7])
-def test_a_released_claim_in_the_middle_leaves_no_gap(path, weight):
+def test_a_cancelled_reservation_in_the_middle_leaves_no_gap(path, weight):
     with opened(path, Rate(10, 1000)) as bucket:
         assert bucket.put(RateItem("a", T, 10))
-        items = [RateItem(name, T, weight) for name in "xyz"]
-        for item in items:
-            assert bucket.claim(item, HOUR, 0)
-        assert bucket.release(items[1])
+        made = [bucket.reserve(RateItem(name, T, weight), HOUR, 0) for name in "xyz"]
+        assert bucket.cancel(made[1])
         found = rows(path)
         assert [row[0] for row in found] == list(range(1, len(found) + 1))
         assert {row[1] for row in found} == {"a", "x", "z"}
@@ -389,16 +388,17 @@ def test_a_clock_that_steps_forward_and_back_lets_one_limit_through(path):
         assert admitted == 6
 
 
-def test_a_claim_outlives_a_step_back_of_the_clock(path):
+def test_a_reservation_outlives_a_step_back_of_the_clock(path):
     with opened(path, Rate(2, 1000)) as bucket:
         assert bucket.put(RateItem("a", T, 2))
         item = RateItem("b", T, 2)
-        assert bucket.claim(item, HOUR, 0).wait_ms == 1001
+        reservation = bucket.reserve(item, HOUR, 0)
+        assert reservation.wait_ms == 1001
         back = T - HOUR
         bucket._clock = ManualClock(back)
         assert not bucket.put(RateItem("a", back))
         with opened(path, Rate(2, 1000), now=back) as other:
-            assert other.settle(item, back + 1001, HOUR).wait_ms == 0
+            assert other.confirm(reservation, back + 1001, HOUR).wait_ms == 0
             assert other.count() == 4
             assert not other.put(RateItem("a", back + 2000))
             assert other.put(RateItem("a", back + 2003))
@@ -408,7 +408,7 @@ def test_time_spent_waiting_for_the_file_does_not_date_a_unit_back(path):
     with opened(path, Rate(2, 1000)) as bucket:
         item = RateItem("a", T)
         bucket._clock.advance(700)
-        assert bucket.claim(item).wait_ms == 0
+        assert bucket.reserve(item).wait_ms == 0
         assert item.timestamp == T + 700
         assert rows(path)[0][2] == T + 700
 
@@ -428,24 +428,24 @@ def test_a_call_that_another_process_overtakes_is_not_refused_for_being_late(pat
             now = super().now()
             if now == moment - 1:  # read, and then the file is somebody else's first
                 self.set(moment)
-                assert two.settle(claim, moment)
+                assert two.confirm(reservation, moment)
             return now
 
     with opened(path, Rate(2, 1000)) as one, opened(path, Rate(2, 1000)) as two:
         assert one.put(RateItem("a", T, 2))
-        claim = RateItem("b", T)
-        moment = T + two.claim(claim, 5000, 0).wait_ms
+        reservation = two.reserve(RateItem("b", T), 5000, 0)
+        moment = T + reservation.wait_ms
         one._clock = Overtaken(moment - 1)
         assert one.take("c", 1) is True
 
 
 @pytest.mark.parametrize("reopen", [False, True])
-def test_an_older_stamp_is_not_refused_for_being_late_after_a_claim(path, reopen):
+def test_an_older_stamp_is_not_refused_for_being_late_after_a_reservation(path, reopen):
     with opened(path, Rate(2, 1000)) as one, opened(path, Rate(2, 1000)) as two:
         assert one.put(RateItem("a", T, 2))
-        claim = RateItem("b", T)
-        moment = T + one.claim(claim, 5000, 0).wait_ms
-        assert one.settle(claim, moment)
+        reservation = one.reserve(RateItem("b", T), 5000, 0)
+        moment = T + reservation.wait_ms
+        assert one.confirm(reservation, moment)
         bucket = two if reopen else one
         bucket._clock.set(moment)
         assert bucket.put(RateItem("c", moment - 1))
@@ -645,7 +645,7 @@ def test_the_event_loop_goes_on_while_another_process_holds_the_file(path):
 
 @pytest.fixture
 def locked(path):
-    """The file, with a bucket on it and one claim, while somebody else keeps writing."""
+    """The file, with a bucket on it and one reservation, while somebody else keeps writing."""
     other = sqlite3.connect(path, isolation_level=None)
 
     def lock():
@@ -664,18 +664,18 @@ def both_kinds(path):
 def test_a_file_that_stays_locked_costs_no_more_time_than_the_caller_said(path, locked, kind):
     bucket = list(both_kinds(path))[kind]
     held = RateItem("a", bucket.now())
-    assert bucket.claim(held, 1000).allowed
+    reserved = bucket.reserve(held, 1000)
+    assert reserved.allowed
     locked()
     begun = time.monotonic()
     item = RateItem("a", bucket.now())
-    refusal = bucket.claim(item, 100)
+    refusal = bucket.reserve(item, 100)
     assert (refusal.allowed, refusal.failing_rate, refusal.wait_ms) == (False, bucket.rates[0], 0)
-    within = bucket._claim if kind else bucket._log.claim
-    assert within(item, 0, None, 100).allowed is False
-    assert bucket.settle(held, bucket.now(), 100).allowed is False
-    assert bucket.settle(held, bucket.now(), 0).allowed is False
-    assert bucket.release(held) is False
-    for call in (bucket.claim, bucket.put):
+    assert bucket.reserve(item, 0, None, 100).allowed is False
+    assert bucket.confirm(reserved, bucket.now(), 100).allowed is False
+    assert bucket.confirm(reserved, bucket.now(), 0).allowed is False
+    assert bucket.cancel(reserved) is False
+    for call in (bucket.reserve, bucket.put):
         with pytest.raises(DatabaseLocked, match=re.escape(path)):
             call(item)
     assert time.monotonic() - begun < 25  # each of them waited for half a minute

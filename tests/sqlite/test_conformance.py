@@ -9,7 +9,7 @@ from pyrate_limiter.testing import BucketConformance, StateStoreConformance
 
 
 class TestSQLiteBucket(BucketConformance):
-    claims = True
+    reserves = True
     holds = True
 
     def make_bucket(self, rates):
@@ -17,7 +17,7 @@ class TestSQLiteBucket(BucketConformance):
 
 
 class TestSQLiteBucketWithFileLock(BucketConformance):
-    claims = True
+    reserves = True
     holds = True
 
     @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ class TestSQLiteBucketWithFileLock(BucketConformance):
 
 
 class TestSQLiteBucketFixedWindow(BucketConformance):
-    claims = True
+    reserves = True
     holds = True
 
     def make_bucket(self, rates):
@@ -39,7 +39,7 @@ class TestSQLiteBucketFixedWindow(BucketConformance):
 
 
 class TestHandedInConnection(BucketConformance):
-    claims = True
+    reserves = True
     holds = True
 
     @pytest.fixture(autouse=True)
@@ -57,7 +57,7 @@ class TestHandedInConnection(BucketConformance):
 
 
 class TestSQLiteStateStore(BucketConformance):
-    claims = True
+    reserves = True
     holds = True
     units = False
 

@@ -103,7 +103,7 @@ def test_processes_that_are_killed_and_suspended_keep_to_the_limit(tmp_path, how
         assert process.returncode == 0
     rows = stored(path)
     assert rows == sorted(rows)
-    # A claim to come of one who died is a unit that nobody has used.
+    # A reservation of one who died is a unit that nobody has used.
     used = [stamp for name, stamp in units(path) if stamp <= died.get(name, stamp)]
     assert_within(used, limit, interval)
     for survivor in seen[5:]:

@@ -39,7 +39,7 @@ def count(path, table):
 
 
 class TestOneKey(BucketConformance):
-    claims = True
+    reserves = True
     holds = True
 
     # A row's name is its key, whatever the item is called: names are tested further down.
@@ -139,13 +139,13 @@ def test_names_that_went_quiet_leave_nothing_behind(path):
         for number in range(500):
             bucket = factory.bucket(f"name {number}")
             assert bucket.put(RateItem(f"name {number}", T, 2))
-            assert bucket.claim(RateItem(f"name {number}", T), 5000, 0)
-        assert count(path, "pyrate_limiter_claims") == 500
+            assert bucket.reserve(RateItem(f"name {number}", T), 5000, 0)
+        assert count(path, "pyrate_limiter_reservations") == 500
         clock.advance(2000)
         assert factory._logs.leak() == 1000
         clock.advance(10)
         assert factory._logs.leak() == 500
-        for table in ("rate_buckets", "pyrate_limiter_claims", "pyrate_limiter_clocks"):
+        for table in ("rate_buckets", "pyrate_limiter_reservations", "pyrate_limiter_clocks"):
             assert count(path, table) == 0
 
 
@@ -207,20 +207,20 @@ def test_a_state_outlives_its_store(path):
     other.close()
 
 
-def test_claims_on_a_state_are_seen_by_other_stores(path):
+def test_reservations_on_a_state_are_seen_by_other_stores(path):
     one = state_bucket(path, "ann", Rate(1, 1000))
     two = state_bucket(path, "ann", Rate(1, 1000))
     assert one.put(RateItem("a", T))
-    item = RateItem("b", T)
-    assert one.claim(item, 5000, 0).wait_ms == 1000
-    assert two.claim(RateItem("c", T), 5000, 0).wait_ms == 2000
-    assert two.release(item)
+    reservation = one.reserve(RateItem("b", T), 5000, 0)
+    assert reservation.wait_ms == 1000
+    assert two.reserve(RateItem("c", T), 5000, 0).wait_ms == 2000
+    assert two.cancel(reservation)
     assert one.check(RateItem("d", T)).retry_after_ms is not None
     one.close()
     two.close()
 
 
-@pytest.mark.parametrize("method", ["put", "claim", "check"])
+@pytest.mark.parametrize("method", ["put", "reserve", "check"])
 def test_a_clock_that_steps_back_does_not_refuse_until_it_has_caught_up(path, method):
     bucket = state_bucket(path, "ann", Rate(1, 1000))
     clock = bucket._clock = ManualClock(T)

@@ -5,6 +5,7 @@ import pytest
 from pyrate_limiter import GCRA, Rate, RateItem, StateBucket, TokenBucket
 from pyrate_limiter._core.waited_for import waited_for
 from pyrate_limiter.abstracts.algorithm import Decision
+from pyrate_limiter.abstracts.reservation import Reservation
 from pyrate_limiter.abstracts.store import StateStore
 from pyrate_limiter.errors import WrongType
 from pyrate_limiter.testing import ManualClock
@@ -61,18 +62,18 @@ def test_the_policy_in_use_can_be_read():
 def test_the_pad_is_that_of_the_rate_whose_units_come_in_soonest():
     bucket = StateBucket(RATES, clock=ManualClock(NOW))
     assert bucket.put(item())
-    assert bucket.claim(item(), FOREVER).wait_ms == 100 + 5
+    assert bucket.reserve(item(), FOREVER).wait_ms == 100 + 5
 
 
 def test_a_store_that_holds_nothing_ahead_is_tried_again():
     bucket = StateBucket(RATES, store=Plain(), clock=ManualClock(NOW))
-    assert bucket.claim(item(), FOREVER).allowed
-    refused = item()
-    decision = bucket.claim(refused, FOREVER)
+    assert bucket.reserve(item(), FOREVER).allowed
+    decision = bucket.reserve(item(), FOREVER)
     assert (decision.allowed, decision.retry_after_ms) == (False, 100)
-    assert bucket.settle(refused, NOW).allowed
-    assert bucket.release(refused) is False
-    assert [decision.allowed for decision in bucket.claim_several([item(), item()])] == [False]
+    nothing = Reservation(item(), 100)
+    assert bucket.confirm(nothing, NOW).wait_ms == 0
+    assert bucket.cancel(nothing) is False
+    assert [decision.allowed for decision in bucket.reserve_several([item(), item()])] == [False]
 
 
 def test_a_bucket_at_which_somebody_waits_does_not_retire():
@@ -88,7 +89,7 @@ def test_a_bucket_at_which_somebody_waits_does_not_retire():
 def test_a_policy_that_refuses_at_the_moments_that_it_names_is_not_asked_for_ever():
     policy = NeverAgrees()
     bucket = StateBucket(RATES, policy, clock=ManualClock(NOW))
-    decision = bucket.claim(item(), FOREVER)
+    decision = bucket.reserve(item(), FOREVER)
     assert not decision.allowed
     assert decision.retry_after_ms > 0
     assert policy.asked < 200
@@ -97,11 +98,10 @@ def test_a_policy_that_refuses_at_the_moments_that_it_names_is_not_asked_for_eve
 def test_what_was_given_back_is_no_room_too_soon_behind_somebody_who_went_late():
     clock = ManualClock(NOW)
     bucket = StateBucket([Rate(1, 100)], clock=clock)
-    line = [item() for _ in range(4)]
-    waits = [decision.wait_ms for decision in bucket.claim_several(line, FOREVER, 0)]
-    assert waits == [0, 100, 200, 300]
-    assert bucket.release(line[2])
+    made = bucket.reserve_several([item() for _ in range(4)], FOREVER, 0)
+    assert [reservation.wait_ms for reservation in made] == [0, 100, 200, 300]
+    assert bucket.cancel(made[2])
     clock.set(NOW + 150)
-    assert bucket.settle(line[1], clock.ms, FOREVER).wait_ms == 0
+    assert bucket.confirm(made[1], clock.ms, FOREVER).wait_ms == 0
     newcomer = RateItem("a", clock.ms)
-    assert 250 <= bucket.claim(newcomer, FOREVER, 0).wait_ms <= 300  # behind the last of the line
+    assert 250 <= bucket.reserve(newcomer, FOREVER, 0).wait_ms <= 300  # behind the last of the line

@@ -3,7 +3,7 @@ from pyrate_limiter.testing import BucketConformance, StateStoreConformance
 
 
 class TestGCRA(BucketConformance):
-    claims = True
+    reserves = True
     holds = True
     units = False
 
@@ -12,7 +12,7 @@ class TestGCRA(BucketConformance):
 
 
 class TestTokenBucket(BucketConformance):
-    claims = True
+    reserves = True
     holds = True
     units = False
 
@@ -21,7 +21,7 @@ class TestTokenBucket(BucketConformance):
 
 
 class TestWrappedGCRA(BucketConformance):
-    claims = True
+    reserves = True
     holds = True
     units = False
 

@@ -62,7 +62,7 @@ class Model:
 
 
 class GCRAMachine(RuleBasedStateMachine):
-    claims = Bundle("claims")
+    reserved = Bundle("reserved")
 
     @initialize(rates=st.sampled_from(RATES), start=st.integers(0, 50))
     def start(self, rates, start):
@@ -113,7 +113,7 @@ class GCRAMachine(RuleBasedStateMachine):
 
     @rule(weight=st.integers(0, 7), other=st.integers(1, 7))
     def check_and_waiting_store_nothing(self, weight, other):
-        self.bucket.check(RateItem("a", self.now))  # forgets claims that are long overdue
+        self.bucket.check(RateItem("a", self.now))  # forgets reservations that are long overdue
         before = self.bucket.count()
         decision = self.bucket.check(RateItem("a", self.now, weight))
         if not self.waiting:
@@ -134,94 +134,95 @@ class GCRAMachine(RuleBasedStateMachine):
         assert self.bucket.count() == before
 
     @rule(
-        target=claims,
+        target=reserved,
         weight=st.integers(0, 7),
-        patience=st.sampled_from([0, 3, 20, 100, FOR_EVER]),
+        max_wait_ms=st.sampled_from([0, 3, 20, 100, FOR_EVER]),
         pad=st.integers(0, 4),
     )
-    def claim(self, weight, patience, pad):
+    def reserve(self, weight, max_wait_ms, pad):
         item = RateItem("a", self.now, weight)
         outlook = self.bucket.check(RateItem("a", self.now, weight))
-        decision = self.bucket.claim(item, patience, pad)
+        decision = self.bucket.reserve(item, max_wait_ms, pad)
         if not decision.allowed:
             assert decision.retry_after_ms == outlook.retry_after_ms
-            assert decision.retry_after_ms is None or decision.retry_after_ms > patience
+            assert decision.retry_after_ms is None or decision.retry_after_ms > max_wait_ms
             return None
         if decision.wait_ms == 0:
             self.model.go(self.now, weight)
             return None
         assert outlook.retry_after_ms <= decision.wait_ms <= outlook.retry_after_ms + pad
-        assert decision.wait_ms <= patience
+        assert decision.wait_ms <= max_wait_ms
         assert item.timestamp == self.now + decision.wait_ms
         self.waiting += 1
-        return item
+        return decision
 
     @rule(
-        item=consumes(claims),
+        reservation=consumes(reserved),
         late=st.sampled_from([0, 0, 0, 1, 2, 5, 40, 70_000]),
-        patience=st.sampled_from([0, 2, 15, FOR_EVER]),
+        max_wait_ms=st.sampled_from([0, 2, 15, FOR_EVER]),
     )
-    def settle(self, item, late, patience):
-        if item is None:
+    def confirm(self, reservation, late, max_wait_ms):
+        if reservation is None:
             return
+        item = reservation.item
         if self.now < item.timestamp + late:
             self.clock.set(item.timestamp + late)
-        decision = self.bucket.settle(item, self.now, patience)
+        decision = self.bucket.confirm(reservation, self.now, max_wait_ms)
         rounds = 0
         while decision.allowed and decision.wait_ms:
-            assert decision.wait_ms <= patience
+            assert decision.wait_ms <= max_wait_ms
             self.clock.advance(decision.wait_ms)
-            decision = self.bucket.settle(item, self.now, patience)
+            decision = self.bucket.confirm(decision, self.now, max_wait_ms)
             rounds += 1
             assert rounds < 50, "pushed back for ever"
         self.waiting -= 1
         if decision.allowed:
             self.model.go(self.now, item.weight)
         else:
-            assert decision.retry_after_ms > patience
+            assert decision.retry_after_ms > max_wait_ms
 
     @rule(
-        target=claims,
+        target=reserved,
         weights=st.lists(st.integers(1, 7), min_size=1, max_size=4),
-        patience=st.sampled_from([0, 3, 20, 100, FOR_EVER]),
+        max_wait_ms=st.sampled_from([0, 3, 20, 100, FOR_EVER]),
         pad=st.integers(0, 4),
         bound=st.none() | st.integers(-3, 12),
     )
-    def a_line_claims_for_its_first(self, weights, patience, pad, bound):
+    def a_line_reserves_for_its_first(self, weights, max_wait_ms, pad, bound):
         items = [RateItem("a", self.now, weight) for weight in weights]
         not_before = self.now if bound is None else self.now + bound
         moment = not_before
-        decisions = self.bucket.claim_several(items, patience, pad, not_before)
+        decisions = self.bucket.reserve_several(items, max_wait_ms, pad, not_before)
         assert len(decisions) == len(items) or not decisions[-1].allowed
         waiting = []
         for item, decision in zip(items, decisions, strict=False):
             if not decision.allowed:
                 assert decision is decisions[-1]
-                assert decision.retry_after_ms is None or decision.retry_after_ms > patience
+                assert decision.retry_after_ms is None or decision.retry_after_ms > max_wait_ms
             elif not decision.wait_ms:
                 assert moment <= self.now
                 self.model.go(self.now, item.weight)
             else:
-                assert moment <= item.timestamp <= self.now + patience
+                assert moment <= item.timestamp <= self.now + max_wait_ms
                 moment = item.timestamp
-                waiting.append(item)
+                waiting.append(decision)
         self.waiting += len(waiting)
         return multiple(*waiting)
 
-    @rule(target=claims, item=consumes(claims), part=st.integers(1, 6))
-    def release_a_part(self, item, part):
+    @rule(target=reserved, reservation=consumes(reserved), part=st.integers(1, 6))
+    def cancel_a_part(self, reservation, part):
         if (
-            item is not None
-            and part < item.weight
-            and self.bucket.release(RateItem("a", item.timestamp, part))
+            reservation is not None
+            and part < reservation.item.weight
+            and self.bucket.cancel(reservation.part(part))
         ):
-            item.weight -= part
-        return item
+            reservation.item.weight -= part
+        return reservation
 
-    @rule(item=consumes(claims))
-    def release(self, item):
-        if item is not None:
-            self.bucket.release(item)
+    @rule(reservation=consumes(reserved))
+    def cancel(self, reservation):
+        if reservation is not None:
+            self.bucket.cancel(reservation)
             self.waiting -= 1
 
     @rule()

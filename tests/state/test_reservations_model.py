@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyrate_limiter import GCRA, Rate
+from pyrate_limiter import GCRA, Rate, RateItem, StateBucket
 from pyrate_limiter.buckets.state.reservations import ReservationQueue
+from pyrate_limiter.testing import ManualClock
 
 POLICY = GCRA()
 RATES = [Rate(2, 10), Rate(5, 50)]
@@ -125,3 +126,14 @@ def test_a_queue_survives_being_written_down(weights, data):
     copy = ReservationQueue.restored(queue.dump())
     assert copy.dump() == queue.dump()
     assert copy.newest == queue.newest
+
+
+def test_who_asks_for_later_leaves_what_was_given_back_to_others():
+    bucket = StateBucket([Rate(1, 10)], clock=ManualClock(1_000))
+    line = [RateItem("a", 1_000) for _ in range(4)]
+    made = bucket.reserve_several(line, 1_000, 0)
+    assert [reservation.wait_ms for reservation in made] == [0, 10, 20, 30]
+    assert bucket.cancel(made[1])
+    (refused,) = bucket.reserve_several([RateItem("a", 1_000)], 0, 0, line[3].timestamp)
+    assert not refused.allowed
+    assert bucket.reserve(RateItem("a", 1_000), 1_000, 0).wait_ms == 10

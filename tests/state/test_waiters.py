@@ -5,7 +5,7 @@ import pytest
 from pyrate_limiter import Rate, RateItem
 from pyrate_limiter.testing import ManualClock
 from tests.support.kinds import KINDS
-from tests.support.state_waiters import FOR_EVER, START, claim, depart
+from tests.support.state_waiters import FOR_EVER, START, depart, reserve
 
 ONE_EACH_200_MS = Rate(5, 1000, burst=1)
 
@@ -20,8 +20,8 @@ def bucket(request, make):
 
 
 def test_waiters_of_a_loop_that_was_stalled_go_one_after_the_other(bucket):
-    waiters = [claim(bucket, name) for name in "ABCDE"]
-    assert [item.timestamp - START for item in waiters] == [200, 400, 600, 800, 1000]
+    waiters = [reserve(bucket, name) for name in "ABCDE"]
+    assert [each.item.timestamp - START for each in waiters] == [200, 400, 600, 800, 1000]
     bucket._clock.advance(1300)
     assert depart(bucket, waiters) == [
         ("A", 1300),
@@ -33,21 +33,21 @@ def test_waiters_of_a_loop_that_was_stalled_go_one_after_the_other(bucket):
 
 
 def test_who_comes_while_late_waiters_have_yet_to_go_goes_after_them(bucket):
-    waiters = [claim(bucket, name) for name in "ABCD"]
+    waiters = [reserve(bucket, name) for name in "ABCD"]
     bucket._clock.advance(1100)
     assert not bucket.put(RateItem("E", bucket.now()))
-    last = claim(bucket, "E")
+    last = reserve(bucket, "E")
     assert depart(bucket, [*waiters, last])[-1] == ("E", 1900)
 
 
 def test_who_comes_after_a_waiter_that_left_does_not_go_together_with_another(bucket):
-    first, second = claim(bucket, "A"), claim(bucket, "B")
-    assert bucket.release(first)
-    assert depart(bucket, [second, claim(bucket, "C")]) == [("C", 200), ("B", 400)]
+    first, second = reserve(bucket, "A"), reserve(bucket, "B")
+    assert bucket.cancel(first)
+    assert depart(bucket, [second, reserve(bucket, "C")]) == [("C", 200), ("B", 400)]
 
 
 def test_a_late_waiter_counts_also_where_somebody_came_in_between(bucket):
-    late = claim(bucket, "A")
+    late = reserve(bucket, "A")
     bucket._clock.advance(250)
     assert not bucket.put(RateItem("B", bucket.now()))
     assert depart(bucket, [late]) == [("A", 250)]
@@ -59,7 +59,7 @@ def test_a_late_waiter_counts_also_where_somebody_came_in_between(bucket):
 
 def test_waiters_of_a_process_that_was_killed_hold_nobody_up_for_long(bucket):
     for _ in range(5):
-        claim(bucket, "killed")
+        reserve(bucket, "killed")
     bucket._clock.advance(1000 + 2001)
     assert bucket.put(RateItem("a", bucket.now()))
     bucket._clock.advance(200)
@@ -67,20 +67,20 @@ def test_waiters_of_a_process_that_was_killed_hold_nobody_up_for_long(bucket):
 
 
 def test_a_waiter_that_comes_back_after_it_was_given_up_waits_its_turn_anew(bucket):
-    stalled = claim(bucket, "A")
+    stalled = reserve(bucket, "A")
     bucket._clock.advance(10_000)
     assert bucket.put(RateItem("B", bucket.now()))
     assert depart(bucket, [stalled]) == [("A", 10_200)]
 
 
-def test_a_waiter_gives_back_a_part_of_its_claim(bucket):
+def test_a_waiter_gives_back_a_part_of_its_reserve(bucket):
     bucket.rates = [Rate(5, 1000, burst=3)]
     bucket.flush()
     assert bucket.put(RateItem("a", START, 3))
-    heavy = RateItem("a", START, 3)
-    assert bucket.claim(heavy, FOR_EVER, 0).wait_ms == 600
-    assert bucket.release(heavy.part(2))
+    heavy = bucket.reserve(RateItem("a", START, 3), FOR_EVER, 0)
+    assert heavy.wait_ms == 600
+    assert bucket.cancel(heavy.part(2))
     assert bucket.count() == 4
-    assert bucket.release(heavy.part(1))
-    assert not bucket.release(heavy)
+    assert bucket.cancel(heavy.part(1))
+    assert not bucket.cancel(heavy)
     assert bucket.count() == 3

@@ -191,41 +191,42 @@ class Remote(AbstractBucket):
             raise
         return said
 
-    async def claim(self, item, patience_ms=0, buffer_ms=None):
+    async def reserve(self, item, max_wait_ms=0, buffer_ms=None):
         def undo(decision):
             if decision:
-                self.inner.release(item)
+                self.inner.cancel(decision)
 
-        return await self._trip(self.inner.claim, item, patience_ms, buffer_ms, undo=undo)
+        return await self._trip(self.inner.reserve, item, max_wait_ms, buffer_ms, undo=undo)
 
-    async def claim_several(self, items, patience_ms=0, buffer_ms=None, *rest):
+    async def reserve_several(self, items, max_wait_ms=0, buffer_ms=None, *rest):
         if not self.several:
-            return await super().claim_several(items, patience_ms, buffer_ms, *rest)
+            return await super().reserve_several(items, max_wait_ms, buffer_ms, *rest)
 
         def undo(said):
-            for item, decision in zip(items, said):
+            for decision in said:
                 if decision:
-                    self.inner.release(item)
+                    self.inner.cancel(decision)
 
-        claim = self.inner.claim_several
-        return await self._trip(claim, items, patience_ms, buffer_ms, *rest, undo=undo)
+        reserve = self.inner.reserve_several
+        return await self._trip(reserve, items, max_wait_ms, buffer_ms, *rest, undo=undo)
 
-    async def settle(self, item, now, patience_ms=0):
-        return await self._trip(self.inner.settle, item, now, patience_ms)
+    async def confirm(self, reservation, now, max_wait_ms=0):
+        return await self._trip(self.inner.confirm, reservation, now, max_wait_ms)
 
-    async def settle_several(self, items, now, patience_ms=0):
+    async def confirm_several(self, reservations, now, max_wait_ms=0):
         if not self.several:
-            return await super().settle_several(items, now, patience_ms)
-        return await self._trip(lambda: [self.inner.settle(i, now, patience_ms) for i in items])
+            return await super().confirm_several(reservations, now, max_wait_ms)
+        confirm = self.inner.confirm
+        return await self._trip(lambda: [confirm(it, now, max_wait_ms) for it in reservations])
 
-    async def release(self, item):
-        return await self._trip(self.inner.release, item)
+    async def cancel(self, reservation):
+        return await self._trip(self.inner.cancel, reservation)
 
     async def check(self, item):
         return await self._trip(self.inner.check, item)
 
     async def put(self, item):
-        return (await self.claim(item)).allowed
+        return (await self.reserve(item)).allowed
 
     def leak(self, current_timestamp=None):
         return self.inner.leak(current_timestamp)

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-CALLS = ("claim", "_claim_within", "claim_several", "settle", "settle_several", "release_several")
+CALLS = ("reserve", "reserve_several", "confirm", "confirm_several", "cancel_several")
 
 
 def bucket_at(kind, where, name, rates):
@@ -74,9 +74,9 @@ def fleet(number, *arguments):
 
 def _counted(bucket, counts):
     def counting(call):
-        def counted(*args):
+        def counted(*args, **more):
             counts[0] += 1
-            return call(*args)
+            return call(*args, **more)
 
         return counted
 

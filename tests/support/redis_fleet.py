@@ -7,7 +7,7 @@ Arguments of a process, as JSON:
     blocking, reserve_ahead: as for a limiter;
     look: whether to look, after a refusal, how much room there is.
 It prints "ready", begins when it is given a line, and prints the records of its calls by name.
-Times of a record are seconds of the real clock: "sent"; "claimed" when the answer was there, with
+Times of a record are seconds of the real clock: "sent"; "answered" when the answer was there, with
 the moment "due" (ms) and the "wait" (ms) that it gave; "woke" after that wait; "went".
 """
 
@@ -86,7 +86,7 @@ def most_in_a_window(spans, seconds):
 def overtaken(records):
     """Calls that were given an earlier moment than one that had its answer before they asked."""
     asked = sorted((r["sent"], r["due"], name) for name, r in records.items() if "due" in r)
-    answered = sorted((r["claimed"], r["due"]) for r in records.values() if "due" in r)
+    answered = sorted((r["answered"], r["due"]) for r in records.values() if "due" in r)
     latest, at, found = 0, 0, []
     for sent, due, name in asked:
         while at < len(answered) and answered[at][0] < sent:
@@ -123,19 +123,13 @@ def limiter_on(bucket, given, records):
     return Limiter(bucket, reserve_ahead=given["reserve_ahead"])
 
 
-def _claiming_one_way(kind):
-    return type(kind.__name__, (kind,), {"__slots__": (), "claim_within": None})
-
-
 def watch(bucket, records):
-    """Note the answers to claims, and when their waiters woke."""
-    claim, several, settle = bucket.claim, bucket.claim_several, bucket.settle
-    if hasattr(bucket, "store"):
-        bucket.__class__ = _claiming_one_way(bucket.__class__)
+    """Note the answers to reservations, and when their waiters woke."""
+    reserve, several, confirm = bucket.reserve, bucket.reserve_several, bucket.confirm
 
     def note(item, decision):
         wait = decision.wait_ms or decision.retry_after_ms or 0
-        records[item.name].update(claimed=real(), wait=wait)
+        records[item.name].update(answered=real(), wait=wait)
         if decision.allowed:
             records[item.name]["due"] = item.timestamp
         return decision
@@ -143,8 +137,8 @@ def watch(bucket, records):
     async def note_later(item, answer):
         return note(item, await answer)
 
-    def watched_claim(item, *terms):
-        answer = claim(item, *terms)
+    def watched_reserve(item, *terms, **more):
+        answer = reserve(item, *terms, **more)
         return note_later(item, answer) if inspect.isawaitable(answer) else note(item, answer)
 
     async def note_all_later(items, answers):
@@ -156,12 +150,12 @@ def watch(bucket, records):
             return note_all_later(items, answers)
         return [note(item, answer) for item, answer in zip(items, answers)]
 
-    def watched_settle(item, *terms):
-        records[item.name]["woke"] = real()
-        return settle(item, *terms)
+    def watched_confirm(reservation, *terms):
+        records[reservation.item.name]["woke"] = real()
+        return confirm(reservation, *terms)
 
-    bucket.claim, bucket.settle = watched_claim, watched_settle
-    bucket.claim_several = watched_several
+    bucket.reserve, bucket.confirm = watched_reserve, watched_confirm
+    bucket.reserve_several = watched_several
 
 
 def names(given, worker):

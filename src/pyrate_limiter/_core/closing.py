@@ -43,14 +43,14 @@ async def _leak_nothing_async(current_timestamp: int | None = None) -> int:
 # The methods of a closed bucket.
 _SYNC: dict[str, Any] = {
     "check": refuse,
-    "claim": refuse,
-    "claim_several": refuse,
+    "reserve": refuse,
+    "reserve_several": refuse,
     "follow": refuse,
     "leak": _leak_nothing,
     "put": refuse,
     "put_decision": refuse,
-    "settle": refuse,
-    "settle_several": refuse,
+    "confirm": refuse,
+    "confirm_several": refuse,
     "waiting": refuse,
 }
 _ASYNC: dict[str, Any] = {**_SYNC, "leak": _leak_nothing_async}

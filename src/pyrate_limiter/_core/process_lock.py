@@ -146,20 +146,20 @@ def calling_frame(depth: int) -> FrameType | None:
 
 
 def lock_seconds(
-    patience_ms: int, limit_ms: int | None = None, busy_seconds: float = _BUSY_SECONDS
+    max_wait_ms: int, limit_ms: int | None = None, busy_seconds: float = _BUSY_SECONDS
 ) -> float | None:
     """How long a caller waits for a lock, in seconds; None is for ever.
 
     Args:
-        patience_ms: how long he is willing to wait for his moment.
+        max_wait_ms: how long he is willing to wait for his moment.
         limit_ms: how long the call itself may take; None is as long as the patience.
         busy_seconds: for a caller who does not wait.
     """
-    if has_end(patience_ms, limit_ms):
-        return max(_AT_LEAST_SECONDS, (patience_ms if limit_ms is None else limit_ms) / 1000)
-    return None if patience_ms else busy_seconds
+    if has_end(max_wait_ms, limit_ms):
+        return max(_AT_LEAST_SECONDS, (max_wait_ms if limit_ms is None else limit_ms) / 1000)
+    return None if max_wait_ms else busy_seconds
 
 
-def has_end(patience_ms: int, limit_ms: int | None = None) -> bool:
+def has_end(max_wait_ms: int, limit_ms: int | None = None) -> bool:
     """Whether a caller waits, and not for ever: a lock that is stuck is a refusal in time."""
-    return 0 < patience_ms < _ENDLESS_MS if limit_ms is None else limit_ms < _ENDLESS_MS
+    return 0 < max_wait_ms < _ENDLESS_MS if limit_ms is None else limit_ms < _ENDLESS_MS

@@ -279,19 +279,12 @@ class RateItem:
 
     __module__ = "pyrate_limiter.abstracts.rate"
 
-    __slots__ = ("_note", "name", "timestamp", "weight")
+    __slots__ = ("name", "timestamp", "weight")
 
     def __init__(self, name: str, timestamp: int, weight: int = 1) -> None:
         self.name: str = name
         self.timestamp: int = timestamp
         self.weight: int = weight
-        self._note: Any = None  # of the bucket that has stored it
-
-    def part(self, weight: int) -> RateItem:
-        """So many units of a stored item, by which a bucket finds them again."""
-        part = RateItem(self.name, self.timestamp, weight)
-        part._note = self._note
-        return part
 
     def __str__(self) -> str:
         return f"RateItem(name={self.name}, weight={self.weight}, timestamp={self.timestamp})"

@@ -10,7 +10,17 @@ from pyrate_limiter._core.waited_for import waited_for
 from pyrate_limiter._core.worker_call import OutOfTime
 from pyrate_limiter._engine.first_try import Begun, FirstTry
 from pyrate_limiter._engine.looking import outlook_behind
-from pyrate_limiter._engine.native import asks_in_turn, keeps_claims, put_and_wait, stamped
+from pyrate_limiter._engine.native import (
+    asks_in_turn,
+    cancel_made,
+    made_by,
+    put_and_wait,
+    reservation_of,
+    stamped,
+    stores_ahead,
+    takes_limit,
+    told,
+)
 from pyrate_limiter._engine.queues import queue_at, unwrapped
 from pyrate_limiter._engine.reserving import Reserving
 from pyrate_limiter._engine.routing import Routing
@@ -19,6 +29,7 @@ from pyrate_limiter._engine.waiter import tickets
 from pyrate_limiter._engine.waiting import Waiting
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
 from pyrate_limiter.abstracts.rate import Rate, RateItem
+from pyrate_limiter.abstracts.reservation import Reservation
 from pyrate_limiter.errors import BucketRetired
 
 if TYPE_CHECKING:
@@ -29,7 +40,8 @@ if TYPE_CHECKING:
     from pyrate_limiter._engine.wait_queue import WaitQueue
     from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
 
-_UNANSWERED = Decision(Rate(1, 1), 0)  # the factory had not named a bucket within the time
+UNANSWERED = Decision(Rate(1, 1), 0)
+"""For a caller whose time is up before the factory has named a bucket."""
 
 
 class Acquisition(Routing):
@@ -57,7 +69,7 @@ class Acquisition(Routing):
         self._lock = lock
         self.ahead_ms = ahead_ms
         self._first_try = FirstTry(factory, asking, awaited=True)
-        self._only = only if only is not None and keeps_claims(only) else None
+        self._only = only if only is not None and stores_ahead(only) else None
 
     def acquire(
         self, name: str, weight: int, terms: Terms, begun: Begun | None = None
@@ -72,12 +84,12 @@ class Acquisition(Routing):
                 except BucketRetired:  # dropped by its factory after we got it
                     continue
         except OutOfTime:
-            return _UNANSWERED
+            return UNANSWERED
 
     def start(
         self, name: str, weight: int, terms: Terms, begun: bool | Begun | None
     ) -> Decision | Program[Decision]:
-        """`acquire`, whose first claim is made at once where its bucket is called in this thread.
+        """`acquire`, which asks at once where its bucket is called in this thread.
 
         Most calls that get here end with that one, and are spared the program.
         """
@@ -95,7 +107,7 @@ class Acquisition(Routing):
     async def start_async(
         self, name: str, weight: int, terms: Terms, begun: bool | Begun | None
     ) -> Decision | Program[Decision]:
-        """`start` where the claim is awaited."""
+        """`start` where the answer is awaited."""
         if isinstance(begun, Begun) and not (begun.refused or terms.bounds_steps):
             begun = await self._first_try.go_on(begun)
             if begun is True:
@@ -142,18 +154,18 @@ class Acquisition(Routing):
         if first is None:
             queue = queue_at(bucket)
             blocked = queue is not None and queue.blocked and not terms.replaced
-            if queue is not None and blocked and item.weight and terms.patience_ms() == 0:
+            if queue is not None and blocked and item.weight and terms.max_wait_ms() == 0:
                 return (yield from self.behind(bucket, queue.units, item, terms))
             if asks_in_turn(bucket, item.weight, terms, blocked=blocked, on_loop=on_loop):
                 return (yield from self._wait(bucket, item, terms, ticket, None))
-            first = yield from self._first(bucket, item, terms)
+            first = yield from self.first(bucket, item, terms)
         if first.allowed and first.wait_ms and terms.replaced:
-            return (yield from self.confirm(bucket, item, first, terms))
+            return (yield from self.confirm(bucket, reservation_of(item, first), terms))
         if first.allowed and not first.wait_ms:
             return first
-        retry, patience = first.retry_after_ms, terms.patience_ms()
+        retry, max_wait = first.retry_after_ms, terms.max_wait_ms()
         if not first.allowed and (
-            retry is None or patience == 0 or (terms.known and retry > patience)
+            retry is None or max_wait == 0 or (terms.known and retry > max_wait)
         ):
             return first
         return (yield from self._wait(bucket, item, terms, ticket, first))
@@ -167,7 +179,7 @@ class Acquisition(Routing):
         return (yield from outlook_behind(self, bucket, before, item))
 
     def reserves(self, bucket: AbstractBucket) -> bool:
-        """Whether waiters at a bucket with a `claim` of its own reserve: others use it too."""
+        """Whether waiters at a bucket that stores ahead reserve: others use it too."""
         return self.ahead_ms > 0 and (bucket.blocks or bucket.is_async is True)
 
     def ask(
@@ -175,25 +187,27 @@ class Acquisition(Routing):
         bucket: AbstractBucket,
         item: RateItem,
         terms: Terms,
-        patience_ms: int | None = None,
+        max_wait_ms: int | None = None,
     ) -> Any:
         """What the bucket makes of the item, or an awaitable of it.
 
         Args:
-            bucket: one with a `claim` of its own.
+            bucket: one that stores ahead.
             item: the item.
             terms: the caller's.
-            patience_ms: how far ahead it may be stored; None is as far as this limiter looks.
+            max_wait_ms: how far ahead it may be stored; None is as far as this limiter looks.
         """
-        if patience_ms is None:
-            patience_ms = terms.patience_ms() if self.ahead_ms else 0
+        if max_wait_ms is None:
+            max_wait_ms = terms.max_wait_ms() if self.ahead_ms else 0
             if not terms.replaced:
                 ahead_ms = self.ahead_ms if self.reserves(bucket) else 0
-                patience_ms = min(patience_ms, ahead_ms)
-        within = bucket.claim_within
-        if within is None:
-            return bucket.claim(item, patience_ms, terms.buffer_ms)
-        return within(item, patience_ms, terms.buffer_ms, terms.limit_ms(), not terms.known)
+                max_wait_ms = min(max_wait_ms, ahead_ms)
+        takes_time = bucket.blocks or bucket.is_async
+        if not (takes_time and takes_limit(bucket.__class__)):
+            return bucket.reserve(item, max_wait_ms, terms.buffer_ms)
+        reserve: Callable[..., Any] = bucket.reserve
+        more = {"limit_ms": terms.limit_ms(), "brief": not terms.known}
+        return reserve(item, max_wait_ms, terms.buffer_ms, **more)
 
     def work(
         self, bucket: AbstractBucket, terms: Terms | None, call: Callable[..., Any], *args: Any
@@ -205,33 +219,32 @@ class Acquisition(Routing):
         return Work(seconds, bucket, call, *args)
 
     def confirm(
-        self,
-        bucket: AbstractBucket,
-        item: RateItem,
-        decision: Decision,
-        terms: Terms,
+        self, bucket: AbstractBucket, reservation: Reservation, terms: Terms
     ) -> Program[Decision]:
-        """Sleep until a claim is due, and go at the true time: where sleeping is replaced."""
-        waited, step, now = 0, None, item.timestamp
+        """Sleep until a reservation is due, and go at the true time: where sleeping is replaced."""
+        item, waited, step = reservation.item, 0, None
+        now = item.timestamp
+        decision: Decision = reservation
         try:
-            while decision.wait_ms:
+            while isinstance(decision, Reservation) and decision.wait_ms:
+                reservation = decision
                 waited += decision.wait_ms
                 step = None
-                yield Sleep(bucket.pause(item, decision))
+                yield Sleep(bucket.pause(decision))
                 now = yield from self.time(bucket, item)
-                step = self.work(bucket, None, bucket.settle, item, now, terms.patience_ms())
+                step = self.work(bucket, None, bucket.confirm, decision, now, terms.max_wait_ms())
                 decision = yield step
         except GeneratorExit:
-            discard(bucket.release(item))
+            discard(bucket.cancel(reservation))
             raise
         except BaseException:
-            if not _left_to_thread(step, lambda settled: settled and bucket.release(item)):
-                yield to_end(self.work(bucket, None, bucket.release, item))
+            if not _left_to_thread(step, lambda confirmed: cancel_made(bucket, confirmed)):
+                yield to_end(self.work(bucket, None, bucket.cancel, reservation))
             raise
         if terms.known and decision.allowed:
             look = RateItem(item.name, now, 0)
             fresh: Decision = yield self.work(bucket, None, bucket.check, look)
-            return Decision(None, None, waited, fresh.remaining, fresh.reset_after_ms)
+            return told(decision, waited, fresh)
         return decision
 
     def attempt(
@@ -269,16 +282,28 @@ class Acquisition(Routing):
         with self._lock:
             return put_and_wait(bucket, item)
 
-    def _first(self, bucket: AbstractBucket, item: RateItem, terms: Terms) -> Program[Decision]:
-        """The first claim at a bucket that has one of its own, at which nobody waits."""
-        step = self.work(bucket, terms, self.ask, bucket, item, terms)
+    def first(
+        self,
+        bucket: AbstractBucket,
+        item: RateItem,
+        terms: Terms,
+        max_wait_ms: int | None = None,
+    ) -> Program[Decision]:
+        """The first try at a bucket that stores ahead, at which nobody waits; see `ask`."""
+        step = self.work(bucket, terms, self.ask, bucket, item, terms, max_wait_ms)
+        decision: Decision = yield from self.told(bucket, step)
+        return decision
+
+    def told(self, bucket: AbstractBucket, step: Any) -> Program[Any]:
+        """What a bucket answers; what it has stored is cancelled if the caller is not told."""
         try:
-            return (yield step)  # type: ignore[no-any-return]
+            return (yield step)
         except BaseException:
             # Cancelled while a worker thread was at it: what it stores is nobody's.
-            late = _left_to_thread(step, lambda decision: decision and bucket.release(item))
-            if not late and isinstance(step, Work) and step.result:
-                yield to_end(self.work(bucket, None, bucket.release, item))
+            late = _left_to_thread(step, lambda answer: cancel_made(bucket, answer))
+            made = [] if late or not isinstance(step, Work) else made_by(step.result)
+            if made:
+                yield to_end(self.work(bucket, None, bucket.cancel_several, made))
             raise
 
     def _wait(
@@ -290,9 +315,8 @@ class Acquisition(Routing):
         first: Decision | None,
     ) -> Program[Decision]:
         """Stand in the bucket's queue; ``first`` is what the bucket has said already."""
-        native = keeps_claims(bucket)
-        by_reservation = native and self.reserves(bucket) and not terms.replaced
-        kind = Reserving if by_reservation else Waiting
+        native = stores_ahead(bucket)
+        kind = Reserving if native and not terms.replaced else Waiting
         return kind(self, bucket, item, terms, ticket, native=native).run(first)
 
 

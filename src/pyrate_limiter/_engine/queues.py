@@ -12,7 +12,7 @@ from pyrate_limiter.abstracts.wrappers import BucketAsyncWrapper
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pyrate_limiter._engine.reservation import Reservation
+    from pyrate_limiter._engine.held import Held
     from pyrate_limiter._engine.waiter import Waiter
     from pyrate_limiter.abstracts.bucket import AbstractBucket
 
@@ -38,16 +38,14 @@ def queue_at(bucket: AbstractBucket) -> WaitQueue | None:
     return queue
 
 
-def join(
-    bucket: AbstractBucket, waiter: Waiter, reservation: Reservation | None = None
-) -> WaitQueue:
+def join(bucket: AbstractBucket, waiter: Waiter, held: Held | None = None) -> WaitQueue:
     """Stand in the queue of a bucket (without its wrapper), see `WaitQueue.join`."""
     key = id(bucket)
     queue_at(bucket)  # forgets those whose event loop is closed
     while True:
         reference = waited_for.get(key)
         queue: WaitQueue | None = None if reference is None else reference()
-        if queue is not None and queue.join(waiter, reservation):
+        if queue is not None and queue.join(waiter, held):
             return queue
         # It was dissolved; or the call that was about to say so was struck down.
         if reference is not None and waited_for.get(key) is reference:

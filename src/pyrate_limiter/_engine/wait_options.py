@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     Timeout: TypeAlias = "float | None"
 
-PATIENT_MS = 1 << 60
-"""The patience of a caller who waits for ever."""
+ENDLESS_MS = 1 << 60
+"""How long a caller waits who waits for ever."""
 
 _LONGEST_LOCK_SECONDS = threading.TIMEOUT_MAX
 
@@ -88,7 +88,7 @@ class Terms:
         self.on_loop = on_loop
         self._released: int = holds.released
         self.replaced = replaced
-        for_ever = seconds == -1 or seconds * 1000 >= PATIENT_MS
+        for_ever = seconds == -1 or seconds * 1000 >= ENDLESS_MS
         self._deadline = None if for_ever else time.monotonic() + seconds
 
     def may_fit_by_now(self) -> bool:
@@ -112,7 +112,7 @@ class Terms:
             self._deadline -= time.monotonic() - began
         return self
 
-    def patience_ms(self) -> int:
+    def max_wait_ms(self) -> int:
         """How much longer the caller is willing to wait."""
         if not self.blocking:
             return 0
@@ -121,9 +121,9 @@ class Terms:
     def limit_ms(self) -> int:
         """How long a call may take, also one that is made at the end of the caller's time."""
         if self._deadline is None:
-            return PATIENT_MS
+            return ENDLESS_MS
         left = math.ceil((self._deadline - time.monotonic()) * 1000)  # never gives up too early
-        return min(PATIENT_MS, max(0, left))
+        return min(ENDLESS_MS, max(0, left))
 
     def seconds_left(self) -> float | None:
         """How much longer the caller is willing to wait; None is for ever."""

@@ -15,16 +15,16 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter._core.waited_for import waited_for
-from pyrate_limiter._engine.reservation import HeldReservations
+from pyrate_limiter._engine.held import HeldReservations
 from pyrate_limiter._engine.wait_options import monotonic
 
 if TYPE_CHECKING:
     import asyncio
 
-    from pyrate_limiter._engine.reservation import Reservation
+    from pyrate_limiter._engine.held import Held
     from pyrate_limiter._engine.waiter import Waiter
     from pyrate_limiter.abstracts.bucket import AbstractBucket
-    from pyrate_limiter.abstracts.rate import RateItem
+    from pyrate_limiter.abstracts.reservation import Reservation
 
 MOST_WOKEN = 50
 """Tasks that are woken together, so that others of their event loop come in between."""
@@ -52,8 +52,8 @@ class WaitQueue(HeldReservations):
         "blocked",
         "due",
         "first",
+        "held",
         "last",
-        "reservations",
         "size",
         "units",
     )
@@ -84,10 +84,10 @@ class WaitQueue(HeldReservations):
         """Whether somebody has had to wait; before that, those in the queue are about to ask."""
         self.ask_at = 0.0
         """Until when asking for reservations is of no use, on that clock."""
-        self.reservations: list[Reservation] = []
-        self._unneeded: list[RateItem] = []
+        self.held: list[Held] = []
+        self._unneeded: list[Reservation] = []
 
-    def join(self, waiter: Waiter, reservation: Reservation | None = None) -> bool:
+    def join(self, waiter: Waiter, held: Held | None = None) -> bool:
         """Take a place in the order of arrival; False if the queue has been dissolved.
 
         Those who asked the bucket at the same time, before anybody had to wait, bring what it has
@@ -97,7 +97,7 @@ class WaitQueue(HeldReservations):
             if self._closed:
                 return False
             before = self.last
-            while before is not None and _is_later(before, waiter, reservation):
+            while before is not None and _is_later(before, waiter, held):
                 before = before.previous
             after = self.first if before is None else before.next
             waiter.previous, waiter.next = before, after
@@ -113,8 +113,8 @@ class WaitQueue(HeldReservations):
             self.size += 1
             self.units += waiter.weight
             self._weights[waiter.weight] = self._weights.get(waiter.weight, 0) + 1
-            if reservation is not None:
-                self.add(reservation)
+            if held is not None:
+                self.add(held)
             elif self.lacking == 1 and self.size > 1:
                 self._wake_front()  # it may ask for one more reservation
             return True
@@ -245,9 +245,9 @@ class WaitQueue(HeldReservations):
         else:
             after.previous = before
         waiter.queue = waiter.next = waiter.previous = None
-        if waiter.reservation is not None:
-            waiter.reservation.owner = None
-            waiter.reservation = None
+        if waiter.held is not None:
+            waiter.held.owner = None
+            waiter.held = None
         self.size -= 1
         self.units -= waiter.weight
         _count_down(self._weights, waiter.weight)
@@ -302,7 +302,7 @@ def _count_down(counts: dict[Any, int], key: Any) -> None:
         counts.pop(key, None)
 
 
-def _is_later(other: Waiter, waiter: Waiter, reservation: Reservation | None) -> bool:
-    if reservation is None:
+def _is_later(other: Waiter, waiter: Waiter, held: Held | None) -> bool:
+    if held is None:
         return other.ticket > waiter.ticket
-    return other.reservation is None or other.reservation.due > reservation.due
+    return other.held is None or other.held.due > held.due

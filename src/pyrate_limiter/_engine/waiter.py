@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import asyncio
 
-    from pyrate_limiter._engine.reservation import Reservation
+    from pyrate_limiter._engine.held import Held
     from pyrate_limiter._engine.wait_options import Terms
     from pyrate_limiter._engine.wait_queue import WaitQueue
 
@@ -34,13 +34,13 @@ class Waiter:
         "_asleep",
         "_thread",
         "_woken",
+        "held",
         "loop",
         "name",
         "next",
         "parked",
         "previous",
         "queue",
-        "reservation",
         "stamped_by_bucket",
         "terms",
         "ticket",
@@ -56,7 +56,7 @@ class Waiter:
         self.ticket = ticket
         self.stamped_by_bucket = stamped_by_bucket
         self.queue: WaitQueue | None = None
-        self.reservation: Reservation | None = None
+        self.held: Held | None = None
         """What is reserved under its name, if anything."""
         self.next: Waiter | None = None
         self.previous: Waiter | None = None

@@ -9,19 +9,21 @@ from pyrate_limiter._core.awaitables import discard
 from pyrate_limiter._core.driver import Sleep
 from pyrate_limiter._core.validation import Unread, pad_ms
 from pyrate_limiter._core.worker_call import OutOfTime
+from pyrate_limiter._engine.native import cancel_made, made_by, reservation_of, told
 from pyrate_limiter._engine.queues import join
 from pyrate_limiter._engine.steps import ON_LOOP, Park, Work, to_end
-from pyrate_limiter._engine.wait_options import PATIENT_MS, monotonic
+from pyrate_limiter._engine.wait_options import ENDLESS_MS, monotonic
 from pyrate_limiter._engine.waiter import Waiter
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision, StateAlgorithm
 from pyrate_limiter.abstracts.rate import RateItem
+from pyrate_limiter.abstracts.reservation import Reservation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from pyrate_limiter._core.driver import Program
     from pyrate_limiter._engine.acquisition import Acquisition
-    from pyrate_limiter._engine.reservation import Reservation
+    from pyrate_limiter._engine.held import Held
     from pyrate_limiter._engine.wait_options import Terms
     from pyrate_limiter._engine.wait_queue import WaitQueue
     from pyrate_limiter.abstracts.bucket import AbstractBucket
@@ -38,7 +40,7 @@ class Waiting:
         item: its item, as of the first attempt.
         terms: how long it waits.
         ticket: its place in the order of arrival.
-        native: whether the bucket has a `claim` of its own.
+        native: whether the bucket stores ahead by itself.
     """
 
     __slots__ = (
@@ -96,9 +98,9 @@ class Waiting:
             decision = yield from self._stand(first)
         except GeneratorExit:
             self._leave()
-            items = list(self._left_over())
-            if items:
-                discard(self._bucket.release_several(items))
+            left = list(self._left_over())
+            if left:
+                discard(self._bucket.cancel_several(left))
             raise
         except BaseException as error:
             self._leave()
@@ -112,11 +114,11 @@ class Waiting:
             yield from self._give_back()
         if not self._terms.known or not decision.allowed:
             return decision
+        outlook = decision
         if decision.remaining is None:
             look = yield from self._acquisition.item(self._bucket, self._item.name, 0)
-            decision = yield self._acquisition.work(self._bucket, None, self._bucket.check, look)
-        waited = round((monotonic() - self._began) * 1000)
-        return Decision(None, None, waited, decision.remaining, decision.reset_after_ms)
+            outlook = yield self._acquisition.work(self._bucket, None, self._bucket.check, look)
+        return told(decision, round((monotonic() - self._began) * 1000), outlook)
 
     @property
     def _is_plain(self) -> bool:
@@ -125,14 +127,14 @@ class Waiting:
         return not (self._terms.known or bucket.blocks or bucket.is_async)
 
     @property
-    def _is_patient(self) -> bool:
+    def _waits_for_ever(self) -> bool:
         """Whether the call waits for ever, and does not want to know how long that is."""
-        return not self._terms.known and self._terms.patience_ms() == PATIENT_MS
+        return not self._terms.known and self._terms.max_wait_ms() == ENDLESS_MS
 
     def _keeps_something(self) -> bool:
         return bool(self._asked)
 
-    def _brought(self, first: Decision | None) -> Reservation | None:
+    def _brought(self, first: Decision | None) -> Held | None:
         """What the bucket has reserved already, by what it has said first."""
         del first
         return None
@@ -141,11 +143,15 @@ class Waiting:
         if first is not None:
             self._queue.block()
 
-    def _stand(self, decision: Decision | None) -> Program[Decision]:
+    def _otherwise(self) -> Program[Decision] | None:
+        """How it goes on where something is reserved for those who wait; None is as before."""
+        return None
+
+    def _stand(self, decision: Decision | None) -> Program[Decision]:  # noqa: C901 - each wait goes through it
         slept = False
         while True:
             waiter = self._waiter
-            if not waiter.is_first and self._is_patient:  # there is nothing to be looked after
+            if not waiter.is_first and self._waits_for_ever:  # there is nothing to be looked after
                 while waiter.queue is not None and not waiter.is_first:
                     yield Park(waiter, None)
                 decision, slept = None, False
@@ -154,6 +160,9 @@ class Waiting:
                 if refused is not None:
                     return refused
                 decision, slept = None, False
+            otherwise = self._otherwise()
+            if otherwise is not None:
+                return (yield from otherwise)
             if decision is None:
                 decision = self._try_now()
             if decision is None:
@@ -196,30 +205,31 @@ class Waiting:
                 self._queue.stop_asking(self._waiter)
         lag = self._planned - item.timestamp if slept else 0
         if lag <= slept // 2:
-            ask = self._call([item], bucket.claim, item, 0, self._terms.buffer_ms)
+            ask = self._call([item], bucket.reserve, item, 0, self._terms.buffer_ms)
             return (yield from ask)  # type: ignore[no-any-return] # it is typed by what is called
         # The clock stands still, as in tests.
-        decision: Decision = yield from self._call([item], bucket.claim, item, lag, 0)
+        decision: Decision = yield from self._call([item], bucket.reserve, item, lag, 0)
         if decision.wait_ms:
             now = yield from acquisition.time(bucket, item)
-            yield from self._call([item], bucket.settle, item, now, lag)
+            reservation = reservation_of(item, decision)
+            yield from self._call([item], bucket.confirm, reservation, now, lag)
         return decision
 
     def _pause_ms(self, decision: Decision) -> int | None:
         """How long to sleep before the next try; None to give up."""
         terms, wait = self._terms, decision.retry_after_ms
-        patience = terms.patience_ms()
-        if wait is None or patience == 0 or (wait > patience and terms.known):
+        max_wait = terms.max_wait_ms()
+        if wait is None or max_wait == 0 or (wait > max_wait and terms.known):
             return None
-        if wait > patience:
+        if wait > max_wait:
             terms.blocking = False  # the last try is at the end of the caller's time
-            return patience
+            return max_wait
         rate = decision.failing_rate
         pad = terms.buffer_ms
         if pad is None and rate is not None:
             one_unit = isinstance(self._bucket._algorithm, StateAlgorithm)
             pad = pad_ms(rate.interval // rate.limit if one_unit else rate.interval)
-        return min(patience, max(1, wait + (pad or 0)))
+        return min(max_wait, max(1, wait + (pad or 0)))
 
     def _sleep(self, pause_ms: int) -> Program[bool]:
         """Sleep at the front; False if somebody who came earlier has taken that place."""
@@ -227,7 +237,7 @@ class Waiting:
         seconds = pause_ms / 1000
         if self._waiter.stamped_by_bucket:
             moment = RateItem("", Unread(self._planned), 0)
-            seconds = self._bucket.pause(moment, Decision(wait_ms=pause_ms))
+            seconds = self._bucket.pause(Reservation(moment, pause_ms))
         queue = self._queue
         queue.block()
         queue.due = end = monotonic() + seconds
@@ -249,7 +259,7 @@ class Waiting:
         waiter, terms = self._waiter, self._terms
         if terms.known and terms.blocking:
             refusal = yield from self._behind_others()
-            if refusal.retry_after_ms is None or refusal.retry_after_ms > terms.patience_ms():
+            if refusal.retry_after_ms is None or refusal.retry_after_ms > terms.max_wait_ms():
                 return refusal
         in_time = True
         while not waiter.is_first:
@@ -282,18 +292,18 @@ class Waiting:
         self._asked = ()
         return answer
 
-    def _left_over(self) -> Iterator[RateItem]:
+    def _left_over(self) -> Iterator[Reservation]:
         """What is stored for this call, and nobody needs."""
         items, self._asked = self._asked, ()
-        step = self._step
+        step, bucket = self._step, self._bucket
         if items and isinstance(step, Work):
-            late = step.afterwards(lambda decision: decision and self._bucket.release(items[0]))
-            yield from items if step.result and not late else ()
+            late = step.afterwards(lambda decision: cancel_made(bucket, decision))
+            yield from [] if late else made_by(step.result)
 
     def _give_back(self) -> Program[None]:
-        items = list(self._left_over())
-        if items:
-            # What cannot be given back counts until it expires.
+        left = list(self._left_over())
+        if left:
+            # What cannot be cancelled counts until it expires.
             with suppress(Exception):
-                release = self._bucket.release_several
-                yield to_end(self._acquisition.work(self._bucket, None, release, items))
+                cancel = self._bucket.cancel_several
+                yield to_end(self._acquisition.work(self._bucket, None, cancel, left))

@@ -17,6 +17,7 @@ from pyrate_limiter.abstracts.algorithm import (
 )
 from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
 from pyrate_limiter.abstracts.rate import Duration, Rate, RateItem
+from pyrate_limiter.abstracts.reservation import Reservation
 from pyrate_limiter.abstracts.store import StateStore
 from pyrate_limiter.abstracts.wrappers import BucketAsyncWrapper
 
@@ -35,6 +36,7 @@ __all__ = [
     "LogAlgorithm",
     "Rate",
     "RateItem",
+    "Reservation",
     "SlidingWindowLog",
     "State",
     "StateAlgorithm",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from pyrate_limiter.abstracts.algorithm import Algorithm
     from pyrate_limiter.abstracts.rate import Rate, RateItem
+    from pyrate_limiter.abstracts.reservation import Reservation
 
 
 class AbstractBucket(ABC):
@@ -28,7 +29,7 @@ class AbstractBucket(ABC):
     A subclass needs `put`, `leak`, `flush`, `count` and `peek`, any of them sync or async, and sets
     ``self.rates``. That is enough for a `Limiter` to wait on it: it tries again after each wait.
 
-    A bucket that can store an item at a future moment also has `claim`, `settle`, `release` and
+    A bucket that can store an item at a future moment also has `reserve`, `confirm`, `cancel` and
     `check`. Then a waiter sleeps once, to a moment that is its own, and is served in order.
     """
 
@@ -53,7 +54,7 @@ class AbstractBucket(ABC):
         return id(self)
 
     puts_at_once: bool = False
-    """Whether `put` admits in one step in this process's memory, just as `claim` does."""
+    """Whether `put` admits in one step in this process's memory, just as `reserve` does."""
 
     answers_in_order: bool = False
     """Whether awaited calls are answered in the order in which they were made."""
@@ -160,96 +161,102 @@ class AbstractBucket(ABC):
 
         return then(None if offset is None else self.peek(offset), after)
 
-    def claim(
-        self, item: RateItem, patience_ms: int = 0, buffer_ms: int | None = None
+    def reserve(
+        self, item: RateItem, max_wait_ms: int = 0, buffer_ms: int | None = None
     ) -> Decision | Awaitable[Decision]:
-        """Admit the item now, or at the earliest moment within ``patience_ms``, in one atomic step.
+        """Admit the item now, or at the earliest moment within ``max_wait_ms``, in one atomic step.
 
-        This default cannot store the future: it is `put_decision`.
+        This default cannot store the future: it is `put_decision`. A `reserve` may take two more
+        arguments, which a limiter then gives by name: ``limit_ms``, how long the call itself may
+        take (without it, as long as ``max_wait_ms``); and ``brief``, whether the caller asks for
+        the verdict and the wait alone.
 
         Args:
-            item: a bucket that stores the claim writes its moment to ``item.timestamp``.
-            patience_ms: how long the caller is willing to wait.
+            item: a bucket that stores it writes its moment to ``item.timestamp``.
+            max_wait_ms: how long the caller is willing to wait.
             buffer_ms: kept clear after the earliest moment; None adapts it to the failing interval.
 
         Returns:
-            Allowed with ``wait_ms`` 0: stored, go. Allowed with ``wait_ms``: stored at that future
-            moment, sleep until then and `settle`. Otherwise nothing is stored.
+            A `Reservation` where units were stored. With ``wait_ms`` 0: go. Otherwise they are
+            stored for that future moment: sleep until then and `confirm`. A `Decision` that is
+            false where nothing was stored; one that is true says to go, with nothing to be given
+            back.
         """
-        del patience_ms, buffer_ms
+        del max_wait_ms, buffer_ms
         return self.put_decision(item)
 
-    claim_within: Any = None
-    """None, or `claim` with two more arguments: how many ms the call itself may take, which without
-    them is as long as the patience; and whether the caller asks for the verdict and the wait alone.
-    """
-
-    def claim_several(
+    def reserve_several(
         self,
         items: Sequence[RateItem],
-        patience_ms: int = 0,
+        max_wait_ms: int = 0,
         buffer_ms: int | None = None,
         not_before: int | None = None,
         limit_ms: int | None = None,
     ) -> list[Decision] | Awaitable[list[Decision]]:
-        """`claim` for the first waiters of a line, in one atomic step.
+        """`reserve` for the first waiters of a line, in one atomic step.
 
-        This default claims for the first alone.
+        This default reserves for the first alone.
 
         Args:
             items: what they wait for, in their order; at least one.
-            patience_ms: as in `claim`, for each of them.
-            buffer_ms: as in `claim`.
-            not_before: the moment, on the bucket's clock, of the last claim that the line already
-                holds. None: the first may go to any moment.
-            limit_ms: how long the call itself may take; None is as long as the patience.
+            max_wait_ms: as in `reserve`, for each of them.
+            buffer_ms: as in `reserve`.
+            not_before: the moment, on the bucket's clock, of the last reservation that the line
+                already holds. None: the first may go to any moment.
+            limit_ms: how long the call itself may take; None is as long as ``max_wait_ms``.
 
         Returns:
-            The decisions for the items from the first on. It ends with the first refusal, and may
-            end earlier. No claim is placed before the one of the item before it.
+            The answers for the items from the first on. It ends with the first refusal, and may
+            end earlier. No reservation is placed before the one of the item before it.
         """
         del not_before, limit_ms
-        return then(self.claim(items[0], patience_ms, buffer_ms), lambda decision: [decision])
+        return then(self.reserve(items[0], max_wait_ms, buffer_ms), lambda decision: [decision])
 
-    def settle(
-        self, item: RateItem, now: int, patience_ms: int = 0
+    def confirm(
+        self, reservation: Reservation, now: int, max_wait_ms: int = 0
     ) -> Decision | Awaitable[Decision]:
-        """Turn a claim into the truth when its waiter has woken, at ``now``.
+        """Turn a reservation into the truth when its waiter has woken, at ``now``.
 
         A unit whose waiter is late is moved to the true time. Where others who came late before it
-        have used up its room, the decision says how long to sleep on; if that exceeds
-        ``patience_ms`` the claim is given back and the decision is a refusal.
-        """
-        del item, now, patience_ms
-        return ADMITTED
+        have used up its room, it is moved on, and the answer says how long to sleep; if that
+        exceeds ``max_wait_ms`` the reservation is cancelled and the answer is a refusal.
 
-    def settle_several(
-        self, items: Sequence[RateItem], now: int, patience_ms: int = 0
+        Returns:
+            The reservation as it is now, or a refusal.
+        """
+        del now, max_wait_ms
+        return reservation.with_wait()
+
+    def confirm_several(
+        self, reservations: Sequence[Reservation], now: int, max_wait_ms: int = 0
     ) -> list[Decision] | Awaitable[list[Decision]]:
-        """`settle` for claims of one line that are due together, in their order.
+        """`confirm` for reservations of one line that are due together, in their order.
 
         It may answer for fewer than it was given; this default does so for the first alone.
         """
-        return then(self.settle(items[0], now, patience_ms), lambda decision: [decision])
+        confirmed = self.confirm(reservations[0], now, max_wait_ms)
+        return then(confirmed, lambda decision: [decision])
 
-    def release(self, item: RateItem) -> bool | Awaitable[bool]:
-        """Give a claim back that nobody waits for any more; False if it is not stored.
+    def cancel(self, reservation: Reservation) -> bool | Awaitable[bool]:
+        """Give back units that nobody needs any more; False if they are not stored.
 
-        `RateItem.part` of the item gives only so many units back.
+        `Reservation.part` of a reservation gives only so many of its units back.
         """
-        del item
+        del reservation
         return False
 
-    def release_several(self, items: Sequence[RateItem]) -> list[bool] | Awaitable[list[bool]]:
-        """`release` for each of the items."""
-        released: list[bool] | Awaitable[list[bool]]
-        released = all_of([self.release(item) for item in items])
-        return released
+    def cancel_several(
+        self, reservations: Sequence[Reservation]
+    ) -> list[bool] | Awaitable[list[bool]]:
+        """`cancel` for each of the reservations."""
+        cancelled: list[bool] | Awaitable[list[bool]]
+        cancelled = all_of([self.cancel(reservation) for reservation in reservations])
+        return cancelled
 
     def hold(self, item: RateItem, hold_ms: int) -> int | Awaitable[int]:
         """Admit nothing for so many ms from the item's time on, whatever has room.
 
-        What is claimed ahead waits too, as `settle` has to say. A hold takes no units. One that
+        What is reserved ahead waits too, as `confirm` has to say. A hold takes no units. One that
         already stands, and for longer, is left as it is. `flush` ends it.
 
         Args:
@@ -275,7 +282,7 @@ class AbstractBucket(ABC):
         raise CannotHold(self)
 
     def check(self, item: RateItem) -> Decision | Awaitable[Decision]:
-        """What `claim` would answer to somebody without patience; nothing is stored.
+        """What `reserve` would answer to somebody who does not wait; nothing is stored.
 
         This default asks the bucket's policy about the one unit per rate that decides.
         """
@@ -301,10 +308,9 @@ class AbstractBucket(ABC):
         counts = item.weight and isinstance(algorithm, LogAlgorithm)
         return then(self.peek(rate.limit - item.weight) if counts else None, look)
 
-    def pause(self, item: RateItem, decision: Decision) -> float:
-        """How long the holder of a claim sleeps, in seconds, as exactly as the clock can say."""
-        del item
-        return decision.wait_ms / 1000
+    def pause(self, reservation: Reservation) -> float:
+        """How long its holder sleeps, in seconds, as exactly as the clock can say."""
+        return reservation.wait
 
     def limiter_lock(self) -> Any:
         """A cross-process lock to be held around each attempt, or None."""

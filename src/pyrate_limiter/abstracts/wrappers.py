@@ -8,6 +8,7 @@ from pyrate_limiter._core.awaitables import is_awaitable
 from pyrate_limiter._core.worker_call import Errand
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.rate import Rate, RateItem
+from pyrate_limiter.abstracts.reservation import Reservation
 from pyrate_limiter.errors import InvalidBucket
 
 if TYPE_CHECKING:
@@ -88,53 +89,57 @@ class BucketAsyncWrapper(AbstractBucket):
         """See `AbstractBucket.waiting`."""
         return await self._call(self.bucket.waiting, item)  # type: ignore[no-any-return]
 
-    async def claim(
-        self, item: RateItem, patience_ms: int = 0, buffer_ms: int | None = None
+    async def reserve(
+        self, item: RateItem, max_wait_ms: int = 0, buffer_ms: int | None = None
     ) -> Decision:
-        """See `AbstractBucket.claim`. One that is cancelled meanwhile is given back."""
+        """See `AbstractBucket.reserve`. One that is interrupted meanwhile is cancelled."""
         bucket = self.bucket
         if not bucket.blocks:
-            return await self._call(bucket.claim, item, patience_ms, buffer_ms)  # type: ignore[no-any-return]
-        errand = Errand(bucket, bucket.claim, item, patience_ms, buffer_ms)
+            return await self._call(bucket.reserve, item, max_wait_ms, buffer_ms)  # type: ignore[no-any-return]
+        errand = Errand(bucket, bucket.reserve, item, max_wait_ms, buffer_ms)
         try:
             return await errand.in_thread()  # type: ignore[no-any-return]
         except BaseException:
-            late = errand.afterwards(lambda decision: decision and bucket.release(item))
-            if not late and errand.result:
-                await self._call(bucket.release, item)
+            late = errand.afterwards(self._cancel_if_made)
+            if not late and isinstance(errand.result, Reservation):
+                await self._call(bucket.cancel, errand.result)
             raise
 
-    async def claim_several(
+    def _cancel_if_made(self, decision: Any) -> object:
+        return isinstance(decision, Reservation) and self.bucket.cancel(decision)
+
+    async def reserve_several(
         self,
         items: Sequence[RateItem],
-        patience_ms: int = 0,
+        max_wait_ms: int = 0,
         buffer_ms: int | None = None,
         not_before: int | None = None,
         limit_ms: int | None = None,
     ) -> list[Decision]:
-        """See `AbstractBucket.claim_several`."""
-        claim, terms = self.bucket.claim_several, (patience_ms, buffer_ms, not_before, limit_ms)
-        return await self._call(claim, items, *terms)  # type: ignore[no-any-return]
+        """See `AbstractBucket.reserve_several`."""
+        terms = (max_wait_ms, buffer_ms, not_before, limit_ms)
+        return await self._call(self.bucket.reserve_several, items, *terms)  # type: ignore[no-any-return]
 
-    async def settle(self, item: RateItem, now: int, patience_ms: int = 0) -> Decision:
-        """See `AbstractBucket.settle`."""
-        # Who is cancelled releases the claim next, which must not come before this has ended.
-        return await self._call(self.bucket.settle, item, now, patience_ms, grace_seconds=None)  # type: ignore[no-any-return]
+    async def confirm(self, reservation: Reservation, now: int, max_wait_ms: int = 0) -> Decision:
+        """See `AbstractBucket.confirm`."""
+        # Whoever is interrupted cancels it next, which must not come before this has ended.
+        confirm = self.bucket.confirm
+        return await self._call(confirm, reservation, now, max_wait_ms, grace_seconds=None)  # type: ignore[no-any-return]
 
-    async def settle_several(
-        self, items: Sequence[RateItem], now: int, patience_ms: int = 0
+    async def confirm_several(
+        self, reservations: Sequence[Reservation], now: int, max_wait_ms: int = 0
     ) -> list[Decision]:
-        """See `AbstractBucket.settle_several`."""
-        settle = self.bucket.settle_several
-        return await self._call(settle, items, now, patience_ms, grace_seconds=None)  # type: ignore[no-any-return]
+        """See `AbstractBucket.confirm_several`."""
+        confirm = self.bucket.confirm_several
+        return await self._call(confirm, reservations, now, max_wait_ms, grace_seconds=None)  # type: ignore[no-any-return]
 
-    async def release(self, item: RateItem) -> bool:
-        """See `AbstractBucket.release`."""
-        return bool(await self._call(self.bucket.release, item))
+    async def cancel(self, reservation: Reservation) -> bool:
+        """See `AbstractBucket.cancel`."""
+        return bool(await self._call(self.bucket.cancel, reservation))
 
-    async def release_several(self, items: Sequence[RateItem]) -> list[bool]:
-        """See `AbstractBucket.release_several`."""
-        return await self._call(self.bucket.release_several, items)  # type: ignore[no-any-return]
+    async def cancel_several(self, reservations: Sequence[Reservation]) -> list[bool]:
+        """See `AbstractBucket.cancel_several`."""
+        return await self._call(self.bucket.cancel_several, reservations)  # type: ignore[no-any-return]
 
     async def hold(self, item: RateItem, hold_ms: int) -> int:
         """See `AbstractBucket.hold`."""
@@ -148,9 +153,9 @@ class BucketAsyncWrapper(AbstractBucket):
         """See `AbstractBucket.check`."""
         return await self._call(self.bucket.check, item)  # type: ignore[no-any-return]
 
-    def pause(self, item: RateItem, decision: Decision) -> float:
+    def pause(self, reservation: Reservation) -> float:
         """See `AbstractBucket.pause`."""
-        return self.bucket.pause(item, decision)
+        return self.bucket.pause(reservation)
 
     async def leak(self, current_timestamp: int | None = None) -> int:
         """See `AbstractBucket.leak`."""

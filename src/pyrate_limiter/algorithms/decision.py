@@ -17,8 +17,8 @@ class Decision:
         failing_rate: the rate that refused, None when the item is admitted.
         retry_after_ms: after a refusal, milliseconds until the weight fits. None means that this is
             unknown, or that the weight can never fit.
-        wait_ms: of an admitted item, how long its caller has yet to sleep: the item holds a claim
-            to that moment. 0 is "go now".
+        wait_ms: of an admitted item, how long its caller has yet to sleep: its units are stored
+            for that moment. 0 is "go now".
         remaining: units still free now under the tightest rate; None where this was not asked.
         reset_after_ms: milliseconds until nothing in the bucket counts any more; None as above.
     """

@@ -13,9 +13,10 @@ import pytest
 
 from pyrate_limiter import limiter as limiter_module
 from pyrate_limiter._core.awaitables import discard, is_awaitable
-from pyrate_limiter._engine.native import keeps_claims
+from pyrate_limiter._engine.native import stores_ahead
 from pyrate_limiter.abstracts.algorithm import FixedWindow, SlidingWindowLog, StateAlgorithm
 from pyrate_limiter.abstracts.rate import Rate, RateItem
+from pyrate_limiter.abstracts.reservation import Reservation
 from pyrate_limiter.errors import CannotHold
 from pyrate_limiter.limiter import Limiter
 from pyrate_limiter.testing.clocks import ManualClock
@@ -61,6 +62,11 @@ async def _closing(suite: BucketConformance, steps: Callable[..., Awaitable[None
             bucket.close()
 
 
+def _reservation(decision: Decision) -> Reservation:
+    assert isinstance(decision, Reservation)
+    return decision
+
+
 async def _get(value: Any) -> Any:
     return await value if is_awaitable(value) else value
 
@@ -98,14 +104,14 @@ class BucketConformance:
     )
     """Names that items may have."""
 
-    claims: bool = False
-    """Whether the bucket stores claims at future moments by itself, as the built-in ones do."""
+    reserves: bool = False
+    """Whether the bucket stores items at future moments by itself, as the built-in ones do."""
 
     holds: bool = False
     """Whether the bucket has `AbstractBucket.hold`, as the built-in ones have."""
 
     fills_room: bool = True
-    """Whether a claim goes before later ones where another was given back."""
+    """Whether an item goes before others that are reserved, where one was cancelled."""
 
     units: bool = True
     """Whether the bucket stores units. False for one that runs a `StateAlgorithm`."""
@@ -130,6 +136,15 @@ class BucketConformance:
     def make_bucket(self, rates: list[Rate]) -> AbstractBucket | Awaitable[AbstractBucket]:
         """An empty bucket with these rates, or an awaitable of one. To be overridden."""
         raise NotImplementedError
+
+    @staticmethod
+    async def _reserved(
+        bucket: AbstractBucket, item: RateItem, max_wait_ms: int = 1 << 40
+    ) -> Reservation:
+        """What the bucket has stored for an item, now or ahead."""
+        reservation = _reservation(await _get(bucket.reserve(item, max_wait_ms, 0)))
+        assert reservation.item is item
+        return reservation
 
     async def _new(self, *rates: Rate) -> tuple[AbstractBucket, int]:
         """A bucket, and a moment on its clock that is a multiple of its intervals."""
@@ -298,7 +313,7 @@ class BucketConformance:
         assert (await _get(bucket.check(RateItem("a", t, 0)))).allowed
         decision = await _get(bucket.check(RateItem("a", t)))
         assert decision.failing_rate == bucket.rates[0]
-        if not isinstance(bucket._algorithm, FixedWindow) or keeps_claims(bucket):
+        if not isinstance(bucket._algorithm, FixedWindow) or stores_ahead(bucket):
             assert decision.retry_after_ms == self._frees_at(bucket, 1, t) - t
         assert (await _get(bucket.check(RateItem("a", t, 3)))).retry_after_ms is None
 
@@ -411,136 +426,136 @@ class BucketConformance:
         bucket.close()
         bucket.close()
 
-    # Claims -----------------------------------------------------------------------------------
+    # reserve, confirm, cancel -----------------------------------------------------------------
 
     @_scenario
     async def test_the_bucket_is_of_the_kind_that_the_suite_declares(self) -> None:
         bucket, _ = await self._new(self._rate(1))
-        assert keeps_claims(bucket) is self.claims
+        assert stores_ahead(bucket) is self.reserves
         assert self._is_log(bucket) is self.units
 
     @_scenario
-    async def test_a_claim_that_fits_now_goes_now(self) -> None:
+    async def test_an_item_that_fits_now_goes_now(self) -> None:
         bucket, t = await self._new(self._rate(2))
         item = RateItem("a", t, 2)
-        decision = await _get(bucket.claim(item, 0))
+        decision = await _get(bucket.reserve(item, 0))
         assert decision.allowed
         assert decision.wait_ms == 0
         assert item.timestamp == t
-        decision = await _get(bucket.claim(RateItem("a", t), 0))
+        decision = await _get(bucket.reserve(RateItem("a", t), 0))
         assert decision.failing_rate == bucket.rates[0]
         assert decision.retry_after_ms == self._frees_at(bucket, 1, t) - t
 
-    @_needs(claims=True)
+    @_needs(reserves=True)
     @_scenario
-    async def test_a_claim_holds_the_first_moment_that_fits(self) -> None:
+    async def test_a_reservation_has_the_first_moment_that_fits(self) -> None:
         bucket, t = await self._new(self._rate(4))
         frees = self._frees_at(bucket, 3, t)
         assert await _get(bucket.put(RateItem("a", t, 4)))
-        assert not await _get(bucket.claim(RateItem("b", t, 3), frees - t - 1, 0))
+        assert not await _get(bucket.reserve(RateItem("b", t, 3), frees - t - 1, 0))
         item = RateItem("b", t, 3)
-        decision = await _get(bucket.claim(item, frees - t, 0))
-        assert decision.allowed
-        assert decision.wait_ms == frees - t
+        reservation = await self._reserved(bucket, item, frees - t)
+        assert reservation
+        assert reservation.wait_ms == frees - t
         assert item.timestamp == frees
-        assert (await _get(bucket.settle(item, frees))).wait_ms == 0
+        assert (await _get(bucket.confirm(reservation, frees))).wait_ms == 0
         if self._is_log(bucket):
             assert await _get(bucket.count()) == 7
 
-    @_needs(claims=True)
+    @_needs(reserves=True)
     @_scenario
-    async def test_a_claim_keeps_clear_of_the_edge_as_far_as_patience_goes(self) -> None:
-        for patience_more, pad in ((100, 20), (20, 20), (5, 5), (0, 0)):
+    async def test_a_reservation_keeps_clear_of_the_edge_as_far_as_the_caller_waits(self) -> None:
+        for longer, pad in ((100, 20), (20, 20), (5, 5), (0, 0)):
             bucket, t = await self._new(self._rate(2))
             wait = self._frees_at(bucket, 2, t) - t
             assert await _get(bucket.put(RateItem("a", t, 2)))
-            decision = await _get(bucket.claim(RateItem("b", t, 2), wait + patience_more, 20))
+            decision = await _get(bucket.reserve(RateItem("b", t, 2), wait + longer, 20))
             assert decision.wait_ms == wait + pad
 
-    @_needs(claims=True)
+    @_needs(reserves=True)
     @_scenario
-    async def test_claims_are_served_in_the_order_of_arrival(self) -> None:
+    async def test_reservations_are_in_the_order_of_arrival(self) -> None:
         bucket, t = await self._new(self._rate(2))
         assert await _get(bucket.put(RateItem("a", t, 2)))
         waits = []
         for weight in (2, 1, 1, 2, 1):
-            decision = await _get(bucket.claim(RateItem("b", t, weight), 1 << 40, 0))
+            decision = await _get(bucket.reserve(RateItem("b", t, weight), 1 << 40, 0))
             assert decision.allowed
             waits.append(decision.wait_ms)
         assert waits == sorted(waits)
         assert waits[-1] > waits[0]
 
-    @_needs(claims=True)
+    @_needs(reserves=True)
     @_scenario
-    async def test_nobody_jumps_the_queue_of_claims(self) -> None:
+    async def test_nobody_goes_before_those_who_have_reserved(self) -> None:
         bucket, t = await self._new(self._rate(4))
         assert await _get(bucket.put(RateItem("a", t, 3)))
-        assert (await _get(bucket.claim(RateItem("heavy", t, 4), 1 << 40, 0))).wait_ms > 0
+        assert (await _get(bucket.reserve(RateItem("heavy", t, 4), 1 << 40, 0))).wait_ms > 0
         light = RateItem("light", t + 1, 1)  # the heavy one would lack its room
         assert not await _get(bucket.put(light))
         wait = await _get(bucket.waiting(light))
         assert wait >= self._frees_at(bucket, 3, t) - t - 1
         assert not (await _get(bucket.check(light))).allowed
 
-    @_needs(claims=True)
+    @_needs(reserves=True)
     @_scenario
-    async def test_a_released_claim_leaves_nothing_behind(self) -> None:
+    async def test_a_cancelled_reservation_leaves_nothing_behind(self) -> None:
         bucket, t = await self._new(self._rate(4))
         assert await _get(bucket.put(RateItem("a", t, 3)))
         before = await _get(bucket.count())
         item = RateItem("b", t, 4)
-        assert await _get(bucket.claim(item, 1 << 40, 0))
+        reservation = await self._reserved(bucket, item)
         assert not await _get(bucket.put(RateItem("c", t + 1, 1)))
-        assert await _get(bucket.release(item)) is True
-        assert await _get(bucket.release(item)) is False
+        assert await _get(bucket.cancel(reservation)) is True
+        assert await _get(bucket.cancel(reservation)) is False
         assert await _get(bucket.count()) == before
         assert await _get(bucket.put(RateItem("c", t + 1, 1)))
 
-    @_needs(claims=True)
+    @_needs(reserves=True)
     @_scenario
     async def test_a_late_waiter_is_recorded_at_the_true_time(self) -> None:
         bucket, t = await self._new(self._rate(2))
         assert await _get(bucket.put(RateItem("a", t, 2)))
         item = RateItem("b", t, 2)
-        assert await _get(bucket.claim(item, 1 << 40, 0))
+        reservation = await self._reserved(bucket, item)
         late = item.timestamp + 300
-        decision = await _get(bucket.settle(item, late, 1 << 40))
+        decision = await _get(bucket.confirm(reservation, late, 1 << 40))
         assert decision.allowed
         assert decision.wait_ms == 0
         frees = self._frees_at(bucket, 1, late)
         assert not await _get(bucket.put(RateItem("c", frees - 1)))
         assert await _get(bucket.put(RateItem("c", frees)))
 
-    @_needs(claims=True, manual_clock=True)
+    @_needs(reserves=True, manual_clock=True)
     @_scenario
     async def test_a_waiter_that_went_while_the_clock_was_ahead_blocks_nobody(self) -> None:
         bucket, t = await self._new(self._rate(2))
         clock: Any = bucket._clock
         assert await _get(bucket.put(RateItem("a", t, 2)))
         item = RateItem("b", t, 2)
-        assert await _get(bucket.claim(item, 1 << 40, 0))
+        reservation = await self._reserved(bucket, item)
         ahead, back = t + 3_600_000, t + 2 * self.interval_ms
         clock.set(ahead)
-        assert (await _get(bucket.settle(item, ahead))).allowed
+        assert (await _get(bucket.confirm(reservation, ahead))).allowed
         clock.set(back)
-        decision = await _get(bucket.claim(RateItem("c", back, 2), 3 * self.interval_ms))
+        decision = await _get(bucket.reserve(RateItem("c", back, 2), 3 * self.interval_ms))
         assert decision.allowed
 
-    @_needs(claims=True)
+    @_needs(reserves=True)
     @_scenario
-    async def test_a_waiter_whose_claim_is_gone_claims_anew(self) -> None:
+    async def test_a_waiter_whose_reservation_is_gone_reserves_anew(self) -> None:
         bucket, t = await self._new(self._rate(2))
         assert await _get(bucket.put(RateItem("a", t, 2)))
         item = RateItem("b", t, 2)
-        assert await _get(bucket.claim(item, 1 << 40, 0))
+        reservation = await self._reserved(bucket, item)
         await _get(bucket.flush())
         due = item.timestamp
-        assert (await _get(bucket.settle(item, due))).allowed
+        assert (await _get(bucket.confirm(reservation, due))).allowed
         assert not await _get(bucket.put(RateItem("c", due)))
 
-    @_needs(claims=True)
+    @_needs(reserves=True)
     @_scenario
-    async def test_a_line_claims_for_several_as_if_one_by_one(self) -> None:
+    async def test_a_line_reserves_for_several_as_if_one_by_one(self) -> None:
         weights = (2, 1, 1, 2)
         bucket, t = await self._new(self._rate(2))
         other, _ = await self._new(self._rate(2))
@@ -551,101 +566,104 @@ class BucketConformance:
         while len(decisions) < len(items):  # it may answer for some of them at a time
             before = int(items[len(decisions) - 1].timestamp) if decisions else None
             left = items[len(decisions) :]
-            decisions += await _get(bucket.claim_several(left, 1 << 40, 0, before))
+            decisions += await _get(bucket.reserve_several(left, 1 << 40, 0, before))
         singly = [RateItem("b", t, weight) for weight in weights]
         for item, single, decision in zip(items, singly, decisions):
-            alone = await _get(other.claim(single, 1 << 40, 0))
+            alone = await _get(other.reserve(single, 1 << 40, 0))
             assert decision.allowed
             if self.manual_clock:
                 assert (item.timestamp, decision.wait_ms) == (single.timestamp, alone.wait_ms)
         moments = [int(item.timestamp) for item in items]
         assert moments == sorted(moments)
-        for item in items:
-            assert (await _get(bucket.settle(item, item.timestamp))).wait_ms == 0
+        for item, decision in zip(items, decisions):
+            confirmed = await _get(bucket.confirm(_reservation(decision), item.timestamp))
+            assert confirmed.wait_ms == 0
 
-    @_needs(claims=True)
+    @_needs(reserves=True)
     @_scenario
-    async def test_claims_for_several_end_with_the_first_refusal(self) -> None:
+    async def test_reservations_for_several_end_with_the_first_refusal(self) -> None:
         bucket, t = await self._new(self._rate(2))
         assert await _get(bucket.put(RateItem("a", t, 2)))
-        patience = self._frees_at(bucket, 2, t) - t
+        max_wait = self._frees_at(bucket, 2, t) - t
         items = [RateItem("b", t, weight) for weight in (1, 1, 2, 1)]
         decisions: list[Decision] = []
         while not decisions or decisions[-1].allowed:
             left = items[len(decisions) :]
-            decisions += await _get(bucket.claim_several(left, patience, 0))
+            decisions += await _get(bucket.reserve_several(left, max_wait, 0))
         assert [decision.allowed for decision in decisions] == [True, True, False]
         assert decisions[-1].failing_rate == bucket.rates[0]
-        assert (decisions[-1].retry_after_ms or 0) > patience
+        assert (decisions[-1].retry_after_ms or 0) > max_wait
         never = [RateItem("b", t, 3), RateItem("b", t)]
-        refused = await _get(bucket.claim_several(never, 1 << 40, 0))
+        refused = await _get(bucket.reserve_several(never, 1 << 40, 0))
         assert len(refused) == 1
         assert refused[0].retry_after_ms is None
         assert await _get(bucket.count()) == 4
 
-    @_needs(claims=True)
+    @_needs(reserves=True)
     @_scenario
-    async def test_no_claim_for_a_line_goes_before_what_the_line_holds(self) -> None:
+    async def test_no_reservation_for_a_line_goes_before_what_the_line_holds(self) -> None:
         bucket, t = await self._new(self._rate(2))
         assert await _get(bucket.put(RateItem("a", t, 1)))
         held, behind = RateItem("b", t, 2), [RateItem("b", t), RateItem("b", t)]
-        assert (await _get(bucket.claim(held, 1 << 40, 0))).wait_ms > 0
+        assert (await _get(bucket.reserve(held, 1 << 40, 0))).wait_ms > 0
         moment = int(held.timestamp)
-        decisions = await _get(bucket.claim_several(behind, 1 << 40, 0, moment))
+        decisions = await _get(bucket.reserve_several(behind, 1 << 40, 0, moment))
         assert all(decision.allowed for decision in decisions)
         assert moment <= behind[0].timestamp
         if len(decisions) > 1:
             assert behind[0].timestamp <= behind[1].timestamp
 
-    @_needs(claims=True)
+    @_needs(reserves=True)
     @_scenario
-    async def test_a_part_of_a_claim_can_be_given_back(self) -> None:
+    async def test_a_part_of_a_reservation_can_be_cancelled(self) -> None:
         bucket, t = await self._new(self._rate(4))
         assert await _get(bucket.put(RateItem("a", t, 4)))
         item = RateItem("b", t, 4)
-        assert (await _get(bucket.claim(item, 1 << 40, 0))).wait_ms > 0
+        reservation = await self._reserved(bucket, item)
         assert await _get(bucket.count()) == 8
         item.weight = 1
-        assert await _get(bucket.release(item.part(3))) is True
+        assert await _get(bucket.cancel(reservation.part(3))) is True
         assert await _get(bucket.count()) == 5
         moment = int(item.timestamp)
-        assert (await _get(bucket.settle(item, moment))).wait_ms == 0
+        assert (await _get(bucket.confirm(reservation, moment))).wait_ms == 0
         assert await _get(bucket.put(RateItem("c", moment + 1, 3)))
         assert not await _get(bucket.put(RateItem("c", moment + 1)))
 
-    @_needs(claims=True)
+    @_needs(reserves=True)
     @_scenario
-    async def test_room_that_was_given_back_between_claims_is_used(self) -> None:
+    async def test_room_that_was_given_back_between_reservations_is_used(self) -> None:
         bucket, t = await self._new(self._rate(2))
         assert await _get(bucket.put(RateItem("a", t, 2)))
-        first, second, third = items = [RateItem("b", t, 2) for _ in range(3)]
-        for item in items:
-            assert (await _get(bucket.claim(item, 1 << 40, 0))).wait_ms > 0
-        freed, last = int(second.timestamp), int(third.timestamp)
-        assert await _get(bucket.release(second)) is True
-        light, heavy = RateItem("c", t, 1), RateItem("d", t, 2)
-        assert (await _get(bucket.claim(light, 1 << 40, 0))).wait_ms > 0
-        assert (await _get(bucket.claim(heavy, 1 << 40, 0))).wait_ms > 0
+        items = [RateItem("b", t, 2) for _ in range(3)]
+        first, second, third = [await self._reserved(bucket, item) for item in items]
+        freed, last = int(items[1].timestamp), int(items[2].timestamp)
+        assert await _get(bucket.cancel(second)) is True
+        light = await self._reserved(bucket, RateItem("c", t, 1))
+        heavy = await self._reserved(bucket, RateItem("d", t, 2))
+        assert light.wait_ms > 0
+        assert heavy.wait_ms > 0
         if not self.fills_room:
-            assert last <= light.timestamp <= heavy.timestamp
+            assert last <= light.item.timestamp <= heavy.item.timestamp
         if not self.fills_room or type(bucket._algorithm) is FixedWindow:
             return
-        assert light.timestamp == freed
-        assert heavy.timestamp > last
-        for item in (first, light, third, heavy):
-            assert (await _get(bucket.settle(item, item.timestamp))).wait_ms == 0
+        assert light.item.timestamp == freed
+        assert heavy.item.timestamp > last
+        for reservation in (first, light, third, heavy):
+            moment = int(reservation.item.timestamp)
+            assert (await _get(bucket.confirm(reservation, moment))).wait_ms == 0
 
-    @_needs(claims=False)
+    @_needs(reserves=False)
     @_scenario
-    async def test_without_claims_claim_is_put_decision(self) -> None:
+    async def test_without_a_reserve_of_its_own_that_is_put_decision(self) -> None:
         bucket, t = await self._new(self._rate(1))
         item = RateItem("a", t)
         assert await _get(bucket.put(item))
-        decision = await _get(bucket.claim(item, 1 << 40))
+        decision = await _get(bucket.reserve(item, 1 << 40))
         assert not decision.allowed
         assert decision.retry_after_ms == self._frees_at(bucket, 1, t) - t
-        assert await _get(bucket.release(item)) is False
-        assert (await _get(bucket.settle(item, t))).allowed
+        none = Reservation(item)
+        assert await _get(bucket.cancel(none)) is False
+        assert (await _get(bucket.confirm(none, t))).allowed
 
     # hold -----------------------------------------------------------------------------------
 
@@ -672,7 +690,7 @@ class BucketConformance:
             assert await _get(bucket.waiting(item)) == t + length - now
             for decision in (
                 await _get(bucket.check(item)),
-                await _get(bucket.claim(item, 0)),
+                await _get(bucket.reserve(item, 0)),
                 await _get(bucket.put_decision(item)),
             ):
                 assert decision.retry_after_ms == t + length - now
@@ -755,25 +773,25 @@ class BucketConformance:
         assert decision.retry_after_ms == t + length - late
         assert await _get(bucket.put(RateItem("a", t + length, 2)))
 
-    @_needs(holds=True, claims=True, manual_clock=True)
+    @_needs(holds=True, reserves=True, manual_clock=True)
     @_scenario
-    async def test_who_has_claimed_goes_after_a_hold_that_came_later(self) -> None:
+    async def test_who_has_reserved_goes_after_a_hold_that_came_later(self) -> None:
         bucket, t = await self._new(self._rate(2))
         assert await _get(bucket.put(RateItem("a", t, 2)))
-        items = [RateItem("b", t) for _ in range(3)]
-        for item in items:
-            assert (await _get(bucket.claim(item, 1 << 40, 0))).wait_ms
+        reservations = [await self._reserved(bucket, RateItem("b", t)) for _ in range(3)]
         end = t + 10 * self.interval_ms
         await _get(bucket.hold(RateItem("a", t, 0), end - t))
-        for item in items:
-            now = int(item.timestamp)
-            decision = await _get(bucket.settle(item, now, 1 << 40))
-            assert decision.allowed
+        moved = []
+        for reservation in reservations:
+            assert reservation.wait_ms
+            now = int(reservation.item.timestamp)
+            decision = await _get(bucket.confirm(reservation, now, 1 << 40))
             assert now + decision.wait_ms >= end
+            moved.append(_reservation(decision))
         gone = []
-        for item in items:
-            now = int(item.timestamp)
-            while (decision := await _get(bucket.settle(item, now, 1 << 40))).wait_ms:
+        for decision in moved:
+            now = int(decision.item.timestamp)
+            while (decision := await _get(bucket.confirm(decision, now, 1 << 40))).wait_ms:
                 now += decision.wait_ms
             assert decision.allowed
             gone.append(now)
@@ -782,33 +800,32 @@ class BucketConformance:
         assert gone[1] <= end + self.interval_ms
         assert gone[2] >= self._frees_at(bucket, 1, end)
 
-    @_needs(holds=True, claims=True, manual_clock=True)
+    @_needs(holds=True, reserves=True, manual_clock=True)
     @_scenario
-    async def test_a_claim_that_cannot_wait_for_a_hold_is_given_back(self) -> None:
+    async def test_a_reservation_that_cannot_wait_for_a_hold_is_cancelled(self) -> None:
         bucket, t = await self._new(self._rate(2))
         assert await _get(bucket.put(RateItem("a", t, 2)))
         item = RateItem("b", t, 2)
-        assert await _get(bucket.claim(item, 1 << 40, 0))
+        reservation = await self._reserved(bucket, item)
         now, end = int(item.timestamp), t + 10 * self.interval_ms
         await _get(bucket.hold(RateItem("a", t, 0), end - t))
-        decision = await _get(bucket.settle(item, now, end - now - 1))
+        decision = await _get(bucket.confirm(reservation, now, end - now - 1))
         assert decision.retry_after_ms == end - now
         assert await _get(bucket.put(RateItem("a", end, 2)))
 
-    @_needs(holds=True, claims=True, manual_clock=True)
+    @_needs(holds=True, reserves=True, manual_clock=True)
     @_scenario
-    async def test_claims_during_a_hold_go_when_it_is_over(self) -> None:
+    async def test_reservations_during_a_hold_are_for_when_it_is_over(self) -> None:
         bucket, t = await self._new(self._rate(2))
         end = t + 5 * self.interval_ms
         await _get(bucket.hold(RateItem("a", t, 0), end - t))
-        assert not await _get(bucket.claim(RateItem("b", t), end - t - 1, 0))
-        items = [RateItem("b", t) for _ in range(3)]
-        decisions = [await _get(bucket.claim(item, 1 << 40, 0)) for item in items]
-        assert [t + decision.wait_ms for decision in decisions[:2]] == [end, end]
-        assert t + decisions[2].wait_ms == self._frees_at(bucket, 1, end)
+        assert not await _get(bucket.reserve(RateItem("b", t), end - t - 1, 0))
+        reservations = [await self._reserved(bucket, RateItem("b", t)) for _ in range(3)]
+        assert [t + reservation.wait_ms for reservation in reservations[:2]] == [end, end]
+        assert t + reservations[2].wait_ms == self._frees_at(bucket, 1, end)
         assert await _get(bucket.release_hold(RateItem("a", t, 0)))
-        for item in items:
-            assert await _get(bucket.release(item))
+        for reservation in reservations:
+            assert await _get(bucket.cancel(reservation))
         assert await _get(bucket.put(RateItem("c", t, 2)))
 
     @_needs(holds=True, manual_clock=True)
@@ -941,7 +958,7 @@ class BucketConformance:
             await limiter.try_acquire_async("a", -1)
 
     @_scenario
-    async def test_limiter_gives_back_the_claim_of_a_cancelled_waiter(self) -> None:
+    async def test_limiter_gives_back_what_a_cancelled_waiter_has_reserved(self) -> None:
         bucket, _ = await self._new(self._rate(1))
         limiter = Limiter(limiter_module.SingleBucketFactory(bucket, schedule_leak=False))
         assert await limiter.try_acquire_async("a") is True

@@ -29,7 +29,7 @@ class LogMoments(UnitLog):
 
     _algorithm: Any
     _rates: RateList
-    # Units by moment that are claimed, and whose waiters have not gone yet; in order.
+    # Units by moment that are reserved, and whose waiters have not gone yet; in order.
     _pending: dict[int, int] | None
     # A weight, and two units: nothing so heavy fits anywhere behind the one and in front of the
     # other. That holds until something is taken out or moved.
@@ -43,7 +43,7 @@ class LogMoments(UnitLog):
     def _earliest(self, now: int, weight: int) -> tuple[int, Rate | None]:
         """The first moment from ``now`` on at which the weight fits beside all that is stored.
 
-        That may be in front of claims to come; under a user's policy, only behind them.
+        That may be in front of reservations; under a user's policy, only behind them.
 
         Returns:
             The moment, `FOREVER` if there is none; and the first rate that is in the way, None if
@@ -69,8 +69,8 @@ class LogMoments(UnitLog):
     def _room_ahead(self, now: int, weight: int) -> int | None:
         """The first moment from ``now`` on at which the weight fits in front of the newest unit.
 
-        Claims stay where they are: each must have its room also with ``weight`` more before it. A
-        unit ahead whose waiter has gone tells that the clock was further on: there is no room
+        Reservations stay where they are: each must have its room also with ``weight`` more before
+        it. A unit ahead whose waiter has gone tells that the clock was further on: there is no room
         before it. None: there is no such moment, or not among the first ones.
         """
         moment, place = now, self._before(now + 1)
@@ -130,7 +130,7 @@ class LogMoments(UnitLog):
         return self._next_fit(moment, gone + weight, weight, pending)
 
     def _awaited_after(self, moment: int) -> int:
-        """How many units are claimed for later moments whose waiters have not gone yet."""
+        """How many units are reserved for later moments whose waiters have not gone yet."""
         return sum(units for at, units in (self._pending or {}).items() if at > moment)
 
     def _number(self, place: int, pending: Sequence[tuple[int, int]]) -> int:
@@ -196,7 +196,7 @@ class LogMoments(UnitLog):
     def _padded(
         self, moment: int, weight: int, deadline: int, failing: Rate | None, buffer_ms: int | None
     ) -> int:
-        """Where a claim goes: one pad after the earliest moment, or beside other claims."""
+        """Where a reservation goes: one pad after the earliest moment, or beside others."""
         if buffer_ms is None:
             buffer_ms = pad_ms((failing or self._rates[0]).interval)
         padded = max(moment, min(moment + buffer_ms, deadline))

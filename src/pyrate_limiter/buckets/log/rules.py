@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pyrate_limiter._core.timeline import NO_STAMP, Timeline
 from pyrate_limiter._core.validation import BEGINNING, FOREVER
 from pyrate_limiter.abstracts.algorithm import Decision, SlidingWindowLog
+from pyrate_limiter.abstracts.reservation import Reservation
 from pyrate_limiter.buckets.log.moments import ROUNDS, LogMoments
 from pyrate_limiter.buckets.log.run_length import MANY, SLACK, UnitLog
 from pyrate_limiter.errors import BucketRetired
@@ -18,17 +19,26 @@ if TYPE_CHECKING:
     from pyrate_limiter._core.clocks import AbstractClock
     from pyrate_limiter._core.rate_list import RateList
     from pyrate_limiter.abstracts.algorithm import LogAlgorithm
-    from pyrate_limiter.abstracts.rate import Rate
+    from pyrate_limiter.abstracts.rate import Rate, RateItem
 
-__all__ = ["ROUNDS", "JudgedLog"]
+__all__ = ["ROUNDS", "JudgedLog", "Pending"]
 
-_ABANDONED_MS = 60_000  # a claim this much overdue counts as used
+_ABANDONED_MS = 60_000  # a reservation this much overdue counts as used
+
+
+class Pending:
+    """What a log knows of units that are stored for a moment to come: whether somebody has gone."""
+
+    __slots__ = ("used",)
+
+    def __init__(self) -> None:
+        self.used: bool = False
 
 
 class JudgedLog(LogMoments, Timeline):
     """A log that stores what fits, and remembers what it refused. Its user holds the lock.
 
-    What is stored after its time is a claim still to come.
+    What is stored after its time is a reservation still to come.
     """
 
     if not TYPE_CHECKING:
@@ -41,7 +51,7 @@ class JudgedLog(LogMoments, Timeline):
     # can only make that later; the weight; the rate; and the earliest moment, which held while the
     # log had so many units.
     _full: tuple[int, int, Rate, int, int] | None
-    # By how much the clock has stepped back so far: claims carry their moment plus this.
+    # By how much the clock has stepped back so far: reservations carry their moment plus this.
     _stepped: int = 0
 
     def __init__(self, rates: RateList, algorithm: LogAlgorithm, clock: AbstractClock) -> None:
@@ -174,11 +184,11 @@ class JudgedLog(LogMoments, Timeline):
         return self._algorithm.leak_bound(self._rates, now)  # type: ignore[no-any-return]
 
     def _awaited(self, moment: int) -> int:
-        """How many units are claimed for a moment whose waiters have not gone yet."""
+        """How many units are reserved for a moment whose waiters have not gone yet."""
         return (self._pending or {}).get(moment, 0)
 
     def _expect(self, moment: int, units: int, now: int) -> None:
-        """Note that units are claimed for ``moment``; negative, that their waiter has gone."""
+        """Note that units are reserved for ``moment``; negative, that their waiter has gone."""
         pending = self._pending
         if pending is None:
             pending = self._pending = {}
@@ -189,7 +199,7 @@ class JudgedLog(LogMoments, Timeline):
             pending[moment] = left
         else:
             self._pending = pending = dict(sorted([*pending.items(), (moment, left)]))
-        for stamp in list(islice(pending, 1)):  # a claim that nobody settled must not stay for ever
+        for stamp in list(islice(pending, 1)):  # what nobody confirmed must not stay for ever
             if stamp + self._rates.longest_ms + _ABANDONED_MS < now:
                 del pending[stamp]
 
@@ -207,8 +217,15 @@ class JudgedLog(LogMoments, Timeline):
                 until = self._stamp(place) + failing.interval + 1
         self._full = (until, weight, failing, moment, self._total)
 
-    def _outlook(self, now: int, failing: Rate | None, moment: int) -> Decision:
-        """The verdict, and what else there is to know at ``now``."""
+    def _outlook(
+        self,
+        now: int,
+        failing: Rate | None,
+        moment: int,
+        stored: RateItem | None = None,
+        handle: Pending | None = None,
+    ) -> Decision:
+        """The verdict, and what else there is to know at ``now``, where ``stored`` is by then."""
         policy, rates = self._algorithm, self._rates
         live = [self._total - self._before(policy.window_start(rate, now)) for rate in rates]
         remaining = min(max(0, rate.limit - count) for rate, count in zip(rates, live))
@@ -219,6 +236,8 @@ class JudgedLog(LogMoments, Timeline):
         held = self._held(now) - now
         if held:
             remaining, reset = 0, max(reset, held)
+        if stored is not None:
+            return Reservation(stored, moment - now, handle, remaining, reset)
         if failing is None:
             return Decision(None, None, moment - now, remaining, reset)
         retry = None if moment == FOREVER else moment - now

@@ -24,7 +24,7 @@ from pyrate_limiter.abstracts.algorithm import (
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.buckets.log.moments import LogMoments
-from pyrate_limiter.buckets.log.rules import ROUNDS, JudgedLog
+from pyrate_limiter.buckets.log.rules import ROUNDS, JudgedLog, Pending
 from pyrate_limiter.buckets.log.run_length import UnitLog
 from pyrate_limiter.buckets.log.units_view import UnitsView
 from pyrate_limiter.buckets.memory.after_fork import note_claims
@@ -35,9 +35,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from contextlib import AbstractContextManager
 
+    from pyrate_limiter.abstracts.reservation import Reservation
+
 _CLOCK = MonotonicClock()
 _QUICK = {MonotonicClock, WallClock, StoppedClock}
-_USED = "used"  # noted on an item that is admitted; others may still be to come at its moment
 _OWN = ("_stamps", "_ends", "_names", "_name_ends", "_pending")  # what a copy must not share
 _STOCK = SlidingWindowLog()
 _STORED = (*UnitLog.__slots__, *LogMoments.__slots__, *JudgedLog.__slots__)
@@ -137,7 +138,7 @@ class InMemoryBucket(JudgedLog, Closable, AbstractBucket):
         """`take`, where it does what `put` would do; None where a subclass or policy differs."""
         changed = any(
             getattr(type(self), name) is not getattr(InMemoryBucket, name)
-            for name in ("put", "put_decision", "waiting", "claim", "now", "limiter_lock")
+            for name in ("put", "put_decision", "waiting", "reserve", "now", "limiter_lock")
         )
         return None if changed or type(self._algorithm) is not SlidingWindowLog else self.take
 
@@ -214,68 +215,72 @@ class InMemoryBucket(JudgedLog, Closable, AbstractBucket):
             return then(super().waiting(item), lambda wait: wait if wait < 0 else max(wait, held))  # type: ignore[return-value] # as `peek` is
         return -1 if moment == FOREVER else max(0, moment - item.timestamp)
 
-    def claim(self, item: RateItem, patience_ms: int = 0, buffer_ms: int | None = None) -> Decision:
-        """See `AbstractBucket.claim`."""
+    def reserve(
+        self, item: RateItem, max_wait_ms: int = 0, buffer_ms: int | None = None
+    ) -> Decision:
+        """See `AbstractBucket.reserve`."""
         check_item(item)
         with self._lock, self._whole():
-            return self._claim(item, patience_ms, buffer_ms)
+            return self._reserve(item, max_wait_ms, buffer_ms)
 
-    def claim_several(
+    def reserve_several(
         self,
         items: Sequence[RateItem],
-        patience_ms: int = 0,
+        max_wait_ms: int = 0,
         buffer_ms: int | None = None,
         not_before: int | None = None,
         limit_ms: int | None = None,
     ) -> list[Decision]:
-        """See `AbstractBucket.claim_several`."""
+        """See `AbstractBucket.reserve_several`."""
         del limit_ms
         for item in items:
             check_item(item)
         with self._lock, self._whole():
             return reserve_in_line(
-                items, not_before, lambda item, at: self._claim(item, patience_ms, buffer_ms, at)
+                items, not_before, lambda item, at: self._reserve(item, max_wait_ms, buffer_ms, at)
             )
 
-    def _claim(
-        self, item: RateItem, patience_ms: int, buffer_ms: int | None, not_before: int | None = None
+    def _reserve(
+        self, item: RateItem, max_wait_ms: int, buffer_ms: int | None, not_before: int | None = None
     ) -> Decision:
         weight = item.weight
         now = self._observe(item.timestamp)
         if weight == 0:
             self.failing_rate = None
             return self._outlook(now, None, now)
+        handle = None
         start = now if not_before is None else max(now, not_before - self._stepped)
         moment, failing = self._earliest(start, weight)
-        if moment - now > patience_ms or self._is_estimate(moment, weight):
+        if moment - now > max_wait_ms or self._is_estimate(moment, weight):
             self._refuse(weight, moment, failing, now)
             if start > now:
                 self._full = None  # somebody else may fit earlier
             return self._outlook(now, self.failing_rate, moment)
         if moment > now:
-            moment = self._padded(moment, weight, now + patience_ms, failing, buffer_ms)
+            moment = self._padded(moment, weight, now + max_wait_ms, failing, buffer_ms)
             self._expect(moment, weight, now)
             self._note_claims()
             self._full = None
+            handle = Pending()
         item.timestamp = moment + self._stepped
-        item._note = None if moment > now else _USED
         self._store(item.name, weight, moment, now)
-        return self._outlook(now, None, moment)
+        return self._outlook(now, None, moment, item, handle)
 
-    def settle(self, item: RateItem, now: int, patience_ms: int = 0) -> Decision:
-        """See `AbstractBucket.settle`."""
+    def confirm(self, reservation: Reservation, now: int, max_wait_ms: int = 0) -> Decision:
+        """See `AbstractBucket.confirm`."""
+        item, handle = reservation.item, reservation.handle
         name, weight = item.name, item.weight
         with self._lock, self._whole():
             now = self._latest = self._observe(now)
             stamp = item.timestamp - self._stepped
-            if item._note is _USED:  # by somebody who was not told of it
-                return ADMITTED
+            if handle is None or handle.used:  # by somebody who was not told of it
+                return reservation.with_wait()
             own = self._before(stamp + 1)
             if self._awaited(stamp) < weight or own == self._base or self._stamp(own) != stamp:
                 # Flushed, or so late that it has expired and was dropped.
                 self._expect(stamp, -weight, now)
                 item.timestamp = now
-                return self._claim(item, patience_ms, 0)
+                return self._reserve(item, max_wait_ms, 0)
             moment, failing = self._held(max(now, stamp)), None
             for _ in range(ROUNDS):
                 fits, short = self._next_departure(moment, weight)
@@ -283,11 +288,11 @@ class InMemoryBucket(JudgedLog, Closable, AbstractBucket):
                     break
                 moment, failing = fits, short
             self._expect(stamp, -weight, now)
-            item._note = _USED
+            handle.used = True
             if moment == stamp:
-                return ADMITTED
+                return reservation.with_wait()
             self._changed()
-            if moment == FOREVER or moment - now > patience_ms:
+            if moment == FOREVER or moment - now > max_wait_ms:
                 self._remove(stamp, name, weight)
                 self._refuse(weight, moment, failing, now)
                 self._full = None  # newcomers also wait for claims behind this one
@@ -296,19 +301,20 @@ class InMemoryBucket(JudgedLog, Closable, AbstractBucket):
             if moved:
                 item.timestamp = moment + self._stepped
             if not moved or moment <= now:
-                return ADMITTED
+                return reservation.with_wait()
             self._expect(moment, weight, now)
-            item._note = None
-            return Decision(wait_ms=moment - now)
+            handle.used = False
+            return reservation.with_wait(moment - now)
 
-    def release(self, item: RateItem) -> bool:
-        """See `AbstractBucket.release`."""
+    def cancel(self, reservation: Reservation) -> bool:
+        """See `AbstractBucket.cancel`."""
+        item, handle = reservation.item, reservation.handle
         with self._lock, self._whole():
             stamp = item.timestamp - self._stepped
             if not self._remove(stamp, item.name, item.weight):
                 return False
             self._changed()
-            if item._note is not _USED:
+            if handle is not None and not handle.used:
                 self._expect(stamp, -item.weight, stamp)
             return True
 
@@ -333,12 +339,12 @@ class InMemoryBucket(JudgedLog, Closable, AbstractBucket):
             moment, failing = self._earliest(now, item.weight) if item.weight else (now, None)
             return self._outlook(now, failing, moment)
 
-    def pause(self, item: RateItem, decision: Decision) -> float:
+    def pause(self, reservation: Reservation) -> float:
         """See `AbstractBucket.pause`."""
-        moment: int = item.timestamp
-        if moment.__class__ is not Unread:  # it is that of a claim
+        moment = reservation.item.timestamp
+        if reservation.handle is not None:  # else it is no moment of this log
             moment -= self._stepped + self._ahead
-        return self._clock.pause(moment, decision.wait_ms)
+        return self._clock.pause(moment, reservation.wait_ms)
 
     def leak(self, current_timestamp: int | None = None) -> int:
         """See `AbstractBucket.leak`."""

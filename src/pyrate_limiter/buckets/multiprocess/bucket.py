@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from pyrate_limiter.abstracts.reservation import Reservation
     from pyrate_limiter.buckets.multiprocess.session import Medium
 
-_CHANGED = ("put", "put_decision", "waiting", "claim", "now", "limiter_lock", "take")
+_CHANGED = ("put", "put_decision", "waiting", "reserve", "now", "limiter_lock", "take")
 
 
 class MultiprocessBucket(RecordingLog, InMemoryBucket):
@@ -149,56 +150,49 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
         session.__exit__(None, None, None)
         return verdict
 
-    def claim(self, item: RateItem, patience_ms: int = 0, buffer_ms: int | None = None) -> Decision:
-        """See `AbstractBucket.claim`."""
-        return self._claim_within(item, patience_ms, buffer_ms)
-
-    @property
-    def claim_within(self) -> Any:
-        """See `AbstractBucket.claim_within`."""
-        return self._claim_within if type(self).claim is MultiprocessBucket.claim else None
-
-    def _claim_within(
+    def reserve(
         self,
         item: RateItem,
-        patience_ms: int,
-        buffer_ms: int | None,
+        max_wait_ms: int = 0,
+        buffer_ms: int | None = None,
         limit_ms: int | None = None,
+        *,
         brief: bool = False,
     ) -> Decision:
+        """See `AbstractBucket.reserve`."""
         del brief
-        return self.claim_several([item], patience_ms, buffer_ms, None, limit_ms)[0]
+        return self.reserve_several([item], max_wait_ms, buffer_ms, None, limit_ms)[0]
 
-    def claim_several(
+    def reserve_several(
         self,
         items: Sequence[RateItem],
-        patience_ms: int = 0,
+        max_wait_ms: int = 0,
         buffer_ms: int | None = None,
         not_before: int | None = None,
         limit_ms: int | None = None,
     ) -> list[Decision]:
-        """See `AbstractBucket.claim_several`."""
-        self._lock.allow(lock_seconds(patience_ms, limit_ms))
+        """See `AbstractBucket.reserve_several`."""
+        self._lock.allow(lock_seconds(max_wait_ms, limit_ms))
         try:
-            return super().claim_several(items, patience_ms, buffer_ms, not_before)
+            return super().reserve_several(items, max_wait_ms, buffer_ms, not_before)
         except SharedStorageBusy:
-            if not has_end(patience_ms, limit_ms):
+            if not has_end(max_wait_ms, limit_ms):
                 raise
             return [Decision(self._rates[0], 0)]
 
-    def settle(self, item: RateItem, now: int, patience_ms: int = 0) -> Decision:
-        """See `AbstractBucket.settle`. The claim stays where the lock cannot be had in time."""
-        self._lock.allow(lock_seconds(patience_ms, busy_seconds=LAST_SECONDS))
+    def confirm(self, reservation: Reservation, now: int, max_wait_ms: int = 0) -> Decision:
+        """See `AbstractBucket.confirm`. Nothing changes where the lock is not had in time."""
+        self._lock.allow(lock_seconds(max_wait_ms, busy_seconds=LAST_SECONDS))
         try:
-            return super().settle(item, now, patience_ms)
+            return super().confirm(reservation, now, max_wait_ms)
         except SharedStorageBusy:
             return Decision(self._rates[0], 0)
 
-    def release(self, item: RateItem) -> bool:
-        """See `AbstractBucket.release`. The claim stays where the lock cannot be had in time."""
+    def cancel(self, reservation: Reservation) -> bool:
+        """See `AbstractBucket.cancel`. Nothing changes where the lock is not had in time."""
         self._lock.allow(LAST_SECONDS)
         try:
-            return super().release(item)
+            return super().cancel(reservation)
         except SharedStorageBusy:
             return False
 

@@ -11,7 +11,6 @@ from pyrate_limiter._core.closing import Closable
 from pyrate_limiter._core.rate_list import RateList, sorted_rates
 from pyrate_limiter._core.validation import Unread, check_item
 from pyrate_limiter.abstracts.algorithm import (
-    ADMITTED,
     Decision,
     FixedWindow,
     LogAlgorithm,
@@ -19,13 +18,11 @@ from pyrate_limiter.abstracts.algorithm import (
 )
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.buckets.postgres.clock import PostgresClock
-from pyrate_limiter.buckets.postgres.decisions import Forsaken, Stamp
 from pyrate_limiter.buckets.postgres.fair_lock import Turns
 from pyrate_limiter.buckets.postgres.holds import hold
 from pyrate_limiter.buckets.postgres.literals import Limits, restored
 from pyrate_limiter.buckets.postgres.lookback import Lookback
 from pyrate_limiter.buckets.postgres.outage import (
-    FallbackStamp,
     PostgresOutage,
     breaker_of_pool,
     is_outage,
@@ -33,12 +30,14 @@ from pyrate_limiter.buckets.postgres.outage import (
 from pyrate_limiter.buckets.postgres.session import Link
 from pyrate_limiter.buckets.postgres.several import PostgresLine
 from pyrate_limiter.buckets.postgres.statements import LEAST_MS, Steps
+from pyrate_limiter.buckets.remote.fallback import FallbackUnits
 from pyrate_limiter.errors import AlgorithmMismatch, WrongType
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pyrate_limiter._core.driver import Program
+    from pyrate_limiter.abstracts.reservation import Reservation
     from pyrate_limiter.buckets.postgres.protocols import Pool, Row
     from pyrate_limiter.buckets.remote.fallback import OnError
 
@@ -161,40 +160,30 @@ class PostgresBucket(Closable, PostgresLine):
 
     def put_decision(self, item: RateItem) -> Any:
         """See `AbstractBucket.put_decision`."""
-        return self.claim(item)
+        return self.reserve(item)
 
     @property
     def store_id(self) -> object:
         """What the buckets of one pool have in common."""
         return id(self.pool)
 
-    def claim(self, item: RateItem, patience_ms: int = 0, buffer_ms: int | None = None) -> Any:
-        """See `AbstractBucket.claim`."""
-        check_item(item)
-        if item.weight == 0:
-            self.failing_rate = None
-            return self.check(item)
-        return self._claim(item, patience_ms, buffer_ms)
-
-    @property
-    def claim_within(self) -> Any:
-        """See `AbstractBucket.claim_within`."""
-        own = type(self).claim is PostgresBucket.claim and "claim" not in vars(self)
-        return self._claim_within if own else None
-
-    def _claim_within(
+    def reserve(
         self,
         item: RateItem,
-        patience_ms: int,
-        buffer_ms: int | None,
-        limit_ms: int | None,
-        brief: bool,
+        max_wait_ms: int = 0,
+        buffer_ms: int | None = None,
+        limit_ms: int | None = None,
+        *,
+        brief: bool = False,
     ) -> Any:
+        """See `AbstractBucket.reserve`."""
         check_item(item)
         if item.weight == 0 and not brief:
-            return self.claim(item)
-        limit_ms = patience_ms if limit_ms is None else max(patience_ms, limit_ms, LEAST_MS)
-        return self._claim(item, patience_ms, buffer_ms, limit_ms, look=not brief)
+            self.failing_rate = None
+            return self.check(item)
+        if limit_ms is not None:
+            limit_ms = max(max_wait_ms, limit_ms, LEAST_MS)
+        return self._claim(item, max_wait_ms, buffer_ms, limit_ms, look=not brief)
 
     def check(self, item: RateItem) -> Any:
         """See `AbstractBucket.check`."""
@@ -217,17 +206,17 @@ class PostgresBucket(Closable, PostgresLine):
 
         return then(self.check(item), wait)
 
-    def settle(self, item: RateItem, now: int, patience_ms: int = 0) -> Any:
-        """See `AbstractBucket.settle`: a round trip, for somebody before may have been late."""
-        stamp = item.timestamp
-        if isinstance(stamp, FallbackStamp):
-            return self._run(stamp.units.settle(patience_ms))
+    def confirm(self, reservation: Reservation, now: int, max_wait_ms: int = 0) -> Any:
+        """See `AbstractBucket.confirm`: a round trip, for somebody before may have been late."""
+        stored, item = reservation.handle, reservation.item
+        if isinstance(stored, FallbackUnits):
+            return self._run(self._confirm_without(reservation, stored, max_wait_ms))
         time_of_item = None if now.__class__ is Unread else int(now)
-        if isinstance(stamp, Forsaken):
-            return self._run(self._anew(item, stamp, time_of_item, patience_ms))
-        if not isinstance(stamp, Stamp):
-            return self._answer(ADMITTED)
-        return self._run(self._settle(item, stamp, time_of_item, patience_ms))
+        if stored is None:
+            return self._answer(reservation.with_wait())
+        if stored.is_gone:
+            return self._run(self._anew(reservation, item.timestamp, time_of_item, max_wait_ms))
+        return self._run(self._confirm(reservation, time_of_item, max_wait_ms))
 
     def hold(self, item: RateItem, hold_ms: int) -> Any:
         """See `AbstractBucket.hold`. An outage is an error, whatever ``on_error`` says."""
@@ -248,14 +237,14 @@ class PostgresBucket(Closable, PostgresLine):
 
         return then(self._run(hold(self._steps, item.name, now, hold_ms)), done)
 
-    def pause(self, item: RateItem, decision: Decision) -> float:
+    def pause(self, reservation: Reservation) -> float:
         """See `AbstractBucket.pause`."""
-        stamp = item.timestamp
-        if isinstance(stamp, FallbackStamp):
-            return stamp.units.pause()
-        if isinstance(stamp, Stamp) and self._clock is self._own_clock:
-            return max(0.0, stamp.due - time.monotonic())
-        return decision.wait_ms / 1000
+        stored: Any = reservation.handle
+        if isinstance(stored, FallbackUnits):
+            return stored.pause()
+        if stored is not None and self._clock is self._own_clock:
+            return max(0.0, float(stored.due) - time.monotonic())
+        return reservation.wait
 
     def leak(self, current_timestamp: int | None = None) -> Any:
         """See `AbstractBucket.leak`."""

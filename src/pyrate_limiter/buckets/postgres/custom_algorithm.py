@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 _GUESS_MS = 1000  # how wrong the guess of the server's time may be before it costs a round trip
 
 
-def claim_by_policy(
+def reserve_by_policy(
     steps: Steps,
     rates: RateList,
     algorithm: LogAlgorithm,
     ask: Ask,
 ) -> Program[list[Any]]:
-    """`Steps.claim` for any policy: the live units are judged as those in memory are.
+    """`Steps.reserve` for any policy: the live units are judged as those in memory are.
 
     Returns:
         Verdict, moment (None for never), failing rate, now, remaining, reset.
@@ -55,10 +55,10 @@ def claim_by_policy(
         if not ask.store:
             decision = bucket.check(judged)
         else:
-            left = ask.patience if place.has_columns else 0
+            left = ask.max_wait if place.has_columns else 0
             if ask.now is None:
                 left = max(0, left - int((time.monotonic() - begun) * 1000))
-            decision = bucket.claim(judged, left, ask.buffer)
+            decision = bucket.reserve(judged, left, ask.buffer)
         if decision.allowed and ask.store:
             expires = steps.link.server_ms(attempt.deadline)
             moment = yield from log.insert(attempt, seen, judged, expires)
@@ -82,7 +82,7 @@ def claim_by_policy(
     return answer
 
 
-def settle_by_policy(
+def confirm_by_policy(
     steps: Steps,
     rates: RateList,
     algorithm: LogAlgorithm,
@@ -91,12 +91,12 @@ def settle_by_policy(
     token: int,
     terms: dict[str, Any],
 ) -> Program[list[Any]]:
-    """`Steps.settle` for any policy.
+    """`Steps.confirm` for any policy.
 
     Returns:
         Verdict, moment, failing rate, now.
     """
-    patience = terms["patience"]
+    max_wait = terms["max_wait"]
 
     def decide(attempt: Attempt, place: Place) -> Program[list[Any] | None]:
         log = PolicyLog(steps, place, item.name, token)
@@ -112,14 +112,14 @@ def settle_by_policy(
             if fits == moment:
                 break
             moment, failing = fits, short
-        stays = moment - now <= patience
+        stays = moment - now <= max_wait
         number = 0 if stays or failing is None else rates.index(failing) + 1
         goes_to = moment if stays else None
         if moment == stamp or (yield from log.move(attempt, seen, stamp, now, goes_to)):
             return [stays, moment, number, now]
         return None
 
-    answer: list[Any] = yield from _run(steps, item.name, decide, max(patience, LEAST_MS))
+    answer: list[Any] = yield from _run(steps, item.name, decide, max(max_wait, LEAST_MS))
     return answer
 
 

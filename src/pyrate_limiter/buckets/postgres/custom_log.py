@@ -114,7 +114,7 @@ class PolicyLog:
         if ask is not None:
             limits = Limits.of(rates, fixed=False)
             looks = ask._replace(weight=0, store=False, look=False)
-            time_there = self._steps.claim_text(attempt, limits, looks)
+            time_there = self._steps.reserve_text(attempt, limits, looks)
         link = self._steps.link
         held = "SELECT WHERE false"
         if self._place.has_columns:
@@ -198,7 +198,7 @@ class PolicyLog:
     def move(
         self, attempt: Attempt, seen: Seen, stamp: int, now: int, moment: int | None
     ) -> Program[bool]:
-        """Move the claim, or take it out, if nothing has changed; returns whether that was so.
+        """Move the reservation or take it out if nothing has changed; returns whether that was so.
 
         ``now`` is when its waiter woke, by the clock that ``stamp`` is of.
         """

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter._core.awaitables import is_awaitable
 from pyrate_limiter._core.validation import Unread
-from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
+from pyrate_limiter.abstracts.algorithm import Decision
 from pyrate_limiter.abstracts.bucket import AbstractBucket
-from pyrate_limiter.buckets.postgres.custom_algorithm import claim_by_policy, settle_by_policy
+from pyrate_limiter.abstracts.reservation import Reservation
+from pyrate_limiter.buckets.postgres.custom_algorithm import confirm_by_policy, reserve_by_policy
 from pyrate_limiter.buckets.postgres.literals import unique
-from pyrate_limiter.buckets.postgres.outage import FallbackStamp
 from pyrate_limiter.buckets.postgres.session import Link, uncancelled
 from pyrate_limiter.buckets.postgres.statements import LEAST_MS, Ask, Busy, Steps, UnitsInDoubt
+from pyrate_limiter.buckets.postgres.stored import Stored
 from pyrate_limiter.buckets.remote.denials import Denial, LastDenial
 
 if TYPE_CHECKING:
@@ -22,36 +23,10 @@ if TYPE_CHECKING:
     from pyrate_limiter.buckets.postgres.clock import PostgresClock
     from pyrate_limiter.buckets.postgres.literals import Limits
     from pyrate_limiter.buckets.postgres.outage import PostgresOutage
+    from pyrate_limiter.buckets.remote.fallback import FallbackUnits
 
 _REMEMBERED_SECONDS = 0.05
 _MOST_REMEMBERED = 10_000
-
-
-class Stamp(int):
-    """The time at which an item's units are stored.
-
-    Attributes:
-        token: marks the units.
-        due: the moment on the clock of ``time.monotonic``.
-        flushes: how often the bucket had been flushed by then.
-        kept: how many units are not given back, in a list that the stamps of one claim share.
-    """
-
-    token: int
-    due: float
-    flushes: int
-    kept: list[int]
-
-    @classmethod
-    def of(cls, moment: int, token: int, due: float, flushes: int, kept: list[int]) -> Stamp:
-        """All of it."""
-        stamp = cls(moment)
-        stamp.token, stamp.due, stamp.flushes, stamp.kept = token, due, flushes, kept
-        return stamp
-
-
-class Forsaken(int):
-    """The timestamp of an item whose claim is given back, for it could not be confirmed."""
 
 
 class PostgresJudge(AbstractBucket):
@@ -83,7 +58,7 @@ class PostgresJudge(AbstractBucket):
     def _claim(
         self,
         item: RateItem,
-        patience_ms: int = 0,
+        max_wait_ms: int = 0,
         buffer_ms: int | None = None,
         limit_ms: int | None = None,
         *,
@@ -97,25 +72,21 @@ class PostgresJudge(AbstractBucket):
                     self.failing_rate, self._learnt = rate, LastDenial(weight, None)
                 return self._answer(Decision(rate))
         if store and item.timestamp.__class__ is Unread:
-            refusal = self._recall(item, patience_ms)
+            refusal = self._recall(item, max_wait_ms)
             if refusal is not None:
                 return self._answer(refusal)
-        limit = patience_ms if limit_ms is None else limit_ms
-        program = self._judge(item, patience_ms, buffer_ms, limit, store=store, look=look)
+        limit = max_wait_ms if limit_ms is None else limit_ms
+        program = self._judge(item, max_wait_ms, buffer_ms, limit, store=store, look=look)
         if not self.is_async:
             return self._link.run(program)
-        undo = self._undo(item) if store else None
-        return uncancelled(self._link.run(program), undo)
+        return uncancelled(self._link.run(program), self._undo if store else None)
 
-    def _undo(self, item: RateItem) -> Any:
-        async def undo(decision: Decision) -> None:
-            if decision.allowed:
-                released: Any = self.release(item)
-                await released
+    async def _undo(self, decision: Decision) -> None:
+        if isinstance(decision, Reservation):
+            cancelled: Any = self.cancel(decision)
+            await cancelled
 
-        return undo
-
-    def _recall(self, item: RateItem, patience_ms: int) -> Decision | None:
+    def _recall(self, item: RateItem, max_wait_ms: int) -> Decision | None:
         """What a refusal of just now says about this item."""
         key = item.name if self._keyed else ""
         known = self._full.get(key)
@@ -124,7 +95,7 @@ class PostgresJudge(AbstractBucket):
             return None
         refusal = known.again(now)
         left = refusal.retry_after_ms or 0
-        if left <= patience_ms:
+        if left <= max_wait_ms:
             return None
         self.failing_rate = refusal.failing_rate
         item.timestamp = int(item.timestamp)
@@ -134,7 +105,7 @@ class PostgresJudge(AbstractBucket):
     def _judge(
         self,
         item: RateItem,
-        patience_ms: int,
+        max_wait_ms: int,
         buffer_ms: int | None,
         limit_ms: int,
         *,
@@ -142,61 +113,72 @@ class PostgresJudge(AbstractBucket):
         look: bool,
     ) -> Program[Decision]:
         program = self._judge_there(
-            *(item, patience_ms, buffer_ms, limit_ms), store=store, look=look
+            *(item, max_wait_ms, buffer_ms, limit_ms), store=store, look=look
         )
         outage = self._outage
         if outage.raises:
             return program
         return outage.guard(
-            program, lambda: self._without(item, patience_ms, buffer_ms, store=store)
+            program, lambda: self._without(item, max_wait_ms, buffer_ms, store=store)
         )
 
-    def _settle(
-        self, item: RateItem, stamp: Stamp, time_of_item: int | None, patience_ms: int
+    def _confirm(
+        self, reservation: Reservation, time_of_item: int | None, max_wait_ms: int
     ) -> Program[Decision]:
         try:
-            return (yield from self._settle_there(item, stamp, time_of_item, patience_ms))
+            return (yield from self._confirm_there(reservation, time_of_item, max_wait_ms))
         except BaseException as error:
             if self._outage.failed(error):
-                return ADMITTED
-            self._forsake(item)
+                return reservation.with_wait()
+            self._forsake(reservation)
             if isinstance(error, Busy):
                 return Decision(self._rates[0], 0)
             raise
 
-    def _forsake(self, item: RateItem) -> None:
-        """Have a claim given back when the server is not silent any more.
+    def _forsake(self, reservation: Reservation) -> None:
+        """Have a reservation given back when the server is not silent any more.
 
-        `release`, which is called next, has nothing more to do then.
+        `cancel`, which is called next, has nothing more to do then.
         """
-        stamp: Any = item.timestamp
-        self._steps.leave_in_doubt(self._held(item, stamp))
-        item.timestamp = Forsaken(stamp)
+        self._steps.leave_in_doubt(self._held(reservation))
+        reservation.handle.is_gone = True
 
     @staticmethod
-    def _held(item: RateItem, stamp: Stamp, kept: int = 0) -> UnitsInDoubt:
-        """What the claim on an item is found by, wherever it has moved since."""
-        moment = int(stamp)
-        return UnitsInDoubt(item.name, item.weight, stamp.token, moment, moment, kept=kept)
+    def _held(reservation: Reservation, kept: int = 0) -> UnitsInDoubt:
+        """What a reservation is found by, wherever it has moved since."""
+        item, stored = reservation.item, reservation.handle
+        moment = int(item.timestamp)
+        return UnitsInDoubt(item.name, item.weight, stored.token, moment, moment, kept=kept)
 
     def _without(
-        self, item: RateItem, patience_ms: int, buffer_ms: int | None, *, store: bool
+        self, item: RateItem, max_wait_ms: int, buffer_ms: int | None, *, store: bool
     ) -> Program[Decision]:
         """Answer while the server is away."""
         outage, key = self._outage, item.name if self._keyed else ""
-        patience_ms = patience_ms if store else -1
+        max_wait_ms = max_wait_ms if store else -1
         decision, units = yield from outage.fallback.decide(
-            self._rates, item, patience_ms, buffer_ms, outage.breaker.retry_ms(), key
+            self._rates, item, max_wait_ms, buffer_ms, outage.breaker.retry_ms(), key
         )
-        item.timestamp = int(item.timestamp) if units is None else FallbackStamp.of(units)
+        item.timestamp = int(item.timestamp)
         if store:
             self.failing_rate, self._learnt = decision.failing_rate, None
-        return decision
+        if units is None:
+            return decision
+        item.timestamp = units.reservation.item.timestamp
+        wait, remaining, reset = decision.wait_ms, decision.remaining, decision.reset_after_ms
+        return Reservation(item, wait, units, remaining, reset)
+
+    def _confirm_without(
+        self, reservation: Reservation, units: FallbackUnits, max_wait_ms: int
+    ) -> Program[Decision]:
+        """Confirm what a fallback has stored."""
+        decision = yield from units.confirm(max_wait_ms)
+        return reservation.with_wait(decision.wait_ms) if decision.allowed else decision
 
     def _judge_there(
         self,
         item: RateItem,
-        patience_ms: int,
+        max_wait_ms: int,
         buffer_ms: int | None,
         limit_ms: int,
         *,
@@ -211,7 +193,7 @@ class PostgresJudge(AbstractBucket):
             token,
             now,
             clock,
-            patience_ms,
+            max_wait_ms,
             limit_ms,
             buffer_ms,
             store,
@@ -219,9 +201,11 @@ class PostgresJudge(AbstractBucket):
         )
         try:
             if self._in_sql:
-                answer: Any = yield from self._steps.claim(self._limits, ask)
+                answer: Any = yield from self._steps.reserve(self._limits, ask)
             else:
-                answer = yield from claim_by_policy(self._steps, self._rates, self._algorithm, ask)
+                answer = yield from reserve_by_policy(
+                    self._steps, self._rates, self._algorithm, ask
+                )
         except Busy:
             return Decision(self._rates[0], 0)
         return self._read(item, answer, token, store=store, own_time=now is None)
@@ -263,8 +247,10 @@ class PostgresJudge(AbstractBucket):
         if store:
             self.failing_rate = None
             due = received + (moment - now) / 1000
-            item.timestamp = Stamp.of(moment, token, due, self._flushes, [int(item.weight)])
-        elif own_time:
+            stored = Stored(token, due, self._flushes, int(item.weight))
+            item.timestamp = moment
+            return Reservation(item, max(0, moment - now), stored, remaining, reset)
+        if own_time:
             item.timestamp = now
         return Decision(None, None, max(0, moment - now), remaining, reset)
 
@@ -293,53 +279,61 @@ class PostgresJudge(AbstractBucket):
             *(refusal.remaining, refusal.reset_after_ms),
         )
 
-    def _settle_there(
-        self, item: RateItem, stamp: Stamp, time_of_item: int | None, patience_ms: int
+    def _confirm_there(
+        self, reservation: Reservation, time_of_item: int | None, max_wait_ms: int
     ) -> Program[Decision]:
+        item, stored = reservation.item, reservation.handle
         place = yield from self._steps.place()
-        terms: dict[str, Any] = {"now": time_of_item, "patience": patience_ms}
+        terms: dict[str, Any] = {"now": time_of_item, "max_wait": max_wait_ms}
         found: Any
-        if not place.has_columns:  # it holds no claims
-            if stamp.flushes == self._flushes:
-                return ADMITTED
-            found = True, None, 0, int(stamp)
+        if not place.has_columns:  # it stores nothing ahead
+            if stored.flushes == self._flushes:
+                return reservation.with_wait()
+            found = True, None, 0, int(item.timestamp)
         elif self._in_sql:
-            claim = item.name, item.weight, stamp.token
-            (found,) = yield from self._steps.settle(self._limits, [claim], **terms)
+            units = item.name, item.weight, stored.token
+            (found,) = yield from self._steps.confirm(self._limits, [units], **terms)
         else:
-            found = yield from settle_by_policy(
-                self._steps, self._rates, self._algorithm, item, token=stamp.token, terms=terms
+            found = yield from confirm_by_policy(
+                self._steps, self._rates, self._algorithm, item, token=stored.token, terms=terms
             )
         allowed, moment, _, now = found[:4]
         if allowed and moment is None:  # flushed, or so late that it was cleaned away
-            return (yield from self._anew(item, now, time_of_item, patience_ms))
-        return self._settled(item, found)
+            return (yield from self._anew(reservation, now, time_of_item, max_wait_ms))
+        return self._confirmed(reservation, found)
 
     def _anew(
-        self, item: RateItem, now: int, time_of_item: int | None, patience_ms: int
+        self, reservation: Reservation, now: int, time_of_item: int | None, max_wait_ms: int
     ) -> Program[Decision]:
-        """Claim once more what is not there any more."""
+        """Reserve once more what is not there any more."""
+        item, stored = reservation.item, reservation.handle
         self._full.pop(item.name if self._keyed else "", None)
         item.timestamp = Unread(now) if time_of_item is None else time_of_item
-        limit = max(patience_ms, LEAST_MS)
-        return self._judge(item, patience_ms, None, limit, store=True, look=False)
+        limit = max(max_wait_ms, LEAST_MS)
+        terms = item, max_wait_ms, None, limit
+        decision = yield from self._judge(*terms, store=True, look=False)
+        if not isinstance(decision, Reservation) or not isinstance(decision.handle, Stored):
+            stored.is_gone = True
+            return decision
+        stored.become(decision.handle)
+        return reservation.with_wait(decision.wait_ms)
 
-    def _settled(self, item: RateItem, found: Any) -> Decision:
-        """What the server says of a claim that it has found."""
-        stamp: Any = item.timestamp
+    def _confirmed(self, reservation: Reservation, found: Any) -> Decision:
+        """What the server says of a reservation that it has found."""
+        item, stored = reservation.item, reservation.handle
         allowed, moment, failing, now = found[:4]
-        if allowed and moment == stamp:
-            return ADMITTED
+        if allowed and moment == item.timestamp:
+            return reservation.with_wait()
         self._full.pop(item.name if self._keyed else "", None)
         if not allowed:
             self.failing_rate = self._rates[failing - 1]
             self._learnt = LastDenial(item.weight, moment)
-            item.timestamp = now
+            stored.is_gone = True
             return Decision(self.failing_rate, moment - now)
         wait = max(0, moment - now)
-        due = time.monotonic() + wait / 1000
-        item.timestamp = Stamp.of(moment, stamp.token, due, self._flushes, stamp.kept)
-        return Decision(wait_ms=wait)
+        item.timestamp, stored.flushes = moment, self._flushes
+        stored.due = time.monotonic() + wait / 1000
+        return reservation.with_wait(wait)
 
 
 async def _ready(value: Any) -> Any:

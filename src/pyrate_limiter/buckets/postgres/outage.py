@@ -13,7 +13,7 @@ from pyrate_limiter.buckets.remote.outage import Outage
 if TYPE_CHECKING:
     from pyrate_limiter._core.driver import Program
     from pyrate_limiter.buckets.postgres.session import Link
-    from pyrate_limiter.buckets.remote.fallback import FallbackUnits, OnError
+    from pyrate_limiter.buckets.remote.fallback import OnError
 
 OUTAGE_SECONDS = 0.5
 """Without a connection for so long, it is asked whether the server is there at all."""
@@ -36,19 +36,6 @@ def is_outage(error: BaseException) -> bool:
         return _SERVER_GONE.fullmatch(state) is not None
     unanswered = (psycopg.OperationalError, psycopg.InterfaceError)
     return isinstance(error, unanswered) and not is_there(error)
-
-
-class FallbackStamp(int):
-    """The timestamp of an item that a fallback bucket has judged."""
-
-    units: FallbackUnits
-
-    @classmethod
-    def of(cls, units: FallbackUnits) -> FallbackStamp:
-        """The moment of the units there."""
-        stamp = cls(units.item.timestamp)
-        stamp.units = units
-        return stamp
 
 
 def breaker_of_pool(pool: object, where: str) -> CircuitBreaker:

@@ -1,4 +1,4 @@
-"""What the line of waiters asks for: several claims at once, or to give them back."""
+"""What the line of waiters asks for: several reservations at once, or to give them back."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter._core.awaitables import then
 from pyrate_limiter._core.validation import Unread, check_item
-from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
-from pyrate_limiter.buckets.postgres.decisions import PostgresJudge, Stamp
+from pyrate_limiter.abstracts.algorithm import Decision
+from pyrate_limiter.abstracts.reservation import Reservation
+from pyrate_limiter.buckets.postgres.decisions import PostgresJudge
 from pyrate_limiter.buckets.postgres.fair_lock import in_turn
 from pyrate_limiter.buckets.postgres.functions import MOST_ROWS
 from pyrate_limiter.buckets.postgres.literals import unique
 from pyrate_limiter.buckets.postgres.session import driver, uncancelled
 from pyrate_limiter.buckets.postgres.statements import GIVING_SECONDS, LEAST_MS, Ask, Busy
+from pyrate_limiter.buckets.postgres.stored import Stored
+from pyrate_limiter.buckets.remote.fallback import FallbackUnits
 
 if TYPE_CHECKING:
     from collections import deque
@@ -27,27 +30,27 @@ if TYPE_CHECKING:
 
 # Few enough that the bucket's lock is held for a few milliseconds, and that a session which does
 # not live long still gets them done.
-_MOST_AT_ONCE = 16  # claims
-_MOST_SETTLED = 8
+_MOST_AT_ONCE = 16  # reservations
+_MOST_CONFIRMED = 8
 _MOST_ROWS_AT_ONCE = 500
 _MOST_GIFTS = 64
 
 
 class PostgresLine(PostgresJudge):
-    """Claims for the waiters of a line."""
+    """Reservations for the waiters of a line."""
 
     _giving: Turns
     _gifts: deque[_Gift]
 
-    def claim_several(
+    def reserve_several(
         self,
         items: Sequence[RateItem],
-        patience_ms: int = 0,
+        max_wait_ms: int = 0,
         buffer_ms: int | None = None,
         not_before: int | None = None,
         limit_ms: int | None = None,
     ) -> Any:
-        """See `AbstractBucket.claim_several`: so many that it is over in a few milliseconds.
+        """See `AbstractBucket.reserve_several`: so many that it is over in a few milliseconds.
 
         The call itself may take ``limit_ms``; None is as long as the patience.
         """
@@ -55,43 +58,41 @@ class PostgresLine(PostgresJudge):
             check_item(item)
         several = self._at_once(items)
         if not several:  # it needs no look at the log
-            decision: Any = self.claim(items[0], patience_ms, buffer_ms)
+            decision: Any = self.reserve(items[0], max_wait_ms, buffer_ms)
             return then(decision, lambda decision: [decision])
         if not self._in_sql:
-            return self._run_all(
-                self._judge_one_by_one(several, patience_ms, buffer_ms, limit_ms), several
-            )
-        program = self._judge_several(several, patience_ms, buffer_ms, not_before, limit_ms)
+            return self._run_all(self._judge_one_by_one(several, max_wait_ms, buffer_ms, limit_ms))
+        program = self._judge_several(several, max_wait_ms, buffer_ms, not_before, limit_ms)
         outage = self._outage
         if not outage.raises:
             first = items[0]
             program = outage.guard(
-                program, lambda: self._first_without(first, patience_ms, buffer_ms)
+                program, lambda: self._first_without(first, max_wait_ms, buffer_ms)
             )
-        return self._run_all(program, several)
+        return self._run_all(program)
 
     def _first_without(
-        self, item: RateItem, patience_ms: int, buffer_ms: int | None
+        self, item: RateItem, max_wait_ms: int, buffer_ms: int | None
     ) -> Program[list[Decision]]:
-        return [(yield from self._without(item, patience_ms, buffer_ms, store=True))]
+        return [(yield from self._without(item, max_wait_ms, buffer_ms, store=True))]
 
-    def _run_all(self, program: Program[list[Decision]], items: Sequence[RateItem]) -> Any:
+    def _run_all(self, program: Program[list[Decision]]) -> Any:
         """What a program says about the items; given back where its caller is cancelled."""
         if not self.is_async:
             return self._link.run(program)
 
         async def undo(decisions: list[Decision]) -> None:
-            allowed = [item for item, decision in zip(items, decisions) if decision.allowed]
-            if allowed:
-                released: Any = self.release_several(allowed)
-                await released
+            stored = [it for it in decisions if isinstance(it, Reservation)]
+            if stored:
+                cancelled: Any = self.cancel_several(stored)
+                await cancelled
 
         return uncancelled(self._link.run(program), undo)
 
     def _judge_one_by_one(
         self,
         items: Sequence[RateItem],
-        patience_ms: int,
+        max_wait_ms: int,
         buffer_ms: int | None,
         limit_ms: int | None,
     ) -> Program[list[Decision]]:
@@ -99,10 +100,10 @@ class PostgresLine(PostgresJudge):
 
         Each goes behind all that is stored, so also behind what the line holds.
         """
-        limit = max(patience_ms, LEAST_MS, limit_ms or 0)
+        limit = max(max_wait_ms, LEAST_MS, limit_ms or 0)
         decisions: list[Decision] = []
         for item in items:
-            terms = item, patience_ms, buffer_ms, limit
+            terms = item, max_wait_ms, buffer_ms, limit
             try:
                 decision = yield from self._judge(*terms, store=True, look=False)
             except driver().Error:
@@ -134,7 +135,7 @@ class PostgresLine(PostgresJudge):
     def _judge_several(
         self,
         items: Sequence[RateItem],
-        patience_ms: int,
+        max_wait_ms: int,
         buffer_ms: int | None,
         not_before: int | None,
         limit_ms: int | None,
@@ -143,13 +144,13 @@ class PostgresLine(PostgresJudge):
         (name, weight, token), *others = units = [
             (item.name, item.weight, unique()) for item in items
         ]
-        limit = max(patience_ms, LEAST_MS, limit_ms or 0)
+        limit = max(max_wait_ms, LEAST_MS, limit_ms or 0)
         ask = Ask(
-            *(name, weight, token, now, clock, patience_ms, limit, buffer_ms, True, False),
+            *(name, weight, token, now, clock, max_wait_ms, limit, buffer_ms, True, False),
             not_before,
         )
         try:
-            answers = yield from self._steps.claim_several(self._limits, ask, *others)
+            answers = yield from self._steps.reserve_several(self._limits, ask, *others)
         except Busy:
             return [Decision(self._rates[0], 0)]
         return [
@@ -157,88 +158,92 @@ class PostgresLine(PostgresJudge):
             for item, (_, _, token), answer in zip(items, units, answers)
         ]
 
-    def settle_several(self, items: Sequence[RateItem], now: int, patience_ms: int = 0) -> Any:
-        """`settle` for claims that are due together, in their order, in one round trip.
+    def confirm_several(
+        self, reservations: Sequence[Reservation], now: int, max_wait_ms: int = 0
+    ) -> Any:
+        """`confirm` for what is due together, in its order, in one round trip.
 
-        It ends with the first that has to be settled by itself, and answers for one at the least.
+        It ends with the first that has to be confirmed by itself, and answers for one at the least.
         """
         several = []
-        for item in items[:_MOST_SETTLED]:
-            if not self._in_sql or not isinstance(item.timestamp, Stamp):
+        for reservation in reservations[:_MOST_CONFIRMED]:
+            stored = reservation.handle
+            if not self._in_sql or not isinstance(stored, Stored) or stored.is_gone:
                 break
-            if self._keyed and item.name != items[0].name:
+            if self._keyed and reservation.item.name != reservations[0].item.name:
                 break
-            several.append(item)
+            several.append(reservation)
         if len(several) < 2:  # noqa: PLR2004 - that is several
-            decision: Any = self.settle(items[0], now, patience_ms)
+            decision: Any = self.confirm(reservations[0], now, max_wait_ms)
             return then(decision, lambda decision: [decision])
         time_of_items = None if now.__class__ is Unread else int(now)
-        return self._run(self._settle_several(several, time_of_items, patience_ms))
+        return self._run(self._confirm_several(several, time_of_items, max_wait_ms))
 
-    def _settle_several(
-        self, items: Sequence[RateItem], time_of_items: int | None, patience_ms: int
+    def _confirm_several(
+        self, reservations: Sequence[Reservation], time_of_items: int | None, max_wait_ms: int
     ) -> Program[list[Decision]]:
         place = yield from self._steps.place()
         answers: list[Any] = []
         if place.has_columns:
-            units = [(item.name, item.weight, item.timestamp.token) for item in items]  # type: ignore[attr-defined]
+            units = [(it.item.name, it.item.weight, it.handle.token) for it in reservations]
             try:
-                answers = yield from self._steps.settle(
-                    self._limits, units, now=time_of_items, patience=patience_ms
+                answers = yield from self._steps.confirm(
+                    self._limits, units, now=time_of_items, max_wait=max_wait_ms
                 )
             except BaseException as error:
                 if self._outage.failed(error):
-                    return [ADMITTED] * len(items)
-                for item in items:
-                    self._forsake(item)
+                    return [reservation.with_wait() for reservation in reservations]
+                for reservation in reservations:
+                    self._forsake(reservation)
                 if isinstance(error, self._steps.busy):
                     return [Decision(self._rates[0], 0)]
                 raise
         decisions = [
-            self._settled(item, answer)
-            for item, answer in zip(
-                items, takewhile(lambda answer: not answer[0] or answer[1] is not None, answers)
+            self._confirmed(reservation, answer)
+            for reservation, answer in zip(
+                reservations,
+                takewhile(lambda answer: not answer[0] or answer[1] is not None, answers),
             )
         ]
-        if not decisions:  # what was forgotten is claimed anew
-            first: Any = items[0].timestamp
-            decisions = [(yield from self._settle(items[0], first, time_of_items, patience_ms))]
+        if not decisions:  # what was forgotten is reserved anew
+            decisions = [(yield from self._confirm(reservations[0], time_of_items, max_wait_ms))]
         return decisions
 
-    def release(self, item: RateItem) -> Any:
-        """See `AbstractBucket.release`."""
-        return then(self.release_several([item]), _first)
+    def cancel(self, reservation: Reservation) -> Any:
+        """See `AbstractBucket.cancel`."""
+        return then(self.cancel_several([reservation]), _first)
 
-    def release_several(self, items: Sequence[RateItem]) -> Any:
-        """`release` for each of the items, in one round trip. Returns a list of what it would."""
+    def cancel_several(self, reservations: Sequence[Reservation]) -> Any:
+        """`cancel` for each of the reservations, in one round trip."""
         self._full.clear()
-        gifts = [self._gift(item) for item in items]
-        elsewhere = [getattr(item.timestamp, "units", None) for item in items]
+        gifts = [self._gift(reservation) for reservation in reservations]
+        handles = [reservation.handle for reservation in reservations]
+        elsewhere = [it if isinstance(it, FallbackUnits) else None for it in handles]
         held = [gift for gift in gifts if gift is not None]
         if not held and not any(elsewhere):  # they were never judged, or have less
-            return self._answer([False] * len(items))
+            return self._answer([False] * len(reservations))
 
-        def release() -> Program[list[bool]]:
-            given_back = iter((yield from self._release(held)) if held else ())
+        def cancel() -> Program[list[bool]]:
+            given_back = iter((yield from self._cancel(held)) if held else ())
             answers: list[bool] = []
             for gift, units in zip(gifts, elsewhere):
                 if gift is not None:
                     answers.append(next(given_back))
                 else:
-                    answers.append(units is not None and (yield from units.release()))
+                    answers.append(units is not None and (yield from units.cancel()))
             return answers
 
-        return self._run(release())
+        return self._run(cancel())
 
-    def _gift(self, item: RateItem) -> _Gift | None:
-        """What is given back of an item's claim; None where that has not so many units."""
-        stamp = item.timestamp
-        if not isinstance(stamp, Stamp) or item.weight > stamp.kept[0]:
+    def _gift(self, reservation: Reservation) -> _Gift | None:
+        """What is given back of a reservation; None where that has not so many units."""
+        stored, weight = reservation.handle, int(reservation.item.weight)
+        if not isinstance(stored, Stored) or stored.is_gone or weight > stored.kept:
             return None
-        stamp.kept[0] -= int(item.weight)
-        return _Gift(self._held(item, stamp, stamp.kept[0]))
+        stored.kept -= weight
+        return _Gift(self._held(reservation, stored.kept))
 
-    def _release(self, gifts: Sequence[_Gift]) -> Program[list[bool]]:
+    def _cancel(self, gifts: Sequence[_Gift]) -> Program[list[bool]]:
         """Give them back, together with what others give back while somebody is at it."""
         self._gifts.extend(gifts)
         try:
@@ -260,7 +265,7 @@ class PostgresLine(PostgresJudge):
             # What has nobody behind it leaves no gap.
             several.sort(key=lambda gift: gift.doubt.since, reverse=True)
             try:
-                units = yield from self._steps.release([gift.doubt for gift in several])
+                units = yield from self._steps.cancel([gift.doubt for gift in several])
             except BaseException:
                 self._gifts.extend(several)
                 raise

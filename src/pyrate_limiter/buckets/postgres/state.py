@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pyrate_limiter._core.clocks import AbstractClock
 from pyrate_limiter._core.timeline import NO_CLOCK
-from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
+from pyrate_limiter.abstracts.algorithm import Decision
 from pyrate_limiter.buckets.postgres.literals import short
 from pyrate_limiter.buckets.postgres.outage import PostgresOutage, breaker_of_pool
 from pyrate_limiter.buckets.postgres.session import Link, uncancelled
@@ -148,10 +148,10 @@ class PostgresStateStore(RecordStore):
         take_back = self._ruled(rules, lambda rules: rules.cancel(reservation))
         return self._run(self._giving_back(take_back))
 
-    def _unconfirmed(self, verdict: Decision) -> Decision:
+    def _unconfirmed(self, reservation: Reservation, verdict: Decision) -> Decision:
         """Admitted: the units are reserved, and it is the server that is away."""
         del verdict
-        return ADMITTED
+        return reservation.with_wait()
 
     def ahead_ms(self) -> int:
         """See `StateStore.ahead_ms`."""

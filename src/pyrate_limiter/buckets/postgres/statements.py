@@ -27,7 +27,7 @@ _LANES = 64  # names that share one wait for each other
 _EXPIRED = -2
 _LEASE_SECONDS = 2.0  # after which a statement that is still on its way stores nothing
 _NEVER = 1 << 62
-_ANSWER = 9  # numbers in the answer to a claim
+_ANSWER = 9  # numbers in the answer to a reservation
 
 
 class Busy(Exception):
@@ -65,7 +65,7 @@ class Ask(NamedTuple):
         token: marks them.
         now: when they are asked for, in ms; None is the server's time.
         clock: the reading of another clock than the server's.
-        patience: ms that the caller is willing to wait.
+        max_wait: ms that the caller is willing to wait.
         limit: ms that it may take, 0 for no limit.
         buffer: ms after the earliest moment; None is the failing rate's pad.
         store: whether to store anything.
@@ -78,7 +78,7 @@ class Ask(NamedTuple):
     token: int
     now: int | None
     clock: int | None
-    patience: int
+    max_wait: int
     limit: int
     buffer: int | None
     store: bool
@@ -117,7 +117,9 @@ class Steps(Table):
         """The advisory lock of the bucket, or of one name of it."""
         return lock_key(self._key, name) if self.keyed else self._key
 
-    def claim(self, limits: Limits, ask: Ask, *others: tuple[str, int, int]) -> Program[list[Any]]:
+    def reserve(
+        self, limits: Limits, ask: Ask, *others: tuple[str, int, int]
+    ) -> Program[list[Any]]:
         """See ``sql/claim.sql``, and for others after it ``sql/claims.sql``.
 
         Args:
@@ -142,7 +144,7 @@ class Steps(Table):
             tried = time.monotonic()
             waited = int((tried - begun) * 1000)  # for a connection, or by earlier tries
             expires = self.link.server_ms(min(attempt.deadline, tried + _LEASE_SECONDS))
-            return self.claim_text(attempt, limits, ask, others, waited, expires, since)
+            return self.reserve_text(attempt, limits, ask, others, waited, expires, since)
 
         def orphaned() -> None:
             until = _NEVER if expires is None or ask.now is not None else expires
@@ -161,14 +163,14 @@ class Steps(Table):
             raise Busy from None
         return answer  # type: ignore[no-any-return]
 
-    def claim_several(
+    def reserve_several(
         self, limits: Limits, ask: Ask, *others: tuple[str, int, int]
     ) -> Program[list[list[Any]]]:
-        """`claim` with an answer to each; to the first alone where there is no function."""
+        """`reserve` with an answer to each; to the first alone where there is no function."""
         place = yield from self.place(seconds_of(ask.limit))
         if not place.functions:
             others = ()
-        answer = yield from self.claim(limits, ask, *others)
+        answer = yield from self.reserve(limits, ask, *others)
         return [answer[k : k + _ANSWER] for k in range(0, len(answer), _ANSWER)]
 
     def leave_in_doubt(self, units: UnitsInDoubt) -> None:
@@ -184,7 +186,7 @@ class Steps(Table):
             return
         left = ripe
         try:
-            units = yield from self.release(ripe)
+            units = yield from self.cancel(ripe)
             left = [doubt for doubt, count in zip(ripe, units) if count < 0]
         except self._away:
             pass  # whoever asks the server next is told
@@ -193,7 +195,7 @@ class Steps(Table):
         finally:
             self.in_doubt.extend(left)
 
-    def claim_text(
+    def reserve_text(
         self,
         attempt: Attempt,
         limits: Limits,
@@ -203,24 +205,24 @@ class Steps(Table):
         expires: int | None = None,
         since: int = NONE,
     ) -> str:
-        """The statement of `claim`.
+        """The statement of `reserve`.
 
         Args:
             attempt: for whom.
             limits: what limits them.
             ask: what is asked for.
-            others: as for `claim`.
+            others: as for `reserve`.
             waited: ms of the caller's time that are over.
             expires: the server's ms after which nobody waits for an answer.
             since: the server's ms before which no try was made.
         """
-        name, weight, token, now, clock, patience, limit, buffer, store, look, not_before = ask
+        name, weight, token, now, clock, max_wait, limit, buffer, store, look, not_before = ask
         again = attempt.again
         unusual = again or now is not None or clock is not None or not_before is not None
-        patience = patience if now is not None else max(0, patience - waited)
+        max_wait = max_wait if now is not None else max(0, max_wait - waited)
         limit = attempt.left_ms() if seconds_of(limit) is None else max(1, limit - waited)
         terms = (
-            f"'{{{self.is_durable:d},{unusual:d},{_number(now)},{_number(clock)},{patience},"
+            f"'{{{self.is_durable:d},{unusual:d},{_number(now)},{_number(clock)},{max_wait},"
             f"{_number(buffer)},{store:d},{look:d},{again:d},{limit},"
             f"{_NEVER if expires is None else expires},{limits.fixed:d},{since},"
             f"{_number(not_before)},{self._swept}}}'"
@@ -233,15 +235,15 @@ class Steps(Table):
         one = lock, literal(name), int(weight), token
         return self.call("claim") % (*one, terms, limits.rates)
 
-    def settle(
+    def confirm(
         self,
         limits: Limits,
-        claims: Sequence[tuple[str, int, int]],
+        units: Sequence[tuple[str, int, int]],
         *,
         now: int | None,
-        patience: int,
+        max_wait: int,
     ) -> Program[list[list[Any]]]:
-        """See ``sql/settle.sql``; for several claims of one name, in one transaction.
+        """See ``sql/settle.sql``; for several reservations of one name, in one transaction.
 
         Each of them is a name, a weight and a token.
         """
@@ -249,20 +251,20 @@ class Steps(Table):
 
         def text(attempt: Attempt) -> str:
             terms = (
-                f"'{{{self.is_durable:d},{_number(now)},{patience},{limits.fixed:d},"
+                f"'{{{self.is_durable:d},{_number(now)},{max_wait},{limits.fixed:d},"
                 f"{attempt.left_ms()}}}'"
             )
             return "; ".join(
                 self.call("settle")
                 % (self.lock(name), literal(name), int(weight), token, terms, limits.rates)
-                for name, weight, token in claims
+                for name, weight, token in units
             )
 
         # It is at the end of its time that a waiter wakes.
-        seconds = seconds_of(max(patience, LEAST_MS) if patience < _LONGEST_LOCK_MS else patience)
+        seconds = seconds_of(max(max_wait, LEAST_MS) if max_wait < _LONGEST_LOCK_MS else max_wait)
         return (yield from self._call(text, seconds))
 
-    def release(self, doubts: Sequence[UnitsInDoubt]) -> Program[list[int]]:
+    def cancel(self, doubts: Sequence[UnitsInDoubt]) -> Program[list[int]]:
         """See ``sql/release.sql``. Returns units; -2 where they may still come."""
         place = yield from self.place()
         if not place.has_columns:
@@ -286,8 +288,8 @@ class Steps(Table):
             )
             return [int(numbers(answer[0][0])[0]) for answer in rows]
 
-        released: list[int] = yield from self.link.transact(one_by_one, GIVING_SECONDS)
-        return released
+        cancelled: list[int] = yield from self.link.transact(one_by_one, GIVING_SECONDS)
+        return cancelled
 
     def _call(self, text: Any, seconds: float | None, orphaned: Any = None) -> Program[list[Any]]:
         """What statements of ours answer: numbers, the last of which is the server's clock."""
@@ -336,9 +338,9 @@ class Steps(Table):
             self._swept = NONE
 
 
-def seconds_of(patience: int) -> float | None:
-    """A patience in ms as a time limit; None for those without, or with one beyond measure."""
-    return patience / 1000 if 0 < patience <= _LONGEST_LOCK_MS else None
+def seconds_of(max_wait: int) -> float | None:
+    """So many ms as a time limit; None for those who do not wait, or beyond measure."""
+    return max_wait / 1000 if 0 < max_wait <= _LONGEST_LOCK_MS else None
 
 
 def _number(value: int | None) -> int:

@@ -21,8 +21,8 @@ from pyrate_limiter.buckets.redis.reservations import (
     StepsInDoubt,
     at_hand,
     check_in_reach,
-    claim_of,
     label_of,
+    stored_by,
 )
 from pyrate_limiter.buckets.redis.unit_commands import RedisUnits
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from pyrate_limiter.abstracts.rate import Rate, RateItem
+    from pyrate_limiter.abstracts.reservation import Reservation
     from pyrate_limiter.buckets.redis.protocols import AsyncClient, RedisClient, SyncClient
     from pyrate_limiter.buckets.remote.fallback import Fallback, OnError
 
@@ -215,7 +216,7 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
         """`take`, where it does what `put` would do; None where a subclass differs."""
         changed = self.is_async or any(
             getattr(type(self), name) is not getattr(RedisBucket, name)
-            for name in ("put", "put_decision", "waiting", "claim", "now", "limiter_lock")
+            for name in ("put", "put_decision", "waiting", "reserve", "now", "limiter_lock")
         )
         return None if changed else self.take
 
@@ -262,30 +263,35 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
         check_in_reach(item)
         return self._server.run(self._claim(item, 0, 0, item.timestamp, 0))
 
-    def claim(
-        self, item: RateItem, patience_ms: int = 0, buffer_ms: int | None = None
+    def reserve(
+        self,
+        item: RateItem,
+        max_wait_ms: int = 0,
+        buffer_ms: int | None = None,
+        limit_ms: int | None = None,
+        *,
+        brief: bool = False,
     ) -> Decision | Awaitable[Decision]:
-        """See `AbstractBucket.claim`.
+        """See `AbstractBucket.reserve`.
 
         The server's clock counts, not the item's timestamp, unless ``bucket._clock`` was replaced.
         """
-        return self._claim_within(item, patience_ms, buffer_ms, patience_ms)
+        del brief
+        check_in_reach(item)
+        limit_ms = max_wait_ms if limit_ms is None else limit_ms
+        pad = -1 if buffer_ms is None else buffer_ms
+        stamp = self._stamp(item.timestamp)
+        return self._server.run(self._claim(item, max_wait_ms, pad, stamp, limit_ms))
 
-    @property
-    def claim_within(self) -> Any:
-        """`claim`, with how many ms the call itself may take; None where that is overridden."""
-        own = type(self).claim is RedisBucket.claim and "claim" not in vars(self)
-        return self._claim_within if own else None
-
-    def claim_several(
+    def reserve_several(
         self,
         items: Sequence[RateItem],
-        patience_ms: int = 0,
+        max_wait_ms: int = 0,
         buffer_ms: int | None = None,
         not_before: int | None = None,
         limit_ms: int | None = None,
     ) -> list[Decision] | Awaitable[list[Decision]]:
-        """See `AbstractBucket.claim_several`. It is one call of the script for up to 100 items.
+        """See `AbstractBucket.reserve_several`. It is one call of the script for up to 100 items.
 
         ``limit_ms`` is how long that call may take; as long as the patience, if left out.
         """
@@ -293,8 +299,8 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
             check_in_reach(item)
         pad = -1 if buffer_ms is None else buffer_ms
         stamp = self._stamp(items[0].timestamp)
-        limit_ms = patience_ms if limit_ms is None else limit_ms
-        program = self._claim_several(items, patience_ms, pad, stamp, not_before, limit_ms)
+        limit_ms = max_wait_ms if limit_ms is None else limit_ms
+        program = self._reserve_several(items, max_wait_ms, pad, stamp, not_before, limit_ms)
         return self._server.run(program)
 
     def check(self, item: RateItem) -> Decision | Awaitable[Decision]:
@@ -312,25 +318,25 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
         check_in_reach(item)
         return then(self._server.run(self._look(item, item.timestamp)), wait_of)
 
-    def settle(
-        self, item: RateItem, now: int, patience_ms: int = 0
+    def confirm(
+        self, reservation: Reservation, now: int, max_wait_ms: int = 0
     ) -> Decision | Awaitable[Decision]:
-        """See `AbstractBucket.settle`. It asks the server only where that can change anything."""
-        return self._server.run(self._settle(item, now, patience_ms))
+        """See `AbstractBucket.confirm`. It asks the server only where that can change anything."""
+        return self._server.run(self._confirm(reservation, now, max_wait_ms))
 
-    def release(self, item: RateItem) -> bool | Awaitable[bool]:
-        """See `AbstractBucket.release`."""
+    def cancel(self, reservation: Reservation) -> bool | Awaitable[bool]:
+        """See `AbstractBucket.cancel`."""
         self._full = None
-        return self._server.run(self._release(item))
+        return self._server.run(self._cancel(reservation))
 
-    def pause(self, item: RateItem, decision: Decision) -> float:
+    def pause(self, reservation: Reservation) -> float:
         """See `AbstractBucket.pause`."""
-        claim = claim_of(item)
+        claim = stored_by(reservation)
         if claim is not None and claim.fallback is not None:
             return claim.fallback.pause()
         if claim is not None and not self._chosen:
             return max(0.0, claim.due - time.monotonic())
-        return self._clock.pause(item.timestamp, decision.wait_ms)
+        return self._clock.pause(reservation.item.timestamp, reservation.wait_ms)
 
     def leak(self, current_timestamp: int | None = None) -> int | Awaitable[int]:
         """See `AbstractBucket.leak`. Without a time it does nothing, for the key expires itself."""

@@ -33,14 +33,14 @@ class Asks:
         raise NotImplementedError
 
     def _send(
-        self, head: Head, steps: list[str], patience_ms: int, *, doubtful: bool, by_server: bool
+        self, head: Head, steps: list[str], max_wait_ms: int, *, doubtful: bool, by_server: bool
     ) -> Program[Answer]:
         """Run steps, behind those that make good what earlier calls have left in doubt.
 
         Args:
             head: what the call begins with.
             steps: what to run.
-            patience_ms: how long the caller waits for it.
+            max_wait_ms: how long the caller waits for it.
             doubtful: the steps may have stored something even where no answer comes.
             by_server: the answer tells the time of the server.
 
@@ -54,7 +54,7 @@ class Asks:
         earlier = self._in_doubt.some() if self._in_doubt else []
         sent = time.time_ns()
         try:
-            limit, orphaned = server.limit(patience_ms), self._undo if doubtful else None
+            limit, orphaned = server.limit(max_wait_ms), self._undo if doubtful else None
             answer: Answer = yield server.call(Request(head, [*earlier, *steps], limit, orphaned))
         except BaseException as error:
             if self._failed(error, [*earlier, *steps] if doubtful else earlier, key):

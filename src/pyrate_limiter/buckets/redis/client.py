@@ -95,16 +95,16 @@ class Server:
         # Each call of a script goes this way: it returns the answer, or an awaitable of it.
         self.call: Callable[[Request], Answer | Awaitable[Answer]] = self.batcher.ask
 
-    def limit(self, patience_ms: int = 0) -> float | None:
+    def limit(self, max_wait_ms: int = 0) -> float | None:
         """The seconds that a call for a caller of this patience may take; None is no limit."""
-        if 0 < patience_ms < _NO_LIMIT_MS:
-            seconds = max(LAST_MS, patience_ms) / 1000
+        if 0 < max_wait_ms < _NO_LIMIT_MS:
+            seconds = max(LAST_MS, max_wait_ms) / 1000
             return seconds if self.call_timeout is None else min(seconds, self.call_timeout)
         return self.call_timeout
 
-    def is_plain(self, patience_ms: int) -> bool:
+    def is_plain(self, max_wait_ms: int) -> bool:
         """Whether a call needs nothing but the client: it answers, and has no time limit."""
-        unlimited = self.call_timeout is None and not 0 < patience_ms < _NO_LIMIT_MS
+        unlimited = self.call_timeout is None and not 0 < max_wait_ms < _NO_LIMIT_MS
         return unlimited and not self.outage.away
 
     def run(self, program: Program[T]) -> T | Coroutine[Any, Any, T]:

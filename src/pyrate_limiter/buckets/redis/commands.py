@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pyrate_limiter._core.awaitables import discard, is_awaitable
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
 from pyrate_limiter.abstracts.bucket import AbstractBucket
+from pyrate_limiter.abstracts.reservation import Reservation
 from pyrate_limiter.buckets.redis.calling import Asks
 from pyrate_limiter.buckets.redis.client import LAST_MS, Server
 from pyrate_limiter.buckets.redis.outage import Down
@@ -16,18 +17,16 @@ from pyrate_limiter.buckets.redis.reservations import (
     PATIENT_MS,
     UNMARKED,
     Claim,
-    Moment,
     StepsInDoubt,
-    check_in_reach,
-    claim_of,
     label_of,
+    stored_by,
     undoing,
 )
 from pyrate_limiter.buckets.remote.denials import Denial, LastDenial
 from pyrate_limiter.buckets.remote.fallback import Fallback
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Generator, Sequence
+    from collections.abc import Generator, Sequence
 
     from pyrate_limiter._core.rate_list import RateList
     from pyrate_limiter.abstracts.rate import RateItem
@@ -67,18 +66,18 @@ class RedisSteps(Asks, AbstractBucket):
         return full
 
     def _ask(
-        self, stamp: int | None, patience_ms: int, steps: list[str], *, doubtful: bool
+        self, stamp: int | None, max_wait_ms: int, steps: list[str], *, doubtful: bool
     ) -> Generator[Any, Any, list[int]]:
         """Run steps, judged by a stamp or, where that is None, by the server's clock."""
         if stamp is None:
-            return self._send(self._head, steps, patience_ms, doubtful=doubtful, by_server=True)
-        return self._ask_at(stamp, patience_ms, steps, doubtful=doubtful)
+            return self._send(self._head, steps, max_wait_ms, doubtful=doubtful, by_server=True)
+        return self._ask_at(stamp, max_wait_ms, steps, doubtful=doubtful)
 
     def _ask_at(
-        self, stamp: int, patience_ms: int, steps: list[str], *, doubtful: bool
+        self, stamp: int, max_wait_ms: int, steps: list[str], *, doubtful: bool
     ) -> Generator[Any, Any, list[int]]:
         head = yield from self._head_at(stamp)
-        return (yield from self._send(head, steps, patience_ms, doubtful=doubtful, by_server=False))
+        return (yield from self._send(head, steps, max_wait_ms, doubtful=doubtful, by_server=False))
 
     def _head_at(self, stamp: int) -> Generator[Any, Any, tuple[Any, ...]]:
         """What a call begins with that is judged by a stamp."""
@@ -96,32 +95,24 @@ class RedisSteps(Asks, AbstractBucket):
         steps = undoing(request.steps, answer)
         return Request(request.head, steps, self._server.call_timeout) if steps else None
 
-    def _claim_within(
-        self, item: RateItem, patience_ms: int, buffer_ms: int | None, limit_ms: int, *_: bool
-    ) -> Decision | Awaitable[Decision]:
-        check_in_reach(item)
-        pad = -1 if buffer_ms is None else buffer_ms
-        stamp = self._stamp(item.timestamp)
-        return self._server.run(self._claim(item, patience_ms, pad, stamp, limit_ms))
-
     def _claim(
-        self, item: RateItem, patience_ms: int, pad: int, stamp: int | None, limit_ms: int
+        self, item: RateItem, max_wait_ms: int, pad: int, stamp: int | None, limit_ms: int
     ) -> Generator[Any, Any, Decision]:
-        if item.weight == 0 and not patience_ms and stamp is not None:
+        if item.weight == 0 and not max_wait_ms and stamp is not None:
             self.failing_rate = None
             return ADMITTED
         sent = time.monotonic()
-        refused = self._refused(item.weight, patience_ms, sent) if stamp is None else None
+        refused = self._refused(item.weight, max_wait_ms, sent) if stamp is None else None
         if refused is not None:
             return refused
-        label, step = _claim_step("claim", item, patience_ms, pad)
+        label, step = _claim_step("claim", item, max_wait_ms, pad)
         try:
             if MOST_UNITS < item.weight <= self._rates[0].limit:
                 answer = yield from self._claim_in_parts(label, int(item.weight), stamp, limit_ms)
             else:
                 answer = yield from self._ask(stamp, limit_ms, [step], doubtful=True)
         except Down:
-            return (yield from self._without(item, patience_ms, pad))
+            return (yield from self._without(item, max_wait_ms, pad))
         return self._decide(item, label, stamp, sent, answer)
 
     def _claim_in_parts(
@@ -148,35 +139,35 @@ class RedisSteps(Asks, AbstractBucket):
             self._in_doubt.add(parts)
         return answer
 
-    def _claim_several(
+    def _reserve_several(
         self,
         items: Sequence[RateItem],
-        patience_ms: int,
+        max_wait_ms: int,
         pad: int,
         stamp: int | None,
         not_before: int | None,
         limit_ms: int,
     ) -> Generator[Any, Any, list[Decision]]:
         sent = time.monotonic()
-        refused = self._refused(items[0].weight, patience_ms, sent) if stamp is None else None
+        refused = self._refused(items[0].weight, max_wait_ms, sent) if stamp is None else None
         if refused is not None:
             return [refused]
         units = 0
         labels: list[str] = []
         if items[0].weight > MOST_UNITS:
-            return [(yield from self._claim(items[0], patience_ms, pad, stamp, limit_ms))]
+            return [(yield from self._claim(items[0], max_wait_ms, pad, stamp, limit_ms))]
         steps = [f"after 0 {-1 if not_before is None else not_before} 0 :"]
         for item in items[:_MOST_IN_LINE]:
             units += item.weight
             if units > MOST_UNITS:
                 break
-            label, step = _claim_step("next", item, patience_ms, pad)
+            label, step = _claim_step("next", item, max_wait_ms, pad)
             labels.append(label)
             steps.append(step)
         try:
             answer = yield from self._ask(stamp, limit_ms, steps, doubtful=True)
         except Down:
-            return [(yield from self._without(items[0], patience_ms, pad))]
+            return [(yield from self._without(items[0], max_wait_ms, pad))]
         decisions: list[Decision] = []
         for number, label in enumerate(labels, 1):
             its = answer[1 + NUMBERS * number :][:NUMBERS]
@@ -188,9 +179,9 @@ class RedisSteps(Asks, AbstractBucket):
             self._full = None  # what is true behind the others of a line is not true of everybody
         return decisions
 
-    def _refused(self, weight: int, patience_ms: int, now: float) -> Decision | None:
+    def _refused(self, weight: int, max_wait_ms: int, now: float) -> Decision | None:
         full = self._remembered(weight)
-        if full is None or full.fits - now <= patience_ms / 1000:
+        if full is None or full.fits - now <= max_wait_ms / 1000:
             return None
         self.failing_rate = full.rate
         return full.again(now)
@@ -204,9 +195,8 @@ class RedisSteps(Asks, AbstractBucket):
         self.failing_rate = None
         claim = Claim(label, item.weight)
         claim.place(sent, wait, slack)
-        there = now + wait if stamp is None or wait else item.timestamp
-        item.timestamp = Moment.of(there, claim)
-        return Decision(None, None, wait, free, reset)
+        item.timestamp = now + wait if stamp is None or wait else int(item.timestamp)
+        return Reservation(item, wait, claim, free, reset)
 
     def _refuse(self, weight: int, sent: float, answer: list[int]) -> Decision:
         now, verdict, wait, _, free, reset = answer
@@ -232,23 +222,26 @@ class RedisSteps(Asks, AbstractBucket):
             return Decision(None, None, 0, free, reset)
         return Decision(self._rates[verdict - 1], None if wait < 0 else wait, 0, free, reset)
 
-    def _settle(self, item: RateItem, now: int, patience_ms: int) -> Generator[Any, Any, Decision]:
-        claim = claim_of(item)
+    def _confirm(
+        self, reservation: Reservation, now: int, max_wait_ms: int
+    ) -> Generator[Any, Any, Decision]:
+        claim = stored_by(reservation)
         if claim is None or claim.mark is None:
-            return ADMITTED
+            return reservation.with_wait()
         if claim.fallback is not None:
-            return (yield from claim.fallback.settle(patience_ms))
+            decision = yield from claim.fallback.confirm(max_wait_ms)
+            return reservation.with_wait(decision.wait_ms) if decision else decision
         sent = time.monotonic()
         if not self._chosen and not claim.ask and sent <= claim.late:
-            return ADMITTED
+            return reservation.with_wait()
         mark, claim.mark = claim.mark, None
-        patience = min(patience_ms, PATIENT_MS)
+        patience = min(max_wait_ms, PATIENT_MS)
         step = f"settle {claim.weight} {mark} {patience} {claim.label}"
         try:
-            limit = max(patience_ms, LAST_MS)
+            limit = max(max_wait_ms, LAST_MS)
             answer = yield from self._ask(self._stamp(now), limit, [step], doubtful=True)
         except Down:
-            return ADMITTED
+            return reservation.with_wait()
         except Exception:
             claim.weight = 0  # it is in doubt, and dropped when the server answers again
             raise
@@ -259,16 +252,16 @@ class RedisSteps(Asks, AbstractBucket):
         claim.mark = f"={mark[1:]}" if slack > 0 else UNMARKED
         if further:
             claim.place(sent, further, slack)
-            item.timestamp = Moment.of(time_there + further, claim)
-        return Decision(None, None, further)
+            reservation.item.timestamp = time_there + further
+        return reservation.with_wait(further)
 
-    def _release(self, item: RateItem) -> Generator[Any, Any, bool]:
-        claim = claim_of(item)
+    def _cancel(self, reservation: Reservation) -> Generator[Any, Any, bool]:
+        claim, item = stored_by(reservation), reservation.item
         if claim is None:
             return False
         if claim.fallback is not None:
             units, claim.fallback = claim.fallback, None
-            return (yield from units.release())
+            return (yield from units.cancel())
         weight = min(int(item.weight), claim.weight)
         claim.weight -= weight
         # A settle of unknown outcome may have renamed the members.
@@ -285,24 +278,26 @@ class RedisSteps(Asks, AbstractBucket):
                 gone += answer[1]
         return gone > 0
 
-    def _without(self, item: RateItem, patience_ms: int, pad: int) -> Generator[Any, Any, Decision]:
-        """Answer while the server is away. A patience of -1 only looks."""
+    def _without(self, item: RateItem, max_wait_ms: int, pad: int) -> Generator[Any, Any, Decision]:
+        """Answer while the server is away. -1 ms of waiting only looks."""
         buffer_ms = None if pad < 0 else pad
         outage = self._server.outage
         if self._fallback is None:
             self._fallback = Fallback(outage.on_error)
         decision, units = yield from self._fallback.decide(
-            self._rates, item, patience_ms, buffer_ms, outage.breaker.retry_ms()
+            self._rates, item, max_wait_ms, buffer_ms, outage.breaker.retry_ms()
         )
         self.failing_rate, self._learnt = decision.failing_rate, None
-        if units is not None:
-            claim = Claim("", item.weight)
-            claim.fallback = units
-            item.timestamp = Moment.of(units.item.timestamp, claim)
-        return decision
+        if units is None:
+            return decision
+        claim = Claim("", item.weight)
+        claim.fallback = units
+        item.timestamp = units.reservation.item.timestamp
+        wait, remaining, reset = decision.wait_ms, decision.remaining, decision.reset_after_ms
+        return Reservation(item, wait, claim, remaining, reset)
 
 
-def _claim_step(kind: str, item: RateItem, patience_ms: int, pad: int) -> tuple[str, str]:
+def _claim_step(kind: str, item: RateItem, max_wait_ms: int, pad: int) -> tuple[str, str]:
     """A label of its own for an item, and the step that claims under it."""
     label = label_of(item.name)
-    return label, f"{kind} {int(item.weight)} {min(patience_ms, PATIENT_MS)} {pad} {label}"
+    return label, f"{kind} {int(item.weight)} {min(max_wait_ms, PATIENT_MS)} {pad} {label}"

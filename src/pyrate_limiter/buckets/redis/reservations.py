@@ -64,7 +64,7 @@ class Claim:
 
 
 class Moment(int):
-    """The timestamp of an item that is stored: through it the bucket finds the units again."""
+    """The timestamp of an item that a state store has stored."""
 
     claim: Claim
 

@@ -272,7 +272,7 @@ class StateSteps(Asks):
     ) -> Program[Decision]:
         claim, item = stored_by(reservation), reservation.item
         if claim is not None and claim.fallback is not None:
-            decision = yield from claim.fallback.settle(max_wait_ms)
+            decision = yield from claim.fallback.confirm(max_wait_ms)
             return Reservation(item, decision.wait_ms, claim) if decision.allowed else decision
         if claim is None or not reservation.wait_ms:
             return ADMITTED
@@ -298,7 +298,7 @@ class StateSteps(Asks):
             return False
         if claim.fallback is not None:
             units, claim.fallback = claim.fallback, None
-            return (yield from units.release())
+            return (yield from units.cancel())
         weight = min(int(item.weight), claim.weight)
         claim.weight -= weight
         moment = item.timestamp if reservation.wait_ms else 0

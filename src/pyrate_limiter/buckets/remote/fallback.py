@@ -8,6 +8,7 @@ from pyrate_limiter._core.awaitables import is_awaitable
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.rate import RateItem
+from pyrate_limiter.abstracts.reservation import Reservation
 from pyrate_limiter.errors import WrongType
 
 if TYPE_CHECKING:
@@ -55,33 +56,33 @@ class FallbackUnits:
 
     Args:
         bucket: the fallback.
-        item: the item in it.
-        decision: what it said.
+        reservation: what it has stored.
     """
 
-    __slots__ = ("bucket", "decision", "item")
+    __slots__ = ("bucket", "reservation")
 
-    def __init__(self, bucket: AbstractBucket, item: RateItem, decision: Decision) -> None:
+    def __init__(self, bucket: AbstractBucket, reservation: Reservation) -> None:
         self.bucket: AbstractBucket = bucket
-        self.item: RateItem = item
-        self.decision: Decision = decision
+        self.reservation: Reservation = reservation
 
-    def settle(self, patience_ms: int) -> Program[Decision]:
-        """Confirm them, see `AbstractBucket.settle`."""
+    def confirm(self, max_wait_ms: int) -> Program[Decision]:
+        """See `AbstractBucket.confirm`."""
         now: Any = self.bucket.now()
         now = (yield now) if is_awaitable(now) else now
-        verdict: Any = self.bucket.settle(self.item, now, patience_ms)
-        self.decision = (yield verdict) if is_awaitable(verdict) else verdict
-        return self.decision
+        verdict: Any = self.bucket.confirm(self.reservation, now, max_wait_ms)
+        decision: Decision = (yield verdict) if is_awaitable(verdict) else verdict
+        if isinstance(decision, Reservation):
+            self.reservation = decision
+        return decision
 
-    def release(self) -> Program[bool]:
-        """Give them back, see `AbstractBucket.release`."""
-        released: Any = self.bucket.release(self.item)
-        return bool((yield released) if is_awaitable(released) else released)
+    def cancel(self) -> Program[bool]:
+        """See `AbstractBucket.cancel`."""
+        cancelled: Any = self.bucket.cancel(self.reservation)
+        return bool((yield cancelled) if is_awaitable(cancelled) else cancelled)
 
     def pause(self) -> float:
         """Seconds to sleep before they may be used, see `AbstractBucket.pause`."""
-        return self.bucket.pause(self.item, self.decision)
+        return self.bucket.pause(self.reservation)
 
 
 class Fallback:
@@ -101,7 +102,7 @@ class Fallback:
         self,
         rates: RateList | Sequence[Rate],
         item: RateItem,
-        patience_ms: int,
+        max_wait_ms: int,
         buffer_ms: int | None,
         retry_ms: int,
         key: str = "",
@@ -111,8 +112,8 @@ class Fallback:
         Args:
             rates: the limits.
             item: what it asks for; it is left as it is.
-            patience_ms: see `AbstractBucket.claim`; -1 only looks.
-            buffer_ms: see `AbstractBucket.claim`.
+            max_wait_ms: see `AbstractBucket.reserve`; -1 only looks.
+            buffer_ms: see `AbstractBucket.reserve`.
             retry_ms: milliseconds until the server is asked again.
             key: which of the buckets that are limited apart from each other.
         """
@@ -122,13 +123,14 @@ class Fallback:
         now: Any = bucket.now()
         now = (yield now) if is_awaitable(now) else now
         copy = RateItem(item.name, now, item.weight)
-        if patience_ms < 0:
+        if max_wait_ms < 0:
             verdict: Any = bucket.check(copy)
         else:
-            verdict = bucket.claim(copy, patience_ms, buffer_ms)
+            verdict = bucket.reserve(copy, max_wait_ms, buffer_ms)
         decision: Decision = (yield verdict) if is_awaitable(verdict) else verdict
-        stored = patience_ms >= 0 and decision.allowed
-        return decision, FallbackUnits(bucket, copy, decision) if stored else None
+        if not isinstance(decision, Reservation):
+            return decision, None
+        return decision, FallbackUnits(bucket, decision)
 
     def verdict(self, rates: Sequence[Rate], retry_ms: int) -> Decision:
         """What there is to say without a bucket that takes the server's place."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pyrate_limiter._core.rate_list import RateList
     from pyrate_limiter.abstracts.algorithm import Decision
     from pyrate_limiter.abstracts.rate import Rate, RateItem
+    from pyrate_limiter.abstracts.reservation import Reservation
     from pyrate_limiter.buckets.sqlite.keys import SQLiteKeys
 
 
@@ -239,7 +240,7 @@ class SQLiteBucket(TakesKeywordsOf2x, AbstractBucket):
         """`take`, unless a subclass changes what `put` does."""
         changed = any(
             getattr(type(self), name) is not getattr(SQLiteBucket, name)
-            for name in ("put", "put_decision", "waiting", "claim", "now", "limiter_lock")
+            for name in ("put", "put_decision", "waiting", "reserve", "now", "limiter_lock")
         )
         return None if changed else self.take
 
@@ -272,48 +273,45 @@ class SQLiteBucket(TakesKeywordsOf2x, AbstractBucket):
         """See `AbstractBucket.waiting`."""
         return self._log.waiting(item)
 
-    def claim(self, item: RateItem, patience_ms: int = 0, buffer_ms: int | None = None) -> Decision:
-        """See `AbstractBucket.claim`.
+    def reserve(
+        self,
+        item: RateItem,
+        max_wait_ms: int = 0,
+        buffer_ms: int | None = None,
+        limit_ms: int | None = None,
+        *,
+        brief: bool = False,
+    ) -> Decision:
+        """See `AbstractBucket.reserve`.
 
         The item is stamped anew when the database is free, so that no time that was spent waiting
         for it dates a unit back.
         """
-        return self._log.claim(item, patience_ms, buffer_ms)
-
-    @property
-    def claim_within(self) -> Any:
-        """See `AbstractBucket.claim_within`."""
-        return self._claim_within if type(self).claim is SQLiteBucket.claim else None
-
-    def _claim_within(
-        self, item: RateItem, patience_ms: int, buffer_ms: int | None, limit_ms: int, brief: bool
-    ) -> Decision:
-        del brief
-        return self._log.claim(item, patience_ms, buffer_ms, limit_ms)
+        return self._log.reserve(item, max_wait_ms, buffer_ms, limit_ms, brief=brief)
 
     @property
     def store_id(self) -> object:
         """What the buckets of one file have in common."""
         return self._db.path or id(self._db)
 
-    def claim_several(
+    def reserve_several(
         self,
         items: Sequence[RateItem],
-        patience_ms: int = 0,
+        max_wait_ms: int = 0,
         buffer_ms: int | None = None,
         not_before: int | None = None,
         limit_ms: int | None = None,
     ) -> list[Decision]:
-        """See `AbstractBucket.claim_several`. The items are stamped as in `claim`."""
-        return self._log.claim_several(items, patience_ms, buffer_ms, not_before, limit_ms)
+        """See `AbstractBucket.reserve_several`. The items are stamped as in `reserve`."""
+        return self._log.reserve_several(items, max_wait_ms, buffer_ms, not_before, limit_ms)
 
-    def settle(self, item: RateItem, now: int, patience_ms: int = 0) -> Decision:
-        """See `AbstractBucket.settle`."""
-        return self._log.settle(item, now, patience_ms)
+    def confirm(self, reservation: Reservation, now: int, max_wait_ms: int = 0) -> Decision:
+        """See `AbstractBucket.confirm`."""
+        return self._log.confirm(reservation, now, max_wait_ms)
 
-    def release(self, item: RateItem) -> bool:
-        """See `AbstractBucket.release`."""
-        return self._log.release(item)
+    def cancel(self, reservation: Reservation) -> bool:
+        """See `AbstractBucket.cancel`."""
+        return self._log.cancel(reservation)
 
     def hold(self, item: RateItem, hold_ms: int) -> int:
         """See `AbstractBucket.hold`."""
@@ -327,9 +325,9 @@ class SQLiteBucket(TakesKeywordsOf2x, AbstractBucket):
         """See `AbstractBucket.check`."""
         return self._log.check(item)
 
-    def pause(self, item: RateItem, decision: Decision) -> float:
+    def pause(self, reservation: Reservation) -> float:
         """See `AbstractBucket.pause`."""
-        return self._log.pause(item, decision)
+        return self._log.pause(reservation)
 
     def leak(self, current_timestamp: int | None = None) -> int:
         """See `AbstractBucket.leak`. 0 once closed."""

@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pyrate_limiter.abstracts.rate import Rate
+    from pyrate_limiter.abstracts.reservation import Reservation
 
 
 class RowLog(RowTable):
     """A `RowTable` that answers when a weight fits.
 
-    Claims that are still to come are noted in tables of their own, which 4.5.1 does not look at.
-    They are read only where the newest row is ahead of the clock, or a claim changes.
+    What is reserved is noted in tables of its own, at which 4.5.1 does not look. They are read only
+    where the newest row is ahead of the clock, or a reservation changes.
     """
 
     __slots__ = ()
@@ -40,72 +41,75 @@ class RowLog(RowTable):
             return False
         return super().put(item)
 
-    def claim(
+    def reserve(
         self,
         item: RateItem,
-        patience_ms: int = 0,
+        max_wait_ms: int = 0,
         buffer_ms: int | None = None,
         limit_ms: int | None = None,
+        *,
+        brief: bool = False,
     ) -> Decision:
-        """See `AbstractBucket.claim`. The item is stamped anew when its turn has come."""
+        """See `AbstractBucket.reserve`. The item is stamped anew when its turn has come."""
+        del brief
         check_item(item)
         stamp = self._time_of(item.timestamp)
         known = self._still_known(stamp, item.weight)
-        if known is not None and item.weight == 1 and known.moment - stamp > patience_ms:
+        if known is not None and item.weight == 1 and known.moment - stamp > max_wait_ms:
             self.failing_rate = known.rate
             return self._refusal(stamp, known)
-        return self.claim_several([item], patience_ms, buffer_ms, None, limit_ms)[0]
+        return self.reserve_several([item], max_wait_ms, buffer_ms, None, limit_ms)[0]
 
-    def claim_several(
+    def reserve_several(
         self,
         items: Sequence[RateItem],
-        patience_ms: int = 0,
+        max_wait_ms: int = 0,
         buffer_ms: int | None = None,
         not_before: int | None = None,
         limit_ms: int | None = None,
     ) -> list[Decision]:
-        """See `AbstractBucket.claim_several`. The items are stamped as in `claim`."""
+        """See `AbstractBucket.reserve_several`. The items are stamped as in `reserve`."""
         try:
-            with self._turn(patience_ms, limit_ms):
+            with self._turn(max_wait_ms, limit_ms):
                 self._load()
                 for item in items:
                     check_item(item)
                     item.timestamp = self._time_of(item.timestamp)
-                return super().claim_several(items, patience_ms, buffer_ms, not_before)
+                return super().reserve_several(items, max_wait_ms, buffer_ms, not_before)
         except DatabaseLocked:
-            if not has_end(patience_ms, limit_ms):
+            if not has_end(max_wait_ms, limit_ms):
                 raise
             return [Decision(self._rates[0], 0)]
 
-    def _turn(self, patience_ms: int, limit_ms: int | None = None) -> Turn:
-        seconds = lock_seconds(patience_ms, limit_ms, self._db.busy_seconds)
+    def _turn(self, max_wait_ms: int, limit_ms: int | None = None) -> Turn:
+        seconds = lock_seconds(max_wait_ms, limit_ms, self._db.busy_seconds)
         return Turn(self, FOREVER_SECONDS if seconds is None else seconds)
 
-    def settle(self, item: RateItem, now: int, patience_ms: int = 0) -> Decision:
-        """See `AbstractBucket.settle`. The claim stays where the file stays locked."""
+    def confirm(self, reservation: Reservation, now: int, max_wait_ms: int = 0) -> Decision:
+        """See `AbstractBucket.confirm`. What is stored stays while the file stays locked."""
         try:
-            with self._turn(patience_ms) if patience_ms else Turn(self, LAST_SECONDS):
+            with self._turn(max_wait_ms) if max_wait_ms else Turn(self, LAST_SECONDS):
                 self._load()
-                decision = super().settle(item, self._time_of(now), patience_ms)
-                self._note_clock_at_last_claim()
+                decision = super().confirm(reservation, self._time_of(now), max_wait_ms)
+                self._note_clock_at_last_reservation()
                 return decision
         except DatabaseLocked:
             return Decision(self._rates[0], 0)
 
-    def release(self, item: RateItem) -> bool:
-        """See `AbstractBucket.release`. The claim stays where the file stays locked."""
+    def cancel(self, reservation: Reservation) -> bool:
+        """See `AbstractBucket.cancel`. What is stored stays while the file stays locked."""
         try:
             with Turn(self, LAST_SECONDS):
                 self._load()
-                if not super().release(item):
+                if not super().cancel(reservation):
                     return False
-                self._note_clock_at_last_claim()
+                self._note_clock_at_last_reservation()
                 return True
         except DatabaseLocked:
             return False
 
-    def _note_clock_at_last_claim(self) -> None:
-        last = self._run(self._sql.last_claim)[0]
+    def _note_clock_at_last_reservation(self) -> None:
+        last = self._run(self._sql.last_pending)[0]
         # Units that were used before their moment, for the clock stepped, are ahead as well.
         ahead = self._newest if self._newest > self._latest else BEGINNING
         self._note_clock(self._latest, ahead if last is None else max(last, ahead))
@@ -127,7 +131,7 @@ class RowLog(RowTable):
         with self._lock:
             self._load()
             self._write(self._sql.flush)
-            self._write(self._sql.flush_claims)
+            self._write(self._sql.flush_pending)
             self._write(self._sql.drop_hold)
             self._note_clock(BEGINNING, BEGINNING)
             self._forget()
@@ -242,30 +246,30 @@ class RowLog(RowTable):
             self._write(self._sql.set_hold, *hold)
 
     def _next_departure(self, moment: int, weight: int) -> tuple[int, Rate | None]:
-        self._pending = dict(self._rows(self._sql.claims))
+        self._pending = dict(self._rows(self._sql.pending))
         return super()._next_departure(moment, weight)
 
     def _awaited(self, moment: int) -> int:
-        row = self._run(self._sql.claim, moment)
+        row = self._run(self._sql.pending_at, moment)
         return 0 if row is None else int(row[0])
 
     def _awaited_after(self, moment: int) -> int:
-        return int(self._run(self._sql.claimed_after, moment)[0])
+        return int(self._run(self._sql.pending_after, moment)[0])
 
     def _expect(self, moment: int, units: int, now: int) -> None:
         self._load()
         if units > 0:
-            self._write(self._sql.add_claim, moment, units)
-            self._write(self._sql.drop_claims, now - self._rates.longest_ms - _ABANDONED_MS)
+            self._write(self._sql.add_pending, moment, units)
+            self._write(self._sql.drop_old_pending, now - self._rates.longest_ms - _ABANDONED_MS)
             highest = self._run(self._sql.clock)
             self._note_clock(now, max(moment, highest[1] if highest else moment))
             return
-        row = self._run(self._sql.claim, moment)
+        row = self._run(self._sql.pending_at, moment)
         if row is not None:
             if row[0] + units > 0:
-                self._write(self._sql.add_claim, moment, units)
+                self._write(self._sql.add_pending, moment, units)
             else:
-                self._write(self._sql.drop_claim, moment)
+                self._write(self._sql.drop_pending, moment)
 
     def _step_back(self, milliseconds: int, now: int) -> None:
         self._load()
@@ -273,12 +277,12 @@ class RowLog(RowTable):
 
     def _move_back(self, milliseconds: int, now: int, floor: int) -> None:
         self._db.run(self._sql.shift, (floor, milliseconds, *self._scope, now))
-        claims = self._rows(self._sql.claims)
-        self._write(self._sql.flush_claims)
-        for moment, units in claims:
+        pending = self._rows(self._sql.pending)
+        self._write(self._sql.flush_pending)
+        for moment, units in pending:
             moved = max(floor, moment - milliseconds) if moment > now else moment
-            self._write(self._sql.add_claim, moved, units)
+            self._write(self._sql.add_pending, moved, units)
         self._stepped += milliseconds
         self._cut(BEGINNING)
-        last = self._run(self._sql.last_claim)[0]
+        last = self._run(self._sql.last_pending)[0]
         self._note_clock(self._latest, self._newest if last is None else max(last, self._newest))

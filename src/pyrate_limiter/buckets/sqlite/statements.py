@@ -7,11 +7,12 @@ from functools import lru_cache
 SIDE_TABLES = (
     # Claims whose waiters have still to go: units by moment, in ms.
     (
-        "CREATE TABLE IF NOT EXISTS pyrate_limiter_claims (bucket TEXT NOT NULL, key TEXT NOT NULL,"
+        "CREATE TABLE IF NOT EXISTS pyrate_limiter_reservations "
+        "(bucket TEXT NOT NULL, key TEXT NOT NULL,"
         " moment INTEGER NOT NULL, units INTEGER NOT NULL, PRIMARY KEY (bucket, key, moment)) "
         "WITHOUT ROWID"
     ),
-    # How far the clock had come when a claim was last made, the last claim's moment, and by how
+    # How far the clock had come when something was last reserved, its moment, and by how
     # much the clock has stepped back in all.
     (
         "CREATE TABLE IF NOT EXISTS pyrate_limiter_clocks (bucket TEXT NOT NULL, key TEXT NOT NULL,"
@@ -127,23 +128,23 @@ class Statements:
         its = f"bucket = {quoted(table, chr(39))}"
         self.drop_quiet: tuple[str, ...] = tuple(
             f"DELETE FROM {side} WHERE {its} AND NOT EXISTS (SELECT 1 FROM {name} WHERE name = key)"
-            for side in ("pyrate_limiter_claims", "pyrate_limiter_clocks")
+            for side in ("pyrate_limiter_reservations", "pyrate_limiter_clocks")
         )
         # Claims to come.
-        claims = "pyrate_limiter_claims"
-        self.claims: str = f"SELECT moment, units FROM {claims} WHERE {mine} ORDER BY moment"
-        self.claim: str = f"SELECT units FROM {claims} WHERE {mine} AND moment = ?"
-        self.claimed_after: str = (
-            f"SELECT COALESCE(SUM(units), 0) FROM {claims} WHERE {mine} AND moment > ?"
+        pending = "pyrate_limiter_reservations"
+        self.pending: str = f"SELECT moment, units FROM {pending} WHERE {mine} ORDER BY moment"
+        self.pending_at: str = f"SELECT units FROM {pending} WHERE {mine} AND moment = ?"
+        self.pending_after: str = (
+            f"SELECT COALESCE(SUM(units), 0) FROM {pending} WHERE {mine} AND moment > ?"
         )
-        self.last_claim: str = f"SELECT MAX(moment) FROM {claims} WHERE {mine}"
-        self.add_claim: str = (
-            f"INSERT INTO {claims} VALUES ({key}, ?, ?) "
+        self.last_pending: str = f"SELECT MAX(moment) FROM {pending} WHERE {mine}"
+        self.add_pending: str = (
+            f"INSERT INTO {pending} VALUES ({key}, ?, ?) "
             "ON CONFLICT (bucket, key, moment) DO UPDATE SET units = units + excluded.units"
         )
-        self.drop_claim: str = f"DELETE FROM {claims} WHERE {mine} AND moment = ?"
-        self.drop_claims: str = f"DELETE FROM {claims} WHERE {mine} AND moment < ?"
-        self.flush_claims: str = f"DELETE FROM {claims} WHERE {mine}"
+        self.drop_pending: str = f"DELETE FROM {pending} WHERE {mine} AND moment = ?"
+        self.drop_old_pending: str = f"DELETE FROM {pending} WHERE {mine} AND moment < ?"
+        self.flush_pending: str = f"DELETE FROM {pending} WHERE {mine}"
         clocks = "pyrate_limiter_clocks"
         self.clock: str = f"SELECT latest, moment, stepped FROM {clocks} WHERE {mine}"
         self.hold: str = f"SELECT until, length FROM pyrate_limiter_holds WHERE {mine}"

@@ -141,7 +141,7 @@ class RowTable(InMemoryBucket):
         self._loaded = False
 
     def _load(self) -> None:
-        """Read how far the clock had come when the last claim was made."""
+        """Read how far the clock had come when the last reservation was made."""
         if self._loaded:
             return
         latest, moment, self._stepped = self._run(self._sql.clock) or (BEGINNING, BEGINNING, 0)
@@ -203,12 +203,12 @@ class RowTable(InMemoryBucket):
     def _put_in_order(self) -> None:
         """Sort the rows that are not: an older stamp that arrives second counts as the newest.
 
-        Only claims to come stay behind it.
+        Only reservations stay behind it.
         """
         self._load()
         self._marks, self._known = [], None
         good, rows = self._total, self._rows(self._sql.units, self._total)
-        due = {moment for moment, _ in self._rows(self._sql.claims)}
+        due = {moment for moment, _ in self._rows(self._sql.pending)}
         latest = self._latest if self._newest in due else self._newest
         units = []
         for _, name, stamp in rows:

@@ -11,7 +11,6 @@ from pyrate_limiter._core.validation import Unread, check_clock, check_item, pad
 from pyrate_limiter._core.waited_for import waited_for
 from pyrate_limiter.abstracts.algorithm import ADMITTED, GCRA, Decision, StateAlgorithm
 from pyrate_limiter.abstracts.bucket import AbstractBucket
-from pyrate_limiter.abstracts.reservation import Reservation
 from pyrate_limiter.abstracts.store import StateStore
 from pyrate_limiter.buckets.memory.state import InMemoryStateStore
 from pyrate_limiter.errors import AlgorithmMismatch, WrongType
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
     from pyrate_limiter._core.clocks import AbstractClock
     from pyrate_limiter.abstracts.rate import Rate, RateItem
+    from pyrate_limiter.abstracts.reservation import Reservation
 
 _STOCK = GCRA()
 
@@ -125,7 +125,7 @@ class StateBucket(Closable, AbstractBucket):
     def _is_stock(self) -> bool:
         return all(
             getattr(type(self), name) is getattr(StateBucket, name)
-            for name in ("put", "put_decision", "waiting", "claim", "now", "limiter_lock")
+            for name in ("put", "put_decision", "waiting", "reserve", "now", "limiter_lock")
         )
 
     @property
@@ -160,13 +160,13 @@ class StateBucket(Closable, AbstractBucket):
         del name
         if (waited_for and id(self) in waited_for) or vars(self):
             return None
-        if self._clock is not self.store.default_clock:
-            return None
         store: Any = self.store
+        if self._clock is not store.default_clock:
+            return None
         decision = store.take_at(self._algorithm, self._rates, weight)
         if decision is None:
             return None
-        return self._learn(self._clock.now(), weight, decision).failing_rate is None  # type: ignore[arg-type] # a store's clock is not awaited
+        return self._learn(self._clock.now(), weight, decision).failing_rate is None
 
     def stamp(self) -> int | Awaitable[int]:
         """See `AbstractBucket.stamp`."""
@@ -198,6 +198,11 @@ class StateBucket(Closable, AbstractBucket):
             retry = decision.retry_after_ms
             self._learnt = (weight, -1 if retry is None else now + retry)
         return decision
+
+    def _learnt_from(self, now: int, weight: int, verdict: Any) -> Decision | Awaitable[Decision]:
+        if isinstance(verdict, Decision):
+            return self._learn(now, weight, verdict)
+        return then(verdict, lambda decision: self._learn(now, weight, decision))
 
     def waiting(self, item: RateItem) -> int | Awaitable[int]:
         """See `AbstractBucket.waiting`."""
@@ -231,50 +236,29 @@ class StateBucket(Closable, AbstractBucket):
 
         return then(store.read(algorithm, rates), judge)
 
-    def claim(
-        self, item: RateItem, patience_ms: int = 0, buffer_ms: int | None = None
+    def reserve(
+        self,
+        item: RateItem,
+        max_wait_ms: int = 0,
+        buffer_ms: int | None = None,
+        limit_ms: int | None = None,
+        *,
+        brief: bool = False,
     ) -> Decision | Awaitable[Decision]:
-        """See `AbstractBucket.claim`. A store that keeps no claims is tried again after a wait."""
+        """See `AbstractBucket.reserve`. A store that keeps none is tried again after a wait."""
+        del brief
         if not self.store.reserves:
             return self.put_decision(item)
-        return self._claim(item, patience_ms, buffer_ms)
+        check_item(item)
+        now, weight = item.timestamp, item.weight
+        algorithm, rates, pad = self._algorithm, self._rates, self._pad(buffer_ms)
+        terms = (max_wait_ms, pad, self._clock, limit_ms)
+        return self._learnt_from(now, weight, self.store.reserve(algorithm, rates, item, *terms))
 
     @property
     def store_id(self) -> object:
         """See `AbstractBucket.store_id`."""
         return self.store.store_id
-
-    @property
-    def claim_within(self) -> Any:
-        """See `AbstractBucket.claim_within`: for a store that can keep to a limit."""
-        bounded = self.store.reserves and type(self).claim is StateBucket.claim
-        return self._claim_within if bounded else None
-
-    def _claim_within(
-        self,
-        item: RateItem,
-        patience_ms: int,
-        buffer_ms: int | None,
-        limit_ms: int,
-        brief: bool,
-    ) -> Decision | Awaitable[Decision]:
-        del brief
-        return self._claim(item, patience_ms, buffer_ms, limit_ms)
-
-    def _claim(
-        self, item: RateItem, patience_ms: int, buffer_ms: int | None, *limit_ms: int | None
-    ) -> Decision | Awaitable[Decision]:
-        check_item(item)
-        pad, now, weight = self._pad(buffer_ms), item.timestamp, item.weight
-        verdict = self.store.reserve(
-            self._algorithm, self._rates, item, patience_ms, pad, self._clock, *limit_ms
-        )
-        return self._learnt_from(now, weight, then(verdict, lambda it: _noted(item, it)))
-
-    def _learnt_from(self, now: int, weight: int, verdict: Any) -> Decision | Awaitable[Decision]:
-        if isinstance(verdict, Decision):
-            return self._learn(now, weight, verdict)
-        return then(verdict, lambda decision: self._learn(now, weight, decision))
 
     def _pad(self, buffer_ms: int | None) -> int:
         if buffer_ms is not None:
@@ -284,53 +268,43 @@ class StateBucket(Closable, AbstractBucket):
             return pad_ms(rates[0].interval // rates[0].limit)
         return pad_ms(min(rate.interval // rate.limit for rate in rates))
 
-    def claim_several(
+    def reserve_several(
         self,
         items: Sequence[RateItem],
-        patience_ms: int = 0,
+        max_wait_ms: int = 0,
         buffer_ms: int | None = None,
         not_before: int | None = None,
         limit_ms: int | None = None,
     ) -> list[Decision] | Awaitable[list[Decision]]:
-        """See `AbstractBucket.claim_several`."""
+        """See `AbstractBucket.reserve_several`."""
         if not self.store.reserves:
-            return super().claim_several(items, patience_ms, buffer_ms, not_before, limit_ms)
+            return super().reserve_several(items, max_wait_ms, buffer_ms, not_before, limit_ms)
         for item in items:
             check_item(item)
 
         def learn(decisions: list[Decision]) -> list[Decision]:
             self.failing_rate = decisions[-1].failing_rate
             self._learnt = None  # without those before it, the last one might fit earlier
-            return [_noted(item, decision) for item, decision in zip(items, decisions)]
+            return decisions
 
-        pad = self._pad(buffer_ms)
-        verdict = self.store.reserve_several(
-            self._algorithm,
-            self._rates,
-            items,
-            patience_ms,
-            pad,
-            not_before,
-            self._clock,
-            limit_ms,
-        )
+        terms = (max_wait_ms, self._pad(buffer_ms), not_before, self._clock, limit_ms)
+        verdict = self.store.reserve_several(self._algorithm, self._rates, items, *terms)
         return then(verdict, learn)
 
-    def settle(
-        self, item: RateItem, now: int, patience_ms: int = 0
+    def confirm(
+        self, reservation: Reservation, now: int, max_wait_ms: int = 0
     ) -> Decision | Awaitable[Decision]:
-        """See `AbstractBucket.settle`."""
+        """See `AbstractBucket.confirm`."""
         if not self.store.reserves:
-            return ADMITTED
-        terms = (_reservation(item), now, patience_ms, self._clock)
-        verdict = self.store.confirm(self._algorithm, self._rates, *terms)
-        return then(verdict, lambda decision: _noted(item, decision))
+            return reservation.with_wait()
+        terms = (reservation, now, max_wait_ms, self._clock)
+        return self.store.confirm(self._algorithm, self._rates, *terms)
 
-    def release(self, item: RateItem) -> bool | Awaitable[bool]:
-        """See `AbstractBucket.release`."""
+    def cancel(self, reservation: Reservation) -> bool | Awaitable[bool]:
+        """See `AbstractBucket.cancel`."""
         if not self.store.reserves:
             return False
-        return self.store.cancel(self._algorithm, self._rates, _reservation(item))
+        return self.store.cancel(self._algorithm, self._rates, reservation)
 
     def hold(self, item: RateItem, hold_ms: int) -> int | Awaitable[int]:
         """See `AbstractBucket.hold`."""
@@ -346,11 +320,12 @@ class StateBucket(Closable, AbstractBucket):
         now = item.timestamp
         return self.store.release_hold(self._algorithm, self._rates, now, self._clock)
 
-    def pause(self, item: RateItem, decision: Decision) -> float:
+    def pause(self, reservation: Reservation) -> float:
         """See `AbstractBucket.pause`."""
-        own = item.timestamp.__class__ is Unread  # else it is that of a claim
+        item = reservation.item
+        own = item.timestamp.__class__ is Unread  # else it is that of a reservation
         moment = item.timestamp - (0 if own else self.store.ahead_ms())
-        return self._clock.pause(moment, decision.wait_ms)
+        return self._clock.pause(moment, reservation.wait_ms)
 
     def _clocks(self) -> tuple[AbstractClock, ...]:
         return (self._clock,) if self.store.reserves else ()
@@ -407,16 +382,3 @@ class StateBucket(Closable, AbstractBucket):
 
 def _allowed(decision: Decision) -> bool:
     return decision.allowed
-
-
-def _noted(item: RateItem, decision: Decision) -> Decision:
-    item._note = decision
-    return decision
-
-
-def _reservation(item: RateItem) -> Reservation:
-    """By what the store finds the units of an item."""
-    note = item._note
-    if isinstance(note, Reservation):
-        return Reservation(item, note.wait_ms, note.handle)
-    return Reservation(item)

@@ -139,7 +139,7 @@ class ReservationQueue:
         """The first moment from ``start`` on that was given back, and what was given back there.
 
         One that has passed may still serve ``start``. Where that is so, or somebody is late, nobody
-        else may lack room for it.
+        else may lack room for it. One that is still to come is there for others too.
         """
         late = self.is_late(now)
         for units in [it for it in self._free if it.weight >= weight]:
@@ -148,7 +148,7 @@ class ReservationQueue:
                 return at, units
             if self._suits(now, Units(at, weight), algorithm, rates):
                 return at, units
-            if at > units.at:
+            if units.at < now:
                 self._forget(units)
         return None
 

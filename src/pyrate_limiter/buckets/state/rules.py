@@ -170,14 +170,14 @@ class StateRules:
         if after is not None and moment == due:
             queue.take_out(reserved, weight)
             queue.gone, record._latest = after, due
-            return ADMITTED
+            return reservation.with_wait()
         if after is None or moment - now > max_wait_ms:
             queue.give_back(reserved, weight)
             return self._refusal(now, failing or self.rates[0], moment)
         queue.take_out(reserved, weight)
         queue.add(moment, weight)
         item.timestamp = moment
-        return Reservation(item, moment - now)
+        return reservation.with_wait(moment - now)
 
     def cancel(self, reservation: Reservation) -> bool:
         """See `StateStore.cancel`."""
@@ -232,11 +232,13 @@ class StateRules:
 
     def _store(self, plan: _Plan, now: int, weight: int) -> None:
         """Store what was planned: a reservation, or units that go at once."""
+        if not weight:
+            return
         record = self.record
         record._latest = now
         record._state = plan.after
         queue = record._queue
-        if queue is None or not weight:
+        if queue is None:
             return
         if plan.free is not None:
             queue.use(plan.free, weight)

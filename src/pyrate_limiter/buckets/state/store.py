@@ -142,9 +142,12 @@ class RecordStore(StateStore):
 
         within_ms = max_wait_ms or self.last_ms
         rules = StateRules(algorithm, rates, clock)
-        return self.transact(rules, confirm, within_ms, self._unconfirmed)
+        return self.transact(
+            rules, confirm, within_ms, lambda verdict: self._unconfirmed(reservation, verdict)
+        )
 
-    def _unconfirmed(self, verdict: Decision) -> Decision:
+    def _unconfirmed(self, reservation: Reservation, verdict: Decision) -> Decision:
+        del reservation
         return verdict
 
     def cancel(

@@ -7,42 +7,48 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pyrate_limiter._engine.waiter import Waiter
-    from pyrate_limiter.abstracts.algorithm import Decision
-    from pyrate_limiter.abstracts.rate import RateItem
+    from pyrate_limiter.abstracts.reservation import Reservation
 
 
-class Reservation:
-    """Units that the bucket holds for the queue. Whoever is at the front uses them.
+class Held:
+    """A reservation that belongs to the queue. Whoever is at the front uses it.
 
     Args:
-        item: as the bucket has stored it.
-        decision: the bucket's.
-        due: when they may be used, on the clock of ``time.monotonic``; long ago where the bucket
-            has admitted them already.
+        reservation: the bucket's.
+        due: when it may be used, on the clock of ``time.monotonic``; long ago where the bucket has
+            admitted its item already.
         asked: when the bucket was asked, on that clock.
         made: when its answer was here.
-        owner: the waiter under whose name they are stored, while it waits.
+        owner: the waiter under whose name it is stored, while it waits.
     """
 
-    __slots__ = ("asked", "decision", "due", "item", "made", "owner")
+    __slots__ = ("asked", "due", "made", "owner", "reservation")
 
     def __init__(
         self,
-        item: RateItem,
-        decision: Decision,
+        reservation: Reservation,
         due: float,
         asked: float,
         made: float,
         owner: Waiter | None = None,
     ) -> None:
-        self.item = item
-        self.decision = decision
+        self.reservation = reservation
         self.due = due
         self.asked = asked
         self.made = made
         self.owner = owner
 
-    def __lt__(self, other: Reservation) -> bool:
+    @property
+    def weight(self) -> int:
+        """Its units."""
+        return self.reservation.item.weight
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is for a moment to come, and still to be confirmed."""
+        return self.reservation.wait_ms > 0
+
+    def __lt__(self, other: Held) -> bool:
         return self.due < other.due
 
 
@@ -54,10 +60,10 @@ class HeldReservations:
 
     if TYPE_CHECKING:
         _lock: Any
-        _unneeded: list[RateItem]
+        _unneeded: list[Reservation]
         _weights: dict[int, int]
         first: Waiter | None
-        reservations: list[Reservation]
+        held: list[Held]
         size: int
 
     def wanting(self, most: int) -> list[Waiter]:
@@ -67,7 +73,7 @@ class HeldReservations:
             most = min(most, self.lacking)
             waiter = self.first
             while waiter is not None and len(found) < most:
-                if waiter.reservation is None:
+                if waiter.held is None:
                     found.append(waiter)
                 waiter = waiter.next
         return found
@@ -75,43 +81,48 @@ class HeldReservations:
     @property
     def lacking(self) -> int:
         """How many waiters have no reservation."""
-        return self.size - len(self.reservations)
+        return self.size - len(self.held)
 
     @property
     def is_mixed(self) -> bool:
         """Whether the waiters are of different weights."""
         return len(self._weights) > 1
 
-    def add(self, reservation: Reservation) -> None:
+    @property
+    def keeps_something(self) -> bool:
+        """Whether anything is held, or still to be cancelled."""
+        return bool(self.held or self._unneeded)
+
+    def add(self, held: Held) -> None:
         """Hold a reservation for whoever is at the front when it is due."""
         with self._lock:
-            insort(self.reservations, reservation)
-            owner = reservation.owner
+            insort(self.held, held)
+            owner = held.owner
             if owner is not None and owner.queue is self:
-                owner.reservation = reservation
+                owner.held = held
             else:
-                reservation.owner = None
+                held.owner = None
 
-    def take(self, waiter: Waiter) -> Reservation | None:
+    def take(self, waiter: Waiter) -> Held | None:
         """The first reservation, for a waiter at the front; None where it is not enough."""
         with self._lock:
-            held = self.reservations
-            if self.first is not waiter or not held or held[0].item.weight < waiter.weight:
+            held = self.held
+            if self.first is not waiter or not held or held[0].weight < waiter.weight:
                 return None
-            taken, own = held.pop(0), waiter.reservation
-            waiter.reservation = None
+            taken, own = held.pop(0), waiter.held
+            waiter.held = None
             if own is not taken:
                 self._exchange(taken, own, waiter)
             return taken
 
     @staticmethod
-    def _exchange(taken: Reservation, own: Reservation | None, waiter: Waiter) -> None:
+    def _exchange(taken: Held, own: Held | None, waiter: Waiter) -> None:
         """Let the owner of what was taken have the taker's own; or its name, to ask under that."""
         owner = taken.owner
         if own is not None:
             own.owner = owner
         if owner is not None:
-            owner.reservation = own
+            owner.held = own
             if own is None:
                 owner.name, waiter.name = waiter.name, owner.name
 
@@ -123,63 +134,63 @@ class HeldReservations:
         is cut.
         """
         with self._lock:
-            held, waiter = self.reservations, self.first
-            fits = waiter is None or not held or held[0].item.weight == waiter.weight
+            held, waiter = self.held, self.first
+            fits = waiter is None or not held or held[0].weight == waiter.weight
             if self.is_mixed or len(held) > self.size or not fits:
-                self.reservations = kept = []
-                for reservation in held:
-                    item = reservation.item
-                    if waiter is None or item.weight < waiter.weight:
-                        self._unneeded.append(item)
-                        self._disown(reservation)
+                self.held = kept = []
+                for one in held:
+                    reservation = one.reservation
+                    if waiter is None or one.weight < waiter.weight:
+                        self._unneeded.append(reservation)
+                        self._disown(one)
                         continue
-                    if item.weight > waiter.weight:
-                        self._unneeded.append(item.part(item.weight - waiter.weight))
-                        item.weight = waiter.weight
-                    kept.append(reservation)
+                    if one.weight > waiter.weight:
+                        self._unneeded.append(reservation.part(one.weight - waiter.weight))
+                        reservation.item.weight = waiter.weight
+                    kept.append(one)
                     waiter = waiter.next
             return bool(self._unneeded)
 
     def give_up_future(self) -> None:
-        """Set apart what is held for moments to come, to be given back and asked for anew."""
+        """Set apart what is held for moments to come, to be cancelled and asked for anew."""
         with self._lock:
-            held, self.reservations = self.reservations, []
-            for reservation in held:
-                if reservation.decision.wait_ms:
-                    self._unneeded.append(reservation.item)
-                    self._disown(reservation)
+            held, self.held = self.held, []
+            for one in held:
+                if one.waits:
+                    self._unneeded.append(one.reservation)
+                    self._disown(one)
                 else:
-                    self.reservations.append(reservation)
+                    self.held.append(one)
 
-    def surplus(self) -> list[RateItem]:
-        """Hand over what is held and nobody in the queue can use, to be given back."""
+    def surplus(self) -> list[Reservation]:
+        """Hand over what is held and nobody in the queue can use, to be cancelled."""
         with self._lock:
             self.trim()
             unneeded, self._unneeded = self._unneeded, []
         return unneeded
 
-    def take_due(self, now: float, most: int) -> list[Reservation]:
+    def take_due(self, now: float, most: int) -> list[Held]:
         """The reservations that are due and still to be confirmed; not more than can be used."""
         with self._lock:
             due = []
-            for reservation in self.reservations[: min(most, self.size)]:
-                if reservation.due > now or not reservation.decision.wait_ms:
+            for one in self.held[: min(most, self.size)]:
+                if one.due > now or not one.waits:
                     break
-                due.append(reservation)
-            del self.reservations[: len(due)]
+                due.append(one)
+            del self.held[: len(due)]
         return due
 
     @staticmethod
-    def _disown(reservation: Reservation) -> None:
-        if reservation.owner is not None:
-            reservation.owner.reservation = None
+    def _disown(held: Held) -> None:
+        if held.owner is not None:
+            held.owner.held = None
 
     def units_at_once(self) -> int:
         """How many units may be used without anything more."""
         units = 0
         with self._lock:
-            for reservation in self.reservations:
-                if reservation.decision.wait_ms:
+            for one in self.held:
+                if one.waits:
                     break
-                units += reservation.item.weight
+                units += one.weight
         return units

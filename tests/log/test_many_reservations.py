@@ -1,4 +1,4 @@
-"""How far a log looks: no call takes longer the more claims there are, and no limit is passed."""
+"""How far a log looks: no call takes longer the more is reserved, and no limit is passed."""
 
 from pyrate_limiter import InMemoryBucket, Rate, RateItem, SlidingWindowLog
 from pyrate_limiter.abstracts.algorithm import Decision
@@ -8,27 +8,25 @@ NOW = 1_000_000
 FOREVER = 1 << 40
 
 
-def claims(rates, weights, algorithm=None):
-    """A log with these claims, and the items that have them."""
+def filled(rates, weights, algorithm=None):
+    """A log in which such weights are reserved, one behind the other; and the reservations."""
     bucket = InMemoryBucket(rates, algorithm)
     bucket._clock = ManualClock(NOW)
-    items = [RateItem("a", NOW, weight) for weight in weights]
-    assert all(bucket.claim(item, FOREVER, 0).allowed for item in items)
-    return bucket, items
+    return bucket, [bucket.reserve(RateItem("a", NOW, weight), FOREVER, 0) for weight in weights]
 
 
 def test_who_is_light_stands_behind_many_who_leave_no_room():
-    bucket, items = claims([Rate(2, 10)], [2] * 140)
-    assert [item.timestamp - NOW for item in items] == [11 * place for place in range(140)]
-    assert bucket.claim(RateItem("a", NOW), FOREVER, 0).wait_ms == 11 * 140
+    bucket, made = filled([Rate(2, 10)], [2] * 140)
+    assert [each.item.timestamp - NOW for each in made] == [11 * place for place in range(140)]
+    assert bucket.reserve(RateItem("a", NOW), FOREVER, 0).wait_ms == 11 * 140
 
 
 def test_room_in_front_of_very_many_may_stay_empty():
     rates = [Rate(1, 1), Rate(300, 100_000)]
     for behind, wait in ((100, 2 * 5), (200, 2 * 205)):
-        bucket, items = claims(rates, [1] * (5 + behind))
-        assert bucket.release(items[5])
-        assert bucket.claim(RateItem("a", NOW), FOREVER, 0).wait_ms == wait
+        bucket, made = filled(rates, [1] * (5 + behind))
+        assert bucket.cancel(made[5])
+        assert bucket.reserve(RateItem("a", NOW), FOREVER, 0).wait_ms == wait
 
 
 class NeverAgrees(SlidingWindowLog):
@@ -44,7 +42,7 @@ class NeverAgrees(SlidingWindowLog):
 def test_a_policy_that_refuses_at_the_moments_that_it_names_is_not_asked_for_ever():
     policy = NeverAgrees()
     bucket = InMemoryBucket([Rate(1, 10)], policy)
-    decision = bucket.claim(RateItem("a", NOW), FOREVER, 0)
+    decision = bucket.reserve(RateItem("a", NOW), FOREVER, 0)
     assert not decision.allowed
     assert decision.retry_after_ms > 0
     assert bucket.count() == 0

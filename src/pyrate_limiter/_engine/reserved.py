@@ -1,0 +1,298 @@
+"""Moments that are reserved for callers who come back by themselves."""
+
+from __future__ import annotations
+
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pyrate_limiter._core.validation import check_weight, number_of
+from pyrate_limiter._core.worker_call import OutOfTime
+from pyrate_limiter._engine.acquisition import UNANSWERED
+from pyrate_limiter._engine.looking import outlook_behind
+from pyrate_limiter._engine.native import stores_ahead
+from pyrate_limiter._engine.queues import queue_at, unwrapped
+from pyrate_limiter._engine.reserving import MOST_ITEMS, held_by_queue
+from pyrate_limiter._engine.steps import ON_LOOP, to_end
+from pyrate_limiter._engine.wait_options import monotonic
+from pyrate_limiter._engine.waiter import tickets
+from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
+from pyrate_limiter.abstracts.rate import RateItem
+from pyrate_limiter.abstracts.reservation import Reservation
+from pyrate_limiter.errors import BucketRetired, OutOfRange, WrongType
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Sequence
+
+    from pyrate_limiter._core.driver import Program
+    from pyrate_limiter._engine.acquisition import Acquisition
+    from pyrate_limiter._engine.held import Held
+    from pyrate_limiter._engine.wait_options import Terms
+    from pyrate_limiter._engine.wait_queue import WaitQueue
+    from pyrate_limiter._engine.waiter import Waiter
+    from pyrate_limiter.abstracts.bucket import AbstractBucket
+
+R = TypeVar("R")
+
+_set = object.__setattr__
+
+
+class Reserves:
+    """The methods of `Limiter` that reserve."""
+
+    if TYPE_CHECKING:
+        _acquisition: Acquisition
+
+        def _now(self, program: Program[R], method: str) -> R: ...
+
+        def _run(self, program: Program[R]) -> Awaitable[R]: ...
+
+        def _terms(
+            self, blocking: bool, timeout: float, *, known: bool = False, on_loop: bool = False
+        ) -> Terms: ...
+
+    def reserve(
+        self, name: str = "pyrate", weight: int = 1, *, max_wait: float | None = None
+    ) -> Reserved:
+        """Reserve the moment at which a call may run, and do not sleep until then.
+
+        It is for schedulers and task queues, which run the call later by themselves. Its place is
+        behind those who wait already. The units are stored at once, and are taken to be used at
+        that moment: if nobody uses them, they expire with their window.
+
+        Args:
+            name: what the call is for.
+            weight: how many units it takes; 0 may run now.
+            max_wait: how many seconds ahead the moment may be, from this call on; None is however
+                far. 0 reserves only what is free now.
+
+        Returns:
+            When it may run, and how to cancel that; or a refusal, which is false and says why. A
+            bucket of the user's own that has no `AbstractBucket.reserve` cannot store the future:
+            it admits now, or refuses.
+
+        Raises:
+            InvalidWeight: the weight is negative.
+            WrongType: ``max_wait`` is no number, or the weight no whole one.
+            OutOfRange: ``max_wait`` is negative.
+            AsyncBucketInSyncCode: the bucket, its clock or the factory is async.
+        """
+        return self._now(self._reserve(name, weight, max_wait, on_loop=False), "reserve")
+
+    async def reserve_async(
+        self, name: str = "pyrate", weight: int = 1, *, max_wait: float | None = None
+    ) -> Reserved:
+        """`reserve` for asyncio, over sync and async buckets."""
+        return await self._run(self._reserve(name, weight, max_wait, on_loop=True))
+
+    def _reserve(
+        self, name: str, weight: int, max_wait: Any, *, on_loop: bool
+    ) -> Program[Reserved]:
+        weight = check_weight(weight)
+        terms = self._terms(True, _seconds(max_wait), known=True, on_loop=on_loop)
+        return self._reserved(name, weight, terms)
+
+    def _reserved(self, name: str, weight: int, terms: Terms) -> Program[Reserved]:
+        acquisition = self._acquisition
+        while True:
+            try:
+                item, found = yield from acquisition.route(name, weight, terms)
+                if found.is_async:
+                    yield ON_LOOP
+                bucket = unwrapped(found)
+                decision = yield from _ahead(acquisition, bucket, item, terms)
+            except BucketRetired:  # dropped by its factory after we got it
+                continue
+            except OutOfTime:
+                return Reserved(UNANSWERED, RateItem(name, 0, weight), self)
+            return Reserved(decision, item, self, bucket)
+
+    def _cancel(self, bucket: AbstractBucket, reservation: Reservation) -> Program[bool]:
+        """Give units back, and let those have them who wait here."""
+        work = self._acquisition.work(bucket, None, bucket.cancel, reservation)
+        cancelled: bool = yield to_end(work)
+        queue = queue_at(bucket)
+        if cancelled and queue is not None:
+            queue.look_again()
+        return bool(cancelled)
+
+
+class Reserved(Reservation):
+    """What `Limiter.reserve` answers: true where a moment is reserved, false where not.
+
+    It is a `Decision`, and has all that one has: a refusal says which rate is short, and after how
+    many milliseconds it may be tried again. What comes out of a pickle can be looked at, and not be
+    cancelled.
+    """
+
+    __module__ = "pyrate_limiter.limiter"
+
+    __slots__ = ("_limiter", "_stored")
+
+    _limiter: Reserves
+    _stored: list[tuple[AbstractBucket, Reservation]]
+
+    def __init__(
+        self,
+        decision: Decision,
+        item: RateItem,
+        limiter: Reserves,
+        bucket: AbstractBucket | None = None,
+    ) -> None:
+        handle = getattr(decision, "handle", None)
+        wait, remaining, reset = decision.wait_ms, decision.remaining, decision.reset_after_ms
+        super().__init__(item, wait, handle, remaining, reset)
+        _set(self, "failing_rate", decision.failing_rate)
+        _set(self, "retry_after_ms", decision.retry_after_ms)
+        _set(self, "_limiter", limiter)
+        stored = bucket is not None and isinstance(decision, Reservation)
+        _set(self, "_stored", [(bucket, decision)] if stored else [])
+
+    def cancel(self) -> bool:
+        """Give the units back: the call will not run. Those who wait here may have them.
+
+        Returns:
+            False if there is nothing to be given back: that was done already, nothing was stored,
+            or it has expired.
+
+        Raises:
+            AsyncBucketInSyncCode: the bucket is async.
+        """
+        return self._limiter._now(self._give_back(), "cancel")
+
+    async def cancel_async(self) -> bool:
+        """`cancel` for asyncio, over sync and async buckets."""
+        return await self._limiter._run(self._give_back())
+
+    def _give_back(self) -> Program[bool]:
+        if not self._stored:
+            return False
+        bucket = self._stored[0][0]
+        if bucket.is_async:
+            yield ON_LOOP
+        try:
+            stored = self._stored.pop()
+        except IndexError:  # another thread has done so meanwhile
+            return False
+        try:
+            return (yield from self._limiter._cancel(*stored))
+        except Exception:
+            self._stored.append(stored)
+            raise
+
+    def __repr__(self) -> str:
+        if self.failing_rate is None:
+            return f"Reserved({self.item}, wait={self.wait})"
+        refusal = Decision(self.failing_rate, self.retry_after_ms)
+        return f"Reserved({self.item}, {refusal})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        item, remaining, reset = self.item, self.remaining, self.reset_after_ms
+        if self.failing_rate is None:
+            return Reservation, (item, self.wait_ms, None, remaining, reset)
+        return Decision, (self.failing_rate, self.retry_after_ms, 0, remaining, reset)
+
+
+def _seconds(max_wait: Any) -> float:
+    """How long the moment may be away, as a timeout is given: -1 is however long."""
+    if max_wait is None:
+        return -1
+    expected = "a number of seconds, 0 or more, or None"
+    seconds = number_of(max_wait)
+    if seconds is None:
+        raise WrongType("max_wait", max_wait, expected)
+    if not seconds >= 0:  # which a NaN is not
+        raise OutOfRange("max_wait", max_wait, expected)
+    return seconds
+
+
+def _ahead(
+    acquisition: Acquisition, bucket: AbstractBucket, item: RateItem, terms: Terms
+) -> Program[Decision]:
+    """The bucket's answer to somebody who stands behind those who wait at it."""
+    if not stores_ahead(bucket):
+        terms.blocking, terms.at_once = False, True
+        decision = yield from acquisition.at_bucket(bucket, item, terms)
+        return ADMITTED if decision.allowed else decision
+    queue = queue_at(bucket)
+    if queue is None or not queue.blocked or not item.weight:
+        return (yield from acquisition.first(bucket, item, terms, terms.max_wait_ms()))
+    refusal = yield from outlook_behind(acquisition, bucket, queue.units, item)
+    retry = refusal.retry_after_ms
+    if retry is None or retry > terms.max_wait_ms():
+        return refusal
+    line = Line(acquisition, bucket, queue, terms)
+    return (yield from line.reserve_behind(item, retry))
+
+
+class Line:
+    """Those who wait at a bucket, for somebody who goes behind them.
+
+    For each of them a moment is reserved too, unless that is done already: so nobody passes them.
+
+    Args:
+        acquisition: what stamps items, and asks the bucket.
+        bucket: one that stores ahead.
+        queue: those who wait at it.
+        terms: of the caller.
+    """
+
+    __slots__ = ("_acquisition", "_bucket", "_queue", "_terms")
+
+    def __init__(
+        self, acquisition: Acquisition, bucket: AbstractBucket, queue: WaitQueue, terms: Terms
+    ) -> None:
+        self._acquisition = acquisition
+        self._bucket = bucket
+        self._queue = queue
+        self._terms = terms
+
+    def reserve_behind(self, item: RateItem, at_least_ms: int) -> Program[Decision]:
+        """Reserve for an item, which fits behind the others in so many ms at the earliest."""
+        acquisition, queue, bounded = self._acquisition, self._queue, False
+        ticket = next(tickets)
+        while True:
+            waiters = [each for each in queue.wanting(MOST_ITEMS) if each.ticket < ticket]
+            askable = list(takewhile(_is_askable, waiters))
+            bounded = bounded or len(askable) < len(waiters)
+            items = yield from acquisition.items(self._bucket, askable)
+            last = queue.held[-1].reservation.item.timestamp if queue.held else None
+            if len(askable) < MOST_ITEMS:
+                items.append(item)
+                if bounded:  # nobody but they themselves can stamp an item for those
+                    last = max(last or 0, item.timestamp + at_least_ms)
+            asked = monotonic()
+            answers = yield from self._ask(items, last)
+            others = zip(askable, items, answers)
+            held = [
+                held_by_queue(self._bucket, its, decision, asked, waiter)
+                for waiter, its, decision in others
+                if decision.allowed
+            ]
+            yield from self._hand_over(held)
+            if not answers[-1].allowed:
+                queue.look_again()  # nobody has to reserve further ahead than usual
+            if len(answers) > len(askable) or not answers[-1].allowed:
+                return answers[-1]
+
+    def _ask(self, items: Sequence[RateItem], last: int | None) -> Program[list[Decision]]:
+        acquisition, bucket, terms = self._acquisition, self._bucket, self._terms
+        more = terms.max_wait_ms(), terms.buffer_ms, last, terms.limit_ms()
+        step = acquisition.work(bucket, terms, bucket.reserve_several, items, *more)
+        answers: list[Decision] = yield from acquisition.told(bucket, step)
+        return answers
+
+    def _hand_over(self, held: Sequence[Held]) -> Program[None]:
+        """Let those who wait have what is reserved for them; what they do not need is cancelled."""
+        bucket, queue = self._bucket, self._queue
+        for one in held:
+            queue.add(one)
+        unneeded = queue.surplus()
+        queue.due = 0.0  # the front sleeps for something else
+        queue.wake_front()
+        if unneeded:
+            cancel = self._acquisition.work(bucket, None, bucket.cancel_several, unneeded)
+            yield to_end(cancel)
+
+
+def _is_askable(waiter: Waiter) -> bool:
+    return waiter.stamped_by_bucket and not waiter.terms.replaced
