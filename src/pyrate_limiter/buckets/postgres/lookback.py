@@ -14,10 +14,11 @@ from pyrate_limiter.buckets.log.lookback import AGAIN_MS, FRESH_MS, STANDS_MS, l
 from pyrate_limiter.buckets.postgres.session import driver
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pyrate_limiter._core.driver import Program
     from pyrate_limiter._core.rate_list import RateList
     from pyrate_limiter.abstracts.algorithm import LogAlgorithm
-    from pyrate_limiter.buckets.postgres.schema import Place
     from pyrate_limiter.buckets.postgres.session import Link
 
 _MOMENT = "'1000-01-01'::timestamp"
@@ -63,12 +64,21 @@ class Lookback:
         back = looks_back_ms(self._algorithm, self._rates)
         return back if back <= self._rates.longest_ms else 0
 
-    def note(self, link: Link, place: Place, seconds: float | None) -> Program[None]:
-        """Note it, unless somebody with the same has done so just now."""
+    def note(
+        self, link: Link, table: str, columns: Sequence[str], seconds: float | None
+    ) -> Program[None]:
+        """Note it, unless somebody with the same has done so just now.
+
+        Args:
+            link: the way to the server.
+            table: where, with its schema.
+            columns: those that the table has besides those of 4.5.1.
+            seconds: how long it may take.
+        """
         self.due = time.monotonic() + AGAIN_MS / 1000  # others need not
         psycopg = driver()
         try:
-            yield from link.query(self._text(place), seconds)
+            yield from link.query(self._text(table, columns), seconds)
         except (*link.timeouts, *link.conflicts):
             self.due = time.monotonic() + _SOON_SECONDS
         except BaseException as error:
@@ -78,17 +88,17 @@ class Lookback:
                 raise
             # The server refuses it; what a caller needs to know of that, his own step will tell.
 
-    def _text(self, place: Place) -> str:
+    def _text(self, table: str, there: Sequence[str]) -> str:
         back = looks_back_ms(self._algorithm, self._rates)
         columns, values = "name, weight, item_timestamp", f"0, {_MOMENT}"
-        if "units" in place.columns:
+        if "units" in there:
             columns, values = f"{columns}, units", f"{values}, 0"
         return (
             f"SET LOCAL synchronous_commit = off; WITH now AS MATERIALIZED (SELECT {_CLOCK} AS ms),"
             f" noted AS MATERIALIZED (SELECT ctid AS place, {_BACK} AS back, {_UNTIL} AS until "
-            f"FROM {place.table} WHERE {_NOTE}), gone AS (DELETE FROM {place.table} WHERE ctid IN ("
+            f"FROM {table} WHERE {_NOTE}), gone AS (DELETE FROM {table} WHERE ctid IN ("
             f"SELECT place FROM noted, now WHERE until < ms OR (back = {back} AND "
-            f"until < ms + {back + FRESH_MS}))) INSERT INTO {place.table} ({columns}) "
+            f"until < ms + {back + FRESH_MS}))) INSERT INTO {table} ({columns}) "
             f"SELECT 'pyrate_limiter looks back {back} ms until ' || ms + {back + STANDS_MS}, "
             f"{values} FROM now WHERE NOT EXISTS (SELECT FROM noted "
             f"WHERE back = {back} AND until >= ms + {back + FRESH_MS})"

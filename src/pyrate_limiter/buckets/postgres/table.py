@@ -66,7 +66,7 @@ class Table:
         if began < self.lookback.due:
             return seconds
         place = yield from self.place(seconds)
-        yield from self.lookback.note(self.link, place, seconds)
+        yield from self.lookback.note(self.link, place.table, place.columns, seconds)
         return None if seconds is None else max(0.001, began + seconds - time.monotonic())
 
     def count(self) -> Program[int]:
