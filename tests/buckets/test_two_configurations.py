@@ -70,7 +70,7 @@ def without_functions(pool):
     """A role that may use the table and not the functions."""
     table = postgres.table()
     made = PostgresBucket(pool, table, LONG)
-    for function in made._steps._place.functions.values():
+    for function in made._steps._layout.functions.values():
         postgres.execute(f"REVOKE EXECUTE ON FUNCTION {function} FROM PUBLIC")
     with role(f"SELECT, INSERT, UPDATE, DELETE ON ratelimit___{table}") as theirs:
         yield theirs, table

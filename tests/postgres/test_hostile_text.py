@@ -151,4 +151,4 @@ def test_a_table_may_be_called_anything(client, name):
         assert not again.allowed
         assert bucket.leak(bucket.now() + 10_000_000) == 2
     finally:
-        postgres.execute(f"DROP TABLE {bucket._steps._place.table}")
+        postgres.execute(f"DROP TABLE {bucket._steps._layout.table}")

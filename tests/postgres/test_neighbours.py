@@ -48,7 +48,7 @@ def holding(server, bucket):
 @contextlib.contextmanager
 def limited(bucket, seconds):
     """Meanwhile a call may take so long; else it may take its time, on a busy machine."""
-    link = bucket.store._link if isinstance(bucket, StateBucket) else bucket._link
+    link = bucket.store._session if isinstance(bucket, StateBucket) else bucket._session
     link.call_timeout = seconds
     try:
         yield

@@ -25,7 +25,7 @@ from pyrate_limiter import (
 )
 from pyrate_limiter.buckets.postgres import session as postgres_session
 from pyrate_limiter.buckets.postgres.exchange import silence
-from pyrate_limiter.buckets.postgres.fair_lock import Enter
+from pyrate_limiter.buckets.postgres.fair_lock import Acquire
 from tests.support import postgres_fixtures as postgres
 from tests.support.callers import KINDS, AtPostgres
 from tests.support.postgres_fixtures import HOUR, Own, eventually
@@ -262,10 +262,10 @@ def test_a_waiter_whose_turn_does_not_come_gives_its_units_back(pool):
     item = RateItem("a", bucket.stamp())
     reservation = bucket.reserve(item, 1000)
     time.sleep(reservation.wait)
-    turns = bucket._steps.turns("a")
-    assert Enter(turns, 0).block()  # others are at it all the time
+    lock = bucket._steps.fair_lock("a")
+    assert Acquire(lock, 0).block()  # others are at it all the time
     assert not bucket.confirm(reservation, bucket.stamp()).allowed
-    turns.leave()
+    lock.release()
     assert not bucket.cancel(reservation)
     bucket.leak(0)
     assert bucket.count() == 1

@@ -164,8 +164,8 @@ def test_a_refusal_that_is_remembered_names_no_longer_wait_after_a_step_of_the_c
     assert bucket.put(RateItem("a", bucket.stamp()))
     while bucket.put(RateItem("a", bucket.stamp())):
         pass  # a window of the clock has begun
-    stepped = bucket._link.server_ms(time.monotonic()) - 3_600_000
-    bucket._link.learn(time.monotonic(), stepped)
+    stepped = bucket._session.server_ms(time.monotonic()) - 3_600_000
+    bucket._session.learn(time.monotonic(), stepped)
     sent.clear()
     item = RateItem("a", bucket.stamp())
     assert 0 < bucket.reserve(item).retry_after_ms <= 50_001

@@ -280,7 +280,7 @@ def test_a_guest_uses_what_others_have_made(pool, guest):
     assert admitted(PostgresBucket(pool, table, rates), 2) == 2
     grant(table, role)
     bucket = PostgresBucket(theirs, table, rates)
-    assert bucket._steps._place.functions
+    assert bucket._steps._layout.functions
     assert admitted(bucket, 3) == 2
 
 
@@ -288,11 +288,11 @@ def test_a_guest_does_without_functions(pool, guest):
     role, theirs = guest
     table, rates = postgres.table(), [Rate(4, HOUR)]
     made = PostgresBucket(pool, table, rates)
-    for function in made._steps._place.functions.values():
+    for function in made._steps._layout.functions.values():
         postgres.execute(f"DROP FUNCTION {function}")
     grant(table, role)
     bucket = PostgresBucket(theirs, table, rates)
-    assert not bucket._steps._place.functions
+    assert not bucket._steps._layout.functions
     assert admitted(bucket, 5) == 4
     item = RateItem("it's $pyrate_limiter$ 100%", bucket.now(), 2)
     decision = bucket.reserve(item, 1 << 40, 0)

@@ -120,11 +120,11 @@ def test_functions_that_are_dropped_or_forbidden_meanwhile_are_done_without(pool
         made = PostgresBucket(pool, table, [Rate(3, HOUR)])
         grant(table)
         bucket = PostgresBucket(theirs, table, [Rate(3, HOUR)])
-        assert bucket._steps._place.functions
-        for name in made._steps._place.functions.values():
+        assert bucket._steps._layout.functions
+        for name in made._steps._layout.functions.values():
             postgres.execute(f"REVOKE EXECUTE ON FUNCTION {name} FROM PUBLIC")
         assert admitted(bucket, 1) == 1
-        for name in made._steps._place.functions.values():
+        for name in made._steps._layout.functions.values():
             postgres.execute(f"DROP FUNCTION {name}")
         assert admitted(bucket, 1) == 1
         assert admitted(made, 2) == 1
@@ -227,7 +227,7 @@ def test_a_role_without_functions_looks_nothing_up_along_the_search_path(trapped
             *logs, state = every_judge(theirs, [Rate(2, 100)], table)
             for bucket in logs:
                 assert waits_in_order(bucket) == [True] * 4
-                assert not bucket._steps._place.functions
+                assert not bucket._steps._layout.functions
             if "UPDATE" in rights:
                 assert waits_in_order(state) == [True] * 4
 
@@ -268,7 +268,7 @@ def test_a_function_that_somebody_else_made_first_is_not_called(keyed):
     postgres.execute(f"CREATE SCHEMA {schema}")
     where = conninfo.make_conninfo(postgres.dsn(), options=f"-c search_path={schema}")
     with postgres.pool(where, size=1) as ours:
-        names = log_of(ours, table, keyed)._steps._place.functions
+        names = log_of(ours, table, keyed)._steps._layout.functions
         postgres.execute(f"DROP TABLE {schema}.ratelimit___{table}")
         with as_role("SELECT", schema=schema) as (theirs, _):
             with theirs.connection() as connection:
@@ -282,14 +282,14 @@ def test_a_function_that_somebody_else_made_first_is_not_called(keyed):
                         text = text.replace("BEGIN", "BEGIN RAISE 'trapped';", 1)
                     connection.execute(text)
             bucket = log_of(ours, table, keyed)
-            assert not bucket._steps._place.functions
+            assert not bucket._steps._layout.functions
             assert admitted(bucket, 3) == 2
 
 
 @pytest.mark.parametrize("keyed", [False, True])
 def test_an_overload_of_a_function_of_ours_is_not_called(pool, keyed):
     bucket = log_of(pool, postgres.table(), keyed)
-    name = bucket._steps._place.functions["claim"]
+    name = bucket._steps._layout.functions["claim"]
     for kinds in itertools.islice(
         itertools.product(
             ["bigint", "integer"], ["text", "varchar"], ["bigint", "integer"], ["bigint", "integer"]
@@ -306,8 +306,8 @@ def test_an_overload_of_a_function_of_ours_is_not_called(pool, keyed):
 
 def test_functions_keep_their_names_as_long_as_their_text_stays(pool):
     table = postgres.table()
-    names = PostgresBucket(pool, table, [Rate(2, HOUR)])._steps._place.functions
-    assert PostgresBucket(pool, table, [Rate(9, 1000)])._steps._place.functions == names
+    names = PostgresBucket(pool, table, [Rate(2, HOUR)])._steps._layout.functions
+    assert PostgresBucket(pool, table, [Rate(9, 1000)])._steps._layout.functions == names
     count = "SELECT count(*) FROM pg_proc WHERE proname ~ 'pyrate_limiter' AND prosrc ~ "
     made = postgres.execute(f"{count}'{table}'")
     PostgresBucket(pool, table, [Rate(2, HOUR)], FixedWindow())
@@ -433,8 +433,8 @@ def test_a_table_that_was_renamed_to_archive_it_is_made_anew(pool):
             assert admits(limiter, 3) == 2
             if kind != "state":
                 (bucket,) = limiter.bucket_factory.get_buckets()
-                assert bucket._steps._place.functions
-                assert not any(bucket._steps._place.missing)
+                assert bucket._steps._layout.functions
+                assert not any(bucket._steps._layout.missing)
             postgres.execute(f"ALTER TABLE ratelimit___{table} RENAME TO archive_{number}_{table}")
 
 

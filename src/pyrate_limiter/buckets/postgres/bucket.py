@@ -18,7 +18,7 @@ from pyrate_limiter.abstracts.algorithm import (
 )
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.buckets.postgres.clock import PostgresClock
-from pyrate_limiter.buckets.postgres.fair_lock import Turns
+from pyrate_limiter.buckets.postgres.fair_lock import FairLock
 from pyrate_limiter.buckets.postgres.holds import hold
 from pyrate_limiter.buckets.postgres.literals import Limits, restored
 from pyrate_limiter.buckets.postgres.lookback import Lookback
@@ -27,7 +27,7 @@ from pyrate_limiter.buckets.postgres.outage import (
     breaker_of_pool,
     is_outage,
 )
-from pyrate_limiter.buckets.postgres.session import Link
+from pyrate_limiter.buckets.postgres.session import Session
 from pyrate_limiter.buckets.postgres.several import PostgresLine
 from pyrate_limiter.buckets.postgres.statements import LEAST_MS, Steps
 from pyrate_limiter.buckets.remote.fallback import FallbackUnits
@@ -108,25 +108,25 @@ class PostgresBucket(Closable, PostgresLine):
         self._in_sql = self._fixed or type(algorithm) is SlidingWindowLog
         self.table: str = f"{_PREFIX}{table.lower()}"
         self.pool = pool
-        self._link = Link(pool, call_timeout)
+        self._session = Session(pool, call_timeout)
         breaker = breaker_of_pool(pool, f"Postgres table {self.table}")
-        self._outage = PostgresOutage(on_error, self._link, breaker)
-        self._steps = Steps(self._link, self.table, keyed=self._keyed, durable=durable)
+        self._outage = PostgresOutage(on_error, self._session, breaker)
+        self._steps = Steps(self._session, self.table, keyed=self._keyed, durable=durable)
         self._steps.lookback = lookback
         self._clock = self._own_clock = PostgresClock(pool)
         self.failing_rate = None
         self._learnt = None
         self._full = {}
         self._flushes = 0
-        self._giving, self._gifts = Turns(), deque()
-        self.is_async = self._link.is_async
+        self._giving, self._gifts = FairLock(), deque()
+        self.is_async = self._session.is_async
         self.blocks = not self.is_async
         if not self.is_async:
             self._guarded_setup()
 
     def _guarded_setup(self) -> None:
         try:
-            self._link.run(self._steps.note_lookback())
+            self._session.run(self._steps.note_lookback())
         except Exception as error:
             if not self._outage.failed(error):
                 raise
@@ -148,7 +148,7 @@ class PostgresBucket(Closable, PostgresLine):
         """See `AbstractBucket.stamp`: the server's own reading replaces the estimate."""
         if self._clock is not self._own_clock or type(self).now is not PostgresBucket.now:
             return self.now()
-        return Unread(self._link.server_ms(time.monotonic()) or 0)
+        return Unread(self._session.server_ms(time.monotonic()) or 0)
 
     def put(self, item: RateItem) -> Any:
         """See `AbstractBucket.put`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter._core.clocks import AbstractClock
-from pyrate_limiter.buckets.postgres.session import Link
+from pyrate_limiter.buckets.postgres.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Generator
@@ -22,19 +22,19 @@ class PostgresClock(AbstractClock):
 
     __module__ = "pyrate_limiter.clocks"
 
-    __slots__ = ("_link", "pool")
+    __slots__ = ("_session", "pool")
 
     def __init__(self, pool: Any) -> None:
         self.pool: Any = pool
-        self._link = Link(pool)
+        self._session = Session(pool)
 
     def now(self) -> int | Awaitable[int]:
         """See `AbstractClock.now`."""
-        return self._link.run(self._read())  # type: ignore[no-any-return]
+        return self._session.run(self._read())  # type: ignore[no-any-return]
 
     def _read(self) -> Generator[Any, Any, int]:
         try:
-            row = yield from self._link.query(
+            row = yield from self._session.query(
                 "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
             )
             return int(row[0])

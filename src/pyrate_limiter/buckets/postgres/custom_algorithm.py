@@ -13,7 +13,7 @@ from pyrate_limiter._core.validation import FOREVER
 from pyrate_limiter.abstracts.rate import RateItem
 from pyrate_limiter.buckets.log.rules import ROUNDS
 from pyrate_limiter.buckets.postgres.custom_log import PolicyLog
-from pyrate_limiter.buckets.postgres.fair_lock import in_turn
+from pyrate_limiter.buckets.postgres.fair_lock import locked
 from pyrate_limiter.buckets.postgres.functions import NONE
 from pyrate_limiter.buckets.postgres.session import at_work
 from pyrate_limiter.buckets.postgres.statements import LEAST_MS, Busy, UnitsInDoubt, seconds_of
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pyrate_limiter._core.driver import Program
     from pyrate_limiter._core.rate_list import RateList
     from pyrate_limiter.abstracts.algorithm import LogAlgorithm
-    from pyrate_limiter.buckets.postgres.schema import Place
+    from pyrate_limiter.buckets.postgres.schema import Layout
     from pyrate_limiter.buckets.postgres.session import Attempt
     from pyrate_limiter.buckets.postgres.statements import Ask, Steps
 
@@ -41,26 +41,26 @@ def reserve_by_policy(
         Verdict, moment (None for never), failing rate, now, remaining, reset.
     """
     begun = time.monotonic()
-    since = int(begun * 1000 + steps.link.behind) if ask.now is None else ask.now
+    since = int(begun * 1000 + steps.session.behind) if ask.now is None else ask.now
     expires: int | None = None
     yield from steps.make_good()
     yield from steps.note_lookback(seconds_of(ask.limit))
 
-    def decide(attempt: Attempt, place: Place) -> Program[list[Any] | None]:
+    def decide(attempt: Attempt, layout: Layout) -> Program[list[Any] | None]:
         nonlocal expires
-        log = PolicyLog(steps, place, ask.name, ask.token)
+        log = PolicyLog(steps, layout, ask.name, ask.token)
         seen = yield from log.look(attempt, algorithm, rates, ask.now, ask)
         bucket = seen.log(rates, algorithm)
         judged = RateItem(ask.name, seen.now, int(ask.weight))
         if not ask.store:
             decision = bucket.check(judged)
         else:
-            left = ask.max_wait if place.has_columns else 0
+            left = ask.max_wait if layout.has_columns else 0
             if ask.now is None:
                 left = max(0, left - int((time.monotonic() - begun) * 1000))
             decision = bucket.reserve(judged, left, ask.buffer)
         if decision.allowed and ask.store:
-            expires = steps.link.server_ms(attempt.deadline)
+            expires = steps.session.server_ms(attempt.deadline)
             moment = yield from log.insert(attempt, seen, judged, expires)
             if moment is None:
                 return None
@@ -98,8 +98,8 @@ def confirm_by_policy(
     """
     max_wait = terms["max_wait"]
 
-    def decide(attempt: Attempt, place: Place) -> Program[list[Any] | None]:
-        log = PolicyLog(steps, place, item.name, token)
+    def decide(attempt: Attempt, layout: Layout) -> Program[list[Any] | None]:
+        log = PolicyLog(steps, layout, item.name, token)
         seen = yield from log.look(attempt, algorithm, rates, terms["now"])
         stamp = next((at for at, _, own in seen.rows if own), None)
         if stamp is None:
@@ -124,32 +124,32 @@ def confirm_by_policy(
 
 
 def _run(steps: Steps, name: str, decide: Any, limit: int, orphaned: Any = None) -> Program[Any]:
-    """``decide(attempt, place)``, a program, again where it gives None: the log has changed.
+    """``decide(attempt, layout)``, a program, again where it gives None: the log has changed.
 
     Raises:
         Busy: it went on changing for as long as the caller is willing to wait.
     """
     seconds = seconds_of(limit)
-    place = yield from steps.place(seconds)
+    layout = yield from steps.layout(seconds)
 
     def work(attempt: Attempt) -> Program[Any]:
         give_up = attempt.deadline if seconds is None else time.monotonic() + seconds
         while True:
-            answer = yield from decide(attempt, place)
+            answer = yield from decide(attempt, layout)
             if answer is not None:
                 return answer
             if time.monotonic() >= give_up:
                 raise at_work() if seconds is None else Busy
 
     def late(since: float) -> Program[BaseException]:
-        return steps.link.late(since, None if seconds is None else Busy())
+        return steps.session.late(since, None if seconds is None else Busy())
 
     def transact(left: float | None) -> Program[Any]:
-        return steps.link.transact(work, left, orphaned)
+        return steps.session.transact(work, left, orphaned)
 
     try:
-        time_limit = steps.link.within(seconds)
-        return (yield from in_turn(steps.turns(name), time_limit, late, transact))
+        time_limit = steps.session.within(seconds)
+        return (yield from locked(steps.fair_lock(name), time_limit, late, transact))
     except steps.busy:
         if seconds is None:
             raise

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pyrate_limiter._core.rate_list import RateList
     from pyrate_limiter.abstracts.algorithm import LogAlgorithm
     from pyrate_limiter.abstracts.rate import RateItem
-    from pyrate_limiter.buckets.postgres.schema import Place
+    from pyrate_limiter.buckets.postgres.schema import Layout
     from pyrate_limiter.buckets.postgres.session import Attempt
     from pyrate_limiter.buckets.postgres.statements import Ask, Steps
 
@@ -83,16 +83,16 @@ class Seen:
 class PolicyLog:
     """What is stored for one item's bucket, in SQL."""
 
-    def __init__(self, steps: Steps, place: Place, name: str, token: int) -> None:
-        self._steps, self._place, self._table = steps, place, place.table
+    def __init__(self, steps: Steps, layout: Layout, name: str, token: int) -> None:
+        self._steps, self._layout, self._table = steps, layout, layout.table
         self._name, self._token = name, token
         self._own = f"token = {token} AND claimed_ms IS NOT NULL"
         self._at, self._units, self._mine = "at_ms", "sum(units)", "AND units > 0"
-        if not place.has_columns:
+        if not layout.has_columns:
             self._own = "false"
             self._at = "floor(extract(epoch FROM item_timestamp::timestamptz) * 1000)::bigint"
             self._units, self._mine = "count(*)", f"AND {NO_NOTE}"
-        if steps.keyed and place.has_columns:
+        if steps.keyed and layout.has_columns:
             self._mine += f" AND key = {steps.lock(name)}"
         elif steps.keyed:
             self._mine += f" AND name = {literal(name)}"
@@ -115,11 +115,11 @@ class PolicyLog:
             limits = Limits.of(rates, fixed=False)
             looks = ask._replace(weight=0, store=False, look=False)
             time_there = self._steps.reserve_text(attempt, limits, looks)
-        link = self._steps.link
+        session = self._steps.session
         held = "SELECT WHERE false"
-        if self._place.has_columns:
+        if self._layout.has_columns:
             held = look(self._steps, self._table, self._name)
-        guess = own_time if own_time is not None else link.server_ms(time.monotonic()) or 0
+        guess = own_time if own_time is not None else session.server_ms(time.monotonic()) or 0
         bound = algorithm.leak_bound(rates, guess - (_GUESS_MS if own_time is None else 0))
         while True:
             live = f"FROM {self._table} WHERE {self._at} >= {bound} {self._mine} GROUP BY 1"
@@ -134,7 +134,7 @@ class PolicyLog:
             if ask is not None:
                 answer = numbers(times[0][0])
                 now = answer[3]
-                link.learn(sent, answer[-1])
+                session.learn(sent, answer[-1])
             elif own_time is None:
                 now = int(times[0][0])
             needed = algorithm.leak_bound(rates, now)
@@ -152,7 +152,7 @@ class PolicyLog:
         value = f"{literal(item.name)}, {min(item.weight, 32767)}, {time_of_unit}"
         unchanged, earlier, others = self._unchanged(seen, moment), "SELECT NULL", ""
         count = item.weight
-        if self._place.has_columns:
+        if self._layout.has_columns:
             key = self._steps.lock(self._name) if self._steps.keyed else "NULL"
             claimed = seen.now if moment > seen.now else "NULL"
             others = (
@@ -192,7 +192,7 @@ class PolicyLog:
 
     def _between(self, seen: Seen, moment: int) -> str:
         """Number those who are stored for later anew."""
-        later = self._place.has_columns and any(at > moment for at, *_ in seen.rows)
+        later = self._layout.has_columns and any(at > moment for at, *_ in seen.rows)
         return f"{renumbering(self._table, moment, self._mine)} " if later else ""
 
     def move(
@@ -237,7 +237,7 @@ class PolicyLog:
             return ""
         table = self._table
         old = f"{self._at} < least({seen.bound}, {seen.now} - {furthest(table)})"
-        if not self._place.has_columns:
+        if not self._layout.has_columns:
             return (
                 f"DELETE FROM {table} WHERE ctid = ANY (ARRAY(SELECT ctid FROM {table} WHERE {old} "
                 f"AND {NO_NOTE} ORDER BY {self._at} DESC OFFSET 1024 LIMIT {1024 + 2 * weight})); "
@@ -265,7 +265,7 @@ class PolicyLog:
 
     def _unchanged(self, seen: Seen, moment: int | None) -> str:
         text = f"({self._digest(seen.bound)}) = {seen.digest}"
-        if moment is None or not self._place.has_columns:
+        if moment is None or not self._layout.has_columns:
             return text
         held = look(self._steps, self._table, self._name)
         return f"{text} AND NOT EXISTS ({held} AND at_ms > {moment})"

@@ -12,7 +12,7 @@ from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.reservation import Reservation
 from pyrate_limiter.buckets.postgres.custom_algorithm import confirm_by_policy, reserve_by_policy
 from pyrate_limiter.buckets.postgres.literals import unique
-from pyrate_limiter.buckets.postgres.session import Link, uncancelled
+from pyrate_limiter.buckets.postgres.session import Session, uncancelled
 from pyrate_limiter.buckets.postgres.statements import LEAST_MS, Ask, Busy, Steps, UnitsInDoubt
 from pyrate_limiter.buckets.postgres.stored import Stored
 from pyrate_limiter.buckets.remote.denials import Denial, LastDenial
@@ -39,7 +39,7 @@ class PostgresJudge(AbstractBucket):
     _keyed = False
     _fixed: bool  # whether windows are aligned to the clock
     _in_sql: bool  # whether the server judges
-    _link: Link
+    _session: Session
     _steps: Steps
     _outage: PostgresOutage
     _own_clock: PostgresClock
@@ -52,7 +52,7 @@ class PostgresJudge(AbstractBucket):
         return _ready(value) if self.is_async else value
 
     def _run(self, program: Program[Any]) -> Any:
-        run = self._link.run(program)
+        run = self._session.run(program)
         return uncancelled(run) if self.is_async else run
 
     def _claim(
@@ -78,8 +78,8 @@ class PostgresJudge(AbstractBucket):
         limit = max_wait_ms if limit_ms is None else limit_ms
         program = self._judge(item, max_wait_ms, buffer_ms, limit, store=store, look=look)
         if not self.is_async:
-            return self._link.run(program)
-        return uncancelled(self._link.run(program), self._undo if store else None)
+            return self._session.run(program)
+        return uncancelled(self._session.run(program), self._undo if store else None)
 
     async def _undo(self, decision: Decision) -> None:
         if isinstance(decision, Reservation):
@@ -283,10 +283,10 @@ class PostgresJudge(AbstractBucket):
         self, reservation: Reservation, time_of_item: int | None, max_wait_ms: int
     ) -> Program[Decision]:
         item, stored = reservation.item, reservation.handle
-        place = yield from self._steps.place()
+        layout = yield from self._steps.layout()
         terms: dict[str, Any] = {"now": time_of_item, "max_wait": max_wait_ms}
         found: Any
-        if not place.has_columns:  # it stores nothing ahead
+        if not layout.has_columns:  # it stores nothing ahead
             if stored.flushes == self._flushes:
                 return reservation.with_wait()
             found = True, None, 0, int(item.timestamp)

@@ -1,7 +1,7 @@
-"""One at a time in this process, in order of arrival.
+"""A fair lock for the threads and tasks of this process.
 
-It is for those who read, decide, and write if nobody has written meanwhile: they would only send
-each other back to the start.
+It serves callers that read, decide, and write unless somebody has written meanwhile: without it
+they would make each other begin anew.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 
-class Turns:
-    """A lock that threads and tasks may have, and get in the order in which they came."""
+class FairLock:
+    """A lock that threads and tasks get in the order in which they asked for it."""
 
     __slots__ = ("_mutex", "_taken", "_waiting")
 
@@ -33,8 +33,8 @@ class Turns:
         self._taken = False
         self._waiting: deque[Callable[[], object]] = deque()
 
-    def enter(self, wake: Callable[[], object]) -> bool:
-        """Whether it is free, and taken now; otherwise ``wake`` is called when it is one's turn."""
+    def acquire(self, wake: Callable[[], object]) -> bool:
+        """Take the lock if it is free; otherwise ``wake`` is called once it is the caller's."""
         with self._mutex:
             if self._taken:
                 self._waiting.append(wake)
@@ -43,7 +43,7 @@ class Turns:
             return True
 
     def give_up(self, wake: Callable[[], object]) -> bool:
-        """Wait no longer; False if one's turn has come meanwhile."""
+        """Wait no longer; False if the lock has become the caller's meanwhile."""
         with self._mutex:
             try:
                 self._waiting.remove(wake)
@@ -51,8 +51,8 @@ class Turns:
                 return False
             return True
 
-    def leave(self) -> None:
-        """Let the next one in."""
+    def release(self) -> None:
+        """Hand the lock to the caller that has waited longest."""
         with self._mutex:
             if not self._waiting:
                 self._taken = False
@@ -61,33 +61,38 @@ class Turns:
         wake()
 
 
-def in_turn(
-    turns: Turns,
+def locked(
+    lock: FairLock,
     seconds: float | None,
     late: Callable[[float], Program[BaseException]],
     work: Callable[[float | None], Program[T]],
 ) -> Program[T]:
-    """``work(seconds left)``, a program, when it is one's turn.
+    """Run ``work(seconds left)``, a program, under the lock.
 
-    Where that comes late, the error that the program ``late(when it began)`` gives.
+    Args:
+        lock: the lock.
+        seconds: how long to wait for it; None is for ever.
+        late: a program that returns the error to raise where that was too short. It is given when
+            the wait began, on the clock of ``time.monotonic``.
+        work: what to run.
     """
     began = time.monotonic()
-    if not (yield Enter(turns, seconds)):
+    if not (yield Acquire(lock, seconds)):
         raise (yield from late(began))
     try:
         left = None if seconds is None else max(0.001, began + seconds - time.monotonic())
         return (yield from work(left))
     finally:
-        turns.leave()
+        lock.release()
 
 
-class Enter(BlockingEffect[bool]):
-    """A step of a program: wait for one's turn; answers whether it has come in time."""
+class Acquire(BlockingEffect[bool]):
+    """Wait for a fair lock; answered by whether it was to be had in time."""
 
-    __slots__ = ("_deadline", "_turns")
+    __slots__ = ("_deadline", "_lock")
 
-    def __init__(self, turns: Turns, seconds: float | None) -> None:
-        self._turns = turns
+    def __init__(self, lock: FairLock, seconds: float | None) -> None:
+        self._lock = lock
         self._deadline = None if seconds is None else time.monotonic() + seconds
 
     def _left(self) -> float | None:
@@ -97,14 +102,14 @@ class Enter(BlockingEffect[bool]):
         """Wait in this thread."""
         event = threading.Event()
         wake = event.set
-        if self._turns.enter(wake):
+        if self._lock.acquire(wake):
             return True
         try:
             event.wait(self._left())
         except BaseException:
             self._withdraw(wake)
             raise
-        return not self._turns.give_up(wake)
+        return not self._lock.give_up(wake)
 
     async def wait(self) -> bool:
         """Wait in the event loop."""
@@ -113,15 +118,15 @@ class Enter(BlockingEffect[bool]):
         loop = asyncio.get_running_loop()
         future: asyncio.Future[bool] = loop.create_future()
         wake = partial(loop.call_soon_threadsafe, resolve, future, True)
-        if self._turns.enter(wake):
+        if self._lock.acquire(wake):
             return True
         try:
             await asyncio.wait([future], timeout=self._left())
         except BaseException:
             self._withdraw(wake)
             raise
-        return not self._turns.give_up(wake)
+        return not self._lock.give_up(wake)
 
     def _withdraw(self, wake: Callable[[], object]) -> None:
-        if not self._turns.give_up(wake):
-            self._turns.leave()
+        if not self._lock.give_up(wake):
+            self._lock.release()

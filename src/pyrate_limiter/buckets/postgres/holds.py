@@ -29,10 +29,12 @@ def hold(steps: Steps, name: str, now: int | None, hold_ms: int | None) -> Progr
     Raises:
         CannotHold: the table has only the columns of 4.5.1.
     """
-    place = yield from steps.place()
-    if not place.has_columns:
-        raise CannotHold(place.table, "a role that may add columns to the table has to use it once")
-    table, lock = place.table, steps.lock(name)
+    layout = yield from steps.layout()
+    if not layout.has_columns:
+        raise CannotHold(
+            layout.table, "a role that may add columns to the table has to use it once"
+        )
+    table, lock = layout.table, steps.lock(name)
     held = held_row(f"AND key = {lock}" if steps.keyed else "")
     clock = "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
     new = "" if hold_ms is None else f"UNION ALL SELECT ms + {hold_ms}, {hold_ms} FROM now "
@@ -57,10 +59,10 @@ def hold(steps: Steps, name: str, now: int | None, hold_ms: int | None) -> Progr
             "coalesce((SELECT at_ms FROM held), ms) - ms, clock FROM now; COMMIT"
         )
         stood, left, read = map(int, answer[0])
-        steps.link.learn(sent, read)
+        steps.session.learn(sent, read)
         return stood, left
 
-    answer: tuple[int, int] = yield from steps.link.transact(once, None)
+    answer: tuple[int, int] = yield from steps.session.transact(once, None)
     return answer
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pyrate_limiter._core.driver import Program
     from pyrate_limiter._core.rate_list import RateList
     from pyrate_limiter.abstracts.algorithm import LogAlgorithm
-    from pyrate_limiter.buckets.postgres.session import Link
+    from pyrate_limiter.buckets.postgres.session import Session
 
 _MOMENT = "'1000-01-01'::timestamp"
 NO_NOTE = f"item_timestamp IS DISTINCT FROM {_MOMENT}"
@@ -65,12 +65,12 @@ class Lookback:
         return back if back <= self._rates.longest_ms else 0
 
     def note(
-        self, link: Link, table: str, columns: Sequence[str], seconds: float | None
+        self, session: Session, table: str, columns: Sequence[str], seconds: float | None
     ) -> Program[None]:
         """Note it, unless somebody with the same has done so just now.
 
         Args:
-            link: the way to the server.
+            session: the way to the server.
             table: where, with its schema.
             columns: those that the table has besides those of 4.5.1.
             seconds: how long it may take.
@@ -78,11 +78,11 @@ class Lookback:
         self.due = time.monotonic() + AGAIN_MS / 1000  # others need not
         psycopg = driver()
         try:
-            yield from link.query(self._text(table, columns), seconds)
-        except (*link.timeouts, *link.conflicts):
+            yield from session.query(self._text(table, columns), seconds)
+        except (*session.timeouts, *session.conflicts):
             self.due = time.monotonic() + _SOON_SECONDS
         except BaseException as error:
-            away = isinstance(error, link.lost)
+            away = isinstance(error, session.lost)
             if away or not isinstance(error, psycopg.Error):
                 self.due = 0.0
                 raise

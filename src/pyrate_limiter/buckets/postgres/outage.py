@@ -12,7 +12,7 @@ from pyrate_limiter.buckets.remote.outage import Outage
 
 if TYPE_CHECKING:
     from pyrate_limiter._core.driver import Program
-    from pyrate_limiter.buckets.postgres.session import Link
+    from pyrate_limiter.buckets.postgres.session import Session
     from pyrate_limiter.buckets.remote.fallback import OnError
 
 OUTAGE_SECONDS = 0.5
@@ -54,18 +54,18 @@ class PostgresOutage(Outage):
 
     Args:
         on_error: what to do, see `Outage`.
-        link: the way to the server.
+        session: the way to the server.
         breaker: what is known of it.
         buckets: whether a bucket may take its place.
     """
 
     def __init__(
-        self, on_error: OnError, link: Link, breaker: CircuitBreaker, *, buckets: bool = True
+        self, on_error: OnError, session: Session, breaker: CircuitBreaker, *, buckets: bool = True
     ) -> None:
-        super().__init__(on_error, breaker, is_async=link.is_async, buckets=buckets)
-        self._link = link
+        super().__init__(on_error, breaker, is_async=session.is_async, buckets=buckets)
+        self._session = session
         if not self.raises:
-            link.longest_wait = OUTAGE_SECONDS
+            session.longest_wait = OUTAGE_SECONDS
 
     def covers(self, error: BaseException) -> bool:
         """Whether this says that the server is away."""
@@ -75,11 +75,11 @@ class PostgresOutage(Outage):
         """Ask for a connection, and with it for an answer."""
         del key
         try:
-            yield from self._link.query("SELECT 1", OUTAGE_SECONDS)
+            yield from self._session.query("SELECT 1", OUTAGE_SECONDS)
         except Exception as error:  # noqa: BLE001 - whoever asks next is told, if it is no outage
             # A pool takes its time until it tries to connect again, and tries a wrong password too.
             if is_of_pool(error, "PoolTimeout"):
-                away = not (yield Ping(self._link.pool, login=True))
+                away = not (yield Ping(self._session.pool, login=True))
             else:
                 away = is_outage(error)
             if away:

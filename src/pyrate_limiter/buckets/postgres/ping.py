@@ -1,4 +1,4 @@
-"""Whether a server is there at all, whatever a pool says.
+"""Whether a server is there, when its pool has no connection to give.
 
 A pool that has no connection to give may be busy, or be told a wrong password: then the server
 answers, and waiting for it is waiting.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from pyrate_limiter._core.driver import Program
     from pyrate_limiter.buckets.postgres.protocols import Row
-    from pyrate_limiter.buckets.postgres.session import Link
+    from pyrate_limiter.buckets.postgres.session import Session
 
 _COLUMNS = ("at_ms", "seq", "units", "claimed_ms", "token", "key")
 _LONGEST_NAME = 63  # bytes; the server cuts off what is longer
@@ -64,7 +64,7 @@ def advisory_lock_id(table: str) -> int:
     return zlib.crc32(table.encode()) & 0x7FFFFFFF
 
 
-class Place:
+class Layout:
     """Where a bucket's units are.
 
     Attributes:
@@ -123,8 +123,8 @@ class Place:
 
 
 def find_or_make(
-    link: Link, name: str, keyed: bool, seconds: float | None = None
-) -> Program[Place]:
+    session: Session, name: str, keyed: bool, seconds: float | None = None
+) -> Program[Layout]:
     """Find the table with all that belongs to it, or make what is missing and may be made.
 
     A step of it takes so many ``seconds`` at the most.
@@ -140,30 +140,32 @@ def find_or_make(
     refused = (errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction)
     raised: Exception | None = None
     for _ in range(_TRIES):
-        schema, place = yield from _find(link, name, keyed, seconds)
-        if place is not None and not any(place.missing):
-            return place
+        schema, layout = yield from _find(session, name, keyed, seconds)
+        if layout is not None and not any(layout.missing):
+            return layout
         try:
-            yield from link.query(_statements(name, schema, keyed, place), seconds)
+            yield from session.query(_statements(name, schema, keyed, layout), seconds)
         except races as error:
             raised = error
         except refused as error:
             raised = error
             break
-    _, place = yield from _find(link, name, keyed, seconds)
-    if place is None and raised is not None:
+    _, layout = yield from _find(session, name, keyed, seconds)
+    if layout is None and raised is not None:
         raise raised
-    if place is None:
+    if layout is None:
         msg = f"the table {name!r} was made and is not there: is somebody dropping it?"
         raise errors.UndefinedTable(msg)
-    return place  # without what may not be made, or what somebody else has taken the name of
+    return layout  # without what may not be made, or what somebody else has taken the name of
 
 
-def find_table(link: Link, name: str, seconds: float | None) -> Program[tuple[str, str | None]]:
+def find_table(
+    session: Session, name: str, seconds: float | None
+) -> Program[tuple[str, str | None]]:
     """The schema that a table would be made in, and the table's oid, if it is there."""
     unqualified = f"pg_catalog.to_regclass({literal(quoted(name))}::pg_catalog.text)"
     public = f"pg_catalog.to_regclass({literal('public.' + quoted(name))}::pg_catalog.text)"
-    schema, oid = yield from link.query(
+    schema, oid = yield from session.query(
         "SELECT coalesce(pg_catalog.current_schema()::pg_catalog.text, 'public'), "
         f"coalesce({unqualified}, CASE WHEN pg_catalog.current_schema() IS NULL THEN {public} END)"
         "::pg_catalog.oid",
@@ -174,9 +176,9 @@ def find_table(link: Link, name: str, seconds: float | None) -> Program[tuple[st
 
 
 def _find(
-    link: Link, name: str, keyed: bool, seconds: float | None
-) -> Program[tuple[str, Place | None]]:
-    schema, oid = yield from find_table(link, name, seconds)
+    session: Session, name: str, keyed: bool, seconds: float | None
+) -> Program[tuple[str, Layout | None]]:
+    schema, oid = yield from find_table(session, name, seconds)
     if oid is None:
         return schema, None
     names = functions.function_names(name, keyed).values()
@@ -188,11 +190,11 @@ def _find(
         oid=oid,
     )
     sent = time.monotonic()
-    row = yield from link.query(probe, seconds)
+    row = yield from session.query(probe, seconds)
     if not row:
         return schema, None
-    link.learn(sent, int(row[-1]))
-    return schema, Place(name, keyed, row)
+    session.learn(sent, int(row[-1]))
+    return schema, Layout(name, keyed, row)
 
 
 def _texts(words: Iterable[str]) -> str:
@@ -219,25 +221,26 @@ def _indexes(name: str, oid: str, keyed: bool, *, is_taken: bool) -> dict[str, s
     }
 
 
-def _statements(name: str, schema: str, keyed: bool, place: Place | None) -> str:
+def _statements(name: str, schema: str, keyed: bool, layout: Layout | None) -> str:
     made = [f"BEGIN; SELECT pg_advisory_xact_lock({advisory_lock_id(name)});"]
-    if place is None:
+    if layout is None:
         made.append(
             f"CREATE TABLE IF NOT EXISTS {quoted(schema)}.{quoted(name)} "
             "(name VARCHAR, weight SMALLINT, item_timestamp TIMESTAMP, "
             f"{', '.join(f'{column} BIGINT' for column in _COLUMNS)});"
         )
     else:
-        columns, indexes, steps = place.missing
+        columns, indexes, steps = layout.missing
         if columns:
             added = ", ".join(f"ADD COLUMN IF NOT EXISTS {column} BIGINT" for column in columns)
-            made.append(f"ALTER TABLE {place.table} {added};")
+            made.append(f"ALTER TABLE {layout.table} {added};")
         made += [
-            f"CREATE INDEX IF NOT EXISTS {quoted(label)} ON {place.table} {indexes[label]};"
+            f"CREATE INDEX IF NOT EXISTS {quoted(label)} ON {layout.table} {indexes[label]};"
             for label in indexes
         ]
         if not columns and not indexes:  # apart, for somebody else may have taken the name
             made += [
-                functions.definition(step, place.schema, name, place.table, keyed) for step in steps
+                functions.definition(step, layout.schema, name, layout.table, keyed)
+                for step in steps
             ]
     return " ".join([*made, "COMMIT"])

@@ -89,7 +89,7 @@ class Attempt:
         return exchange(self.connection, text, self.deadline)
 
 
-class Link:
+class Session:
     """The way to the server over a pool that belongs to the caller.
 
     Args:
@@ -152,7 +152,7 @@ class Link:
         return limit if seconds is None or (limit is not None and limit < seconds) else seconds
 
     def late(self, since: float, busy: BaseException | None = None) -> Program[BaseException]:
-        """The error of one whose turn to ask the server has not come in time.
+        """The error of a caller that has waited too long for a fair lock.
 
         Args:
             since: when he began to wait for it, on the clock of ``time.monotonic``.

@@ -11,7 +11,7 @@ from pyrate_limiter._core.validation import Unread, check_item
 from pyrate_limiter.abstracts.algorithm import Decision
 from pyrate_limiter.abstracts.reservation import Reservation
 from pyrate_limiter.buckets.postgres.decisions import PostgresJudge
-from pyrate_limiter.buckets.postgres.fair_lock import in_turn
+from pyrate_limiter.buckets.postgres.fair_lock import locked
 from pyrate_limiter.buckets.postgres.functions import MOST_ROWS
 from pyrate_limiter.buckets.postgres.literals import unique
 from pyrate_limiter.buckets.postgres.session import driver, uncancelled
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from pyrate_limiter._core.driver import Program
     from pyrate_limiter.abstracts.rate import RateItem
-    from pyrate_limiter.buckets.postgres.fair_lock import Turns
+    from pyrate_limiter.buckets.postgres.fair_lock import FairLock
     from pyrate_limiter.buckets.postgres.statements import UnitsInDoubt
 
 # Few enough that the bucket's lock is held for a few milliseconds, and that a session which does
@@ -39,7 +39,7 @@ _MOST_GIFTS = 64
 class PostgresLine(PostgresJudge):
     """Reservations for the waiters of a line."""
 
-    _giving: Turns
+    _giving: FairLock
     _gifts: deque[_Gift]
 
     def reserve_several(
@@ -79,7 +79,7 @@ class PostgresLine(PostgresJudge):
     def _run_all(self, program: Program[list[Decision]]) -> Any:
         """What a program says about the items; given back where its caller is cancelled."""
         if not self.is_async:
-            return self._link.run(program)
+            return self._session.run(program)
 
         async def undo(decisions: list[Decision]) -> None:
             stored = [it for it in decisions if isinstance(it, Reservation)]
@@ -87,7 +87,7 @@ class PostgresLine(PostgresJudge):
                 cancelled: Any = self.cancel_several(stored)
                 await cancelled
 
-        return uncancelled(self._link.run(program), undo)
+        return uncancelled(self._session.run(program), undo)
 
     def _judge_one_by_one(
         self,
@@ -182,9 +182,9 @@ class PostgresLine(PostgresJudge):
     def _confirm_several(
         self, reservations: Sequence[Reservation], time_of_items: int | None, max_wait_ms: int
     ) -> Program[list[Decision]]:
-        place = yield from self._steps.place()
+        layout = yield from self._steps.layout()
         answers: list[Any] = []
-        if place.has_columns:
+        if layout.has_columns:
             units = [(it.item.name, it.item.weight, it.handle.token) for it in reservations]
             try:
                 answers = yield from self._steps.confirm(
@@ -247,8 +247,8 @@ class PostgresLine(PostgresJudge):
         """Give them back, together with what others give back while somebody is at it."""
         self._gifts.extend(gifts)
         try:
-            late = self._link.late
-            yield from in_turn(self._giving, GIVING_SECONDS, late, lambda _: self._give(gifts))
+            late = self._session.late
+            yield from locked(self._giving, GIVING_SECONDS, late, lambda _: self._give(gifts))
         except driver().Error:
             pass  # it comes in the place of another error or a cancellation, which has to be seen
         finally:

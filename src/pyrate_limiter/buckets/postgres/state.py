@@ -11,7 +11,7 @@ from pyrate_limiter._core.timeline import NO_CLOCK
 from pyrate_limiter.abstracts.algorithm import Decision
 from pyrate_limiter.buckets.postgres.literals import short
 from pyrate_limiter.buckets.postgres.outage import PostgresOutage, breaker_of_pool
-from pyrate_limiter.buckets.postgres.session import Link, uncancelled
+from pyrate_limiter.buckets.postgres.session import Session, uncancelled
 from pyrate_limiter.buckets.postgres.state_row import StateRow
 from pyrate_limiter.buckets.postgres.statements import LEAST_MS, Busy
 from pyrate_limiter.buckets.state.rules import Reading, StateRules
@@ -40,24 +40,24 @@ class _Clock(AbstractClock):
     While there is no answer, and the policy is to go on without, it is this machine's.
     """
 
-    __slots__ = ("_link", "_place")
+    __slots__ = ("_place", "_session")
 
-    def __init__(self, link: Link, place: Callable[[], Program[str]]) -> None:
-        self._link, self._place = link, place
+    def __init__(self, session: Session, place: Callable[[], Program[str]]) -> None:
+        self._session, self._place = session, place
 
     def now(self) -> int | Awaitable[int]:
         """See `AbstractClock.now`."""
-        now = self._link.server_ms(time.monotonic())
-        return self._link.run(self._ask()) if now is None else now
+        now = self._session.server_ms(time.monotonic())
+        return self._session.run(self._ask()) if now is None else now
 
     def seconds_until(self, moment: int) -> float | None:
         """See `AbstractClock.seconds_until`."""
-        left_ms = moment - self._link.behind - time.monotonic() * 1000
-        return None if self._link.ahead is None else left_ms / 1000
+        left_ms = moment - self._session.behind - time.monotonic() * 1000
+        return None if self._session.ahead is None else left_ms / 1000
 
     def _ask(self) -> Program[int]:
         yield from self._place()
-        now = self._link.server_ms(time.monotonic())
+        now = self._session.server_ms(time.monotonic())
         return time.time_ns() // 1_000_000 if now is None else now
 
 
@@ -96,16 +96,16 @@ class PostgresStateStore(RecordStore):
                 raise WrongType(field, value, "a string")
         self.pool: Pool = pool
         self.key: str = key
-        self._link = Link(pool, call_timeout)
+        self._session = Session(pool, call_timeout)
         breaker = breaker_of_pool(pool, f"Postgres state {short(key)!r}")
-        self._outage = PostgresOutage(on_error, self._link, breaker, buckets=False)
-        self.is_async: bool | None = self._link.is_async
+        self._outage = PostgresOutage(on_error, self._session, breaker, buckets=False)
+        self.is_async: bool | None = self._session.is_async
         self.blocks: bool = not self.is_async
-        self._row = StateRow(self._link, table, key, durable=durable)
-        self.default_clock: AbstractClock = _Clock(self._link, self._place)
+        self._row = StateRow(self._session, table, key, durable=durable)
+        self.default_clock: AbstractClock = _Clock(self._session, self._place)
         self._ahead = 0
         if not self.is_async:
-            self._link.run(self._place())
+            self._session.run(self._place())
 
     @property
     def store_id(self) -> object:
@@ -130,7 +130,7 @@ class PostgresStateStore(RecordStore):
         async def give_back(answer: T) -> None:
             take_back = taking_back(answer)
             if take_back is not None:
-                await self._link.run(self._giving_back(take_back))
+                await self._session.run(self._giving_back(take_back))
 
         limit_ms = 0 if within_ms is None else max(within_ms, LEAST_MS)
         program = self._row.step(ruled, limit_ms, taking_back)
@@ -178,7 +178,7 @@ class PostgresStateStore(RecordStore):
     def _run(
         self, program: Program[T], undo: Callable[[T], Awaitable[None]] | None = None
     ) -> T | Awaitable[T]:
-        run = self._link.run(program)
+        run = self._session.run(program)
         return uncancelled(run, undo) if self.is_async else run
 
     def _giving_back(self, take_back: Use) -> Program[bool]:

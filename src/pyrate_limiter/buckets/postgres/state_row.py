@@ -6,7 +6,7 @@ import json
 import time
 from typing import TYPE_CHECKING, TypeVar
 
-from pyrate_limiter.buckets.postgres.fair_lock import Turns, in_turn
+from pyrate_limiter.buckets.postgres.fair_lock import FairLock, locked
 from pyrate_limiter.buckets.postgres.literals import literal, short, unique
 from pyrate_limiter.buckets.postgres.schema import (
     advisory_lock_id,
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pyrate_limiter._core.driver import Program
-    from pyrate_limiter.buckets.postgres.session import Attempt, Link
+    from pyrate_limiter.buckets.postgres.session import Attempt, Session
     from pyrate_limiter.buckets.state.record import Numbers
 
     T = TypeVar("T")
@@ -51,23 +51,23 @@ class StateRow:
     """The row of one key.
 
     Args:
-        link: the way to the server.
+        session: the way to the server.
         name: the table's name without its schema.
         key: which state.
         durable: whether a commit waits for the disk.
     """
 
-    def __init__(self, link: Link, name: str, key: str, *, durable: bool) -> None:
-        self._link, self._durable = link, durable
+    def __init__(self, session: Session, name: str, key: str, *, durable: bool) -> None:
+        self._session, self._durable = session, durable
         self._name, self._key = as_the_server_cuts(name), literal(short(key))
-        self._turns, self._setup = Turns(), Turns()
+        self._lock, self._setup = FairLock(), FairLock()
         self._table: str | None = None
         self._in_doubt: InDoubt[_Write] = InDoubt()
 
     def delete(self) -> Program[None]:
         """Forget the state."""
         table = yield from self.place()
-        yield from self._link.query(f"DELETE FROM {table} WHERE key = {self._key}")
+        yield from self._session.query(f"DELETE FROM {table} WHERE key = {self._key}")
 
     def step(
         self,
@@ -153,7 +153,7 @@ class StateRow:
             row = yield from first(attempt, f"{attempt.bounds()}{reading}")
             while True:
                 now, text, last, written = int(row[0]), row[1], row[2], row[3] == "t"
-                self._link.learn(sent, now)
+                self._session.learn(sent, now)
                 # If there is something to undo; or an earlier try has done it, its answer was lost.
                 if written is not undoing:
                     return
@@ -177,12 +177,12 @@ class StateRow:
                 row = rows[0]
 
         def late(since: float) -> Program[BaseException]:
-            return self._link.late(since, None if seconds is None else Busy())
+            return self._session.late(since, None if seconds is None else Busy())
 
         def transact(left: float | None) -> Program[None]:
-            return self._link.transact(work, left, orphaned)
+            return self._session.transact(work, left, orphaned)
 
-        yield from in_turn(self._turns, self._link.within(seconds), late, transact)
+        yield from locked(self._lock, self._session.within(seconds), late, transact)
 
     def _reading(self, table: str, writer: int) -> str:
         return (
@@ -215,17 +215,17 @@ class StateRow:
         """The table with its schema; made if it is not there."""
         if self._table is not None:
             return self._table
-        limit = self._link.within(seconds)
-        return (yield from in_turn(self._setup, limit, self._link.late, self._find))
+        limit = self._session.within(seconds)
+        return (yield from locked(self._setup, limit, self._session.late, self._find))
 
     def _find(self, seconds: float | None) -> Program[str]:
         if self._table is not None:  # somebody before has found it
             return self._table
-        schema, oid = yield from find_table(self._link, self._name, seconds)
+        schema, oid = yield from find_table(self._session, self._name, seconds)
         if oid is None:
             name = f"{quoted(schema)}.{quoted(self._name)}"
             try:
-                yield from self._link.query(
+                yield from self._session.query(
                     f"BEGIN; SELECT pg_advisory_xact_lock({advisory_lock_id(self._name)}); "
                     f"CREATE TABLE IF NOT EXISTS {name} (key TEXT PRIMARY KEY, "
                     "record TEXT NOT NULL, writers BIGINT[] NOT NULL); COMMIT",
@@ -233,18 +233,18 @@ class StateRow:
                 )
             except driver().errors.InsufficientPrivilege:
                 # Somebody else may have made it just now.
-                schema, oid = yield from find_table(self._link, self._name, seconds)
+                schema, oid = yield from find_table(self._session, self._name, seconds)
                 if oid is None:
                     raise
             else:
-                schema, oid = yield from find_table(self._link, self._name, seconds)
+                schema, oid = yield from find_table(self._session, self._name, seconds)
         sent = time.monotonic()
-        place, now = yield from self._link.query(
+        place, now = yield from self._session.query(
             "SELECT nspname, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint "
             f"FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid WHERE c.oid = {oid}",
             seconds,
         )
-        self._link.learn(sent, int(now))
+        self._session.learn(sent, int(now))
         self._table = f"{quoted(place)}.{quoted(self._name)}"
         return self._table
 

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyrate_limiter.buckets.postgres.exchange import silence
-from pyrate_limiter.buckets.postgres.fair_lock import Turns
+from pyrate_limiter.buckets.postgres.fair_lock import FairLock
 from pyrate_limiter.buckets.postgres.functions import NONE
 from pyrate_limiter.buckets.postgres.literals import integers, literal, lock_key, numbers, texts
 from pyrate_limiter.buckets.postgres.session import driver
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
     from pyrate_limiter._core.driver import Program
     from pyrate_limiter.buckets.postgres.literals import Limits
-    from pyrate_limiter.buckets.postgres.session import Attempt, Link
+    from pyrate_limiter.buckets.postgres.session import Attempt, Session
 
 _LONGEST_LOCK_MS = (1 << 31) - 1
 LEAST_MS = 500  # for a step at the end of a caller's time
 GIVING_SECONDS = 1.0  # for what is given back
-_LANES = 64  # names that share one wait for each other
+_LOCKS = 64  # names that share one wait for each other
 _EXPIRED = -2
 _LEASE_SECONDS = 2.0  # after which a statement that is still on its way stores nothing
 _NEVER = 1 << 62
@@ -90,17 +90,17 @@ class Steps(Table):
     """What a bucket asks of its table.
 
     Args:
-        link: the way to the server.
+        session: the way to the server.
         name: the table's name without its schema.
         keyed: whether each name is limited by itself.
         durable: whether a commit waits for the disk.
     """
 
-    def __init__(self, link: Link, name: str, *, keyed: bool, durable: bool) -> None:
-        super().__init__(link, name, keyed=keyed)
+    def __init__(self, session: Session, name: str, *, keyed: bool, durable: bool) -> None:
+        super().__init__(session, name, keyed=keyed)
         self.is_durable = durable
         self.in_doubt: InDoubt[UnitsInDoubt] = InDoubt()
-        self._turns = [Turns() for _ in range(_LANES if keyed else 1)]
+        self._fair_locks = [FairLock() for _ in range(_LOCKS if keyed else 1)]
         self._begins = False
         self._swept = NONE  # what is before that moment has been deleted
         psycopg = driver()
@@ -109,9 +109,9 @@ class Steps(Table):
         self._away = (psycopg.OperationalError, psycopg.InterfaceError)
         self._gone = (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedFunction)
 
-    def turns(self, name: str) -> Turns:
+    def fair_lock(self, name: str) -> FairLock:
         """Whose turn it is in this process, for a policy that runs in it."""
-        return self._turns[hash(name) % len(self._turns)]
+        return self._fair_locks[hash(name) % len(self._fair_locks)]
 
     def lock(self, name: str) -> str:
         """The advisory lock of the bucket, or of one name of it."""
@@ -131,19 +131,19 @@ class Steps(Table):
             Busy: the lock could not be had within ``ask.limit`` ms.
         """
         seconds = seconds_of(ask.limit)
-        if self._place is None:
-            yield from self.place(seconds)
+        if self._layout is None:
+            yield from self.layout(seconds)
         if self.in_doubt:
             yield from self.make_good()
         begun = time.monotonic()
-        since = int(begun * 1000 + self.link.behind) if ask.now is None else ask.now
+        since = int(begun * 1000 + self.session.behind) if ask.now is None else ask.now
         expires: int | None = None
 
         def text(attempt: Attempt) -> str:
             nonlocal expires
             tried = time.monotonic()
             waited = int((tried - begun) * 1000)  # for a connection, or by earlier tries
-            expires = self.link.server_ms(min(attempt.deadline, tried + _LEASE_SECONDS))
+            expires = self.session.server_ms(min(attempt.deadline, tried + _LEASE_SECONDS))
             return self.reserve_text(attempt, limits, ask, others, waited, expires, since)
 
         def orphaned() -> None:
@@ -167,20 +167,20 @@ class Steps(Table):
         self, limits: Limits, ask: Ask, *others: tuple[str, int, int]
     ) -> Program[list[list[Any]]]:
         """`reserve` with an answer to each; to the first alone where there is no function."""
-        place = yield from self.place(seconds_of(ask.limit))
-        if not place.functions:
+        layout = yield from self.layout(seconds_of(ask.limit))
+        if not layout.functions:
             others = ()
         answer = yield from self.reserve(limits, ask, *others)
         return [answer[k : k + _ANSWER] for k in range(0, len(answer), _ANSWER)]
 
     def leave_in_doubt(self, units: UnitsInDoubt) -> None:
         """Have it taken out later, if it is there."""
-        if self._place is None or self._place.has_columns:
+        if self._layout is None or self._layout.has_columns:
             self.in_doubt.extend([units])
 
     def make_good(self) -> Program[None]:
         """Take out what may have been stored for callers who have been told otherwise."""
-        now = self.link.server_ms(time.monotonic()) or NONE
+        now = self.session.server_ms(time.monotonic()) or NONE
         ripe = self.in_doubt.take(lambda _, units: units.expires < now)
         if not ripe:
             return
@@ -247,7 +247,7 @@ class Steps(Table):
 
         Each of them is a name, a weight and a token.
         """
-        yield from self.place()
+        yield from self.layout()
 
         def text(attempt: Attempt) -> str:
             terms = (
@@ -266,8 +266,8 @@ class Steps(Table):
 
     def cancel(self, doubts: Sequence[UnitsInDoubt]) -> Program[list[int]]:
         """See ``sql/release.sql``. Returns units; -2 where they may still come."""
-        place = yield from self.place()
-        if not place.has_columns:
+        layout = yield from self.layout()
+        if not layout.has_columns:
             units = []
             for name, weight, _, since, *_ in doubts:
                 units.append((yield from self._release_rows(name, weight, since)))
@@ -288,7 +288,7 @@ class Steps(Table):
             )
             return [int(numbers(answer[0][0])[0]) for answer in rows]
 
-        cancelled: list[int] = yield from self.link.transact(one_by_one, GIVING_SECONDS)
+        cancelled: list[int] = yield from self.session.transact(one_by_one, GIVING_SECONDS)
         return cancelled
 
     def _call(self, text: Any, seconds: float | None, orphaned: Any = None) -> Program[list[Any]]:
@@ -297,8 +297,8 @@ class Steps(Table):
             return (yield from self._exchange(text, seconds, orphaned))
         except self._gone:
             # Somebody has dropped the functions, or has taken the right to call them away.
-            self._place = None
-            yield from self.place(seconds)
+            self._layout = None
+            yield from self.layout(seconds)
             return (yield from self._exchange(text, seconds, orphaned))
 
     def _exchange(self, text: Any, seconds: float | None, orphaned: Any) -> Program[list[Any]]:
@@ -306,7 +306,7 @@ class Steps(Table):
             while True:
                 statement = text(attempt)
                 sent = time.monotonic()
-                begins = self._begins or not (self._place and self._place.functions)
+                begins = self._begins or not (self._layout and self._layout.functions)
                 if begins:
                     statement = f"BEGIN ISOLATION LEVEL READ COMMITTED; {statement}; COMMIT"
                 rows = yield from attempt.fetch(statement)
@@ -316,19 +316,19 @@ class Steps(Table):
                     # The session's isolation level does not see what a lock waits for.
                     self._begins = True
                     continue
-                self.link.learn(sent, answer[-1])
+                self.session.learn(sent, answer[-1])
                 if answer[0] != _EXPIRED or orphaned is None:
                     return answers
                 if time.monotonic() >= attempt.deadline:
                     raise silence()
 
-        answers: list[Any] = yield from self.link.transact(once, seconds, orphaned)
+        answers: list[Any] = yield from self.session.transact(once, seconds, orphaned)
         return answers
 
     def call(self, step: str) -> str:
         """SQL that takes a step, with a ``%s`` for each parameter."""
-        place: Any = self._place
-        return place.calls[step]  # type: ignore[no-any-return]
+        layout: Any = self._layout
+        return layout.calls[step]  # type: ignore[no-any-return]
 
     def note_sweep(self, swept: int | None, now: int) -> None:
         """All that was before ``swept`` is deleted by now, unless the clock has stepped back."""

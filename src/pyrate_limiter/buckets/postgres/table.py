@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from pyrate_limiter.buckets.postgres.fair_lock import Turns, in_turn
+from pyrate_limiter.buckets.postgres.fair_lock import FairLock, locked
 from pyrate_limiter.buckets.postgres.literals import literal, lock_key
 from pyrate_limiter.buckets.postgres.lookback import NO_NOTE, furthest
 from pyrate_limiter.buckets.postgres.schema import as_the_server_cuts, find_or_make
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from pyrate_limiter._core.driver import Program
     from pyrate_limiter.buckets.postgres.lookback import Lookback
     from pyrate_limiter.buckets.postgres.protocols import Row
-    from pyrate_limiter.buckets.postgres.schema import Place
-    from pyrate_limiter.buckets.postgres.session import Link
+    from pyrate_limiter.buckets.postgres.schema import Layout
+    from pyrate_limiter.buckets.postgres.session import Session
 
 _MOST_AT_ONCE = 5000  # acquisitions that one statement deletes
 _STORED_MS = "floor(extract(epoch FROM item_timestamp::timestamptz) * 1000)::bigint"
@@ -28,7 +28,7 @@ class Table:
     """Finds the table, or makes it.
 
     Args:
-        link: the way to the server.
+        session: the way to the server.
         name: the table's name without its schema.
         keyed: whether each name is limited by itself.
 
@@ -38,56 +38,56 @@ class Table:
 
     lookback: Lookback
 
-    def __init__(self, link: Link, name: str, *, keyed: bool) -> None:
-        self.link = link
+    def __init__(self, session: Session, name: str, *, keyed: bool) -> None:
+        self.session = session
         self.name: str = as_the_server_cuts(name)
         self.keyed = keyed
-        self._place: Place | None = None
-        self._setup = Turns()
+        self._layout: Layout | None = None
+        self._setup = FairLock()
         self._key = ""  # the lock of the whole
 
-    def place(self, seconds: float | None = None) -> Program[Place]:
+    def layout(self, seconds: float | None = None) -> Program[Layout]:
         """Where the units are; made if it is not there, see `find_or_make`."""
-        if self._place is not None:
-            return self._place
-        limit = self.link.within(seconds)
-        return (yield from in_turn(self._setup, limit, self.link.late, self._find))
+        if self._layout is not None:
+            return self._layout
+        limit = self.session.within(seconds)
+        return (yield from locked(self._setup, limit, self.session.late, self._find))
 
-    def _find(self, seconds: float | None) -> Program[Place]:
-        if self._place is None:  # nobody before has found it
-            place = yield from find_or_make(self.link, self.name, self.keyed, seconds)
-            self._key = lock_key(place.table)
-            self._place = place
-        return self._place
+    def _find(self, seconds: float | None) -> Program[Layout]:
+        if self._layout is None:  # nobody before has found it
+            layout = yield from find_or_make(self.session, self.name, self.keyed, seconds)
+            self._key = lock_key(layout.table)
+            self._layout = layout
+        return self._layout
 
     def note_lookback(self, seconds: float | None = None) -> Program[float | None]:
         """Note how far back the bucket looks, if it is time to; returns the seconds left."""
         began = time.monotonic()
         if began < self.lookback.due:
             return seconds
-        place = yield from self.place(seconds)
-        yield from self.lookback.note(self.link, place.table, place.columns, seconds)
+        layout = yield from self.layout(seconds)
+        yield from self.lookback.note(self.session, layout.table, layout.columns, seconds)
         return None if seconds is None else max(0.001, began + seconds - time.monotonic())
 
     def count(self) -> Program[int]:
         """Stored units."""
-        place = yield from self.place()
+        layout = yield from self.layout()
         units = f"count(*) FILTER (WHERE {NO_NOTE})"
-        if place.has_columns:
+        if layout.has_columns:
             units = f"coalesce(sum(coalesce(units, 1)) FILTER (WHERE {_UNITS}), 0)"
-        return int((yield from self.link.query(f"SELECT {units} FROM {place.table}"))[0])
+        return int((yield from self.session.query(f"SELECT {units} FROM {layout.table}"))[0])
 
     def flush(self) -> Program[None]:
         """Delete all units."""
-        place = yield from self.place()
-        yield from self.link.query(f"DELETE FROM {place.table} WHERE {NO_NOTE}")
+        layout = yield from self.layout()
+        yield from self.session.query(f"DELETE FROM {layout.table} WHERE {NO_NOTE}")
 
     def peek(self, index: int) -> Program[Row]:
         """Name and ms of a unit, or nothing. What 4.5.1 wrote since the last step is newest."""
-        place = yield from self.place()
-        if not place.has_columns:
+        layout = yield from self.layout()
+        if not layout.has_columns:
             text = (
-                f"SELECT name, {_STORED_MS} FROM {place.table} WHERE {NO_NOTE} "
+                f"SELECT name, {_STORED_MS} FROM {layout.table} WHERE {NO_NOTE} "
                 f"ORDER BY item_timestamp DESC, ctid DESC OFFSET {index} LIMIT 1"
             )
         else:
@@ -95,10 +95,10 @@ class Table:
             text = (
                 f"SELECT name, at FROM (SELECT name, coalesce(at_ms, {_STORED_MS}) AS at, "
                 f"sum(coalesce(units, 1)) OVER (ORDER BY {order} ROWS UNBOUNDED PRECEDING) AS upto "
-                f"FROM {place.table} WHERE {_UNITS}) newest "
+                f"FROM {layout.table} WHERE {_UNITS}) newest "
                 f"WHERE upto > {index} ORDER BY upto LIMIT 1"
             )
-        return (yield from self.link.query(text))
+        return (yield from self.session.query(text))
 
     def leak(self, now: int | None, kept: int) -> Program[int]:
         """Delete the units from before the last ``kept`` ms, but those that others still count.
@@ -106,20 +106,20 @@ class Table:
         ``now`` is the end of those ms; None is the server's time.
         """
         yield from self.note_lookback()
-        place = yield from self.place()
+        layout = yield from self.layout()
         clock = "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
-        others_count = furthest(place.table, beyond=self.lookback.known_ms)
+        others_count = furthest(layout.table, beyond=self.lookback.known_ms)
         ms = f"({clock if now is None else now}::bigint - greatest({kept}, {others_count}))"
         old, units, others = (
             f"item_timestamp < to_timestamp({ms} / 1000.0) AND {NO_NOTE}",
             "1",
             "",
         )
-        if place.has_columns:
+        if layout.has_columns:
             old = f"(at_ms < {ms} AND units > 0) OR (units IS NULL AND {old})"
             units = f"CASE WHEN {_UNITS} THEN coalesce(units, 1) ELSE 0 END"
             others = (
-                f", others AS (DELETE FROM {place.table} other USING gone WHERE gone.units > 1 "
+                f", others AS (DELETE FROM {layout.table} other USING gone WHERE gone.units > 1 "
                 "AND other.item_timestamp = gone.item_timestamp AND other.token = gone.token "
                 "AND other.units = 0)"
             )
@@ -127,23 +127,23 @@ class Table:
         else:
             units += " AS units"
         text = (
-            f"WITH gone AS (DELETE FROM {place.table} WHERE ctid = ANY (ARRAY(SELECT ctid FROM "
-            f"{place.table} WHERE {old} LIMIT {_MOST_AT_ONCE})) RETURNING {units}){others} "
+            f"WITH gone AS (DELETE FROM {layout.table} WHERE ctid = ANY (ARRAY(SELECT ctid FROM "
+            f"{layout.table} WHERE {old} LIMIT {_MOST_AT_ONCE})) RETURNING {units}){others} "
             "SELECT count(*), coalesce(sum(units), 0) FROM gone"
         )
         leaked = 0
         while True:
-            rows, gone = map(int, (yield from self.link.query(text)))
+            rows, gone = map(int, (yield from self.session.query(text)))
             leaked += gone
             if rows < _MOST_AT_ONCE:
                 return leaked
 
     def _release_rows(self, name: str, weight: int, moment: int) -> Program[int]:
         """Take units out of a table that has only the columns of 4.5.1."""
-        place = yield from self.place()
-        row = yield from self.link.query(
-            f"WITH gone AS (DELETE FROM {place.table} WHERE ctid = ANY (ARRAY(SELECT ctid FROM "
-            f"{place.table} WHERE name = {literal(name)} AND item_timestamp = "
+        layout = yield from self.layout()
+        row = yield from self.session.query(
+            f"WITH gone AS (DELETE FROM {layout.table} WHERE ctid = ANY (ARRAY(SELECT ctid FROM "
+            f"{layout.table} WHERE name = {literal(name)} AND item_timestamp = "
             f"to_timestamp({moment} / 1000.0) LIMIT {int(weight)})) RETURNING 1) "
             "SELECT count(*) FROM gone"
         )
