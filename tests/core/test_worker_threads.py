@@ -14,7 +14,7 @@ import pytest
 
 from pyrate_limiter import InMemoryBucket, Limiter, Rate, SQLiteBucket
 from pyrate_limiter._core import worker_threads
-from pyrate_limiter._core.worker_call import Errand, OutOfTime
+from pyrate_limiter._core.worker_call import OutOfTime, WorkerCall
 from pyrate_limiter._core.worker_threads import MOST_THREADS, submit
 
 
@@ -159,14 +159,14 @@ def test_a_locked_file_does_not_hold_up_another(tmp_path):
         bucket.close()
 
 
-def errand(call):
-    return Errand(InMemoryBucket([Rate(1, 1000)]), call)
+def worker_call(call):
+    return WorkerCall(InMemoryBucket([Rate(1, 1000)]), call)
 
 
 def test_an_errors_traceback_is_that_of_the_call():
     async def main():
         with pytest.raises(ZeroDivisionError):
-            await errand(lambda: 1 / 0).in_thread()
+            await worker_call(lambda: 1 / 0).in_thread()
 
     asyncio.run(main())
 
@@ -175,10 +175,10 @@ def test_a_call_that_has_not_begun_within_the_time_is_not_made():
     bucket, go_on, made = InMemoryBucket([Rate(1, 1000)]), threading.Event(), []
 
     async def main():
-        first = asyncio.ensure_future(Errand(bucket, go_on.wait, 20).in_thread())
+        first = asyncio.ensure_future(WorkerCall(bucket, go_on.wait, 20).in_thread())
         await asyncio.sleep(0)
         with pytest.raises(OutOfTime):
-            await Errand(bucket, made.append, "late").in_thread(seconds=0.01)
+            await WorkerCall(bucket, made.append, "late").in_thread(seconds=0.01)
         go_on.set()
         await first
 

@@ -22,7 +22,7 @@ class OutOfTime(Exception):
     """The caller's time was up before there was an answer."""
 
 
-class Errand:
+class WorkerCall:
     """A call that may wait for a disk, a socket or a lock. ``result`` is there once it returned.
 
     Args:

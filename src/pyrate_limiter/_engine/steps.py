@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter._core.awaitables import is_awaitable
 from pyrate_limiter._core.driver import BlockingEffect, Effect
-from pyrate_limiter._core.worker_call import Errand, OutOfTime
+from pyrate_limiter._core.worker_call import OutOfTime, WorkerCall
 from pyrate_limiter._engine.locks import take
 
 if TYPE_CHECKING:
@@ -79,12 +79,12 @@ class Acquire(BlockingEffect[bool]):
         return True
 
 
-class Work(Errand, BlockingEffect[Any]):
-    """An errand: done in this thread, or in a worker thread under asyncio.
+class Work(WorkerCall, BlockingEffect[Any]):
+    """A call, made in this thread, or in a worker thread under asyncio.
 
     Args:
         seconds: how long an event loop waits for it at the most; OutOfTime is raised then.
-        bucket: see `Errand`, also for what follows.
+        bucket: see `WorkerCall`, also for what follows.
     """
 
     __slots__ = ("_seconds",)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter._core.awaitables import is_awaitable
-from pyrate_limiter._core.worker_call import Errand
+from pyrate_limiter._core.worker_call import WorkerCall
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.abstracts.reservation import Reservation
@@ -38,7 +38,7 @@ class BucketAsyncWrapper(AbstractBucket):
 
     async def _call(self, method: Callable[..., Any], *args: Any, **grace: float | None) -> Any:
         if self.bucket.blocks:
-            result = await Errand(self.bucket, method, *args).in_thread(**grace)
+            result = await WorkerCall(self.bucket, method, *args).in_thread(**grace)
         else:
             result = method(*args)
         return await result if is_awaitable(result) else result
@@ -96,13 +96,13 @@ class BucketAsyncWrapper(AbstractBucket):
         bucket = self.bucket
         if not bucket.blocks:
             return await self._call(bucket.reserve, item, max_wait_ms, buffer_ms)  # type: ignore[no-any-return]
-        errand = Errand(bucket, bucket.reserve, item, max_wait_ms, buffer_ms)
+        call = WorkerCall(bucket, bucket.reserve, item, max_wait_ms, buffer_ms)
         try:
-            return await errand.in_thread()  # type: ignore[no-any-return]
+            return await call.in_thread()  # type: ignore[no-any-return]
         except BaseException:
-            late = errand.afterwards(self._cancel_if_made)
-            if not late and isinstance(errand.result, Reservation):
-                await self._call(bucket.cancel, errand.result)
+            late = call.afterwards(self._cancel_if_made)
+            if not late and isinstance(call.result, Reservation):
+                await self._call(bucket.cancel, call.result)
             raise
 
     def _cancel_if_made(self, decision: Any) -> object:

@@ -14,13 +14,13 @@ from pyrate_limiter.buckets.postgres.lookback import NO_NOTE, furthest
 # plain acquisition uses once or never share an array.
 _ONE = (
     *("p_lock bigint", "p_name text", "p_weight bigint", "p_token bigint"),
-    *("p_terms bigint[]", "p_rates bigint[]"),
+    *("p_options bigint[]", "p_rates bigint[]"),
 )
 PARAMETERS = {
     "claim": _ONE,
     "claims": (
         *("p_lock bigint", "p_names text[]", "p_weights bigint[]", "p_tokens bigint[]"),
-        *("p_terms bigint[]", "p_rates bigint[]"),
+        *("p_options bigint[]", "p_rates bigint[]"),
     ),
     "settle": _ONE,
     "release": _ONE,
@@ -30,15 +30,15 @@ _CLAIM = (
     *("durable", "unusual", "now", "clock", "patience", "buffer", "store", "look", "again"),
     *("lock_ms", "expires", "fixed", "since", "not_before", "swept"),
 )
-TERMS = {
+OPTIONS = {
     "claim": _CLAIM,
     "claims": _CLAIM,
     "settle": ("durable", "now", "patience", "fixed", "lock_ms"),
     "release": ("durable", "expires", "since", "until", "lock_ms"),
 }
-"""What the numbers in ``p_terms`` of each step are; the SQL calls them ``p_now`` and so on."""
+"""What the numbers in ``p_options`` of each step are; the SQL calls them ``p_now`` and so on."""
 NONE = -(1 << 62)
-"""Stands for NULL in ``p_terms``: a server may be set up to read no NULL in an array's text."""
+"""Stands for NULL in ``p_options``: a server may be set up to read no NULL in an array's text."""
 MOST_ROWS = 1000
 """An acquisition has so many rows for programs on 4.5.1 at the most."""
 CONFIG = ("enable_seqscan=off", "search_path=pg_catalog, pg_temp")
@@ -74,22 +74,22 @@ def body(step: str, table: str, keyed: bool) -> str:
         name = match[1]
         if name in _RATES:
             return f"p_rates[{_RATES.index(name) + 1}]"
-        if name not in terms:
+        if name not in options:
             return match[0]
-        number = f"p_terms[{terms.index(name) + 1}]"
+        number = f"p_options[{options.index(name) + 1}]"
         if name in _NULLABLE:
             return f"nullif({number}, {NONE})"
         return f"({number} <> 0)" if name in _FLAGS else number
 
-    terms = TERMS["claim" if step == "plain" else step]
+    options = OPTIONS["claim" if step == "plain" else step]
     text = _read(step)
     for part in _PARTS:
         if f"@{part}@" in text:
             text = text.replace(f"@{part}@", _part(part, keyed))
     text = text.replace("@bound@", _BOUND).replace("@no_note@", NO_NOTE)
     text = re.sub(r"\bp_(\w+)", parameter, text)
-    for place in ("unusual", "not_before"):
-        text = text.replace(f"@{place}@", str(_CLAIM.index(place) + 1))
+    for name in ("unusual", "not_before"):
+        text = text.replace(f"@{name}@", str(_CLAIM.index(name) + 1))
     text = text.replace("@renumber@", _read("renumber").rstrip())
     mine = ("AND name = p_name" if step == "plain" else "AND key = p_lock") if keyed else ""
     text = text.replace("@key@", "p_lock" if keyed else "NULL")
@@ -128,7 +128,7 @@ def function_names(name: str, keyed: bool) -> dict[str, str]:
     return {
         step: f"pyrate_limiter_{step}_"
         + blake2b(f"{name}\0{body(step, name, keyed)}".encode(), digest_size=8).hexdigest()
-        for step in TERMS
+        for step in OPTIONS
     }
 
 

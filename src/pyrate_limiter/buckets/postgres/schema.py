@@ -108,7 +108,7 @@ class Layout:
             self.functions = {step: f"{self.schema}.{names[step]}" for step in names}
         self.calls: dict[str, str] = {
             step: self._call(step, keyed)
-            for step in functions.TERMS
+            for step in functions.OPTIONS
             if self.functions or step != "claims"
         }
 

@@ -59,8 +59,8 @@ def _steps_in_python(kind: type[StateAlgorithm]) -> bool:
     """Whether a class has a `step` of its own beside the script of another."""
     lineage = kind.__mro__
 
-    def definer(name: str) -> int:
-        return next((depth for depth, base in enumerate(lineage) if name in vars(base)), math.inf)  # type: ignore[return-value]
+    def definer(name: str) -> float:
+        return next((depth for depth, base in enumerate(lineage) if name in vars(base)), math.inf)
 
     return definer("step") < definer("redis_script")
 

@@ -2,15 +2,15 @@
 -- too late. None goes before the one before it. Answers what `claim.sql` does, one after the
 -- other.
 DECLARE
-  v_terms bigint[] := p_terms; v_one bigint[]; v_all bigint[] := '{}';
+  v_options bigint[] := p_options; v_one bigint[]; v_all bigint[] := '{}';
 BEGIN
   FOR k IN 1 .. cardinality(p_weights) LOOP
-    v_one := @claim@(p_lock, p_names[k], p_weights[k], p_tokens[k], v_terms, p_rates);
+    v_one := @claim@(p_lock, p_names[k], p_weights[k], p_tokens[k], v_options, p_rates);
     EXIT WHEN k > 1 AND v_one[1] < 0;
     v_all := v_all || v_one;
     EXIT WHEN v_one[1] <> 1;
-    v_terms[@unusual@] := 1;
-    v_terms[@not_before@] := v_one[2];
+    v_options[@unusual@] := 1;
+    v_options[@not_before@] := v_one[2];
   END LOOP;
   RETURN v_all;
 END
