@@ -42,8 +42,6 @@ CIRCLES = [
     {"_engine.held", "_engine.wait_queue", "_engine.waiter"},
     {"_engine.acquisition", "_engine.looking", "_engine.reserving", "_engine.waiting"},
     {"buckets.sqlite.bucket", "buckets.sqlite.clock", "buckets.sqlite.keys"},
-    {"buckets.postgres.functions", "buckets.postgres.lookback", "buckets.postgres.schema"},
-    {"buckets.redis.batching", "buckets.redis.client", "buckets.redis.outage"},
     {"compat.v3.acquisition", "compat.v3.decorator", "compat.v3.limiter"},
 ]
 

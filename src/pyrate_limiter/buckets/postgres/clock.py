@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pyrate_limiter._core.clocks import AbstractClock
 from pyrate_limiter.buckets.postgres.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Generator
+    from collections.abc import Awaitable
+
+    from pyrate_limiter._core.driver import Program
+    from pyrate_limiter.buckets.postgres.protocols import Pool
 
 
 class PostgresClock(AbstractClock):
@@ -24,15 +27,15 @@ class PostgresClock(AbstractClock):
 
     __slots__ = ("_session", "pool")
 
-    def __init__(self, pool: Any) -> None:
-        self.pool: Any = pool
+    def __init__(self, pool: Pool) -> None:
+        self.pool: Pool = pool
         self._session = Session(pool)
 
     def now(self) -> int | Awaitable[int]:
         """See `AbstractClock.now`."""
         return self._session.run(self._read())  # type: ignore[no-any-return]
 
-    def _read(self) -> Generator[Any, Any, int]:
+    def _read(self) -> Program[int]:
         try:
             row = yield from self._session.query(
                 "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pyrate_limiter._core.awaitables import then
 from pyrate_limiter.buckets.redis.commands import RedisSteps
@@ -16,8 +16,9 @@ from pyrate_limiter.buckets.redis.reservations import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Generator
+    from collections.abc import Awaitable
 
+    from pyrate_limiter._core.driver import Program
     from pyrate_limiter.abstracts.rate import RateItem
 
 # Members that stand for what is held, and for the end of it, see log.lua.
@@ -63,7 +64,7 @@ class RedisUnits(RedisSteps):
     def count(self) -> int | Awaitable[int]:
         """See `AbstractBucket.count`."""
 
-        def ask() -> Generator[Any, Any, int]:
+        def ask() -> Program[int]:
             command = self._server.command
             units: int = yield from command("zcount", self.bucket_key, _NO_UNITS, "+inf")
             for name in _HELD:
@@ -77,7 +78,7 @@ class RedisUnits(RedisSteps):
     def peek(self, index: int) -> RateItem | Awaitable[RateItem | None] | None:
         """See `AbstractBucket.peek`."""
 
-        def ask() -> Generator[Any, Any, RateItem | None]:
+        def ask() -> Program[RateItem | None]:
             key, first = self.bucket_key, index if index >= 0 else 1 << 52
             command = self._server.command
             if (yield from command("zscore", key, _HELD[0])) is None:
@@ -90,7 +91,7 @@ class RedisUnits(RedisSteps):
 
         return self._server.run(ask())
 
-    def _hold(self, stamp: int | None, hold_ms: int) -> Generator[Any, Any, list[int]]:
+    def _hold(self, stamp: int | None, hold_ms: int) -> Program[list[int]]:
         """Hold, or for -1 ms end that, whatever the outage policy: nothing stands in for it.
 
         Returns:
@@ -102,7 +103,7 @@ class RedisUnits(RedisSteps):
         self._full = self._learnt = None
         return answer[1:3]
 
-    def _leak(self, now: int) -> Generator[Any, Any, int]:
+    def _leak(self, now: int) -> Program[int]:
         """See `RedisBucket.leak`."""
         bound = f"({self._algorithm.leak_bound(self._rates, now)}"
         head = (_LEAK_SCRIPT, self.bucket_key, _NO_UNITS, bound)
