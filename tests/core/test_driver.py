@@ -8,7 +8,6 @@ from pyrate_limiter._core.driver import (
     BlockingEffect,
     Effect,
     Sleep,
-    abandon,
     run_async,
     run_blocking,
 )
@@ -24,13 +23,13 @@ class Both(BlockingEffect):
 
 
 class OnlyAwaited(Effect):
-    dropped = False
-
     async def wait(self):
         return "in the loop"
 
-    def drop(self):
-        self.dropped = True
+
+class Awaits(Effect):
+    def __init__(self, awaitable):
+        self.awaitable = awaitable
 
 
 async def value(of):
@@ -108,9 +107,6 @@ def test_a_cancellation_reaches_the_program_that_has_something_to_give_back():
     assert given_back == ["all"]
 
 
-def test_the_rest_of_a_program_that_is_abandoned_drops_what_it_was_about_to_await():
-    effect = OnlyAwaited()
-    abandon(run_blocking(program(effect)))
-    assert effect.dropped
-    abandon(run_blocking(program(value(1))))  # an awaitable: it would warn if it were forgotten
-    abandon(5)
+def test_the_rest_of_a_program_that_is_closed_closes_what_it_was_about_to_await():
+    for first in (Awaits(value(1)), value(1)):  # each would warn if it were forgotten
+        run_blocking(program(first)).close()

@@ -8,13 +8,19 @@ from typing import TYPE_CHECKING, Any
 from pyrate_limiter.buckets.redis.errors import is_no_connection, may_have_run, name_key
 from pyrate_limiter.buckets.redis.outage import Down
 from pyrate_limiter.buckets.redis.request import NUMBERS, Request
+from pyrate_limiter.buckets.remote.fallback import Fallback
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pyrate_limiter._core.driver import Program
+    from pyrate_limiter.abstracts.algorithm import Decision
+    from pyrate_limiter.abstracts.rate import Rate, RateItem
     from pyrate_limiter.buckets.redis.client import Server
     from pyrate_limiter.buckets.redis.request import Answer, Head
     from pyrate_limiter.buckets.redis.reservations import StepsInDoubt
     from pyrate_limiter.buckets.remote.denials import Denial
+    from pyrate_limiter.buckets.remote.fallback import FallbackUnits
 
 
 class Asks:
@@ -27,6 +33,7 @@ class Asks:
         _server: Server
         _in_doubt: StepsInDoubt | None
         _full: Denial | None
+        _fallback: Fallback | None
 
     def _undo(self, request: Request, answer: Answer) -> Request | None:
         """What undoes steps whose answers nobody waits for."""
@@ -85,6 +92,16 @@ class Asks:
         if by_server:
             server.clock.learn(sent, answer[0])
         return answer  # type: ignore[no-any-return] # as it says
+
+    def _fall_back(
+        self, rates: Sequence[Rate], item: RateItem, patience_ms: int, buffer_ms: int | None
+    ) -> Program[tuple[Decision, FallbackUnits | None]]:
+        """Answer while the server is away, see `Fallback.decide`."""
+        outage = self._server.outage
+        if self._fallback is None:
+            self._fallback = Fallback(outage.on_error)
+        retry_ms = outage.breaker.retry_ms()
+        return self._fallback.decide(rates, item, patience_ms, buffer_ms, retry_ms)
 
     def _failed(self, error: BaseException, steps: list[str], key: str) -> bool:
         """Note that a call about a key has failed; its steps may have been done all the same.

@@ -23,7 +23,6 @@ from pyrate_limiter.buckets.redis.reservations import (
     undoing,
 )
 from pyrate_limiter.buckets.remote.denials import Denial, LastDenial
-from pyrate_limiter.buckets.remote.fallback import Fallback
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -47,8 +46,6 @@ class RedisSteps(Asks, AbstractBucket):
         # What each call begins with: the script, the key, and a line about clocks and rates.
         _head: tuple[Script, str, str]
         _in_doubt: StepsInDoubt
-        _fallback: Fallback | None
-        _full: Denial | None
         _learnt: LastDenial | None
 
     @property

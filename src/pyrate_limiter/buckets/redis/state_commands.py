@@ -48,8 +48,6 @@ class StateSteps(Asks):
     if TYPE_CHECKING:
         key: str
         ttl_ms: int | None
-        _full: Denial | None
-        _fallback: Fallback | None
         # What a call begins with by the server's clock, for which rates, and which `ttl_ms`.
         _usual: tuple[Head | None, Sequence[Rate] | None, int | None]
 
