@@ -12,6 +12,7 @@ from psycopg import conninfo
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolClosed, PoolTimeout
 
 from pyrate_limiter import (
+    BucketAsyncWrapper,
     FixedWindow,
     InMemoryBucket,
     Limiter,
@@ -26,6 +27,7 @@ from pyrate_limiter import (
 from pyrate_limiter.buckets.postgres import session as postgres_session
 from pyrate_limiter.buckets.postgres.exchange import silence
 from pyrate_limiter.buckets.postgres.fair_lock import Acquire
+from pyrate_limiter.errors import WrongType
 from tests.support import postgres_fixtures as postgres
 from tests.support.callers import KINDS, AtPostgres
 from tests.support.postgres_fixtures import HOUR, Own, eventually
@@ -105,6 +107,44 @@ def test_waiters_on_a_fallback_bucket_wait_there(server, pool):
         assert time.monotonic() - began > 0.05
     finally:
         server.start()
+
+
+def test_an_async_bucket_goes_on_for_an_async_pool(server):
+    async def scenario():
+        pool = await postgres.async_pool(server.dsn, size=1, reconnect_timeout=60)
+        local = InMemoryBucket([Rate(2, HOUR)])
+        bucket = PostgresBucket(
+            pool, postgres.table(), [Rate(3, HOUR)], on_error=BucketAsyncWrapper(local)
+        )
+        limiter = Limiter(bucket, buffer_ms=0)
+        assert await limiter.try_acquire_async("a")
+        server.stop()
+        try:
+            answers = [await limiter.try_acquire_async("a", blocking=False) for _ in range(3)]
+            local.rates = [Rate(2, 300)]
+            waited = await limiter.try_acquire_async("a", 2, timeout=20)
+            stored = local.count()
+            local.rates = [Rate(2, HOUR)]
+            waiter = asyncio.ensure_future(limiter.try_acquire_async("a", timeout=20))
+            await asyncio.sleep(0.05)
+            waiter.cancel()
+            await asyncio.wait([waiter])
+        finally:
+            server.start()
+        assert answers == [True, True, False]
+        assert waited
+        assert local.count() == stored  # what the cancelled one had there went back
+        await pool.close()
+
+    asyncio.run(scenario())
+
+
+def test_an_async_bucket_takes_no_sync_pools_place(pool):
+    async def scenario():
+        return BucketAsyncWrapper(InMemoryBucket([Rate(1, HOUR)]))
+
+    with pytest.raises(WrongType, match="a sync bucket"):
+        PostgresBucket(pool, postgres.table(), [Rate(1, HOUR)], on_error=asyncio.run(scenario()))
 
 
 def test_each_name_has_a_fallback_of_its_own(server, pool):
