@@ -1,10 +1,14 @@
 """`Limiter.per_key` over Redis: a key for each name, and nothing beyond its acquisitions."""
 
 import asyncio
+import socket
 
 import pytest
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
-from pyrate_limiter import Limiter, Rate, RedisKeys
+from pyrate_limiter import InMemoryBucket, Limiter, Rate, RateItem, RedisKeys
 from tests.support.redis_servers import async_client, fresh_key, shared_url, sync_client, wait_until
 
 RATE = Rate(2, 60_000)
@@ -98,3 +102,27 @@ def test_keys_of_names_go_by_themselves_once_old(admin):
         assert limiter.try_acquire(name)  # a claim
     assert len(admin.keys(f"{prefix}*")) == 5
     wait_until(lambda: not admin.keys(f"{prefix}*"))
+
+
+def nobody_there():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return redis.Redis(port=taken.getsockname()[1], retry=Retry(NoBackoff(), 0))
+
+
+def test_what_a_name_has_used_in_an_outage_is_not_dropped_with_its_bucket():
+    keys = RedisKeys(nobody_there(), on_error=InMemoryBucket)
+    bucket = keys.for_name([Rate(1, 60_000)], "a")
+    assert bucket.claim(RateItem("a", 0)).allowed
+    assert not bucket.retire(bucket.now())
+    assert keys.for_name([Rate(1, 60_000)], "b").retire(bucket.now())
+
+
+def test_a_fallback_that_was_given_goes_on_when_the_bucket_of_a_name_is_dropped():
+    local = InMemoryBucket([Rate(2, 60_000)])
+    keys = RedisKeys(nobody_there(), on_error=local)
+    for name in "ab":
+        bucket = keys.for_name([Rate(1, 60_000)], name)
+        assert bucket.claim(RateItem(name, 0)).allowed
+        assert bucket.retire(bucket.now())
+    assert local.count() == 2

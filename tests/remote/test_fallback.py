@@ -125,7 +125,8 @@ def test_a_bucket_that_is_given_serves_all_keys():
     given = in_memory()
     fallback = Fallback(given)
     assert fallback.bucket(RATES, "a") is fallback.bucket(RATES, "b") is given
-    assert fallback.retire(5000)  # nothing was made here
+    assert fallback.retire()  # nothing was made here
+    assert not given.retired
 
 
 def test_no_more_than_so_many_buckets_are_kept(monkeypatch):
@@ -138,18 +139,25 @@ def test_no_more_than_so_many_buckets_are_kept(monkeypatch):
     assert fallback.bucket(RATES, "0") is not first
 
 
-def test_what_a_bucket_holds_keeps_the_fallback_from_being_dropped():
+def test_what_a_bucket_holds_by_its_own_clock_keeps_the_fallback_from_being_dropped():
     fallback = Fallback(in_memory)
+    assert fallback.retire()
     run_blocking(fallback.decide(RATES, item(), 0, None, 1))
-    assert not fallback.retire(5000)
-    assert fallback.retire(5000 + 1001)
+    assert not fallback.retire()
+    fallback.bucket(RATES)._clock.advance(1001)
+    assert fallback.retire()
 
 
-def test_a_bucket_that_cannot_say_whether_it_is_idle_keeps_nobody():
-    fallback = Fallback(awaited)
+class ByAnAsyncClock(InMemoryBucket):
+    async def now(self):
+        return 5000
 
+
+def test_a_bucket_that_cannot_say_at_once_whether_it_is_idle_is_kept():
     async def main():
-        await run_async(fallback.decide(RATES, item(), 0, None, 1))
+        for make in (awaited, ByAnAsyncClock):
+            fallback = Fallback(make)
+            await run_async(fallback.decide(RATES, item(), 0, None, 1))
+            assert not fallback.retire()
 
     asyncio.run(main())
-    assert fallback.retire(0)

@@ -354,4 +354,5 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
 
     def retire(self, now: int) -> bool:
         """True: all that counts is in Redis, and a new bucket finds it there."""
-        return self._fallback is None or self._fallback.retire(now)
+        del now  # it is that of the server's clock
+        return self._fallback is None or self._fallback.retire()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter._core.awaitables import is_awaitable
+from pyrate_limiter._core.awaitables import discard, is_awaitable
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.rate import RateItem
@@ -148,10 +148,18 @@ class Fallback:
             bucket = self._made.setdefault(key, make(rates))
         return bucket
 
-    def retire(self, now: int) -> bool:
-        """Whether all buckets that were made here would be the same, were they made anew."""
-        return all(retire(now) for retire in map(_retire_of, self._made.values()) if retire)
+    def retire(self) -> bool:
+        """Refuse all use of the buckets that were made here, unless one still holds units.
+
+        Each is asked at the time of its own clock. One that cannot say so holds some.
+        """
+        return all(map(_retires, [*self._made.values()]))
 
 
-def _retire_of(bucket: AbstractBucket) -> Any:
-    return getattr(bucket, "retire", None)
+def _retires(bucket: AbstractBucket) -> bool:
+    retire: Any = getattr(bucket, "retire", None)
+    now: Any = None if retire is None else bucket.now()
+    if now is None or is_awaitable(now):
+        discard(now)
+        return False
+    return bool(retire(now))
