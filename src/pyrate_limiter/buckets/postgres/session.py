@@ -239,13 +239,14 @@ class Session:
     def _connect(self, deadline: float | None) -> Program[Connection]:
         """A connection of the pool; where none comes soon, as long as the server is there."""
         if deadline is None and self.longest_wait is None:
-            return (yield self.pool.getconn())  # type: ignore[no-any-return] # as the pool says
+            connection = self.pool.getconn()
+            return (yield connection) if self.is_async else connection  # type: ignore[no-any-return] # as the pool says
         give_up = min(time.monotonic() + self.pool.timeout, deadline or math.inf)
         while True:
             left = max(0.001, give_up - time.monotonic())
             try:
                 connection = self.pool.getconn(timeout=min(left, self.longest_wait or left))
-                return (yield connection)  # type: ignore[no-any-return] # as the pool says
+                return (yield connection) if self.is_async else connection  # type: ignore[no-any-return] # as the pool says
             except self.lost as error:
                 if self.longest_wait is None or not is_of_pool(error, "PoolTimeout"):
                     raise
@@ -264,7 +265,9 @@ class Session:
                 if not connection.closed and connection.info.transaction_status:
                     yield from attempt.fetch("ROLLBACK")
             finally:
-                yield self.pool.putconn(connection)
+                returned = self.pool.putconn(connection)
+                if self.is_async:
+                    yield returned
 
 
 class _Retries:

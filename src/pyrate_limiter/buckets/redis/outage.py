@@ -33,7 +33,8 @@ class RedisOutage(Outage):
         on_error: see `RedisBucket`.
         client: the client.
         is_async: whether it is async.
-        ask: a program that makes a call, given the head of its request.
+        ask: a program that makes a call, given its request.
+        limit: the seconds that a call may take.
     """
 
     def __init__(
@@ -43,10 +44,12 @@ class RedisOutage(Outage):
         *,
         is_async: bool,
         ask: Callable[[Request], Program[Answer]],
+        limit: Callable[[], float | None],
     ) -> None:
         breaker = breaker_of(client, lambda: CircuitBreaker("Redis is away", "Redis is back"))
         super().__init__(on_error, breaker, is_async=is_async)
         self._ask = ask
+        self._limit = limit
 
     def covers(self, error: BaseException) -> bool:
         """Whether this says that the server is away, or cannot store anything."""
