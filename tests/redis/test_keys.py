@@ -113,7 +113,7 @@ def nobody_there():
 def test_what_a_name_has_used_in_an_outage_is_not_dropped_with_its_bucket():
     keys = RedisKeys(nobody_there(), on_error=InMemoryBucket)
     bucket = keys.for_name([Rate(1, 60_000)], "a")
-    assert bucket.claim(RateItem("a", 0)).allowed
+    assert bucket.reserve(RateItem("a", 0)).allowed
     assert not bucket.retire(bucket.now())
     assert keys.for_name([Rate(1, 60_000)], "b").retire(bucket.now())
 
@@ -123,6 +123,6 @@ def test_a_fallback_that_was_given_goes_on_when_the_bucket_of_a_name_is_dropped(
     keys = RedisKeys(nobody_there(), on_error=local)
     for name in "ab":
         bucket = keys.for_name([Rate(1, 60_000)], name)
-        assert bucket.claim(RateItem(name, 0)).allowed
+        assert bucket.reserve(RateItem(name, 0)).allowed
         assert bucket.retire(bucket.now())
     assert local.count() == 2

@@ -135,8 +135,9 @@ def function_names(name: str, keyed: bool) -> dict[str, str]:
 def source(step: str, schema: str, name: str, table: str, keyed: bool) -> str:
     """The text of the function as it is made."""
     text = body(step, table, keyed)
-    claim = f"{schema}.{function_names(name, keyed)['claim']}" if step == "claims" else ""
-    return text.replace("@claim@", claim)
+    if step != "claims":  # a table may be called like the word that is replaced
+        return text
+    return text.replace("@claim@", f"{schema}.{function_names(name, keyed)['claim']}")
 
 
 def digest(text: str) -> str:

@@ -79,7 +79,7 @@ class Server:
         self.client: RedisClient = client
         self.is_async: bool = _is_async(client, execute)
         self.outage: RedisOutage = RedisOutage(
-            on_error, client, is_async=self.is_async, ask=self.ask, limit=self.limit
+            on_error, client, is_async=self.is_async, ask=self.ask
         )
         if call_timeout is None and not self.outage.raises:
             call_timeout = _ON_ERROR_SECONDS

@@ -278,12 +278,7 @@ class RedisSteps(Asks, AbstractBucket):
     def _without(self, item: RateItem, max_wait_ms: int, pad: int) -> Generator[Any, Any, Decision]:
         """Answer while the server is away. -1 ms of waiting only looks."""
         buffer_ms = None if pad < 0 else pad
-        outage = self._server.outage
-        if self._fallback is None:
-            self._fallback = Fallback(outage.on_error)
-        decision, units = yield from self._fallback.decide(
-            self._rates, item, max_wait_ms, buffer_ms, outage.breaker.retry_ms()
-        )
+        decision, units = yield from self._fall_back(self._rates, item, max_wait_ms, buffer_ms)
         self.failing_rate, self._learnt = decision.failing_rate, None
         if units is None:
             return decision

@@ -33,8 +33,7 @@ class RedisOutage(Outage):
         on_error: see `RedisBucket`.
         client: the client.
         is_async: whether it is async.
-        ask: a program that makes a call, given its request.
-        limit: the seconds that a call may take.
+        ask: a program that makes a call, given the head of its request.
     """
 
     def __init__(
@@ -44,12 +43,10 @@ class RedisOutage(Outage):
         *,
         is_async: bool,
         ask: Callable[[Request], Program[Answer]],
-        limit: Callable[[], float | None],
     ) -> None:
         breaker = breaker_of(client, lambda: CircuitBreaker("Redis is away", "Redis is back"))
         super().__init__(on_error, breaker, is_async=is_async)
         self._ask = ask
-        self._limit = limit
 
     def covers(self, error: BaseException) -> bool:
         """Whether this says that the server is away, or cannot store anything."""

@@ -18,7 +18,6 @@ from pyrate_limiter.buckets.redis.outage import Down
 from pyrate_limiter.buckets.redis.request import Request, Script
 from pyrate_limiter.buckets.redis.reservations import Claim, new_id, stored_by
 from pyrate_limiter.buckets.remote.denials import Denial
-from pyrate_limiter.buckets.remote.fallback import Fallback
 from pyrate_limiter.buckets.state.reservations import ABANDONED_MS
 from pyrate_limiter.errors import CannotHold
 
@@ -125,12 +124,7 @@ class StateSteps(Asks):
         self, rates: Sequence[Rate], item: RateItem, max_wait_ms: int = 0, buffer_ms: int = 0
     ) -> Program[Decision]:
         """Answer while the server is away. -1 ms of waiting only looks."""
-        outage = self._server.outage
-        if self._fallback is None:
-            self._fallback = Fallback(outage.on_error)
-        decision, units = yield from self._fallback.decide(
-            rates, item, max_wait_ms, buffer_ms, outage.breaker.retry_ms()
-        )
+        decision, units = yield from self._fall_back(rates, item, max_wait_ms, buffer_ms)
         if units is None:
             return decision
         claim, wait = Claim("", 0), decision.wait_ms
