@@ -38,6 +38,7 @@ from pyrate_limiter.buckets.sqlite.errors import (
     UnusableConnection,
 )
 from pyrate_limiter.buckets.sqlite.file_lock import SharedFileLock
+from pyrate_limiter.buckets.state.rules import StateRules
 from pyrate_limiter.clocks import WallClock
 from pyrate_limiter.errors import BucketClosed, MissingDriver, PyrateError, ReentrantCall
 from pyrate_limiter.testing import ManualAsyncClock, ManualClock
@@ -703,7 +704,7 @@ def test_an_operation_that_a_signal_handler_calls_in_a_transaction_is_refused_at
             bucket.put(RateItem("a", bucket.now()))
 
     if kind:
-        bucket.store.transact(bucket.algorithm, bucket.rates, bucket._clock, handler)
+        bucket.store.transact(StateRules(GCRA(), bucket.rates, bucket._clock), handler)
     else:
         with bucket._log._lock:
             handler()
