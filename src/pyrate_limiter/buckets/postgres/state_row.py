@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, TypeVar
 
 from pyrate_limiter.buckets.postgres.fair_lock import FairLock, locked
-from pyrate_limiter.buckets.postgres.literals import literal, short, unique
+from pyrate_limiter.buckets.postgres.literals import literal, lock_key, short, unique
 from pyrate_limiter.buckets.postgres.schema import (
     advisory_lock_id,
     as_the_server_cuts,
@@ -49,6 +49,9 @@ class _Write:
 
 class StateRow:
     """The row of one key.
+
+    Its version is in the index, newest first: the versions that an old snapshot of somebody else
+    keeps are not walked through.
 
     Args:
         session: the way to the server.
@@ -152,7 +155,8 @@ class StateRow:
             sent = time.monotonic()
             row = yield from first(attempt, f"{attempt.bounds()}{reading}")
             while True:
-                now, text, last, written = int(row[0]), row[1], row[2], row[3] == "t"
+                now, text, written = int(row[0]), row[1], row[3] == "t"
+                last = None if row[4] is None else (row[2], row[4])
                 self._session.learn(sent, now)
                 # If there is something to undo; or an earlier try has done it, its answer was lost.
                 if written is not undoing:
@@ -168,10 +172,11 @@ class StateRow:
                     return
                 expires = now + int(left * 1000)
                 sent = time.monotonic()
-                stored, rows = yield from attempt.fetch(
-                    f"{attempt.bounds()}{self._writing(table, after, last, writer, expires)}; "
-                    f"{reading}"
-                )
+                writing = self._writing(table, after, last, writer, expires)
+                statement = f"{attempt.bounds()}{writing}; {reading}"
+                if last is None:  # what waits for the lock has to see what was stored meanwhile
+                    statement = f"BEGIN ISOLATION LEVEL READ COMMITTED; {statement}; COMMIT"
+                *_, stored, rows = yield from attempt.fetch(statement)
                 if stored[0][0] != "0":
                     return
                 row = rows[0]
@@ -187,27 +192,36 @@ class StateRow:
     def _reading(self, table: str, writer: int) -> str:
         return (
             "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint, record, "
-            f"writers[1], coalesce({writer} = ANY (writers), false) FROM (SELECT 1) one "
-            f"LEFT JOIN {table} ON key = {self._key}"
+            f"writers[1], coalesce({writer} = ANY (writers), false), version "
+            f"FROM (SELECT 1) one LEFT JOIN (SELECT * FROM {table} WHERE key = {self._key} "
+            "ORDER BY version DESC LIMIT 1) row ON true"
         )
 
     def _writing(
-        self, table: str, after: Numbers, last: str | None, writer: int, expires: int
+        self,
+        table: str,
+        after: Numbers,
+        last: tuple[str, str] | None,
+        writer: int,
+        expires: int,
     ) -> str:
         key, record = self._key, literal(json.dumps(after))
         commit = "" if self._durable else "SET LOCAL synchronous_commit = off; "
         in_time = f"extract(epoch FROM clock_timestamp()) * 1000 <= {expires}"
         if last is None:
+            # The first version is newer than those of a state that was reset.
+            commit += f"SELECT pg_advisory_xact_lock({lock_key(table, key)}); "
             change = (
-                f"INSERT INTO {table} (key, record, writers) "
-                f"SELECT {key}, {record}, ARRAY[{writer}]::bigint[] WHERE {in_time} "
-                "ON CONFLICT (key) DO NOTHING"
+                f"INSERT INTO {table} (key, version, record, writers) SELECT {key}, "
+                "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint, "
+                f"{record}, ARRAY[{writer}]::bigint[] WHERE {in_time} "
+                f"AND NOT EXISTS (SELECT 1 FROM {table} WHERE key = {key})"
             )
         else:
             change = (
-                f"UPDATE {table} SET record = {record}, "
-                f"writers = {writer}::bigint || writers[1:{_WRITERS - 1}] "
-                f"WHERE key = {key} AND writers[1] = {last} AND {in_time}"
+                f"UPDATE {table} SET record = {record}, version = version + 1, "
+                f"writers = {writer}::bigint || writers[1:{_WRITERS - 1}] WHERE key = {key} "
+                f"AND version = {last[1]} AND writers[1] = {last[0]} AND {in_time}"
             )
         return f"{commit}WITH stored AS ({change} RETURNING 1) SELECT count(*) FROM stored"
 
@@ -227,8 +241,9 @@ class StateRow:
             try:
                 yield from self._session.query(
                     f"BEGIN; SELECT pg_advisory_xact_lock({advisory_lock_id(self._name)}); "
-                    f"CREATE TABLE IF NOT EXISTS {name} (key TEXT PRIMARY KEY, "
-                    "record TEXT NOT NULL, writers BIGINT[] NOT NULL); COMMIT",
+                    f"CREATE TABLE IF NOT EXISTS {name} (key TEXT, version BIGINT, "
+                    "record TEXT NOT NULL, writers BIGINT[] NOT NULL, "
+                    "PRIMARY KEY (key, version)); COMMIT",
                     seconds,
                 )
             except driver().errors.InsufficientPrivilege:
