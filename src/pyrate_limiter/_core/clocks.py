@@ -52,11 +52,9 @@ class MonotonicClock(AbstractClock):
     __slots__ = ()
 
     def now(self) -> int:
-        """See `AbstractClock.now`."""
         return time.monotonic_ns() // _NS
 
     def seconds_until(self, moment: int) -> float | None:
-        """See `AbstractClock.seconds_until`."""
         if type(self).now is not MonotonicClock.now:
             return None  # a subclass tells another time
         return (moment * _NS - time.monotonic_ns()) / 1e9
@@ -70,7 +68,6 @@ class MonotonicAsyncClock(AbstractClock):
     __slots__ = ()
 
     async def now(self) -> int:
-        """See `AbstractClock.now`."""
         return time.monotonic_ns() // _NS
 
 
@@ -82,11 +79,9 @@ class WallClock(AbstractClock):
     __slots__ = ()
 
     def now(self) -> int:
-        """See `AbstractClock.now`."""
         return time.time_ns() // _NS
 
     def seconds_until(self, moment: int) -> float | None:
-        """See `AbstractClock.seconds_until`."""
         if type(self).now is not WallClock.now:
             return None  # a subclass tells another time
         return (moment * _NS - time.time_ns()) / 1e9

@@ -94,17 +94,14 @@ class Unawaited(Pending[bool]):
         return super().__await__()
 
     def send(self, value: Any) -> Any:
-        """See `Pending.send`."""
         self._fresh = False
         return super().send(value)
 
     def throw(self, *error: Any) -> Any:
-        """See `Pending.throw`."""
         self._fresh = False
         return super().throw(*error)
 
     def close(self) -> None:
-        """See `Pending.close`."""
         self._fresh = False
         super().close()
 

@@ -74,19 +74,15 @@ class BucketAsyncWrapper(AbstractBucket):
         return self.bucket.now()
 
     def stamp(self) -> int | Awaitable[int]:
-        """See `AbstractBucket.stamp`."""
         return self.bucket.stamp()
 
     async def put(self, item: RateItem) -> bool:
-        """See `AbstractBucket.put`."""
         return bool(await self._call(self.bucket.put, item))
 
     async def put_decision(self, item: RateItem) -> Decision:
-        """See `AbstractBucket.put_decision`."""
         return await self._call(self.bucket.put_decision, item)  # type: ignore[no-any-return]
 
     async def waiting(self, item: RateItem) -> int:
-        """See `AbstractBucket.waiting`."""
         return await self._call(self.bucket.waiting, item)  # type: ignore[no-any-return]
 
     async def reserve(
@@ -116,12 +112,10 @@ class BucketAsyncWrapper(AbstractBucket):
         not_before: int | None = None,
         limit_ms: int | None = None,
     ) -> list[Decision]:
-        """See `AbstractBucket.reserve_several`."""
         terms = (max_wait_ms, buffer_ms, not_before, limit_ms)
         return await self._call(self.bucket.reserve_several, items, *terms)  # type: ignore[no-any-return]
 
     async def confirm(self, reservation: Reservation, now: int, max_wait_ms: int = 0) -> Decision:
-        """See `AbstractBucket.confirm`."""
         # Whoever is interrupted cancels it next, which must not come before this has ended.
         confirm = self.bucket.confirm
         return await self._call(confirm, reservation, now, max_wait_ms, grace_seconds=None)  # type: ignore[no-any-return]
@@ -129,48 +123,37 @@ class BucketAsyncWrapper(AbstractBucket):
     async def confirm_several(
         self, reservations: Sequence[Reservation], now: int, max_wait_ms: int = 0
     ) -> list[Decision]:
-        """See `AbstractBucket.confirm_several`."""
         confirm = self.bucket.confirm_several
         return await self._call(confirm, reservations, now, max_wait_ms, grace_seconds=None)  # type: ignore[no-any-return]
 
     async def cancel(self, reservation: Reservation) -> bool:
-        """See `AbstractBucket.cancel`."""
         return bool(await self._call(self.bucket.cancel, reservation))
 
     async def cancel_several(self, reservations: Sequence[Reservation]) -> list[bool]:
-        """See `AbstractBucket.cancel_several`."""
         return await self._call(self.bucket.cancel_several, reservations)  # type: ignore[no-any-return]
 
     async def hold(self, item: RateItem, hold_ms: int) -> int:
-        """See `AbstractBucket.hold`."""
         return int(await self._call(self.bucket.hold, item, hold_ms))
 
     async def release_hold(self, item: RateItem) -> bool:
-        """See `AbstractBucket.release_hold`."""
         return bool(await self._call(self.bucket.release_hold, item))
 
     async def check(self, item: RateItem) -> Decision:
-        """See `AbstractBucket.check`."""
         return await self._call(self.bucket.check, item)  # type: ignore[no-any-return]
 
     def pause(self, reservation: Reservation) -> float:
-        """See `AbstractBucket.pause`."""
         return self.bucket.pause(reservation)
 
     async def leak(self, current_timestamp: int | None = None) -> int:
-        """See `AbstractBucket.leak`."""
         return await self._call(self.bucket.leak, current_timestamp)  # type: ignore[no-any-return]
 
     async def flush(self) -> None:
-        """See `AbstractBucket.flush`."""
         await self._call(self.bucket.flush)
 
     async def count(self) -> int:
-        """See `AbstractBucket.count`."""
         return await self._call(self.bucket.count)  # type: ignore[no-any-return]
 
     async def peek(self, index: int) -> RateItem | None:
-        """See `AbstractBucket.peek`."""
         return await self._call(self.bucket.peek, index)  # type: ignore[no-any-return]
 
     def limiter_lock(self) -> Any:

@@ -23,7 +23,6 @@ class FixedWindow(LogAlgorithm):
     """
 
     def admit(self, rates: Sequence[Rate], counts: Sequence[int], weight: int) -> Decision:
-        """See `LogAlgorithm.admit`."""
         return admit_by_count(rates, counts, weight)
 
     def window_start(self, rate: Rate, now: int) -> int:

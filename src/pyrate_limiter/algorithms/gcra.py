@@ -64,7 +64,6 @@ class GCRA(StateAlgorithm):
     def outlook(
         self, rates: Sequence[Rate], state: State, now: int
     ) -> tuple[int | None, int | None]:
-        """See `StateAlgorithm.outlook`."""
         now_us = now * _US
         owed = [max(0, tat - now_us) for tat in _completed(rates, state)]
         remaining = min(

@@ -33,7 +33,6 @@ class SlidingWindowLog(LogAlgorithm):
     """Never more than ``limit`` units in any window of ``interval`` ms, wherever it starts."""
 
     def admit(self, rates: Sequence[Rate], counts: Sequence[int], weight: int) -> Decision:
-        """See `LogAlgorithm.admit`."""
         return admit_by_count(rates, counts, weight)
 
     def window_start(self, rate: Rate, now: int) -> int:

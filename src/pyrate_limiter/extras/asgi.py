@@ -87,18 +87,15 @@ class AsgiRequest(WebRequest):
 
     @property
     def path(self) -> str:
-        """See `WebRequest.path`."""
         path: str = self.raw["path"]
         return path
 
     @property
     def peer(self) -> str | None:
-        """See `WebRequest.peer`."""
         client = self.raw.get("client")
         return client[0] if client else None
 
     def header(self, name: str) -> str | None:
-        """See `WebRequest.header`."""
         wanted = name.lower().encode("latin-1")
         found = [value for key, value in self.raw["headers"] if key.lower() == wanted]
         return b", ".join(found).decode("latin-1") if found else None

@@ -73,13 +73,11 @@ class WsgiRequest(WebRequest):
 
     @property
     def method(self) -> str:
-        """See `WebRequest.method`."""
         method: str = self.raw["REQUEST_METHOD"]
         return method
 
     @property
     def path(self) -> str:
-        """See `WebRequest.path`."""
         raw = self.raw.get("SCRIPT_NAME", "") + self.raw.get("PATH_INFO", "")
         # WSGI hands bytes over as characters of Latin-1.
         path: str = raw.encode("latin-1").decode("utf-8", "replace")
@@ -87,11 +85,9 @@ class WsgiRequest(WebRequest):
 
     @property
     def peer(self) -> str | None:
-        """See `WebRequest.peer`."""
         return self.raw.get("REMOTE_ADDR") or None
 
     def header(self, name: str) -> str | None:
-        """See `WebRequest.header`."""
         key = name.upper().replace("-", "_")
         content = {"CONTENT_TYPE", "CONTENT_LENGTH"}
         value: str | None = self.raw.get(key if key in content else f"HTTP_{key}")

@@ -63,7 +63,6 @@ class ManualClock(_HandMoved):
     __slots__ = ()
 
     def now(self) -> int:
-        """See `AbstractClock.now`."""
         return self._ms
 
 
@@ -77,7 +76,6 @@ class ManualAsyncClock(_HandMoved):
     __slots__ = ()
 
     async def now(self) -> int:
-        """See `AbstractClock.now`."""
         return self._ms
 
 

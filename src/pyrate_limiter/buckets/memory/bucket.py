@@ -102,7 +102,6 @@ class InMemoryBucket(JudgedLog, Closable, AbstractBucket):
 
     @property
     def rates(self) -> RateList:
-        """See `AbstractBucket.rates`."""
         return self._rates
 
     @rates.setter
@@ -163,11 +162,9 @@ class InMemoryBucket(JudgedLog, Closable, AbstractBucket):
             return self._put_now(name, weight, now)
 
     def stamp(self) -> int | Awaitable[int]:
-        """See `AbstractBucket.stamp`."""
         return then(self.now(), Unread) if type(self).now is AbstractBucket.now else self.now()
 
     def put(self, item: RateItem) -> bool:
-        """See `AbstractBucket.put`."""
         now, weight = item.timestamp, item.weight
         with self._lock:
             # Most stamps are in order: nothing has to be looked at but that.
@@ -186,7 +183,6 @@ class InMemoryBucket(JudgedLog, Closable, AbstractBucket):
             return self._put_now(item.name, item.weight, now)
 
     def put_decision(self, item: RateItem) -> Decision:
-        """See `AbstractBucket.put_decision`."""
         with self._lock:
             if self.put(item):
                 return ADMITTED
@@ -194,7 +190,6 @@ class InMemoryBucket(JudgedLog, Closable, AbstractBucket):
             return Decision(self.failing_rate, None if wait < 0 else wait)
 
     def waiting(self, item: RateItem) -> int:
-        """See `AbstractBucket.waiting`."""
         moment: int | None = None
         with self._lock:
             if self.failing_rate is None or item.weight == 0:
@@ -218,7 +213,6 @@ class InMemoryBucket(JudgedLog, Closable, AbstractBucket):
     def reserve(
         self, item: RateItem, max_wait_ms: int = 0, buffer_ms: int | None = None
     ) -> Decision:
-        """See `AbstractBucket.reserve`."""
         check_item(item)
         with self._lock, self._whole():
             return self._reserve(item, max_wait_ms, buffer_ms)
@@ -231,7 +225,6 @@ class InMemoryBucket(JudgedLog, Closable, AbstractBucket):
         not_before: int | None = None,
         limit_ms: int | None = None,
     ) -> list[Decision]:
-        """See `AbstractBucket.reserve_several`."""
         del limit_ms
         for item in items:
             check_item(item)
@@ -267,7 +260,6 @@ class InMemoryBucket(JudgedLog, Closable, AbstractBucket):
         return self._outlook(now, None, moment, item, handle)
 
     def confirm(self, reservation: Reservation, now: int, max_wait_ms: int = 0) -> Decision:
-        """See `AbstractBucket.confirm`."""
         item, handle = reservation.item, reservation.handle
         name, weight = item.name, item.weight
         with self._lock, self._whole():
@@ -307,7 +299,6 @@ class InMemoryBucket(JudgedLog, Closable, AbstractBucket):
             return reservation.with_wait(moment - now)
 
     def cancel(self, reservation: Reservation) -> bool:
-        """See `AbstractBucket.cancel`."""
         item, handle = reservation.item, reservation.handle
         with self._lock, self._whole():
             stamp = item.timestamp - self._stepped
@@ -319,20 +310,17 @@ class InMemoryBucket(JudgedLog, Closable, AbstractBucket):
             return True
 
     def hold(self, item: RateItem, hold_ms: int) -> int:
-        """See `AbstractBucket.hold`."""
         check_item(item)
         with self._lock:
             now = self._latest = self._observe(item.timestamp)
             return self._hold_for(now, hold_ms)
 
     def release_hold(self, item: RateItem) -> bool:
-        """See `AbstractBucket.release_hold`."""
         check_item(item)
         with self._lock:
             return self._end_hold(self._observe(item.timestamp, asks=True))
 
     def check(self, item: RateItem) -> Decision:
-        """See `AbstractBucket.check`."""
         check_item(item)
         with self._lock:
             now = self._observe(item.timestamp, asks=True)
@@ -340,14 +328,12 @@ class InMemoryBucket(JudgedLog, Closable, AbstractBucket):
             return self._outlook(now, failing, moment)
 
     def pause(self, reservation: Reservation) -> float:
-        """See `AbstractBucket.pause`."""
         moment = reservation.item.timestamp
         if reservation.handle is not None:  # else it is no moment of this log
             moment -= self._stepped + self._ahead
         return self._clock.pause(moment, reservation.wait_ms)
 
     def leak(self, current_timestamp: int | None = None) -> int:
-        """See `AbstractBucket.leak`."""
         if current_timestamp is None:
             now = self.now()
             return then(now, lambda now: self._leak_at(Unread(now)))  # type: ignore[return-value] # as the clock is
@@ -361,17 +347,14 @@ class InMemoryBucket(JudgedLog, Closable, AbstractBucket):
             return self._drop_before(self._leak_bound(now))
 
     def flush(self) -> None:
-        """See `AbstractBucket.flush`."""
         with self._lock, self._whole():
             self._clear()
             self.failing_rate = None
 
     def count(self) -> int:
-        """See `AbstractBucket.count`."""
         return self._total - self._base
 
     def peek(self, index: int) -> RateItem | None:
-        """See `AbstractBucket.peek`."""
         with self._lock:
             number = self._total - index
             if index < 0 or number <= self._base:

@@ -133,11 +133,9 @@ class InMemoryStateStore(StateRecord, BlockingRecordStore):
                 self._full = None
 
     def ahead_ms(self) -> int:
-        """See `StateStore.ahead_ms`."""
         return self._ahead
 
     def reset(self) -> None:
-        """See `StateStore.reset`."""
         with self._lock, self._whole():
             self._full = None
             self._clear()

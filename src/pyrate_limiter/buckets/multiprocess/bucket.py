@@ -120,7 +120,6 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
         return nullcontext()  # what was not pushed has not happened
 
     def put_decision(self, item: RateItem) -> Decision:
-        """See `AbstractBucket.put_decision`."""
         return AbstractBucket.put_decision(self, item)  # type: ignore[return-value] # it is sync
 
     def straight(self) -> Callable[[str, int], bool | None] | None:
@@ -159,7 +158,6 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
         *,
         brief: bool = False,
     ) -> Decision:
-        """See `AbstractBucket.reserve`."""
         del brief
         return self.reserve_several([item], max_wait_ms, buffer_ms, None, limit_ms)[0]
 
@@ -171,7 +169,6 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
         not_before: int | None = None,
         limit_ms: int | None = None,
     ) -> list[Decision]:
-        """See `AbstractBucket.reserve_several`."""
         self._lock.allow(lock_seconds(max_wait_ms, limit_ms))
         try:
             return super().reserve_several(items, max_wait_ms, buffer_ms, not_before)
@@ -197,7 +194,6 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
             return False
 
     def count(self) -> int:
-        """See `AbstractBucket.count`."""
         with self._lock:
             return super().count()
 

@@ -133,7 +133,6 @@ class PostgresBucket(Closable, PostgresLine):
 
     @property
     def rates(self) -> RateList:
-        """See `AbstractBucket.rates`."""
         return self._rates
 
     @rates.setter
@@ -151,7 +150,6 @@ class PostgresBucket(Closable, PostgresLine):
         return Unread(self._session.server_ms(time.monotonic()) or 0)
 
     def put(self, item: RateItem) -> Any:
-        """See `AbstractBucket.put`."""
         check_item(item)
         if item.weight == 0:
             self.failing_rate = None
@@ -159,7 +157,6 @@ class PostgresBucket(Closable, PostgresLine):
         return then(self._claim(item, look=False), _is_allowed)
 
     def put_decision(self, item: RateItem) -> Any:
-        """See `AbstractBucket.put_decision`."""
         return self.reserve(item)
 
     @property
@@ -176,7 +173,6 @@ class PostgresBucket(Closable, PostgresLine):
         *,
         brief: bool = False,
     ) -> Any:
-        """See `AbstractBucket.reserve`."""
         check_item(item)
         if item.weight == 0 and not brief:
             self.failing_rate = None
@@ -186,12 +182,10 @@ class PostgresBucket(Closable, PostgresLine):
         return self._claim(item, max_wait_ms, buffer_ms, limit_ms, look=not brief)
 
     def check(self, item: RateItem) -> Any:
-        """See `AbstractBucket.check`."""
         check_item(item)
         return self._claim(item, store=False)
 
     def waiting(self, item: RateItem) -> Any:
-        """See `AbstractBucket.waiting`."""
         learnt = self._learnt
         if self.failing_rate is None:
             return self._answer(0)
@@ -238,7 +232,6 @@ class PostgresBucket(Closable, PostgresLine):
         return then(self._run(hold(self._steps, item.name, now, hold_ms)), done)
 
     def pause(self, reservation: Reservation) -> float:
-        """See `AbstractBucket.pause`."""
         stored: Any = reservation.handle
         if isinstance(stored, FallbackUnits):
             return stored.pause()
@@ -247,7 +240,6 @@ class PostgresBucket(Closable, PostgresLine):
         return reservation.wait
 
     def leak(self, current_timestamp: int | None = None) -> Any:
-        """See `AbstractBucket.leak`."""
         if current_timestamp is None and self._clock is not self._own_clock:
             return then(self.now(), self.leak)
         if current_timestamp is None:
@@ -274,18 +266,15 @@ class PostgresBucket(Closable, PostgresLine):
         return leaked
 
     def flush(self) -> Any:
-        """See `AbstractBucket.flush`."""
         self._full = {}
         self._flushes += 1
         self.failing_rate = None
         return self._run(self._steps.flush())
 
     def count(self) -> Any:
-        """See `AbstractBucket.count`."""
         return self._run(self._steps.count())
 
     def peek(self, index: int) -> Any:
-        """See `AbstractBucket.peek`."""
         if index < 0:
             return self._answer(None)
 

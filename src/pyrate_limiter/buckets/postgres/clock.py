@@ -32,7 +32,6 @@ class PostgresClock(AbstractClock):
         self._session = Session(pool)
 
     def now(self) -> int | Awaitable[int]:
-        """See `AbstractClock.now`."""
         return self._session.run(self._read())  # type: ignore[no-any-return]
 
     def _read(self) -> Program[int]:

@@ -35,7 +35,6 @@ class _Still(AbstractClock):
         self._now = now
 
     def now(self) -> int:
-        """See `AbstractClock.now`."""
         return self._now
 
 

@@ -210,7 +210,6 @@ class PostgresLine(PostgresJudge):
         return decisions
 
     def cancel(self, reservation: Reservation) -> Any:
-        """See `AbstractBucket.cancel`."""
         return then(self.cancel_several([reservation]), _first)
 
     def cancel_several(self, reservations: Sequence[Reservation]) -> Any:

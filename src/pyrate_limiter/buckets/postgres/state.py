@@ -46,12 +46,10 @@ class _Clock(AbstractClock):
         self._session, self._place = session, place
 
     def now(self) -> int | Awaitable[int]:
-        """See `AbstractClock.now`."""
         now = self._session.server_ms(time.monotonic())
         return self._session.run(self._ask()) if now is None else now
 
     def seconds_until(self, moment: int) -> float | None:
-        """See `AbstractClock.seconds_until`."""
         left_ms = moment - self._session.behind - time.monotonic() * 1000
         return None if self._session.ahead is None else left_ms / 1000
 
@@ -154,11 +152,9 @@ class PostgresStateStore(RecordStore):
         return reservation.with_wait()
 
     def ahead_ms(self) -> int:
-        """See `StateStore.ahead_ms`."""
         return self._ahead
 
     def reset(self) -> Awaitable[None] | None:
-        """See `StateStore.reset`."""
         return self._run(self._row.delete())
 
     def _ruled(

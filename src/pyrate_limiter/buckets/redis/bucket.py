@@ -199,7 +199,6 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
 
     @property
     def rates(self) -> RateList:
-        """See `AbstractBucket.rates`."""
         return self._rates
 
     @rates.setter
@@ -304,12 +303,10 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
         return self._server.run(program)
 
     def check(self, item: RateItem) -> Decision | Awaitable[Decision]:
-        """See `AbstractBucket.check`."""
         check_in_reach(item)
         return self._server.run(self._look(item, self._stamp(item.timestamp)))
 
     def waiting(self, item: RateItem) -> int | Awaitable[int]:
-        """See `AbstractBucket.waiting`."""
         if self.failing_rate is None:
             return 0
         learnt = self._learnt
@@ -325,12 +322,10 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
         return self._server.run(self._confirm(reservation, now, max_wait_ms))
 
     def cancel(self, reservation: Reservation) -> bool | Awaitable[bool]:
-        """See `AbstractBucket.cancel`."""
         self._full = None
         return self._server.run(self._cancel(reservation))
 
     def pause(self, reservation: Reservation) -> float:
-        """See `AbstractBucket.pause`."""
         claim = stored_by(reservation)
         if claim is not None and claim.fallback is not None:
             return claim.fallback.pause()
@@ -345,7 +340,6 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
         return self._server.run(self._leak(current_timestamp))
 
     def flush(self) -> Awaitable[None] | None:
-        """See `AbstractBucket.flush`."""
 
         def done(_: Any) -> None:
             self.failing_rate = self._full = self._learnt = None

@@ -88,7 +88,6 @@ class RedisSteps(Asks, AbstractBucket):
         return (*head[:-1], f"{stamp} {clock}{head[-1][3:]}")
 
     def _undo(self, request: Request, answer: list[int]) -> Request | None:
-        """See `Asks._undo`."""
         steps = undoing(request.steps, answer)
         return Request(request.head, steps, self._server.call_timeout) if steps else None
 

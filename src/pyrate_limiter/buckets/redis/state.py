@@ -112,11 +112,9 @@ class RedisStateStore(StateSteps, StateStore):
         return NO_CLOCK if clock is self._server.clock else clock
 
     def read(self, algorithm: StateAlgorithm, rates: Sequence[Rate]) -> State | Awaitable[State]:
-        """See `StateStore.read`."""
         return self._server.run(self._read(algorithm, rates))
 
     def reset(self) -> Awaitable[None] | None:
-        """See `StateStore.reset`."""
 
         def ask() -> Program[None]:
             self._full = None
@@ -142,7 +140,6 @@ class RedisStateStore(StateSteps, StateStore):
         clock: AbstractClock = NO_CLOCK,
         limit_ms: int | None = None,
     ) -> Decision | Awaitable[Decision]:
-        """See `StateStore.reserve`."""
         terms = (max_wait_ms, buffer_ms, max_wait_ms if limit_ms is None else limit_ms, clock)
         return self._server.run(self._reserve(algorithm, rates, item, *terms))
 
@@ -189,14 +186,12 @@ class RedisStateStore(StateSteps, StateStore):
         max_wait_ms: int,
         clock: AbstractClock = NO_CLOCK,
     ) -> Decision | Awaitable[Decision]:
-        """See `StateStore.confirm`."""
         terms = (now, max_wait_ms, clock)
         return self._server.run(self._confirm(algorithm, rates, reservation, *terms))
 
     def cancel(
         self, algorithm: StateAlgorithm, rates: Sequence[Rate], reservation: Reservation
     ) -> bool | Awaitable[bool]:
-        """See `StateStore.cancel`."""
         self._full = None
         return self._server.run(self._cancel(algorithm, rates, reservation))
 

@@ -95,7 +95,6 @@ class StateSteps(Asks):
         return self._head(algorithm, rates, stamp)
 
     def _undo(self, request: Request, answer: list[int]) -> Request | None:
-        """See `Asks._undo`."""
         now, verdict, wait = answer[:3]
         kind, weight, _ = request.steps[0].split(" ", 2)
         if verdict or kind == "release":

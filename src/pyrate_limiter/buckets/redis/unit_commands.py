@@ -62,7 +62,6 @@ class RedisUnits(RedisSteps):
         return then(answer, lambda said: said[0] > 0)
 
     def count(self) -> int | Awaitable[int]:
-        """See `AbstractBucket.count`."""
 
         def ask() -> Program[int]:
             command = self._server.command
@@ -76,7 +75,6 @@ class RedisUnits(RedisSteps):
         return self._server.run(ask())
 
     def peek(self, index: int) -> RateItem | Awaitable[RateItem | None] | None:
-        """See `AbstractBucket.peek`."""
 
         def ask() -> Program[RateItem | None]:
             key, first = self.bucket_key, index if index >= 0 else 1 << 52

@@ -203,7 +203,6 @@ class SQLiteBucket(TakesKeywordsOf2x, AbstractBucket):
 
     @property
     def rates(self) -> RateList:
-        """See `AbstractBucket.rates`."""
         return self._facts._rates  # type: ignore[no-any-return] # see there
 
     @rates.setter
@@ -253,24 +252,19 @@ class SQLiteBucket(TakesKeywordsOf2x, AbstractBucket):
         return self._log.take(name, weight)
 
     def now(self) -> int:
-        """See `AbstractBucket.now`."""
         return self._log._clock.now()  # type: ignore[return-value] # as the clock is
 
     def stamp(self) -> int | Awaitable[int]:
-        """See `AbstractBucket.stamp`."""
         now: Any = self.now()
         return then(now, Unread) if type(self).now is SQLiteBucket.now else now
 
     def put(self, item: RateItem) -> bool:
-        """See `AbstractBucket.put`."""
         return self._log.put(item)
 
     def put_decision(self, item: RateItem) -> Decision:
-        """See `AbstractBucket.put_decision`."""
         return self._log.put_decision(item)
 
     def waiting(self, item: RateItem) -> int:
-        """See `AbstractBucket.waiting`."""
         return self._log.waiting(item)
 
     def reserve(
@@ -306,27 +300,21 @@ class SQLiteBucket(TakesKeywordsOf2x, AbstractBucket):
         return self._log.reserve_several(items, max_wait_ms, buffer_ms, not_before, limit_ms)
 
     def confirm(self, reservation: Reservation, now: int, max_wait_ms: int = 0) -> Decision:
-        """See `AbstractBucket.confirm`."""
         return self._log.confirm(reservation, now, max_wait_ms)
 
     def cancel(self, reservation: Reservation) -> bool:
-        """See `AbstractBucket.cancel`."""
         return self._log.cancel(reservation)
 
     def hold(self, item: RateItem, hold_ms: int) -> int:
-        """See `AbstractBucket.hold`."""
         return self._log.hold(item, hold_ms)
 
     def release_hold(self, item: RateItem) -> bool:
-        """See `AbstractBucket.release_hold`."""
         return self._log.release_hold(item)
 
     def check(self, item: RateItem) -> Decision:
-        """See `AbstractBucket.check`."""
         return self._log.check(item)
 
     def pause(self, reservation: Reservation) -> float:
-        """See `AbstractBucket.pause`."""
         return self._log.pause(reservation)
 
     def leak(self, current_timestamp: int | None = None) -> int:
@@ -338,11 +326,9 @@ class SQLiteBucket(TakesKeywordsOf2x, AbstractBucket):
         self._log.flush()
 
     def count(self) -> int:
-        """See `AbstractBucket.count`."""
         return self._log.count()
 
     def peek(self, index: int) -> RateItem | None:
-        """See `AbstractBucket.peek`."""
         return self._log.peek(index)
 
     def limiter_lock(self) -> Any:

@@ -211,7 +211,6 @@ class Database(Link):
             self._finalizer()
 
     def after_fork(self) -> None:
-        """See `Link.after_fork`."""
         self._turn.renew()
         self.depth, self._has_lock = 0, False
         self._inside = ""

@@ -37,7 +37,6 @@ class SharedFileLock(ProcessLock):
         self._fallback: Any = None if _flock() else FileLock(path, thread_local=False)
 
     def after_fork(self) -> None:
-        """See `ProcessLock.after_fork`."""
         super().after_fork()
         self.close()
 

@@ -33,7 +33,6 @@ class RowLog(RowTable):
     __slots__ = ()
 
     def put(self, item: RateItem) -> bool:
-        """See `AbstractBucket.put`."""
         check_item(item)
         known = self._still_known(item.timestamp, item.weight)
         if known is not None:
@@ -115,18 +114,15 @@ class RowLog(RowTable):
         self._note_clock(self._latest, ahead if last is None else max(last, ahead))
 
     def put_decision(self, item: RateItem) -> Decision:
-        """See `AbstractBucket.put_decision`."""
         return AbstractBucket.put_decision(self, item)  # type: ignore[return-value] # it is sync
 
     def waiting(self, item: RateItem) -> int:
-        """See `AbstractBucket.waiting`."""
         known = self._known
         if self.failing_rate is None or known is None or known.weight != item.weight:
             return super().waiting(item)
         return -1 if known.moment == FOREVER else max(0, known.moment - item.timestamp)
 
     def flush(self) -> None:
-        """See `AbstractBucket.flush`."""
         self._db.start_anew()
         with self._lock:
             self._load()
@@ -139,12 +135,10 @@ class RowLog(RowTable):
             self.failing_rate = None
 
     def count(self) -> int:
-        """See `AbstractBucket.count`."""
         with self._lock:
             return int(self._run(self._sql.count)[0])
 
     def peek(self, index: int) -> RateItem | None:
-        """See `AbstractBucket.peek`."""
         with self._lock:
             # Others may have dropped it since this object last looked for the oldest.
             row = None if index < 0 else self._run(self._sql.unit, self._total - index)
@@ -174,7 +168,6 @@ class RowLog(RowTable):
         return None
 
     def take(self, name: str, weight: int) -> bool | None:
-        """See `SQLiteBucket.take`."""
         now = read(self._clock)
         if now is None:
             return None

@@ -152,7 +152,6 @@ class SQLiteStateStore(BlockingRecordStore):
             self._db.run(self._sweep, (now,))
 
     def ahead_ms(self) -> int:
-        """See `StateStore.ahead_ms`."""
         return self._ahead
 
     def reset(self) -> None:

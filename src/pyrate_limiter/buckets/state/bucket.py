@@ -105,7 +105,6 @@ class StateBucket(Closable, AbstractBucket):
 
     @property
     def rates(self) -> RateList:
-        """See `AbstractBucket.rates`."""
         return self._rates
 
     @rates.setter
@@ -169,19 +168,16 @@ class StateBucket(Closable, AbstractBucket):
         return self._learn(self._clock.now(), weight, decision).failing_rate is None
 
     def stamp(self) -> int | Awaitable[int]:
-        """See `AbstractBucket.stamp`."""
         again = self.store.reserves and type(self).now is AbstractBucket.now
         return then(self.now(), Unread) if again else self.now()
 
     def put(self, item: RateItem) -> bool | Awaitable[bool]:
-        """See `AbstractBucket.put`."""
         verdict = self.put_decision(item)
         if verdict.__class__ is Decision:
             return verdict.failing_rate is None
         return then(verdict, _allowed)
 
     def put_decision(self, item: RateItem) -> Decision | Awaitable[Decision]:
-        """See `AbstractBucket.put_decision`."""
         check_item(item)
         if item.weight == 0:
             self.failing_rate = None
@@ -205,7 +201,6 @@ class StateBucket(Closable, AbstractBucket):
         return then(verdict, lambda decision: self._learn(now, weight, decision))
 
     def waiting(self, item: RateItem) -> int | Awaitable[int]:
-        """See `AbstractBucket.waiting`."""
         if self.failing_rate is None:
             return 0
         learnt = self._learnt
@@ -220,7 +215,6 @@ class StateBucket(Closable, AbstractBucket):
         return -1 if weight > self._algorithm.max_weight(decision.failing_rate) else 0
 
     def check(self, item: RateItem) -> Decision | Awaitable[Decision]:
-        """See `AbstractBucket.check`."""
         check_item(item)
         algorithm, rates, now = self._algorithm, self._rates, item.timestamp
         store: Any = self.store
@@ -257,7 +251,6 @@ class StateBucket(Closable, AbstractBucket):
 
     @property
     def store_id(self) -> object:
-        """See `AbstractBucket.store_id`."""
         return self.store.store_id
 
     def _pad(self, buffer_ms: int | None) -> int:
@@ -276,7 +269,6 @@ class StateBucket(Closable, AbstractBucket):
         not_before: int | None = None,
         limit_ms: int | None = None,
     ) -> list[Decision] | Awaitable[list[Decision]]:
-        """See `AbstractBucket.reserve_several`."""
         if not self.store.reserves:
             return super().reserve_several(items, max_wait_ms, buffer_ms, not_before, limit_ms)
         for item in items:
@@ -294,34 +286,29 @@ class StateBucket(Closable, AbstractBucket):
     def confirm(
         self, reservation: Reservation, now: int, max_wait_ms: int = 0
     ) -> Decision | Awaitable[Decision]:
-        """See `AbstractBucket.confirm`."""
         if not self.store.reserves:
             return reservation.with_wait()
         terms = (reservation, now, max_wait_ms, self._clock)
         return self.store.confirm(self._algorithm, self._rates, *terms)
 
     def cancel(self, reservation: Reservation) -> bool | Awaitable[bool]:
-        """See `AbstractBucket.cancel`."""
         if not self.store.reserves:
             return False
         return self.store.cancel(self._algorithm, self._rates, reservation)
 
     def hold(self, item: RateItem, hold_ms: int) -> int | Awaitable[int]:
-        """See `AbstractBucket.hold`."""
         check_item(item)
         self._learnt = None
         now = item.timestamp
         return self.store.hold(self._algorithm, self._rates, now, hold_ms, self._clock)
 
     def release_hold(self, item: RateItem) -> bool | Awaitable[bool]:
-        """See `AbstractBucket.release_hold`."""
         check_item(item)
         self._learnt = None
         now = item.timestamp
         return self.store.release_hold(self._algorithm, self._rates, now, self._clock)
 
     def pause(self, reservation: Reservation) -> float:
-        """See `AbstractBucket.pause`."""
         item = reservation.item
         own = item.timestamp.__class__ is Unread  # else it is that of a reservation
         moment = item.timestamp - (0 if own else self.store.ahead_ms())
@@ -336,7 +323,6 @@ class StateBucket(Closable, AbstractBucket):
         return 0
 
     def flush(self) -> Awaitable[None] | None:
-        """See `AbstractBucket.flush`."""
         return then(self.store.reset(), self._flushed)
 
     def _flushed(self, _: None) -> None:

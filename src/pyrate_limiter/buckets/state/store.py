@@ -63,7 +63,6 @@ class RecordStore(StateStore):
         weight: int,
         clock: AbstractClock = NO_CLOCK,
     ) -> Decision | Awaitable[Decision]:
-        """See `StateStore.check`."""
         rules = StateRules(algorithm, rates, clock)
         return self.transact(rules, lambda rules: rules.check(now, weight), instead=_verdict)
 
@@ -75,7 +74,6 @@ class RecordStore(StateStore):
         weight: int,
         clock: AbstractClock = NO_CLOCK,
     ) -> Decision | Awaitable[Decision]:
-        """See `StateStore.forecast`."""
         rules = StateRules(algorithm, rates, clock)
         return self.transact(rules, lambda rules: rules.forecast(now, weight), instead=_verdict)
 
@@ -89,7 +87,6 @@ class RecordStore(StateStore):
         clock: AbstractClock = NO_CLOCK,
         limit_ms: int | None = None,
     ) -> Decision | Awaitable[Decision]:
-        """See `StateStore.reserve`."""
         stamp = item.timestamp
 
         def reserve(rules: StateRules) -> Decision:
@@ -111,7 +108,6 @@ class RecordStore(StateStore):
         clock: AbstractClock = NO_CLOCK,
         limit_ms: int | None = None,
     ) -> list[Decision] | Awaitable[list[Decision]]:
-        """See `StateStore.reserve_several`."""
         stamps = [item.timestamp for item in items]
 
         def reserve(rules: StateRules) -> list[Decision]:
@@ -167,7 +163,6 @@ class RecordStore(StateStore):
         hold_ms: int,
         clock: AbstractClock = NO_CLOCK,
     ) -> int | Awaitable[int]:
-        """See `StateStore.hold`."""
         rules = StateRules(algorithm, rates, clock)
         return self.transact(rules, lambda rules: rules.hold(now, hold_ms))
 
@@ -178,12 +173,10 @@ class RecordStore(StateStore):
         now: int,
         clock: AbstractClock = NO_CLOCK,
     ) -> bool | Awaitable[bool]:
-        """See `StateStore.release_hold`."""
         rules = StateRules(algorithm, rates, clock)
         return self.transact(rules, lambda rules: rules.release_hold(now))
 
     def read(self, algorithm: StateAlgorithm, rates: Sequence[Rate]) -> State | Awaitable[State]:
-        """See `StateStore.read`."""
         return self.transact(StateRules(algorithm, rates, NO_CLOCK), lambda rules: rules.state())
 
 

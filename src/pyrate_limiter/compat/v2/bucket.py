@@ -85,11 +85,9 @@ class _Locked(AbstractBucket):
         self._lock = threading.RLock()
 
     def lock_acquire(self) -> None:
-        """See `AbstractBucket.lock_acquire`."""
         self._lock.acquire()
 
     def lock_release(self) -> None:
-        """See `AbstractBucket.lock_release`."""
         self._lock.release()
 
 
@@ -101,11 +99,9 @@ class MemoryQueueBucket(_Locked):
         self._q: Queue[float] = Queue(maxsize)  # type: ignore[arg-type] # it only compares it
 
     def size(self) -> int:
-        """See `AbstractBucket.size`."""
         return self._q.qsize()
 
     def put(self, item: float) -> int:
-        """See `AbstractBucket.put`."""
         try:
             self._q.put_nowait(item)
         except Full:
@@ -113,7 +109,6 @@ class MemoryQueueBucket(_Locked):
         return 1
 
     def get(self, number: int) -> int:
-        """See `AbstractBucket.get`."""
         for dropped in range(number):
             try:
                 self._q.get_nowait()
@@ -122,11 +117,9 @@ class MemoryQueueBucket(_Locked):
         return number
 
     def all_items(self) -> list[float]:
-        """See `AbstractBucket.all_items`."""
         return list(self._q.queue)
 
     def flush(self) -> None:
-        """See `AbstractBucket.flush`."""
         self.get(self.size())
 
 
@@ -138,28 +131,23 @@ class MemoryListBucket(_Locked):
         self._q: list[float] = []
 
     def size(self) -> int:
-        """See `AbstractBucket.size`."""
         return len(self._q)
 
     def put(self, item: float) -> int:
-        """See `AbstractBucket.put`."""
         if self._is_full():
             return 0
         self._q.append(item)
         return 1
 
     def get(self, number: int) -> int:
-        """See `AbstractBucket.get`."""
         for _ in range(number):
             self._q.pop(0)
         return number
 
     def all_items(self) -> list[float]:
-        """See `AbstractBucket.all_items`."""
         return self._q.copy()
 
     def flush(self) -> None:
-        """See `AbstractBucket.flush`."""
         self._q.clear()
 
 
@@ -212,11 +200,9 @@ class RedisBucket(AbstractBucket):
         return self.get_connection().pipeline()
 
     def size(self) -> int:
-        """See `AbstractBucket.size`."""
         return int(self.get_connection().llen(self._bucket_name))
 
     def put(self, item: float) -> int:
-        """See `AbstractBucket.put`."""
         if self._is_full():
             return 0
         pipeline = self.get_pipeline()
@@ -227,18 +213,15 @@ class RedisBucket(AbstractBucket):
         return 1
 
     def get(self, number: int) -> int:
-        """See `AbstractBucket.get`."""
         pipeline = self.get_pipeline()
         for _ in range(number):
             pipeline.lpop(self._bucket_name)
         return sum(item is not None for item in pipeline.execute())
 
     def all_items(self) -> list[float]:
-        """See `AbstractBucket.all_items`."""
         return [float(item) for item in self.get_connection().lrange(self._bucket_name, 0, -1)]
 
     def flush(self) -> None:
-        """See `AbstractBucket.flush`."""
         self.get_connection().delete(self._bucket_name)
 
     def admit(self, now: float, weight: int, windows: Sequence[tuple[int, float]]) -> Any:

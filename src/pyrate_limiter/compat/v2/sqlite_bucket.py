@@ -231,7 +231,6 @@ class SQLiteBucket(AbstractBucket):
             raise
 
     def lock_release(self) -> None:
-        """See `AbstractBucket.lock_release`."""
         try:
             self._database.release()
         finally:
@@ -246,13 +245,11 @@ class SQLiteBucket(AbstractBucket):
             self.lock_release()
 
     def size(self) -> int:
-        """See `AbstractBucket.size`."""
         with self._locked() as connection:
             row = connection.execute(self._sql(_COUNT)).fetchone()
             return int(row[0])
 
     def put(self, item: float) -> int:
-        """See `AbstractBucket.put`."""
         with self._locked() as connection:
             if self._is_full():
                 return 0
@@ -260,18 +257,15 @@ class SQLiteBucket(AbstractBucket):
             return 1
 
     def get(self, number: int = 1) -> int:
-        """See `AbstractBucket.get`."""
         with self._locked() as connection:
             return connection.execute(self._sql(_GET), (number,)).rowcount
 
     def all_items(self) -> list[float]:
-        """See `AbstractBucket.all_items`."""
         with self._locked() as connection:
             rows = connection.execute(self._sql(_ALL))
             return [row[0] for row in rows]
 
     def flush(self) -> None:
-        """See `AbstractBucket.flush`."""
         with self._locked() as connection:
             connection.execute(self._sql(_FLUSH))
 
@@ -288,7 +282,6 @@ class FileLockSQLiteBucket(SQLiteBucket):
         self._lock = FILE_LOCK
 
     def size(self) -> int:
-        """See `AbstractBucket.size`."""
         return super().size()
 
 

@@ -36,5 +36,4 @@ class TimeAsyncClock(AbstractClock):
     __slots__ = ()
 
     async def now(self) -> int:
-        """See `AbstractClock.now`."""
         return self._get_wall_ms()
