@@ -166,6 +166,8 @@ class TestStateServerTime(_ServerTime, _State):
 
 
 class TestStore(StateStoreConformance):
+    reserves_several = False
+
     @pytest.fixture(autouse=True)
     def _connect(self):
         self.client = redis.Redis.from_url(shared_url())
@@ -177,5 +179,7 @@ class TestStore(StateStoreConformance):
 
 
 class TestAsyncStore(StateStoreConformance):
+    reserves_several = False
+
     async def make_store(self):
         return RedisStateStore(await async_client(shared_url()), fresh_key(), ttl_ms=3_600_000)

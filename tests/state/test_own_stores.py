@@ -90,12 +90,16 @@ class Reserving(InMemoryStateStore):
         return decision
 
 
-class TestPlainStore(StateStoreConformance):
+class PlainConformance(StateStoreConformance):
+    reserves = reserves_several = holds = False
+
+
+class TestPlainStore(PlainConformance):
     def make_store(self):
         return Plain()
 
 
-class TestAwaitedStore(StateStoreConformance):
+class TestAwaitedStore(PlainConformance):
     def make_store(self):
         return Awaited()
 

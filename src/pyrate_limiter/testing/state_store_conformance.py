@@ -2,40 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-from functools import wraps
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
-from pyrate_limiter._core.awaitables import is_awaitable
 from pyrate_limiter.abstracts.algorithm import GCRA
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.abstracts.reservation import Reservation
-from pyrate_limiter.abstracts.store import StateStore
+from pyrate_limiter.testing._suite import Suite, get, needs, scenario
 from pyrate_limiter.testing.clocks import ManualClock
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable
 
     from pyrate_limiter.abstracts.algorithm import Decision
+    from pyrate_limiter.abstracts.store import StateStore
 
 _NOW = 1_000_000_000  # ms
-
-
-def _scenario(steps: Callable[..., Awaitable[None]]) -> Callable[..., None]:
-    """Make a coroutine function a test, for sync and async stores alike."""
-
-    @wraps(steps)
-    def test(self: StateStoreConformance) -> None:
-        asyncio.run(self._closing(steps))
-
-    del test.__wrapped__  # pytest would call the test asynchronous
-    return test
-
-
-async def _get(value: Any) -> Any:
-    return await value if is_awaitable(value) else value
 
 
 def _assert_goes(confirmed: Decision) -> None:
@@ -43,7 +24,7 @@ def _assert_goes(confirmed: Decision) -> None:
     assert confirmed.wait_ms == 0
 
 
-class StateStoreConformance:
+class StateStoreConformance(Suite):
     """Holds a state store, sync or async, to what `StateBucket` relies on.
 
     Subclass it in a test module, under a name that pytest collects, and say how to make a store:
@@ -58,131 +39,126 @@ class StateStoreConformance:
     manual_time: bool = True
     """Whether the store goes by the time that it is told. False for one that asks a server."""
 
-    _made: list[Any]
+    reserves: bool = True
+    """Whether it has `StateStore.reserve`, `confirm` and `cancel`. False for a store of 4.5.1."""
+
+    reserves_several: bool = True
+    """Whether it has `StateStore.reserve_several` of its own."""
+
+    holds: bool = True
+    """Whether it has `StateStore.hold` and `release_hold`."""
 
     def make_store(self) -> StateStore | Awaitable[StateStore]:
         """A new store with nothing in it."""
         raise NotImplementedError
 
-    async def _closing(self, steps: Callable[..., Awaitable[None]]) -> None:
-        self._made = []
-        try:
-            await steps(self)
-        finally:
-            for store in self._made:
-                await _get(store.close())
-
     async def _new(self) -> Any:
-        store = await _get(self.make_store())
+        store = await get(self.make_store())
         self._made.append(store)
         return store
 
-    @_scenario
+    @scenario
     async def test_a_new_store_reads_the_initial_state(self) -> None:
         """Nothing stored is nothing owed."""
         store, policy, rates = await self._new(), GCRA(), [Rate(5, 1000), Rate(20, 10_000)]
-        assert tuple(await _get(store.read(policy, rates))) == policy.initial(rates)
+        assert tuple(await get(store.read(policy, rates))) == policy.initial(rates)
 
-    @_scenario
+    @scenario
     async def test_admits_the_burst_and_then_refuses_with_the_wait(self) -> None:
         """Each admitted step is stored, a refused one is not."""
         store, policy, rates = await self._new(), GCRA(), [Rate(5, 60_000)]
         for _ in range(5):
-            decision = await _get(store.check(policy, rates, _NOW, 1))
+            decision = await get(store.check(policy, rates, _NOW, 1))
             assert decision.failing_rate is None
-        before = await _get(store.read(policy, rates))
-        refused = await _get(store.check(policy, rates, _NOW, 1))
+        before = await get(store.read(policy, rates))
+        refused = await get(store.check(policy, rates, _NOW, 1))
         assert refused.failing_rate == rates[0]
         assert 0 < refused.retry_after_ms <= 12_000
-        assert await _get(store.read(policy, rates)) == before
+        assert await get(store.read(policy, rates)) == before
 
-    @_scenario
+    @needs(manual_time=True)
+    @scenario
     async def test_what_is_stored_is_the_policys_own_state(self) -> None:
         """The store keeps every number of the policy's state as it is."""
         store, policy = await self._new(), GCRA()
         rates = [Rate(5, 1000), Rate(20, 10_000)]
-        if not self.manual_time:
-            pytest.skip("the store asks a server for the time")
         expected = policy.initial(rates)
         for step in range(3):
             expected, _ = policy.step(rates, expected, _NOW + step, 2)
-            await _get(store.check(policy, rates, _NOW + step, 2))
-            assert tuple(await _get(store.read(policy, rates))) == expected
+            await get(store.check(policy, rates, _NOW + step, 2))
+            assert tuple(await get(store.read(policy, rates))) == expected
 
-    @_scenario
+    @needs(manual_time=True)
+    @scenario
     async def test_the_wait_is_exact(self) -> None:
         """One millisecond before its time is refused, its time is not."""
         store, policy, rates = await self._new(), GCRA(), [Rate(2, 1000)]
-        if not self.manual_time:
-            pytest.skip("the store asks a server for the time")
-        await _get(store.check(policy, rates, _NOW, 2))
-        refused = await _get(store.check(policy, rates, _NOW, 1))
+        await get(store.check(policy, rates, _NOW, 2))
+        refused = await get(store.check(policy, rates, _NOW, 1))
         assert refused.retry_after_ms == 500
-        early = await _get(store.check(policy, rates, _NOW + 499, 1))
+        early = await get(store.check(policy, rates, _NOW + 499, 1))
         assert early.failing_rate == rates[0]
-        in_time = await _get(store.check(policy, rates, _NOW + 500, 1))
+        in_time = await get(store.check(policy, rates, _NOW + 500, 1))
         assert in_time.failing_rate is None
 
-    @_scenario
+    @scenario
     async def test_a_weight_above_the_burst_never_fits(self) -> None:
         """No wait is named for what can never be."""
         store, policy, rates = await self._new(), GCRA(), [Rate(5, 1000, burst=3)]
-        refused = await _get(store.check(policy, rates, _NOW, 4))
+        refused = await get(store.check(policy, rates, _NOW, 4))
         assert refused.failing_rate == rates[0]
         assert refused.retry_after_ms is None
 
-    @_scenario
+    @scenario
     async def test_reset_forgets_the_state(self) -> None:
         """After it, the whole burst is free again."""
         store, policy, rates = await self._new(), GCRA(), [Rate(5, 60_000)]
-        await _get(store.check(policy, rates, _NOW, 5))
-        await _get(store.reset())
-        assert tuple(await _get(store.read(policy, rates))) == policy.initial(rates)
-        decision = await _get(store.check(policy, rates, _NOW, 5))
+        await get(store.check(policy, rates, _NOW, 5))
+        await get(store.reset())
+        assert tuple(await get(store.read(policy, rates))) == policy.initial(rates)
+        decision = await get(store.check(policy, rates, _NOW, 5))
         assert decision.failing_rate is None
 
-    @_scenario
+    @scenario
     async def test_close_may_be_called_again(self) -> None:
         """Closing is idempotent."""
         store = await self._new()
-        await _get(store.close())
-        await _get(store.close())
+        await get(store.close())
+        await get(store.close())
 
-    @_scenario
+    @needs(reserves=True, manual_time=True)
+    @scenario
     async def test_reservations_stand_in_line_and_can_be_cancelled(self) -> None:
         """A store that reserves stores units ahead, in order, and takes them out again."""
         store, policy, rates = await self._new(), GCRA(), [Rate(2, 1000, burst=1)]
-        if not (store.reserves and self.manual_time):
-            pytest.skip("the store does not reserve, or asks a server for the time")
         clock = ManualClock(_NOW)
         items = [RateItem("name", _NOW) for _ in range(3)]
         reservations = [
-            await _get(store.reserve(policy, rates, item, 60_000, 0, clock)) for item in items
+            await get(store.reserve(policy, rates, item, 60_000, 0, clock)) for item in items
         ]
         assert [reservation.wait_ms for reservation in reservations] == [0, 500, 1000]
         assert [reservation.item for reservation in reservations] == items
         assert [item.timestamp - _NOW for item in items] == [0, 500, 1000]
         clock.advance(400)
-        refused = await _get(store.check(policy, rates, _NOW + 400, 1))
+        refused = await get(store.check(policy, rates, _NOW + 400, 1))
         assert refused.retry_after_ms == 1100
-        assert await _get(store.cancel(policy, rates, reservations[2])) is True
-        assert await _get(store.cancel(policy, rates, reservations[2])) is False
-        told = await _get(store.forecast(policy, rates, _NOW + 400, 1, clock))
+        assert await get(store.cancel(policy, rates, reservations[2])) is True
+        assert await get(store.cancel(policy, rates, reservations[2])) is False
+        told = await get(store.forecast(policy, rates, _NOW + 400, 1, clock))
         assert told.retry_after_ms == 600
         clock.advance(100)
         going = store.confirm(policy, rates, reservations[1], _NOW + 500, 60_000, clock)
-        _assert_goes(await _get(going))
+        _assert_goes(await get(going))
 
-    @_scenario
+    @needs(reserves_several=True, manual_time=True)
+    @scenario
     async def test_a_line_reserves_for_several_and_cancels_parts(self) -> None:
         """Several reservations are one step, and what is cancelled between others is used again."""
         store, policy, rates = await self._new(), GCRA(), [Rate(2, 1000)]
-        if not (self.manual_time and self._reserves_several(store)):
-            pytest.skip("the store reserves for one at a time, or asks a server for the time")
         clock = ManualClock(_NOW)
         items = [RateItem("name", _NOW, weight) for weight in (2, 1, 2, 1, 2)]
         terms = (2000, 0)
-        line = await _get(store.reserve_several(policy, rates, items, *terms, None, clock))
+        line = await get(store.reserve_several(policy, rates, items, *terms, None, clock))
         assert [decision.wait_ms for decision in line[:-1]] == [0, 500, 1500, 2000]
         assert line[-1].retry_after_ms == 3000
         due, heavy = items[2].timestamp, line[2]
@@ -190,67 +166,61 @@ class StateStoreConformance:
             Reservation(RateItem("name", due, weight), heavy.wait_ms, heavy.handle)
             for weight in (1, 2, 1)
         ]
-        assert await _get(store.cancel(policy, rates, halves[0])) is True
-        assert await _get(store.cancel(policy, rates, halves[1])) is False
+        assert await get(store.cancel(policy, rates, halves[0])) is True
+        assert await get(store.cancel(policy, rates, halves[1])) is False
         other, bound = RateItem("other", _NOW), items[1].timestamp
-        (found,) = await _get(store.reserve_several(policy, rates, [other], *terms, bound, clock))
+        (found,) = await get(store.reserve_several(policy, rates, [other], *terms, bound, clock))
         assert (found.wait_ms, other.timestamp) == (1500, due)
         for reservation in (line[1], halves[2], found, line[3]):
             moment = reservation.item.timestamp
             clock.set(moment)
             going = store.confirm(policy, rates, reservation, moment, 0, clock)
-            _assert_goes(await _get(going))
+            _assert_goes(await get(going))
 
-    @staticmethod
-    def _reserves_several(store: StateStore) -> bool:
-        return store.reserves and type(store).reserve_several is not StateStore.reserve_several
-
-    @_scenario
+    @needs(reserves=True, manual_time=True)
+    @scenario
     async def test_who_comes_late_is_told_when_to_go_or_refused(self) -> None:
         """Late units are moved to the true time; whoever has no room then sleeps on, or leaves."""
         store, policy, rates = await self._new(), GCRA(), [Rate(1, 1000)]
-        if not (store.reserves and self.manual_time):
-            pytest.skip("the store does not reserve, or asks a server for the time")
         clock = ManualClock(_NOW)
         items = [RateItem("name", _NOW) for _ in range(4)]
         _, *waiting = [
-            await _get(store.reserve(policy, rates, item, 60_000, 0, clock)) for item in items
+            await get(store.reserve(policy, rates, item, 60_000, 0, clock)) for item in items
         ]
         clock.advance(1900)
         late = store.confirm(policy, rates, waiting[0], _NOW + 1900, 60_000, clock)
-        _assert_goes(await _get(late))
+        _assert_goes(await get(late))
         clock.advance(100)
-        moved = await _get(store.confirm(policy, rates, waiting[1], _NOW + 2000, 60_000, clock))
+        moved = await get(store.confirm(policy, rates, waiting[1], _NOW + 2000, 60_000, clock))
         assert isinstance(moved, Reservation)
         assert (moved.wait_ms, moved.item.timestamp) == (900, _NOW + 2900)
         clock.advance(900)
         going = store.confirm(policy, rates, moved, _NOW + 2900, 0, clock)
-        _assert_goes(await _get(going))
+        _assert_goes(await get(going))
         clock.advance(100)
-        refused = await _get(store.confirm(policy, rates, waiting[2], _NOW + 3000, 500, clock))
+        refused = await get(store.confirm(policy, rates, waiting[2], _NOW + 3000, 500, clock))
         assert refused.retry_after_ms == 900
-        assert await _get(store.cancel(policy, rates, waiting[2])) is False
+        assert await get(store.cancel(policy, rates, waiting[2])) is False
 
-    @_scenario
+    @needs(holds=True, manual_time=True)
+    @scenario
     async def test_a_store_that_holds_admits_nothing_before_the_end(self) -> None:
         """What is owed is not changed by a hold, and a shorter hold changes nothing."""
         store, policy, rates = await self._new(), GCRA(), [Rate(2, 1000)]
-        if not (type(store).hold is not StateStore.hold and self.manual_time):
-            pytest.skip("the store does not hold, or asks a server for the time")
         clock = ManualClock(_NOW)
-        assert await _get(store.hold(policy, rates, _NOW, 5000, clock)) == 5000
+        assert await get(store.hold(policy, rates, _NOW, 5000, clock)) == 5000
         clock.advance(1000)
-        assert await _get(store.hold(policy, rates, _NOW + 1000, 3000, clock)) == 4000
-        refused = await _get(store.check(policy, rates, _NOW + 1000, 1))
+        assert await get(store.hold(policy, rates, _NOW + 1000, 3000, clock)) == 4000
+        refused = await get(store.check(policy, rates, _NOW + 1000, 1))
         assert refused.retry_after_ms == 4000
         clock.advance(4000)
-        assert (await _get(store.check(policy, rates, _NOW + 5000, 2))).allowed
-        assert not (await _get(store.check(policy, rates, _NOW + 5000, 1))).allowed
-        assert await _get(store.release_hold(policy, rates, _NOW + 5000, clock)) is False
+        assert (await get(store.check(policy, rates, _NOW + 5000, 2))).allowed
+        assert not (await get(store.check(policy, rates, _NOW + 5000, 1))).allowed
+        assert await get(store.release_hold(policy, rates, _NOW + 5000, clock)) is False
         clock.advance(1000)
-        await _get(store.hold(policy, rates, _NOW + 6000, 60_000, clock))
-        assert await _get(store.release_hold(policy, rates, _NOW + 6000, clock)) is True
-        assert (await _get(store.check(policy, rates, _NOW + 6000, 2))).allowed
-        await _get(store.hold(policy, rates, _NOW + 6000, 60_000, clock))
-        await _get(store.reset())
-        assert (await _get(store.check(policy, rates, _NOW + 6000, 2))).allowed
+        await get(store.hold(policy, rates, _NOW + 6000, 60_000, clock))
+        assert await get(store.release_hold(policy, rates, _NOW + 6000, clock)) is True
+        assert (await get(store.check(policy, rates, _NOW + 6000, 2))).allowed
+        await get(store.hold(policy, rates, _NOW + 6000, 60_000, clock))
+        await get(store.reset())
+        assert (await get(store.check(policy, rates, _NOW + 6000, 2))).allowed
