@@ -16,11 +16,11 @@ class Stored:
     __slots__ = ("due", "flushes", "is_gone", "kept", "token")
 
     def __init__(self, token: int, due: float, flushes: int, kept: int) -> None:
-        self.token = token
-        self.due = due
-        self.flushes = flushes
-        self.kept = kept
-        self.is_gone = False
+        self.token: int = token
+        self.due: float = due
+        self.flushes: int = flushes
+        self.kept: int = kept
+        self.is_gone: bool = False
         """Whether they are given back, or will be: they could not be confirmed."""
 
     def become(self, other: Stored) -> None:
