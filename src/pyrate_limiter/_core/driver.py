@@ -69,7 +69,7 @@ def run_blocking(
     program: Program[T], sleep: Callable[[float], object] = time.sleep
 ) -> T | Pending[T]:
     """Run a program in this thread, or return what runs the rest of it where it must be awaited."""
-    answer: Any = None
+    answer: object = None
     error: BaseException | None = None
     while True:
         try:
@@ -92,7 +92,7 @@ def run_blocking(
 async def run_async(program: Program[T], step: Any = None) -> T:
     """Run a program, or the rest of it from ``step`` on, in the running event loop."""
     while True:
-        answer: Any = None
+        answer: object = None
         error: BaseException | None = None
         try:
             if isinstance(step, Effect):

@@ -61,7 +61,7 @@ class Acquisition(Routing):
         self,
         factory: BucketFactory,
         lock: Any,
-        asking: Any,
+        asking: object,
         ahead_ms: int,
         only: AbstractBucket | None = None,
     ) -> None:
@@ -205,12 +205,16 @@ class Acquisition(Routing):
         takes_time = bucket.blocks or bucket.is_async
         if not (takes_time and takes_limit(bucket.__class__)):
             return bucket.reserve(item, max_wait_ms, terms.buffer_ms)
-        reserve: Callable[..., Any] = bucket.reserve
+        reserve: Callable[..., object] = bucket.reserve
         more = {"limit_ms": terms.limit_ms(), "brief": not terms.known}
         return reserve(item, max_wait_ms, terms.buffer_ms, **more)
 
     def work(
-        self, bucket: AbstractBucket, terms: Terms | None, call: Callable[..., Any], *args: Any
+        self,
+        bucket: AbstractBucket,
+        terms: Terms | None,
+        call: Callable[..., object],
+        *args: object,
     ) -> Any:
         """A step that calls a bucket, within the caller's time where ``terms`` are given."""
         if not bucket.blocks:
@@ -294,7 +298,7 @@ class Acquisition(Routing):
         decision: Decision = yield from self.told(bucket, step)
         return decision
 
-    def told(self, bucket: AbstractBucket, step: Any) -> Program[Any]:
+    def told(self, bucket: AbstractBucket, step: object) -> Program[Any]:
         """What a bucket answers; what it has stored is cancelled if the caller is not told."""
         try:
             return (yield step)
@@ -320,6 +324,6 @@ class Acquisition(Routing):
         return kind(self, bucket, item, terms, ticket, native=native).run(first)
 
 
-def _left_to_thread(step: Any, use: Callable[[Any], object]) -> bool:
+def _left_to_thread(step: object, use: Callable[[object], object]) -> bool:
     """Leave the result of a step to the thread that is still at it, if one is."""
     return isinstance(step, Work) and step.afterwards(use)

@@ -117,14 +117,14 @@ class _Wrappers:
         return wait
 
     def of_coroutine(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        async def wait_async(*args: Any, **kwargs: Any) -> Any:
+        async def wait_async(*args: object, **kwargs: object) -> Any:
             await self._admit()
             return await function(*args, **kwargs)
 
         return wait_async
 
     def of_generator(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        async def wait_and_iterate(*args: Any, **kwargs: Any) -> Any:
+        async def wait_and_iterate(*args: object, **kwargs: object) -> Any:
             await self._admit()
             units = function(*args, **kwargs)
             step = units.asend(None)

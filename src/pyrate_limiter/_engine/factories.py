@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from pyrate_limiter._core.awaitables import then
@@ -79,7 +79,7 @@ class _OneForAllNames(SingleBucketFactory):
         return view
 
 
-def as_factory(argument: Any) -> BucketFactory:
+def as_factory(argument: object) -> BucketFactory:
     """The factory for what `Limiter` was given."""
     if isinstance(argument, BucketFactory):
         return argument
@@ -99,7 +99,7 @@ def as_factory(argument: Any) -> BucketFactory:
 
 
 def straight_path(
-    factory: BucketFactory, lock: Any, *, awaited: bool = False
+    factory: BucketFactory, lock: object, *, awaited: bool = False
 ) -> Callable[[str, int], bool | Begun | None]:
     """The way of a first attempt without a generator: the factory's, its bucket's, or `FirstTry`.
 

@@ -79,7 +79,7 @@ class Holds:
         return await self._run(_release_hold(self._acquisition, name))
 
 
-def _hold(acquisition: Acquisition, name: str, seconds: Any) -> Program[float]:
+def _hold(acquisition: Acquisition, name: str, seconds: object) -> Program[float]:
     """See `Limiter.hold`."""
     expected = f"a number of seconds from 0 to {_MOST_SECONDS} (366 days)"
     length = number_of(seconds)

@@ -104,7 +104,7 @@ def made_by(answer: Any) -> list[Reservation]:
     return [each for each in answers if isinstance(each, Reservation)]
 
 
-def cancel_made(bucket: AbstractBucket, answer: Any) -> Any:
+def cancel_made(bucket: AbstractBucket, answer: object) -> Any:
     """Give back what was stored for somebody who is not there any more."""
     made = made_by(answer)
     return bucket.cancel_several(made) if made else None

@@ -85,7 +85,7 @@ class Reserves:
         return await self._run(self._reserve(name, weight, max_wait, on_loop=True))
 
     def _reserve(
-        self, name: str, weight: int, max_wait: Any, *, on_loop: bool
+        self, name: str, weight: int, max_wait: object, *, on_loop: bool
     ) -> Program[Reserved]:
         weight = check_weight(weight)
         terms = self._terms(True, _seconds(max_wait), known=True, on_loop=on_loop)
@@ -192,7 +192,7 @@ class Reserved(Reservation):
         return Decision, (self.failing_rate, self.retry_after_ms, 0, remaining, reset)
 
 
-def _seconds(max_wait: Any) -> float:
+def _seconds(max_wait: object) -> float:
     """How long the moment may be away, as a timeout is given: -1 is however long."""
     if max_wait is None:
         return -1

@@ -202,7 +202,7 @@ class Reserving(Waiting):
         return held_by_queue(self._bucket, item, decision, self._asked_at, owner)
 
     def _call(
-        self, items: Sequence[RateItem], call: Callable[..., Any], *args: Any
+        self, items: Sequence[RateItem], call: Callable[..., object], *args: object
     ) -> Program[Any]:
         self._asked_at = monotonic()
         return super()._call(items, call, *args)
@@ -299,7 +299,7 @@ class Reserving(Waiting):
         if not late:
             yield from self._undo(items, step.result if isinstance(step, Work) else None, used)
 
-    def _undo_late(self, items: Sequence[RateItem], result: Any, used: Sequence[Held]) -> None:
+    def _undo_late(self, items: Sequence[RateItem], result: object, used: Sequence[Held]) -> None:
         left = list(self._undo(items, result, used))
         if left:
             self._bucket.cancel_several(left)

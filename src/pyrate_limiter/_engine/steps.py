@@ -52,7 +52,9 @@ class Acquire(BlockingEffect[bool]):
 
     __slots__ = ("contended", "lock", "seconds")
 
-    def __init__(self, lock: Any, seconds: float | None = None, *, contended: bool = False) -> None:
+    def __init__(
+        self, lock: object, seconds: float | None = None, *, contended: bool = False
+    ) -> None:
         self.lock = lock
         self.seconds = seconds
         self.contended = contended
@@ -90,7 +92,11 @@ class Work(WorkerCall, BlockingEffect[Any]):
     __slots__ = ("_seconds",)
 
     def __init__(
-        self, seconds: float | None, bucket: AbstractBucket, call: Callable[..., Any], *args: Any
+        self,
+        seconds: float | None,
+        bucket: AbstractBucket,
+        call: Callable[..., object],
+        *args: object,
     ) -> None:
         super().__init__(bucket, call, *args)
         self._seconds = seconds
@@ -110,7 +116,7 @@ class Within(Effect[Any]):
 
     __slots__ = ("awaitable", "seconds")
 
-    def __init__(self, awaitable: Awaitable[Any], seconds: float) -> None:
+    def __init__(self, awaitable: Awaitable[object], seconds: float) -> None:
         self.awaitable: Awaitable[Any] = awaitable
         self.seconds = seconds
 
@@ -168,5 +174,5 @@ def sleep_is_replaced() -> bool:
     return asyncio.sleep is not asyncio.tasks.sleep
 
 
-async def _as_coroutine(step: Awaitable[Any]) -> Any:
+async def _as_coroutine(step: Awaitable[object]) -> Any:
     return await step

@@ -93,11 +93,11 @@ class Unawaited(Pending[bool]):
         self._fresh = False
         return super().__await__()
 
-    def send(self, value: Any) -> Any:
+    def send(self, value: object) -> Any:
         self._fresh = False
         return super().send(value)
 
-    def throw(self, *error: Any) -> Any:
+    def throw(self, *error: object) -> Any:
         self._fresh = False
         return super().throw(*error)
 

@@ -283,7 +283,7 @@ class Waiting:
             self._queue.leave(self._waiter, room)
 
     def _call(
-        self, items: Sequence[RateItem], call: Callable[..., Any], *args: Any
+        self, items: Sequence[RateItem], call: Callable[..., object], *args: object
     ) -> Program[Any]:
         """Have the bucket do something for these items, which is undone if nobody learns of it."""
         self._asked = items

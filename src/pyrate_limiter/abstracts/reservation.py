@@ -34,7 +34,7 @@ class Reservation(Decision):
         self,
         item: RateItem,
         wait_ms: int = 0,
-        handle: Any = None,
+        handle: object = None,
         remaining: int | None = None,
         reset_after_ms: int | None = None,
     ) -> None:

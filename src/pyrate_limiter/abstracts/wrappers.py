@@ -36,7 +36,9 @@ class BucketAsyncWrapper(AbstractBucket):
             raise InvalidBucket(bucket, "the wrapped bucket")
         self.bucket = bucket
 
-    async def _call(self, method: Callable[..., Any], *args: Any, **grace: float | None) -> Any:
+    async def _call(
+        self, method: Callable[..., object], *args: object, **grace: float | None
+    ) -> Any:
         if self.bucket.blocks:
             result = await WorkerCall(self.bucket, method, *args).in_thread(**grace)
         else:

@@ -23,7 +23,7 @@ class Suite:
     _made: list[Any]
     _left_out: set[str]
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, **kwargs: object) -> None:
         """Leave out the tests of what this kind of thing does not do."""
         super().__init_subclass__(**kwargs)
         cls._left_out = set()
@@ -34,7 +34,7 @@ class Suite:
                 setattr(cls, name, None)
                 cls._left_out.add(name)
             elif kinds:
-                definer: Any = next(base for base in cls.__mro__ if name in vars(base))
+                definer: object = next(base for base in cls.__mro__ if name in vars(base))
                 if name in vars(definer).get("_left_out", ()):
                     setattr(cls, name, test)  # a base class does not do it, but this one does
 

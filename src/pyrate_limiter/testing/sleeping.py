@@ -58,7 +58,7 @@ def sleeping_advances(clock: ManualClock | ManualAsyncClock) -> Iterator[list[fl
         slept.append(seconds)
         clock.advance(_ms(seconds))
 
-    async def sleep_async(delay: float, result: Any = None) -> Any:
+    async def sleep_async(delay: float, result: object = None) -> Any:
         if delay <= 0:
             return await real_async(0, result)
         slept.append(delay)

@@ -82,7 +82,7 @@ class InMemoryBucket(JudgedLog, Closable, AbstractBucket):
         self._lock: Any = shared_lock()
 
     @classmethod
-    def member(cls, rates: RateList, lock: Any) -> InMemoryBucket:
+    def member(cls, rates: RateList, lock: object) -> InMemoryBucket:
         """A bucket with the stock policy whose lock belongs to the factory that keeps it."""
         bucket = cls.__new__(cls)
         JudgedLog.__init__(bucket, rates, _STOCK, _CLOCK)
@@ -94,7 +94,7 @@ class InMemoryBucket(JudgedLog, Closable, AbstractBucket):
         pending = self._pending
         return Whole(self, (_stored(self), pending if pending is None else pending.copy()))
 
-    def _restore(self, before: tuple[tuple[Any, ...], dict[int, int] | None]) -> None:
+    def _restore(self, before: tuple[tuple[object, ...], dict[int, int] | None]) -> None:
         stored, pending = before
         for name, value in zip(_STORED, stored):
             setattr(self, name, value)
@@ -415,7 +415,7 @@ class InMemoryBucket(JudgedLog, Closable, AbstractBucket):
             own = {name: copy(state[name]) for name in _OWN}
             return {**state, **own, **self.__dict__}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         self._lock = shared_lock()
         for name, value in state.items():
             setattr(self, name, value)

@@ -65,7 +65,7 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
         self,
         rates: Rate | Sequence[Rate],
         items: ListProxy[Any],
-        mp_lock: Any,
+        mp_lock: object,
         algorithm: LogAlgorithm | None = None,
     ) -> None:
         if not isinstance(items, ListProxy):
@@ -75,7 +75,7 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
         super().__init__(rates, algorithm)
         self._share(items, mp_lock)
 
-    def _share(self, items: ListProxy[Any], mp_lock: Any) -> None:
+    def _share(self, items: ListProxy[Any], mp_lock: object) -> None:
         self._items = items
         self.mp_lock = mp_lock
         medium: Medium = LogFile(items.file) if isinstance(items, SharedItems) else LogList(items)

@@ -56,7 +56,7 @@ class MultiprocessStateStore(InMemoryStateStore):
     _lock: Session
     _manager: SyncManager
 
-    def __init__(self, values: ListProxy[Any], lock: Any) -> None:
+    def __init__(self, values: ListProxy[Any], lock: object) -> None:
         if not isinstance(values, ListProxy):
             raise NotShared("values", values)
         super().__init__()

@@ -78,7 +78,7 @@ def reserve_by_policy(
         last = NONE if expires is None else expires
         steps.leave_in_doubt(UnitsInDoubt(*ask[:3], since, until, last))
 
-    answer: list[Any] = yield from _run(steps, ask.name, decide, ask.limit, orphaned)
+    answer: list[object] = yield from _run(steps, ask.name, decide, ask.limit, orphaned)
     return answer
 
 
@@ -119,7 +119,7 @@ def confirm_by_policy(
             return [stays, moment, number, now]
         return None
 
-    answer: list[Any] = yield from _run(steps, item.name, decide, max(max_wait, LEAST_MS))
+    answer: list[object] = yield from _run(steps, item.name, decide, max(max_wait, LEAST_MS))
     return answer
 
 

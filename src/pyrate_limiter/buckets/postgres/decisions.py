@@ -48,10 +48,10 @@ class PostgresJudge(AbstractBucket):
     _learnt: LastDenial | None
     _full: dict[str, Denial]  # by name
 
-    def _answer(self, value: Any) -> Any:
+    def _answer(self, value: object) -> Any:
         return _ready(value) if self.is_async else value
 
-    def _run(self, program: Program[Any]) -> Any:
+    def _run(self, program: Program[object]) -> Any:
         run = self._session.run(program)
         return uncancelled(run) if self.is_async else run
 
@@ -336,5 +336,5 @@ class PostgresJudge(AbstractBucket):
         return reservation.with_wait(wait)
 
 
-async def _ready(value: Any) -> Any:
+async def _ready(value: object) -> Any:
     return value

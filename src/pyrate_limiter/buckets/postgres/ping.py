@@ -99,7 +99,7 @@ def _answers(pool: Pool) -> bool:
     return takes or (takes is False and _is_up(where))
 
 
-def _refuses(pool: Any) -> bool:
+def _refuses(pool: object) -> bool:
     where = _where(pool)
     return where is not None and _takes(where) is False and _is_up(where)
 

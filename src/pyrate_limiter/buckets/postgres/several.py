@@ -58,7 +58,7 @@ class PostgresLine(PostgresJudge):
             check_item(item)
         several = self._at_once(items)
         if not several:  # it needs no look at the log
-            decision: Any = self.reserve(items[0], max_wait_ms, buffer_ms)
+            decision: object = self.reserve(items[0], max_wait_ms, buffer_ms)
             return then(decision, lambda decision: [decision])
         if not self._in_sql:
             return self._run_all(self._judge_one_by_one(several, max_wait_ms, buffer_ms, limit_ms))

@@ -291,7 +291,9 @@ class Steps(Table):
         cancelled: list[int] = yield from self.session.transact(one_by_one, GIVING_SECONDS)
         return cancelled
 
-    def _call(self, text: Any, seconds: float | None, orphaned: Any = None) -> Program[list[Any]]:
+    def _call(
+        self, text: object, seconds: float | None, orphaned: object = None
+    ) -> Program[list[Any]]:
         """What statements of ours answer: numbers, the last of which is the server's clock."""
         try:
             return (yield from self._exchange(text, seconds, orphaned))
@@ -322,7 +324,7 @@ class Steps(Table):
                 if time.monotonic() >= attempt.deadline:
                     raise silence()
 
-        answers: list[Any] = yield from self.session.transact(once, seconds, orphaned)
+        answers: list[object] = yield from self.session.transact(once, seconds, orphaned)
         return answers
 
     def call(self, step: str) -> str:

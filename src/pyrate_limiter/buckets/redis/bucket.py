@@ -149,7 +149,12 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
     @overload
     @classmethod
     def init(
-        cls, rates: Rates, redis: AsyncClient, bucket_key: str, algorithm: Log = ..., **options: Any
+        cls,
+        rates: Rates,
+        redis: AsyncClient,
+        bucket_key: str,
+        algorithm: Log = ...,
+        **options: object,
     ) -> Awaitable[Self]: ...
     @overload
     @classmethod

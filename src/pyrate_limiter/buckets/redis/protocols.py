@@ -15,7 +15,7 @@ class Client(Protocol):
     What its methods return is for the driver to say: a reply, or where it is async an awaitable.
     """
 
-    def execute_command(self, *args: Any, **options: Any) -> Any:
+    def execute_command(self, *args: Any, **options: object) -> Any:
         """Have a command executed."""
 
     def evalsha(self, sha: str, numkeys: int, *keys_and_args: Any) -> Any:

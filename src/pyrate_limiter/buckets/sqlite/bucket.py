@@ -68,7 +68,7 @@ class SQLiteBucket(TakesKeywordsOf2x, AbstractBucket):
         rates: Rate | Sequence[Rate],
         conn: sqlite3.Connection,
         table: str,
-        lock: Any = None,
+        lock: object = None,
         algorithm: LogAlgorithm | None = None,
     ) -> None:
         checked = self._checked(rates, table, algorithm)
@@ -107,7 +107,7 @@ class SQLiteBucket(TakesKeywordsOf2x, AbstractBucket):
         if db_path is None:
             refuse_path_as_table(table)
         checked = cls._checked(rates, table, algorithm)
-        lock: Any = None
+        lock: object = None
         if use_file_lock:
             from pyrate_limiter.buckets.sqlite.file_lock import SharedFileLock
 
@@ -158,7 +158,7 @@ class SQLiteBucket(TakesKeywordsOf2x, AbstractBucket):
     _recipe: tuple[Any, ...] | None = None  # how another process opens it
 
     @classmethod
-    def _checked(cls, rates: Rate | Sequence[Rate], table: str, algorithm: Any) -> RateList:
+    def _checked(cls, rates: Rate | Sequence[Rate], table: str, algorithm: object) -> RateList:
         if algorithm is not None and not isinstance(algorithm, LogAlgorithm):
             raise AlgorithmMismatch(algorithm, cls.__name__, "a LogAlgorithm")
         if not isinstance(table, str) or not table or "\0" in table:

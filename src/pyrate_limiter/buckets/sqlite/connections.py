@@ -117,7 +117,7 @@ def connected(path: str, settings: Sequence[str], busy_seconds: float) -> sqlite
 
 
 def insist(
-    step: Callable[[], Any], deadline: float, sleep: Callable[[float], None] = time.sleep
+    step: Callable[[], object], deadline: float, sleep: Callable[[float], None] = time.sleep
 ) -> None:
     """Do it, again and again while the database is busy."""
     pause = _FIRST_PAUSE

@@ -51,7 +51,7 @@ class Database(Link):
         self,
         path: str | None,
         conn: sqlite3.Connection | None = None,
-        lock: Any = None,
+        lock: object = None,
         *,
         temporary: bool = False,
         schema: tuple[str, ...] = (),

@@ -152,7 +152,7 @@ class Link:
             self._own[0] = conn
 
 
-def not_begun(*_: Any) -> Any:
+def not_begun(*_: object) -> Any:
     """Stands for `Link.run` outside a transaction."""
     raise BucketClosed
 

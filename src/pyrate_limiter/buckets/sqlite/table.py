@@ -155,13 +155,13 @@ class RowTable(InMemoryBucket):
         self._load()
         self._write(self._sql.set_clock, latest, moment, self._stepped)
 
-    def _run(self, statement: str, *values: Any) -> Any:
+    def _run(self, statement: str, *values: object) -> Any:
         return self._db.run(statement, (*self._scope, *values)).fetchone()
 
-    def _write(self, statement: str, *values: Any) -> int:
+    def _write(self, statement: str, *values: object) -> int:
         return self._db.run(statement, (*self._scope, *values)).rowcount
 
-    def _rows(self, statement: str, *values: Any) -> list[Any]:
+    def _rows(self, statement: str, *values: object) -> list[Any]:
         return self._db.run(statement, (*self._scope, *values)).fetchall()
 
     def _refresh(self) -> None:

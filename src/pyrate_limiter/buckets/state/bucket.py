@@ -332,7 +332,7 @@ class StateBucket(Closable, AbstractBucket):
     def count(self) -> int | Awaitable[int]:
         """Units owed now, rounded up."""
 
-        def owed(state: Any) -> Any:
+        def owed(state: object) -> Any:
             ahead = self.store.ahead_ms()
             return then(
                 self.now(), lambda now: self._algorithm.consumed(self._rates, state, now + ahead)
