@@ -207,3 +207,31 @@ def test_a_thread_that_outlives_the_main_thread_may_use_a_limiter(tmp_path):
     command = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path / "limits.db")]
     ended = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
     assert ended.stdout == "done\n"
+
+
+@pytest.mark.parametrize("must_run", [True, False])
+def test_a_call_is_made_though_its_caller_went_before_it_began_where_it_must_be(must_run):
+    bucket = InMemoryBucket([Rate(1, 1000)])
+    begun, let_go, made = threading.Event(), threading.Event(), threading.Event()
+
+    def busy():
+        begun.set()
+        assert let_go.wait(20)
+
+    async def cancelled_behind_another():
+        other = asyncio.ensure_future(WorkerCall(bucket, busy).in_thread())
+        while not begun.is_set():  # noqa: ASYNC110 - a thread sets it
+            await asyncio.sleep(0.001)
+        call = WorkerCall(bucket, made.set)
+        call.must_run = must_run
+        caller = asyncio.ensure_future(call.in_thread())
+        await asyncio.sleep(0)
+        caller.cancel()
+        await asyncio.wait([caller])
+        assert caller.cancelled()
+        let_go.set()
+        await other
+        await WorkerCall(bucket, lambda: None).in_thread()  # behind it
+
+    asyncio.run(cancelled_behind_another())
+    assert made.is_set() is must_run

@@ -31,13 +31,25 @@ class WorkerCall:
         *args: with what.
     """
 
-    __slots__ = ("_afterwards", "_bucket", "_error", "_lock", "_state", "args", "call", "result")
+    __slots__ = (
+        "_afterwards",
+        "_bucket",
+        "_error",
+        "_lock",
+        "_state",
+        "args",
+        "call",
+        "must_run",
+        "result",
+    )
 
     def __init__(self, bucket: AbstractBucket, call: Callable[..., object], *args: object) -> None:
         self._bucket = bucket
         self.call: Callable[..., Any] = call
         self.args: tuple[Any, ...] = args
         self.result: Any = None
+        self.must_run: bool = False
+        """Whether it is made even where its caller is cancelled before a thread has begun."""
         self._error: BaseException | None = None
         self._afterwards: Callable[[Any], object] | None = None
         self._lock = threading.Lock()
@@ -72,7 +84,7 @@ class WorkerCall:
             else:
                 await asyncio.wait([ended], timeout=seconds)
         except asyncio.CancelledError:
-            while not self._withdraw() and not ended.done():
+            while (self.must_run or not self._withdraw()) and not ended.done():
                 with suppress(asyncio.CancelledError):  # one is enough
                     await asyncio.wait([ended], timeout=grace_seconds)
                 if grace_seconds is not None:

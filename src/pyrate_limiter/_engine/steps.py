@@ -164,6 +164,8 @@ class _Shielded(Effect[Any]):
 
 def to_end(step: Any) -> Any:
     """The step of a program as one that is finished even while its task is being cancelled."""
+    if isinstance(step, Work):
+        step.must_run = True
     return _Shielded(step) if is_awaitable(step) else step
 
 

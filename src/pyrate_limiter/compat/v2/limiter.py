@@ -85,8 +85,8 @@ class Limiter(CurrentLimiter):
     if not TYPE_CHECKING:  # a checker takes the base class at its word
         acquire = acquire_async = as_decorator = bucket_factory = buckets = buffer_ms = _Absent()
         check = check_async = close = delay_or_raise = dispose = handle_bucket_put = _Absent()
-        hold = hold_async = limit = lock = per_key = release_hold = _Absent()
-        release_hold_async = reserve_ahead = try_acquire_async = _Absent()
+        hold = hold_async = limit = lock = per_key = release_hold = reserve = _Absent()
+        release_hold_async = reserve_ahead = reserve_async = try_acquire_async = _Absent()
 
     def __init__(
         self,
