@@ -208,8 +208,10 @@ def _checked_maker(bucket: object) -> Any:
     if isinstance(bucket, type) and bucket not in {InMemoryBucket, StateBucket}:
         from inspect import signature  # slow to import, and only needed here
 
+        kind: Any = bucket
         try:
-            signature(bucket).bind(None)
+            signature(kind).bind(None)
+            signature(kind.__init__).bind(kind, None)  # Python 3.10 may look at __new__ alone
         except TypeError:
             names = (base.__name__ for base in bucket.__mro__)
             fix = next((_FOR_EACH_NAME[name] for name in names if name in _FOR_EACH_NAME), expected)
