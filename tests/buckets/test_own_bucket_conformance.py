@@ -1,7 +1,9 @@
 """The least that a user's own bucket may be: put, leak, flush, count and peek, sync or async."""
 
+import pytest
+
 from pyrate_limiter import AbstractBucket, BucketAsyncWrapper, RateItem
-from pyrate_limiter.testing import BucketConformance
+from pyrate_limiter.testing import BucketConformance, StateStoreConformance
 
 
 class OwnBucket(AbstractBucket):
@@ -87,3 +89,8 @@ class TestWrappedOwnBucket(BucketConformance):
 
     def make_bucket(self, rates):
         return BucketAsyncWrapper(OwnBucket(rates))
+
+
+@pytest.mark.parametrize("suite", [BucketConformance, StateStoreConformance])
+def test_a_suite_that_some_have_left_tests_out_of_has_all_of_them_itself(suite):
+    assert all(test for name, test in vars(suite).items() if name.startswith("test_"))
