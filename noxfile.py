@@ -101,8 +101,10 @@ def types(session: nox.Session) -> None:
     # basedpyright is pyright with its own runtime in the wheel: nothing is fetched when it starts.
     session.install("mypy>=1.11", "basedpyright", "pytest>=8", "types-requests", ".[all]")
     session.run("mypy")
-    session.run("basedpyright", "tests/typing")
-    session.run("basedpyright", "--verifytypes", "pyrate_limiter", "--ignoreexternal")
+    # Without being told it takes a .venv in this folder, where the packages are not.
+    here = ("basedpyright", "--pythonpath", f"{session.bin}/python")
+    session.run(*here, "tests/typing")
+    session.run(*here, "--verifytypes", "pyrate_limiter", "--ignoreexternal")
 
 
 @nox.session
