@@ -4,6 +4,7 @@ import pytest
 
 from pyrate_limiter import (
     GCRA,
+    Decision,
     InMemoryStateStore,
     Limiter,
     Rate,
@@ -149,3 +150,19 @@ def test_a_store_of_4_5_1_cannot_hold():
         bucket.hold(RateItem("a", 0, 0), 1000)
     with pytest.raises(CannotHold):
         bucket.release_hold(RateItem("a", 0, 0))
+
+
+class Away(InMemoryStateStore):
+    """One whose record cannot be had in time."""
+
+    __slots__ = ()
+
+    def transact(self, rules, use, within_ms=None, instead=None, undo=None):
+        return instead(Decision(rules.rates[0], 5))
+
+
+def test_where_the_record_cannot_be_had_several_are_refused_as_one_is():
+    rate, clock = Rate(1, 1000), ManualClock(0)
+    items, refusal = [RateItem("a", 0), RateItem("a", 0)], Decision(rate, 5)
+    assert Away().reserve(GCRA(), [rate], items[0], 0, 0, clock) == refusal
+    assert Away().reserve_several(GCRA(), [rate], items, 0, 0, None, clock) == [refusal]

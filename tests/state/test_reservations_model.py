@@ -137,3 +137,10 @@ def test_who_asks_for_later_leaves_what_was_given_back_to_others():
     (refused,) = bucket.reserve_several([RateItem("a", 1_000)], 0, 0, line[3].timestamp)
     assert not refused.allowed
     assert bucket.reserve(RateItem("a", 1_000), 1_000, 0).wait_ms == 10
+
+
+def test_what_was_given_back_in_front_of_others_is_not_counted_when_its_time_is_over():
+    queue, moments = filled([1, 1, 1, 1])
+    queue.give_back(moments[2], 1)
+    assert not queue.fold(moments[3] + 2000, POLICY, RATES)
+    assert queue.gone == played((moment, 1) for moment in (*moments[:2], moments[3]))
