@@ -345,7 +345,6 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
         return self._server.run(self._leak(current_timestamp))
 
     def flush(self) -> Awaitable[None] | None:
-
         def done(_: Any) -> None:
             self.failing_rate = self._full = self._learnt = None
 

@@ -63,25 +63,6 @@ class Claim:
         self.late = sent + (wait + 1) / 1000
 
 
-class Moment(int):
-    """The timestamp of an item that a state store has stored."""
-
-    claim: Claim
-
-    @classmethod
-    def of(cls, timestamp: int, claim: Claim) -> Moment:
-        """That time, for the units of a claim."""
-        moment = cls(timestamp)
-        moment.claim = claim
-        return moment
-
-
-def claim_of(item: RateItem) -> Claim | None:
-    """The claim behind an item's timestamp; None where its units were given back."""
-    claim: Claim | None = getattr(item.timestamp, "claim", None)
-    return claim if claim is not None and (claim.weight or claim.fallback) else None
-
-
 def stored_by(reservation: Reservation) -> Claim | None:
     """What is stored for a reservation; None where its units were given back."""
     claim: Claim | None = reservation.handle

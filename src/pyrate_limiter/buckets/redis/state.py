@@ -115,7 +115,6 @@ class RedisStateStore(StateSteps, StateStore):
         return self._server.run(self._read(algorithm, rates))
 
     def reset(self) -> Awaitable[None] | None:
-
         def ask() -> Program[None]:
             self._full = None
             yield from self._server.command("unlink", self.key)

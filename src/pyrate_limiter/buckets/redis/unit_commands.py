@@ -62,7 +62,6 @@ class RedisUnits(RedisSteps):
         return then(answer, lambda said: said[0] > 0)
 
     def count(self) -> int | Awaitable[int]:
-
         def ask() -> Program[int]:
             command = self._server.command
             units: int = yield from command("zcount", self.bucket_key, _NO_UNITS, "+inf")
@@ -75,7 +74,6 @@ class RedisUnits(RedisSteps):
         return self._server.run(ask())
 
     def peek(self, index: int) -> RateItem | Awaitable[RateItem | None] | None:
-
         def ask() -> Program[RateItem | None]:
             key, first = self.bucket_key, index if index >= 0 else 1 << 52
             command = self._server.command
