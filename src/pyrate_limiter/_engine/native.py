@@ -92,10 +92,7 @@ def put_and_wait(bucket: AbstractBucket, item: RateItem) -> tuple[Any, Any]:
 
 def reservation_of(item: RateItem, decision: Decision) -> Reservation:
     """What was stored for an item that was admitted; where nothing was, one that says so."""
-    if isinstance(decision, Reservation):
-        return decision
-    wait, remaining, reset = decision.wait_ms, decision.remaining, decision.reset_after_ms
-    return Reservation(item, wait, None, remaining, reset)
+    return decision if isinstance(decision, Reservation) else Reservation.of(item, decision)
 
 
 def made_by(answer: Any) -> list[Reservation]:

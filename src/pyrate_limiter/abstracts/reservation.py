@@ -46,6 +46,12 @@ class Reservation(Decision):
         _set(self, "item", item)
         _set(self, "handle", handle)
 
+    @classmethod
+    def of(cls, item: RateItem, decision: Decision, handle: object = None) -> Reservation:
+        """What is stored for an item, by a decision that admits it."""
+        wait_ms, remaining = decision.wait_ms, decision.remaining
+        return Reservation(item, wait_ms, handle, remaining, decision.reset_after_ms)
+
     @property
     def wait(self) -> float:
         """`wait_ms` in seconds."""

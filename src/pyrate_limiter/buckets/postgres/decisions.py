@@ -165,8 +165,7 @@ class PostgresJudge(AbstractBucket):
         if units is None:
             return decision
         item.timestamp = units.reservation.item.timestamp
-        wait, remaining, reset = decision.wait_ms, decision.remaining, decision.reset_after_ms
-        return Reservation(item, wait, units, remaining, reset)
+        return Reservation.of(item, decision, units)
 
     def _confirm_without(
         self, reservation: Reservation, units: FallbackUnits, max_wait_ms: int

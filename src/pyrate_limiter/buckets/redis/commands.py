@@ -284,8 +284,7 @@ class RedisSteps(Asks, AbstractBucket):
         claim = Claim("", item.weight)
         claim.fallback = units
         item.timestamp = units.reservation.item.timestamp
-        wait, remaining, reset = decision.wait_ms, decision.remaining, decision.reset_after_ms
-        return Reservation(item, wait, claim, remaining, reset)
+        return Reservation.of(item, decision, claim)
 
 
 def _claim_step(kind: str, item: RateItem, max_wait_ms: int, pad: int) -> tuple[str, str]:

@@ -126,10 +126,10 @@ class StateSteps(Asks):
         decision, units = yield from self._fall_back(rates, item, max_wait_ms, buffer_ms)
         if units is None:
             return decision
-        claim, wait = Claim("", 0), decision.wait_ms
+        claim = Claim("", 0)
         claim.fallback = units
-        item.timestamp += wait
-        return Reservation(item, wait, claim, decision.remaining, decision.reset_after_ms)
+        item.timestamp += decision.wait_ms
+        return Reservation.of(item, decision, claim)
 
     def _check(
         self,
