@@ -49,7 +49,7 @@ class WorkerCall:
         self.args: tuple[Any, ...] = args
         self.result: Any = None
         self.must_run: bool = False
-        """Whether it is made even where its caller is cancelled before a thread has begun."""
+        """Whether it is made even where its caller has gone before a thread has begun."""
         self._error: BaseException | None = None
         self._afterwards: Callable[[Any], object] | None = None
         self._lock = threading.Lock()
@@ -67,7 +67,7 @@ class WorkerCall:
 
         A cancellation is passed on when the thread has returned; or, if it takes longer than
         ``grace_seconds``, without it. None waits however long it takes. A call that has not begun
-        by then is not made.
+        by then is not made, unless it must run.
 
         Raises:
             OutOfTime: it has not returned within ``seconds``, and goes on without the caller.
@@ -84,7 +84,7 @@ class WorkerCall:
             else:
                 await asyncio.wait([ended], timeout=seconds)
         except asyncio.CancelledError:
-            while (self.must_run or not self._withdraw()) and not ended.done():
+            while not self._withdraw() and not ended.done():
                 with suppress(asyncio.CancelledError):  # one is enough
                     await asyncio.wait([ended], timeout=grace_seconds)
                 if grace_seconds is not None:
@@ -110,7 +110,7 @@ class WorkerCall:
 
     def _withdraw(self) -> bool:
         with self._lock:
-            if self._state == _QUEUED:
+            if self._state == _QUEUED and not self.must_run:
                 self._state = _WITHDRAWN
             return self._state == _WITHDRAWN
 

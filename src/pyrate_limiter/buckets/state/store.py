@@ -93,9 +93,8 @@ class RecordStore(StateStore):
             item.timestamp = stamp  # it may be done again
             return rules.reserve(item, max_wait_ms, buffer_ms)
 
-        within_ms = (max_wait_ms or None) if limit_ms is None else limit_ms
         rules = StateRules(algorithm, rates, clock)
-        return self.transact(rules, reserve, within_ms, _verdict, _cancelling)
+        return self.transact(rules, reserve, _within(max_wait_ms, limit_ms), _verdict, _cancelling)
 
     def reserve_several(
         self,
@@ -115,9 +114,10 @@ class RecordStore(StateStore):
                 item.timestamp = stamp
             return rules.reserve_several(items, max_wait_ms, buffer_ms, not_before)
 
-        within_ms = (max_wait_ms or None) if limit_ms is None else limit_ms
         rules = StateRules(algorithm, rates, clock)
-        return self.transact(rules, reserve, within_ms, _alone, _cancelling_all)
+        return self.transact(
+            rules, reserve, _within(max_wait_ms, limit_ms), _alone, _cancelling_all
+        )
 
     def confirm(
         self,
@@ -178,6 +178,11 @@ class RecordStore(StateStore):
 
     def read(self, algorithm: StateAlgorithm, rates: Sequence[Rate]) -> State | Awaitable[State]:
         return self.transact(StateRules(algorithm, rates, NO_CLOCK), lambda rules: rules.state())
+
+
+def _within(max_wait_ms: int, limit_ms: int | None) -> int | None:
+    """How long a caller waits for the record: as long as for room, unless he says otherwise."""
+    return (max_wait_ms or None) if limit_ms is None else limit_ms
 
 
 def _verdict(verdict: Decision) -> Decision:
