@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import pyrate_limiter
+from tests.support.imports import of_the_library
 
 ROOT = Path(pyrate_limiter.__file__).parent
 HEAVY = ("asyncio", "sqlite3", "multiprocessing", "dataclasses", "logging", "inspect")
@@ -104,16 +105,8 @@ def imports():
     for path in ROOT.rglob("*.py"):
         part = path.relative_to(ROOT).parts[0].removesuffix(".py")
         for node in at_run_time(ast.parse(path.read_text(encoding="utf-8"))):
-            names = []
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                assert node.level == 0, f"{path}: imports are absolute"
-                names = [f"{node.module}.{alias.name}" for alias in node.names]
-            for name in names:
-                pieces = name.split(".")
-                if pieces[0] == "pyrate_limiter" and len(pieces) > 1:
-                    yield path, part, pieces[1]
+            for name in filter(None, of_the_library(node)):
+                yield path, part, name.partition(".")[0]
 
 
 def at_run_time(node):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import pyrate_limiter
+from tests.support.imports import of_the_library
 
 ROOT = Path(pyrate_limiter.__file__).parent
 BACKENDS = {"memory", "sqlite", "multiprocess", "redis", "postgres"}
@@ -63,15 +64,8 @@ def imported(path, *, in_functions):
         is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         if in_functions or not is_function:
             nodes += ast.iter_child_nodes(node)
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        for name in names:
-            package, _, rest = name.partition(".")
-            if package == "pyrate_limiter":
-                yield rest if rest in MODULES else rest.rpartition(".")[0]
+        for name in of_the_library(node):
+            yield name if name in MODULES else name.rpartition(".")[0]
 
 
 def circles(graph):
