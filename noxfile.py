@@ -43,9 +43,7 @@ def tests(session: nox.Session) -> None:
     if session.posargs:
         session.run("python", "-m", "pytest", _own_folder(session), *session.posargs)
         return
-    # Many tests wait for servers and for real time: two processes take turns at that.
-    two = ("-n", "2", "--dist", "worksteal")
-    session.run("python", "-m", "pytest", _own_folder(session), *two, "--cov", "--cov-report=")
+    session.run("coverage", "run", "-m", "pytest", _own_folder(session))
     for part, least in COVERED.items():
         session.run("coverage", "report", f"--include={part}", f"--fail-under={least}")
 
@@ -54,7 +52,7 @@ def tests(session: nox.Session) -> None:
 def versions(session: nox.Session) -> None:
     """Run the tests on each Python that is supported; ``--download-python=auto`` fetches them."""
     session.install("-r", "tests/requirements.txt", ".")
-    session.run("python", "-m", "pytest", _own_folder(session), "-n", "2", *session.posargs)
+    session.run("python", "-m", "pytest", _own_folder(session), *session.posargs)
 
 
 def _own_folder(session: nox.Session) -> str:
