@@ -394,7 +394,7 @@ if __name__ == "__main__":
 
 
 def test_without_record_locks_a_manager_serves(monkeypatch):
-    monkeypatch.setattr(shared_lock, "fcntl", None)
+    monkeypatch.delattr(shared_lock, "fcntl")
     bucket = MultiprocessBucket.init([Rate(5, 1000)])
     state = StateBucket([Rate(5, 1000)], store=MultiprocessStateStore.init())
     try:

@@ -6,7 +6,6 @@ a process has left half written is not seen by the others: they read what the la
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import marshal
 import mmap
@@ -18,18 +17,20 @@ import threading
 import time
 import weakref
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter.buckets.multiprocess.lock import is_used, lock_of, mark_used
+from pyrate_limiter.buckets.multiprocess.lock import SharedLock, is_used, mark_used
 from pyrate_limiter.errors import SharedStorageLost
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 _FOLDER = "/dev/shm"  # noqa: S108 - memory; mkstemp makes the name, for this user alone
 _PREFIX = "pyrate-limiter-"
 _NEW_SECONDS = 60  # for so long a file may exist before anybody has marked it as used
-HEADER = 6  # numbers that a commit names
-_PACKED = struct.Struct(f"{HEADER}q")
-DATA = mmap.PAGESIZE  # where the data begins
+_PACKED = struct.Struct("5q")  # a header
 _SLOTS = (8, 24)  # two places for the header, in words: the number of commits says which one holds
+DATA = mmap.PAGESIZE  # where the data begins
 
 
 class SharedFile:
@@ -42,14 +43,14 @@ class SharedFile:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.lock: Any = lock_of(path + ".lock")
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            weakref.finalize(self, os.close, self._fd).atexit = False
+            mark_used(self._fd)
+            self._map()
+            self.lock = SharedLock(path + ".lock", self)
         except FileNotFoundError:
             raise SharedStorageLost(path) from None
-        weakref.finalize(self, os.close, self._fd).atexit = False
-        mark_used(self._fd)
-        self._map()
 
     @classmethod
     def create(cls) -> SharedFile:
@@ -58,17 +59,16 @@ class SharedFile:
         _remove_unused(folder)
         fd, path = tempfile.mkstemp(prefix=_PREFIX, dir=folder)
         try:
-            _made[path] = os.getpid()
             try:
                 _allocate(fd, 2 * DATA)
             finally:
                 os.close(fd)
-            os.close(os.open(path + ".lock", os.O_CREAT | os.O_CLOEXEC, 0o600))
+            Path(path + ".lock").touch(0o600)
             file = open_file(path)
+            _made[path] = weakref.finalize(file, _remove, path, os.getpid())
         except BaseException:  # the memory is full, or too many files are open
-            _remove(path)
+            _remove(path, os.getpid())
             raise
-        weakref.finalize(file, _remove_unless_handed_on, path).atexit = False
         return file
 
     def _map(self) -> None:
@@ -87,12 +87,11 @@ class SharedFile:
         return self._words[0]
 
     def header(self) -> list[int]:
-        """The numbers of the last commit."""
-        first = _SLOTS[self._words[0] & 1]
-        return self._words[first : first + HEADER].tolist()
+        """The numbers of the last commit: where its data is, as its user knows."""
+        return list(_PACKED.unpack_from(self._words, 8 * _SLOTS[self._words[0] & 1]))
 
-    def commit(self, header: list[int]) -> int:
-        """Replace the header as a whole; returns the new `commits`."""
+    def commit(self, header: Sequence[int]) -> int:
+        """Replace the header, five numbers, as a whole; returns the new `commits`."""
         words = self._words
         number = words[0] + 1
         _PACKED.pack_into(words, 8 * _SLOTS[number & 1], *header)
@@ -116,19 +115,22 @@ class SharedFile:
 
     def remove(self) -> None:
         """Remove the file, if this process made it; whoever has it open goes on with it."""
-        if _made.get(self.path) == os.getpid():
-            _remove(self.path)
+        removal = _made.get(self.path)
+        if removal is not None:
+            removal()
 
-    def __reduce__(self) -> tuple[Any, tuple[str]]:
-        if self.path in _made:
-            _handed_on.add(self.path)
+    def __reduce__(self) -> tuple[Callable[[str], SharedFile], tuple[str]]:
+        removal = _made.get(self.path)
+        made = removal.detach() if removal is not None else None
+        if made is not None:  # from now on it lasts until the process ends, as this module does
+            _made[self.path] = weakref.finalize(open_file, _remove, *made[2])
         return open_file, (self.path,)
 
 
 _files: weakref.WeakValueDictionary[str, SharedFile] = weakref.WeakValueDictionary()
+_made: dict[str, weakref.finalize[[str, int], object]] = {}
+"""What removes each file that this process, or the one it was forked from, has made."""
 _opening = threading.Lock()
-_made: dict[str, int] = {}  # by which process
-_handed_on: set[str] = set()
 
 
 def open_file(path: str) -> SharedFile:
@@ -144,7 +146,7 @@ def open_file(path: str) -> SharedFile:
         return file
 
 
-def pack(value: Any) -> bytes:
+def pack(value: Any) -> bytes:  # as `marshal` has it
     """Bytes of plain values; also of names that are no plain strings, at a higher price."""
     try:
         return marshal.dumps(value)
@@ -152,7 +154,7 @@ def pack(value: Any) -> bytes:
         return pickle.dumps(value)
 
 
-def unpack(data: bytes) -> Any:
+def unpack(data: bytes) -> Any:  # its user knows what was packed
     """What was packed."""
     # Only this user's own processes can write to the file.
     if data[:1] == pickle.PROTO:
@@ -168,12 +170,11 @@ def _allocate(fd: int, size: int) -> None:
         os.ftruncate(fd, size)
 
 
-def _remove(path: str) -> None:
-    _made.pop(path, None)
-    _handed_on.discard(path)
-    for name in (path, path + ".lock"):
-        with contextlib.suppress(FileNotFoundError):
-            Path(name).unlink()
+def _remove(path: str, maker: int) -> None:
+    if maker == os.getpid():  # else it is a forked child
+        _made.pop(path, None)
+        for name in (path, path + ".lock"):
+            Path(name).unlink(missing_ok=True)
 
 
 def _remove_unused(folder: str) -> None:
@@ -185,24 +186,14 @@ def _remove_unused(folder: str) -> None:
             with contextlib.suppress(OSError):  # another process may do the same
                 age = time.time() - entry.stat(follow_symlinks=False).st_ctime
                 if age > _NEW_SECONDS and not is_used(entry.path):
-                    _remove(entry.path)
-
-
-def _remove_unless_handed_on(path: str) -> None:
-    if path not in _handed_on and _made.get(path) == os.getpid():
-        _remove(path)
-
-
-@atexit.register
-def _remove_all() -> None:
-    for path, process in list(_made.items()):
-        if process == os.getpid():
-            _remove(path)
+                    _remove(entry.path, os.getpid())
 
 
 def _after_fork() -> None:
     global _opening  # noqa: PLW0603 - a thread of the parent may have held it
     _opening = threading.Lock()
+    for file in list(_files.values()):
+        file.lock.after_fork()
 
 
 if hasattr(os, "register_at_fork"):

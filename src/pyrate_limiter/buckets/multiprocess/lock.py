@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-import threading
 import weakref
-from typing import Any
+from operator import attrgetter
+from typing import TYPE_CHECKING
 
 from pyrate_limiter._core.process_lock import ProcessLock
-from pyrate_limiter.errors import SharedStorageLost
 
-try:
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+with contextlib.suppress(ImportError):  # Windows
     import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 
 def is_supported() -> bool:
     """Whether this system has record locks."""
-    return fcntl is not None
+    return "fcntl" in globals()
 
 
 def mark_used(fd: int) -> None:
@@ -45,14 +46,18 @@ def is_used(path: str) -> bool:
 class SharedLock(ProcessLock):
     """A record lock on a file: it belongs to the process, and the kernel takes it from a dead one.
 
+    A process may have one only for each file: to close a second one would let go of the first.
+
     Args:
         path: the file.
+        owner: has it as its ``lock``. A copy in another process is that of the owner's copy.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, owner: object) -> None:
         super().__init__()
         self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         weakref.finalize(self, os.close, self._fd).atexit = False
+        self._owner = owner
         self.path = path
 
     def _try(self) -> bool:
@@ -67,36 +72,5 @@ class SharedLock(ProcessLock):
     def _free(self) -> None:
         fcntl.lockf(self._fd, fcntl.LOCK_UN)
 
-    def __reduce__(self) -> tuple[Any, tuple[str]]:
-        return lock_of, (self.path,)
-
-
-_locks: weakref.WeakValueDictionary[str, SharedLock] = weakref.WeakValueDictionary()
-_opening = threading.Lock()
-
-
-def lock_of(path: str) -> SharedLock:
-    """The one lock of this process on that file: to close a second one would let go of the first.
-
-    Raises:
-        SharedStorageLost: the file is gone.
-    """
-    with _opening:
-        lock = _locks.get(path)
-        if lock is None:
-            try:
-                lock = _locks[path] = SharedLock(path)
-            except FileNotFoundError:
-                raise SharedStorageLost(path) from None
-        return lock
-
-
-def _after_fork() -> None:
-    global _opening  # noqa: PLW0603 - a thread of the parent may have held it
-    _opening = threading.Lock()
-    for lock in list(_locks.values()):
-        lock.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    def __reduce__(self) -> tuple[Callable[[object], object], tuple[object]]:
+        return attrgetter("lock"), (self._owner,)

@@ -227,7 +227,7 @@ class LogFile:
             return
         commits = file.commits
         self._header = file.header()
-        generation, snapshot, begin, end, _, _ = self._header
+        generation, snapshot, begin, end, _ = self._header
         if not commits:
             JudgedLog._clear(replica)
             replica._begin_notes()
@@ -252,19 +252,19 @@ class LogFile:
         if not records:
             return
         file = self._file
-        generation, snapshot, begin, end, limit, _ = self._header
+        generation, snapshot, begin, end, limit = self._header
         frame = pack(records)
         stop = end + _LENGTH + len(frame)
         if generation and stop <= limit:
             file.write(end, len(frame).to_bytes(_LENGTH, "little") + frame)
-            header = [generation, snapshot, begin, stop, limit, 0]
+            header = [generation, snapshot, begin, stop, limit]
         else:
             whole = pack(dump(replica))
             size = len(whole) + max(ROOM, len(whole))
             place = DATA if not generation or snapshot >= DATA + size else limit
             file.write(place, whole)
             begin = place + len(whole)
-            header = [generation + 1, place, begin, begin, place + size, 0]
+            header = [generation + 1, place, begin, begin, place + size]
         records.clear()
         self._time = replica._latest, replica._ahead
         self._commits, self._header = file.commit(header), header

@@ -174,7 +174,7 @@ class _StateFile:
             start, end = self._header[:2]
             # In front of the last one, if there is room, else behind it.
             place = DATA if start >= DATA + len(data) else max(DATA, end)
-            header = [place, place + len(data), 0, 0, 0, 0]
+            header = [place, place + len(data), 0, 0, 0]
             file.write(place, data)
             self._commits, self._header = file.commit(header), header
 
