@@ -10,6 +10,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -260,11 +261,12 @@ def test_an_error_inside_an_operation_stores_nothing():
         assert bucket.put(RateItem("a", now, 5))
 
 
-@pytest.mark.parametrize("place", ["lockf", "getpid"])
+@pytest.mark.parametrize("place", ["lockf", "get_ident", "pull"])
 @pytest.mark.parametrize("method", ["take", "put"])
 def test_an_interruption_leaves_the_lock_free(method, place, monkeypatch):
     with MultiprocessBucket.init([Rate(5, 1000)]) as bucket:
-        module = shared_lock.fcntl if place == "lockf" else os
+        homes = {"lockf": shared_lock.fcntl, "get_ident": threading, "pull": replica.LogFile}
+        module = homes[place]
         original = getattr(module, place)
 
         def interrupted(*arguments):

@@ -14,9 +14,7 @@ from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.buckets.log.units_view import UnitsView
 from pyrate_limiter.buckets.memory.bucket import InMemoryBucket
-from pyrate_limiter.buckets.multiprocess import lock as shared_lock
-from pyrate_limiter.buckets.multiprocess.file import SharedFile
-from pyrate_limiter.buckets.multiprocess.list_proxy import SharedItems
+from pyrate_limiter.buckets.multiprocess.list_proxy import SharedItems, give_up, new_list
 from pyrate_limiter.buckets.multiprocess.manager_list import LogList
 from pyrate_limiter.buckets.multiprocess.replica import LogFile, RecordingLog
 from pyrate_limiter.buckets.multiprocess.session import Session
@@ -25,11 +23,14 @@ from pyrate_limiter.errors import NotShared, SharedStorageBusy
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
+    from multiprocessing.managers import SyncManager
 
     from typing_extensions import Self
 
     from pyrate_limiter.abstracts.reservation import Reservation
-    from pyrate_limiter.buckets.multiprocess.session import Medium
+    from pyrate_limiter.buckets.multiprocess.file import SharedFile
+    from pyrate_limiter.buckets.multiprocess.list_proxy import AnyList
+    from pyrate_limiter.buckets.multiprocess.session import Lock, Medium
 
 _CHANGED = ("put", "put_decision", "waiting", "reserve", "now", "limiter_lock", "take")
 
@@ -59,13 +60,13 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
     blocks: bool = True
     failing_rate: Rate | None
 
-    _manager: Any
+    _manager: SyncManager | None = None
 
     def __init__(
         self,
         rates: Rate | Sequence[Rate],
-        items: ListProxy[Any],
-        mp_lock: object,
+        items: AnyList,
+        mp_lock: Lock,
         algorithm: LogAlgorithm | None = None,
     ) -> None:
         if not isinstance(items, ListProxy):
@@ -75,10 +76,13 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
         super().__init__(rates, algorithm)
         self._share(items, mp_lock)
 
-    def _share(self, items: ListProxy[Any], mp_lock: object) -> None:
+    def _share(self, items: AnyList, mp_lock: Lock) -> None:
         self._items = items
         self.mp_lock = mp_lock
-        medium: Medium = LogFile(items.file) if isinstance(items, SharedItems) else LogList(items)
+        medium: Medium
+        medium = (
+            LogFile(self, items.file) if isinstance(items, SharedItems) else LogList(self, items)
+        )
         self._lock = Session(self, medium, mp_lock)
 
     @classmethod
@@ -97,22 +101,17 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
             OSError: the memory is full, or too many files are open. Then nothing is left behind.
         """
         InMemoryBucket(rates, algorithm)  # raises before anything is made
-        if not shared_lock.is_supported():
-            import multiprocessing
-
-            manager = multiprocessing.Manager()
-            bucket = cls(rates, manager.list(), multiprocessing.RLock(), algorithm)
-            bucket._manager = manager
-            return bucket
-        file = SharedFile.create()
-        return cls(rates, SharedItems(file, stored_units), file.lock, algorithm)
+        items, lock, manager = new_list(stored_units)
+        bucket = cls(rates, items, lock, algorithm)
+        bucket._manager = manager
+        return bucket
 
     @property
-    def items(self) -> Any:
+    def items(self) -> Any:  # the base's is a `UnitsView`
         """The shared list: the stored units as `RateItem`, oldest first."""
         return self._items
 
-    def limiter_lock(self) -> Any:
+    def limiter_lock(self) -> Lock:
         """The lock that all processes share."""
         return self.mp_lock
 
@@ -143,10 +142,10 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
                 if now < self._newest:
                     now = self._judged_now(now, self._rates)
                 verdict = self._put_now(name, weight, now)
-        except BaseException as error:
-            session.__exit__(type(error), error, None)
+        except BaseException:
+            session.leave(False)
             raise
-        session.__exit__(None, None, None)
+        session.leave(True)
         return verdict
 
     def reserve(
@@ -169,9 +168,9 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
         not_before: int | None = None,
         limit_ms: int | None = None,
     ) -> list[Decision]:
-        self._lock.allow(lock_seconds(max_wait_ms, limit_ms))
         try:
-            return super().reserve_several(items, max_wait_ms, buffer_ms, not_before)
+            with self._lock.within(lock_seconds(max_wait_ms, limit_ms)):
+                return super().reserve_several(items, max_wait_ms, buffer_ms, not_before)
         except SharedStorageBusy:
             if not has_end(max_wait_ms, limit_ms):
                 raise
@@ -179,17 +178,17 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
 
     def confirm(self, reservation: Reservation, now: int, max_wait_ms: int = 0) -> Decision:
         """See `AbstractBucket.confirm`. Nothing changes where the lock is not had in time."""
-        self._lock.allow(lock_seconds(max_wait_ms, busy_seconds=LAST_SECONDS))
         try:
-            return super().confirm(reservation, now, max_wait_ms)
+            with self._lock.within(lock_seconds(max_wait_ms, busy_seconds=LAST_SECONDS)):
+                return super().confirm(reservation, now, max_wait_ms)
         except SharedStorageBusy:
             return Decision(self._rates[0], 0)
 
     def cancel(self, reservation: Reservation) -> bool:
         """See `AbstractBucket.cancel`. Nothing changes where the lock is not had in time."""
-        self._lock.allow(LAST_SECONDS)
         try:
-            return super().cancel(reservation)
+            with self._lock.within(LAST_SECONDS):
+                return super().cancel(reservation)
         except SharedStorageBusy:
             return False
 
@@ -211,32 +210,21 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
         A helper process that `init` has started is ended.
         """
         super().close()
-        self._let_go()
+        give_up(self._items, self._manager)
 
-    def _let_go(self) -> None:
-        manager = getattr(self, "_manager", None)
-        if manager is not None:
-            manager.shutdown()
-        if isinstance(self._items, SharedItems):
-            self._items.file.remove()
+    def __getstate__(self) -> dict[str, object]:
+        own = {"_lock", "_records", "_noted", "_lookbacks", "_note_at", "_manager"}
+        names = {"_rates", "_algorithm", "_clock", *self.__dict__} - own
+        return {name: getattr(self, name) for name in names}
 
-    def __getstate__(self) -> dict[str, Any]:
-        slots = ("_rates", "_algorithm", "_clock")
-        own = ("_lock", "_records", "_noted", "_lookbacks", "_note_at", "_manager", "_items")
-        rest = {name: value for name, value in self.__dict__.items() if name not in own}
-        del rest["mp_lock"]
-        state = {name: getattr(self, name) for name in slots}
-        return {**state, **rest, "_items": self._items, "mp_lock": self.mp_lock}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         self._records = []
         self._begin_notes()
-        self._stepped = 0
         self.failing_rate = None
         self._clear()
-        self._share(state.pop("_items"), state.pop("mp_lock"))
         for name, value in state.items():
             setattr(self, name, value)
+        self._share(self._items, self.mp_lock)
 
 
 def stored_units(file: SharedFile) -> Callable[[], Sequence[RateItem]]:

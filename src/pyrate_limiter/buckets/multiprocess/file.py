@@ -86,9 +86,11 @@ class SharedFile:
         """How often something was committed."""
         return self._words[0]
 
-    def header(self) -> list[int]:
+    def header(self) -> tuple[int, int, int, int, int]:
         """The numbers of the last commit: where its data is, as its user knows."""
-        return list(_PACKED.unpack_from(self._words, 8 * _SLOTS[self._words[0] & 1]))
+        first = _SLOTS[self._words[0] & 1]
+        one, two, three, four, five = self._words[first : first + 5]
+        return one, two, three, four, five
 
     def commit(self, header: Sequence[int]) -> int:
         """Replace the header, five numbers, as a whole; returns the new `commits`."""
@@ -125,6 +127,11 @@ class SharedFile:
         if made is not None:  # from now on it lasts until the process ends, as this module does
             _made[self.path] = weakref.finalize(open_file, _remove, *made[2])
         return open_file, (self.path,)
+
+
+def room_beside(start: int, end: int, size: int) -> int:
+    """Where so many bytes find room: in front of what goes from ``start`` to ``end``, or behind."""
+    return DATA if start >= DATA + size else max(DATA, end)
 
 
 _files: weakref.WeakValueDictionary[str, SharedFile] = weakref.WeakValueDictionary()

@@ -7,70 +7,61 @@ and ``_getvalue``.
 
 from __future__ import annotations
 
+import multiprocessing
 from multiprocessing.managers import ListProxy
 from typing import TYPE_CHECKING, Any
 
+from pyrate_limiter.buckets.multiprocess.file import SharedFile
+from pyrate_limiter.buckets.multiprocess.lock import is_supported
 from pyrate_limiter.errors import WrongType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from multiprocessing.managers import SyncManager
 
-    from pyrate_limiter.buckets.multiprocess.file import SharedFile
+    from pyrate_limiter.buckets.multiprocess.session import Lock
 
-    _Proxy = ListProxy[Any]
+    AnyList = ListProxy[Any]  # of units, or of the numbers of a state
+    Reader = Callable[[SharedFile], Callable[[], Sequence[object]]]
 else:
-    _Proxy = ListProxy  # the class takes no parameter at run time
+    AnyList = ListProxy  # the class takes no parameter at run time
 
-_READING = frozenset(
-    (
-        "__add__",
-        "__contains__",
-        "__getitem__",
-        "__len__",
-        "__mul__",
-        "__reversed__",
-        "__rmul__",
-        "copy",
-        "count",
-        "index",
-    )
-)
-_DIRECT = frozenset(("__getitem__", "__len__"))  # the others want a whole list
+_READING = {*dir(tuple), "__reversed__", "copy"}  # what a tuple can changes nothing
+_DIRECT = {"__getitem__", "__len__"}  # the others want a whole list
 
 
-class SharedItems(_Proxy):
+class SharedItems(AnyList):
     """What `MultiprocessBucket.init` and `MultiprocessStateStore.init` share between processes.
 
     It reads as a list of what is stored at the moment. Only its bucket or store changes it.
     """
 
-    def __init__(
-        self, file: SharedFile, reader: Callable[[SharedFile], Callable[[], Sequence[object]]]
-    ) -> None:
+    def __init__(self, file: SharedFile, reader: Reader) -> None:
         # Not the base's: there is no server to connect to.
         self.file = file
         self._reader = reader
-        self._look: Callable[[], Sequence[Any]] | None = None
+        self._look: Callable[[], Sequence[object]] | None = None
 
-    def _now(self) -> Sequence[Any]:
+    def _now(self) -> Sequence[object]:
         if self._look is None:
             self._look = self._reader(self.file)
         return self._look()
 
-    def _callmethod(self, methodname: str, args: Any = (), kwds: Any = None) -> Any:
+    def _callmethod(
+        self,
+        methodname: str,
+        args: tuple[object, ...] = (),
+        kwds: Mapping[str, object] | None = None,
+    ) -> Any:  # as the method of a list does
         if methodname not in _READING:
             raise WrongType(f"the list on which {methodname} was called", self, "a manager's")
-        stored = self._now()
-        if methodname == "__reversed__":
-            return reversed(stored)
-        if methodname not in _DIRECT:
-            stored = list(stored)
+        stored = self._now() if methodname in _DIRECT else list(self._now())
         return getattr(stored, methodname)(*args, **(kwds or {}))
 
-    def _getvalue(self) -> list[Any]:
+    def _getvalue(self) -> list[object]:
         return list(self._now())
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[object]:
         return iter(self._now())
 
     def __repr__(self) -> str:
@@ -79,8 +70,25 @@ class SharedItems(_Proxy):
     def __str__(self) -> str:
         return str(self._getvalue())
 
-    def __deepcopy__(self, memo: object) -> list[Any]:
+    def __deepcopy__(self, memo: object) -> list[object]:
         return self._getvalue()
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[Any, ...]:  # the base's are four values
         return type(self), (self.file, self._reader)
+
+
+def new_list(reader: Reader) -> tuple[AnyList, Lock, SyncManager | None]:
+    """A list, what guards it, and the helper process that serves it, if there has to be one."""
+    if is_supported():
+        file = SharedFile.create()
+        return SharedItems(file, reader), file.lock, None
+    manager = multiprocessing.Manager()
+    return manager.list(), multiprocessing.RLock(), manager
+
+
+def give_up(items: AnyList, manager: SyncManager | None) -> None:
+    """Remove what `new_list` has made, in the process that made it; others may go on with it."""
+    if manager is not None:
+        manager.shutdown()
+    if isinstance(items, SharedItems):
+        items.file.remove()

@@ -7,27 +7,31 @@ time, and one call writes. A hold stands behind the units; while it does, all is
 from __future__ import annotations
 
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from pyrate_limiter.abstracts.rate import RateItem
 from pyrate_limiter.buckets.log.rules import JudgedLog
 from pyrate_limiter.buckets.log.run_length import UnitLog
-from pyrate_limiter.buckets.multiprocess.replica import (
-    APPEND,
-    CLEAR,
-    DROP,
-    EXPECT,
-    NOTE,
-    TIME,
-    note_time,
-)
-from pyrate_limiter.errors import SharedStorageLost
+from pyrate_limiter.buckets.multiprocess.replica import note_time
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from multiprocessing.managers import ListProxy
-    from types import TracebackType
 
     from pyrate_limiter.buckets.multiprocess.replica import RecordingLog
+
+# What leaves all units but the first and the last ones as they are in the list.
+_AT_THE_ENDS = {"_append", "_drop_before", "_expect", "_go_on", "_heed"}
+
+
+class Rest(NamedTuple):
+    """What there is to know of a log beside its units."""
+
+    latest: int
+    stepped: int
+    pending: dict[int, int] | None
+    ahead: int
+    lookbacks: dict[int, int]
 
 
 class StoredUnit(RateItem):
@@ -36,24 +40,22 @@ class StoredUnit(RateItem):
     Attributes:
         end: the number that the item's last unit has in the log.
         edition: changes when the list was written anew.
-        rest: of the last item: the latest time, the steps back, the open claims, how much the time
-            is ahead of the clock, and how far back programs look.
+        rest: what else there is to know; of the last unit alone.
     """
 
     def __init__(
-        self,
-        name: str,
-        timestamp: int,
-        end: int,
-        edition: str,
-        rest: tuple[object, ...] | None = None,
+        self, name: str, timestamp: int, end: int, edition: str, rest: Rest | None = None
     ) -> None:
         super().__init__(name, timestamp)
         self.end: int = end
         self.edition: str = edition
-        self.rest: tuple[Any, ...] | None = rest
+        self.rest: Rest | None = rest
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def with_rest(self, rest: Rest | None) -> StoredUnit:
+        """The same unit, as the last one or as another."""
+        return StoredUnit(self.name, self.timestamp, self.end, self.edition, rest)
+
+    def __reduce__(self) -> tuple[type[StoredUnit], tuple[str, int, int, str, Rest | None]]:
         return type(self), (self.name, self.timestamp, self.end, self.edition, self.rest)
 
 
@@ -72,152 +74,116 @@ class StoredHold(RateItem):
         return type(self), (self.timestamp, self.length)
 
 
-class reaching:  # noqa: N801 - it is called as a function is
-    """Turn what a dead manager causes into one typed error.
-
-    A generator would hold the error in a cycle, with the driver's buffers in it: to collect those
-    brings Python 3.12 down.
-    """
-
-    __slots__ = ("_place",)
-
-    def __init__(self, place: object) -> None:
-        self._place = place
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
-    ) -> None:
-        is_lost = isinstance(error, (ConnectionError, EOFError, FileNotFoundError))
-        if is_lost and not isinstance(error, SharedStorageLost):
-            raise SharedStorageLost(repr(type(self._place).__name__)) from error
-
-
 class LogList:
     """The medium of a log that is shared by a manager's list."""
 
-    def __init__(self, items: ListProxy[Any]) -> None:
+    place = "a manager's list"
+
+    def __init__(self, log: RecordingLog, items: ListProxy[RateItem]) -> None:
+        self._log = log
         self._items = items
-        self._edition = ""
         self._length = 0  # of the list, when the replica was last up to date
-        self._last: Any = None
+        self._total = 0  # the number of its last unit then
+        self._last: StoredUnit | None = None
         self._time = (0, 0)
         self._holds = False  # whether a hold is in the list
 
-    def pull(self, replica: RecordingLog, fresh: bool) -> None:
+    def pull(self, fresh: bool) -> None:
         """See `Medium`."""
-        replica._records = []
-        with reaching(self._items):
-            known = 0 if fresh or self._holds else self._length
-            units = self._items[max(0, known - 1) :]
-            if known and not self._goes_on(replica, units):
-                known, units = 0, self._items[:]
-        hold = units.pop() if units and isinstance(units[-1], StoredHold) else None
+        log = self._log
+        log._records = []
+        known = 0 if fresh or self._holds else self._length
+        units = self._items[max(0, known - 1) :]
+        if known and not self._goes_on(units):
+            known, units = 0, self._items[:]
+        last = units[-1] if units else None
+        hold = (last.timestamp, last.length) if isinstance(last, StoredHold) else None
         self._holds = hold is not None
-        if not known:
-            JudgedLog._clear(replica)
-            if units and _is_whole(units):
-                replica._base = replica._total = units[-1].end - len(units)
-        for unit in units[1:] if known else units:
-            UnitLog._append(replica, unit.name, 1, max(unit.timestamp, replica._newest))
-            replica._full = None
-        self._length = replica._total - replica._base
-        self._learn(replica, units)
         if hold is not None:
-            JudgedLog._keep_hold(replica, (hold.timestamp, hold.length))
-        self._time = replica._latest, replica._ahead
+            del units[-1]
+        self._last = _last_of_ours(units)
+        if not known:
+            JudgedLog._clear(log)
+            if self._last is not None:
+                log._base = log._total = self._last.end - len(units)
+        for unit in units[1:] if known else units:
+            UnitLog._append(log, unit.name, 1, max(unit.timestamp, log._newest))
+            log._full = None
+        self._learn(units)
+        if hold is not None:
+            JudgedLog._keep_hold(log, hold)
+        self._keep()
 
-    def _learn(self, replica: RecordingLog, units: list[Any]) -> None:
-        """What stands beside the last of these units."""
-        if not units:
-            replica._begin_notes()
-        elif _is_whole(units):
-            self._last = last = units[-1]
-            self._edition = last.edition
-            replica._latest, replica._stepped, pending, replica._ahead, notes = last.rest
-            if notes != replica._lookbacks:
-                replica._begin_notes(notes)
-            if pending != replica._pending:
-                replica._pending, replica._full = pending, None
-        else:  # filled by somebody else
-            replica._latest = replica._newest
-            replica._records.append((CLEAR,))
-
-    def _goes_on(self, replica: RecordingLog, units: list[object]) -> bool:
+    def _goes_on(self, units: Sequence[RateItem]) -> bool:
         """Whether the first of these is the last that the replica has."""
-        if not units or not isinstance(units[0], StoredUnit):
-            return False
+        first, last = units[0] if units else None, self._last
         return (
-            _is_whole(units)
-            and units[0].edition == self._edition
-            and units[0].end == replica._total
+            isinstance(first, StoredUnit)
+            and last is not None
+            and (first.edition, first.end) == (last.edition, self._total)
+            and _last_of_ours(units) is not None
         )
 
-    def push(self, replica: RecordingLog) -> None:
+    def _learn(self, units: Sequence[RateItem]) -> None:
+        """What stands beside the last of these units."""
+        log, rest = self._log, None if self._last is None else self._last.rest
+        if not units:
+            log._begin_notes()
+        elif rest is None:  # filled by somebody else
+            log._latest = log._newest
+            log._records.append(("_clear",))
+        else:
+            log._latest, log._stepped, log._ahead = rest.latest, rest.stepped, rest.ahead
+            if rest.lookbacks != log._lookbacks:
+                log._begin_notes(rest.lookbacks)
+            if rest.pending != log._pending:
+                log._pending, log._full = rest.pending, None
+
+    def push(self) -> None:
         """See `Medium`."""
-        note_time(replica, self._time)
-        records = replica._records
-        if not records:
+        log = self._log
+        note_time(log, self._time)
+        if not log._records:
             return
-        items = self._items
-        stored = replica._total - replica._base
-        time = replica._latest, replica._stepped, replica._pending, replica._ahead
-        rest = (*time, replica._lookbacks)
-        new: list[StoredUnit] = []
-        with reaching(items):
-            kinds = {record[0] for record in records}
-            if self._holds or not kinds <= {APPEND, DROP, EXPECT, TIME, NOTE}:
-                self._edition = token_hex(8)
-                self._write(slice(None), _units(replica, self._edition), rest, replica._hold)
-            else:
-                end = replica._total - sum(r[2] for r in records if r[0] == APPEND)
-                for _, name, weight, moment in (r for r in records if r[0] == APPEND):
-                    end += weight
-                    unit = StoredUnit(name, moment, end, self._edition)
-                    new += [unit] * weight
-                dropped = self._length + len(new) - stored
-                if dropped:
-                    del items[:dropped]
-                if stored > len(new):
-                    last = self._last
-                    kept = StoredUnit(last.name, last.timestamp, last.end, last.edition)
-                    self._write(slice(-1, None), [kept, *new], rest)
-                else:
-                    self._edition = self._edition or token_hex(8)
-                    for unit in new:
-                        unit.edition = self._edition
-                    self._write(slice(None), new, rest)
-        records.clear()
-        self._time = replica._latest, replica._ahead
-        self._length = stored
-
-    def _write(
-        self,
-        where: slice,
-        units: list[StoredUnit],
-        rest: tuple[object, ...],
-        hold: tuple[int, int] | None = None,
-    ) -> None:
-        self._holds = hold is not None
+        stored, appended = log._total - log._base, log._total - self._total
+        rest = Rest(log._latest, log._stepped, log._pending, log._ahead, log._lookbacks)
+        names = {name for name, *_ in log._records}
+        last = self._last
+        if self._holds or not names <= _AT_THE_ENDS or last is None or appended >= stored:
+            units = _units(log, log._base, token_hex(8))
+            where = slice(None)
+        else:
+            units = [last.with_rest(None), *_units(log, self._total, last.edition)]
+            where = slice(-1, None)
+            dropped = self._length + appended - stored
+            if dropped:
+                del self._items[:dropped]
         if units:
-            last = units[-1]
-            units[-1] = StoredUnit(last.name, last.timestamp, last.end, last.edition, rest)
-            self._last = units[-1]
+            units[-1] = self._last = units[-1].with_rest(rest)
+        hold = log._hold
+        self._holds = hold is not None
         self._items[where] = units if hold is None else [*units, StoredHold(*hold)]
+        log._records.clear()
+        self._keep()
+
+    def _keep(self) -> None:
+        """Keep what the replica and the list have in common now."""
+        log = self._log
+        self._length, self._total = log._total - log._base, log._total
+        self._time = log._latest, log._ahead
 
 
-def _is_whole(units: list[Any]) -> bool:
-    """Whether all that is there was written by `LogList`."""
-    return all(isinstance(unit, StoredUnit) for unit in units) and units[-1].rest is not None
+def _last_of_ours(units: Sequence[RateItem]) -> StoredUnit | None:
+    """The last of the units, where all of them were written by a `LogList`."""
+    ours = [unit for unit in units if isinstance(unit, StoredUnit)]
+    return ours[-1] if ours and len(ours) == len(units) and ours[-1].rest is not None else None
 
 
-def _units(log: RecordingLog, edition: str) -> list[StoredUnit]:
-    """One for each unit of the log; those of one name and time count as one item."""
+def _units(log: RecordingLog, after: int, edition: str) -> list[StoredUnit]:
+    """One for each unit behind the one of that number; those of one name and time are one item."""
     units: list[StoredUnit] = []
     unit = None
-    for number in range(log._total, log._base, -1):
+    for number in range(log._total, after, -1):
         name, stamp = log._name_of(number), log._stamp(number)
         if unit is None or unit.name != name or unit.timestamp != stamp:
             unit = StoredUnit(name, stamp, number, edition)

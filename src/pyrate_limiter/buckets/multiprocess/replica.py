@@ -9,48 +9,59 @@ a snapshot and a bounded number of records.
 from __future__ import annotations
 
 from array import array
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from pyrate_limiter._core.validation import BEGINNING
 from pyrate_limiter.buckets.log.lookback import AGAIN_MS, FRESH_MS, STANDS_MS, looks_back_ms
 from pyrate_limiter.buckets.log.rules import JudgedLog
-from pyrate_limiter.buckets.log.run_length import UnitLog
-from pyrate_limiter.buckets.multiprocess.file import DATA, pack, unpack
+from pyrate_limiter.buckets.multiprocess.file import pack, room_beside, unpack
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pyrate_limiter.abstracts.rate import Rate
     from pyrate_limiter.buckets.multiprocess.file import SharedFile
 
+P = ParamSpec("P")
+R = TypeVar("R")
+Record = tuple[object, ...]
+"""What was done to a log: the name of a method of `RecordingLog`, and its arguments."""
+
 ROOM = 1 << 16  # bytes of records at the least between two snapshots
 _LENGTH = 4  # bytes before each frame of records
-
-# The kinds of record, by what each does to a replica.
-APPEND, DROP, CLEAR, REMOVE, MOVE, EXPECT, STEP_BACK, TIME, ADD, HOLD, NOTE = range(11)
-_PLAY: tuple[Any, ...] = (
-    None,  # see `play`
-    UnitLog._drop_before,
-    JudgedLog._clear,
-    UnitLog._remove,
-    UnitLog._move,
-    JudgedLog._expect,
-    JudgedLog._move_back,
-    None,
-    UnitLog._add,
-    JudgedLog._keep_hold,
-    lambda log, *note: log._heed(*note),
-)
-_FIELDS = (
+APPEND = "_append"
+_METHODS: dict[str, Callable[..., object]] = {}
+_VALUES = (
     "_base",
     "_total",
     "_newest",
     "_name",
+    "_names",
     "_sweep_at",
     "_latest",
     "_stepped",
     "_ahead",
     "_hold",
+    "_pending",
     "_lookbacks",
 )
+_ARRAYS = ("_stamps", "_ends", "_name_ends")
+
+
+def _recorded(
+    method: Callable[Concatenate[RecordingLog, P], R],
+) -> Callable[Concatenate[RecordingLog, P], R]:
+    """The method, and a note of each call of it that has changed something."""
+    name = method.__name__
+    _METHODS[name] = method
+
+    def record(self: RecordingLog, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        done = method(self, *args, **kwargs)
+        if done is None or done:  # else it was no unit, or it was not there
+            self._records.append((name, *args))
+        return done
+
+    return record
 
 
 class RecordingLog(JudgedLog):
@@ -59,12 +70,32 @@ class RecordingLog(JudgedLog):
     if not TYPE_CHECKING:
         __slots__ = ()
 
-    _records: list[tuple[Any, ...]]
+    _records: list[Record]
     _noted: bool
     # How far back programs look, in ms, and until when, in ms of the log's time, that is heeded;
     # and when this one has to note it again.
     _lookbacks: dict[int, int]
     _note_at: int
+
+    _append = _recorded(JudgedLog._append)
+    _add = _recorded(JudgedLog._add)
+    _drop_before = _recorded(JudgedLog._drop_before)
+    _clear = _recorded(JudgedLog._clear)
+    _remove = _recorded(JudgedLog._remove)
+    _move = _recorded(JudgedLog._move)
+    _expect = _recorded(JudgedLog._expect)
+    _keep_hold = _recorded(JudgedLog._keep_hold)
+    _move_back = _recorded(JudgedLog._move_back)
+
+    @_recorded
+    def _go_on(self, latest: int, ahead: int) -> None:
+        """Have it be as late as that, and as much ahead of the clock."""
+        self._latest, self._ahead = latest, ahead
+
+    @_recorded
+    def _heed(self, back: int, until: int, now: int) -> None:
+        kept = {other: end for other, end in self._lookbacks.items() if end > now}
+        self._lookbacks = {**kept, back: until}
 
     def _begin_notes(self, known: dict[int, int] | None = None) -> None:
         """These are the notes; whether this program's own is among them is yet to be seen."""
@@ -76,17 +107,11 @@ class RecordingLog(JudgedLog):
         self._note_at = now + AGAIN_MS
         back = looks_back_ms(self._algorithm, self._rates)
         if self._lookbacks.get(back, BEGINNING) < now + back + FRESH_MS:
-            note = back, now + back + STANDS_MS, now
-            self._records.append((NOTE, *note))
-            self._heed(*note)
+            self._heed(back, now + back + STANDS_MS, now)
 
     def _rates_changed(self) -> None:
         super()._rates_changed()
         self._note_at = BEGINNING
-
-    def _heed(self, back: int, until: int, now: int) -> None:
-        kept = {other: end for other, end in self._lookbacks.items() if end > now}
-        self._lookbacks = {**kept, back: until}
 
     def _leak_bound(self, now: int) -> int:
         if now >= self._note_at:
@@ -118,58 +143,15 @@ class RecordingLog(JudgedLog):
             self._note(now)
         super()._store(name, weight, moment, now)
 
-    def _append(self, name: str, weight: int, stamp: int) -> None:
-        self._records.append((APPEND, name, weight, stamp))
-        super()._append(name, weight, stamp)
 
-    def _add(self, name: str, weight: int, stamp: int) -> None:
-        self._records.append((ADD, name, weight, stamp))
-        super()._add(name, weight, stamp)
-
-    def _drop_before(self, stamp: int) -> int:
-        dropped = super()._drop_before(stamp)
-        if dropped:
-            self._records.append((DROP, stamp))
-        return dropped
-
-    def _clear(self) -> None:
-        super()._clear()
-        self._records.append((CLEAR,))
-
-    def _remove(self, stamp: int, name: str, weight: int) -> bool:
-        self._records.append((REMOVE, stamp, name, weight))
-        return super()._remove(stamp, name, weight)
-
-    def _move(self, stamp: int, name: str, weight: int, later: int) -> bool:
-        self._records.append((MOVE, stamp, name, weight, later))
-        return super()._move(stamp, name, weight, later)
-
-    def _expect(self, moment: int, units: int, now: int) -> None:
-        self._records.append((EXPECT, moment, units, now))
-        super()._expect(moment, units, now)
-
-    def _keep_hold(self, hold: tuple[int, int] | None) -> None:
-        self._records.append((HOLD, hold))
-        super()._keep_hold(hold)
-
-    def _move_back(self, milliseconds: int, now: int, floor: int) -> None:
-        self._records.append((STEP_BACK, milliseconds, now, floor))
-        super()._move_back(milliseconds, now, floor)
-
-
-def play(log: RecordingLog, records: list[tuple[Any, ...]]) -> None:
+def play(log: RecordingLog, records: list[Record]) -> None:
     """Do to a replica what was recorded elsewhere."""
-    for kind, *args in records:
-        if kind == APPEND:
-            name, weight, moment = args
-            UnitLog._append(log, name, weight, moment)
-            if moment > log._latest and len(records) == 1:
-                log._latest = moment
-        elif kind == TIME:
-            log._latest, log._ahead = args
-        else:
-            _PLAY[kind](log, *args)
+    for name, *arguments in records:
+        _METHODS[str(name)](log, *arguments)
+        if name != APPEND:
             log._changed()
+    if len(records) == 1 and records[0][0] == APPEND:  # it tells the time
+        log._latest = max(log._latest, log._newest)
 
 
 def note_time(log: RecordingLog, known: tuple[int, int]) -> None:
@@ -182,90 +164,97 @@ def note_time(log: RecordingLog, known: tuple[int, int]) -> None:
     time, records = (log._latest, log._ahead), log._records
     if not records or time == known:
         return
-    only = records[0] if len(records) == 1 else None
-    if only is None or only[0] != APPEND or (only[3], known[1]) != time:
-        records.append((TIME, *time))
+    if len(records) > 1 or records[0][0] != APPEND or (log._newest, known[1]) != time:
+        log._go_on(*time)
 
 
-def dump(log: RecordingLog) -> tuple[Any, ...]:
+def dump(log: RecordingLog) -> tuple[list[object], list[bytes]]:
     """The whole log as plain values."""
-    pending = None if log._pending is None else list(log._pending.items())
-    arrays = [bytes(array("q", part)) for part in (log._stamps, log._ends, log._name_ends)]
-    return [getattr(log, name) for name in _FIELDS], pending, arrays, list(log._names)
+    arrays = [bytes(array("q", getattr(log, name))) for name in _ARRAYS]
+    return [getattr(log, name) for name in _VALUES], arrays
 
 
-def load(log: RecordingLog, values: tuple[Any, ...]) -> None:
+def load(log: RecordingLog, values: list[object], arrays: list[bytes]) -> None:
     """Make this the log that `dump` gave."""
-    fields, pending, arrays, names = values
     log._drop_arrays()
-    for name, value in zip(_FIELDS, fields):
+    for name, value in zip(_VALUES, values):
         setattr(log, name, value)
+    for name, data in zip(_ARRAYS, arrays):
+        if data:
+            setattr(log, name, array("q", data))
     log._begin_notes(log._lookbacks)
-    log._pending = None if pending is None else dict(pending)
-    if arrays[0]:
-        log._stamps, log._ends = array("q", arrays[0]), array("q", arrays[1])
-    if names:
-        log._names, log._name_ends = names, array("q", arrays[2])
     log._changed()
+
+
+class Layout(NamedTuple):
+    """Where a log is in its file: the places, in bytes, where something begins or ends.
+
+    A snapshot goes from ``snapshot`` to ``begin``. Behind it are the records, to ``end``, and there
+    is room for more, to ``limit``.
+    """
+
+    generation: int  # how many snapshots there were
+    snapshot: int
+    begin: int
+    end: int
+    limit: int
 
 
 class LogFile:
     """The medium of a log that is shared by a file."""
 
-    def __init__(self, file: SharedFile) -> None:
+    def __init__(self, log: RecordingLog, file: SharedFile) -> None:
+        self._log = log
         self._file = file
+        self.place = file.path
         self._commits = -1
-        self._header: list[int] = []
+        self._layout = Layout(0, 0, 0, 0, 0)
         self._time = (0, 0)
-        self._generation = -1
-        self._read = 0  # bytes of the records that the replica has seen
 
-    def pull(self, replica: RecordingLog, fresh: bool) -> None:
+    def pull(self, fresh: bool) -> None:
         """See `Medium`."""
-        file = self._file
+        log, file = self._log, self._file
         if file.commits == self._commits and not fresh:
             return
-        commits = file.commits
-        self._header = file.header()
-        generation, snapshot, begin, end, _ = self._header
-        if not commits:
-            JudgedLog._clear(replica)
-            replica._begin_notes()
-        elif fresh or generation != self._generation:
-            load(replica, unpack(file.read(snapshot, begin)))
-        if fresh or generation != self._generation:
-            self._read = 0
-        replica._records = []
-        data = file.read(begin + self._read, end)
+        known, layout = self._layout, Layout(*file.header())
+        seen = known.end
+        if fresh or layout.generation != known.generation:
+            seen = layout.begin
+            if layout.generation:
+                load(log, *unpack(file.read(layout.snapshot, layout.begin)))
+            else:
+                JudgedLog._clear(log)
+                log._begin_notes()
+        log._records = []
+        data = file.read(seen, layout.end)
         place = 0
         while place < len(data):
             first = place + _LENGTH
             place = first + int.from_bytes(data[place:first], "little")
-            play(replica, unpack(data[first:place]))
-        self._generation, self._read, self._commits = generation, end - begin, commits
-        self._time = replica._latest, replica._ahead
+            play(log, unpack(data[first:place]))
+        self._commits, self._layout = file.commits, layout
+        self._time = log._latest, log._ahead
 
-    def push(self, replica: RecordingLog) -> None:
+    def push(self) -> None:
         """See `Medium`."""
-        note_time(replica, self._time)
-        records = replica._records
+        log, file = self._log, self._file
+        note_time(log, self._time)
+        records = log._records
         if not records:
             return
-        file = self._file
-        generation, snapshot, begin, end, limit = self._header
+        generation, snapshot, begin, end, limit = self._layout
         frame = pack(records)
         stop = end + _LENGTH + len(frame)
         if generation and stop <= limit:
             file.write(end, len(frame).to_bytes(_LENGTH, "little") + frame)
-            header = [generation, snapshot, begin, stop, limit]
+            layout = Layout(generation, snapshot, begin, stop, limit)
         else:
-            whole = pack(dump(replica))
+            whole = pack(dump(log))
             size = len(whole) + max(ROOM, len(whole))
-            place = DATA if not generation or snapshot >= DATA + size else limit
+            place = room_beside(snapshot, limit, size)
             file.write(place, whole)
             begin = place + len(whole)
-            header = [generation + 1, place, begin, begin, place + size]
+            layout = Layout(generation + 1, place, begin, begin, place + size)
+        self._commits, self._layout = file.commit(layout), layout
         records.clear()
-        self._time = replica._latest, replica._ahead
-        self._commits, self._header = file.commit(header), header
-        self._generation, self._read = header[0], header[3] - header[2]
+        self._time = log._latest, log._ahead

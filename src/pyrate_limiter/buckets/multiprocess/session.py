@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import weakref
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pyrate_limiter._core.awaitables import in_event_loop
 from pyrate_limiter._core.fork_safe_locks import has_ended
@@ -18,15 +19,31 @@ if TYPE_CHECKING:
 
 _BUSY_SECONDS = lock_seconds(0)
 _AT_ONCE_SECONDS = 0.005  # a little longer than others hold the lock, as a rule
+_AWAY = (ConnectionError, EOFError, FileNotFoundError)  # how a manager is found to have ended
+
+
+class Lock(Protocol):
+    """What guards the data in all processes: a lock of `multiprocessing` or of a manager."""
+
+    def acquire(self, blocking: bool, timeout: float | None, /) -> bool:
+        """Take it within so many seconds, None for ever; False if that failed."""
+
+    def release(self) -> None:
+        """Let it go."""
 
 
 class Medium(Protocol):
-    """Where the data is. Called with the lock held."""
+    """Where the data is, and what there is of it in this process: a replica.
 
-    def pull(self, replica: Any, fresh: bool) -> None:
+    Its methods are called with the lock held.
+    """
+
+    place: str
+
+    def pull(self, fresh: bool) -> None:
         """Bring the replica up to date; ``fresh``: trust nothing that is in it."""
 
-    def push(self, replica: Any) -> None:
+    def push(self) -> None:
         """Store what has happened to the replica since `pull`."""
 
 
@@ -38,13 +55,16 @@ class Session:
     What an operation has left that was interrupted, wherever it was, the next one clears away.
     """
 
-    def __init__(self, replica: object, medium: Medium, lock: Any) -> None:
+    def __init__(self, replica: object, medium: Medium, lock: Lock) -> None:
         self._replica = replica
         self._medium = medium
         self.lock = lock
         self._file_lock = lock if isinstance(lock, ProcessLock) else None
-        self._process = os.getpid()
-        self._allowed: dict[int, float | None] = {}  # seconds to wait, by thread
+        self.renew()
+        _sessions.add(self)
+
+    def renew(self) -> None:
+        """Begin anew, in a child: it has nothing in hand of what a thread of its parent was at."""
         self._stale = True
         self._is_held = False
         self._reset()
@@ -54,9 +74,9 @@ class Session:
         self._frame: FrameType | None = None  # of the operation that is under way
         self._owner = 0  # its thread
 
-    def allow(self, seconds: float | None) -> None:
-        """How long the next operation of this thread waits for the lock; None is for ever."""
-        self._allowed[threading.get_ident()] = seconds
+    def within(self, seconds: float | None) -> Within:
+        """To enter, for a caller who waits so long for the lock; None is for ever."""
+        return Within(self, seconds)
 
     def enter_at_once(self) -> bool:
         """Enter; False where that takes long."""
@@ -65,41 +85,46 @@ class Session:
             not in_event_loop() and self._enter(frame, _AT_ONCE_SECONDS)
         )
 
+    def enter(self, frame: FrameType, seconds: float | None) -> None:
+        """Enter for the call that has this frame.
+
+        Raises:
+            SharedStorageBusy: another process has kept the lock for so many seconds.
+        """
+        if not self._enter(frame, seconds):
+            raise SharedStorageBusy(self._medium.place, seconds or 0.0)
+
     def __enter__(self) -> None:
-        allowed = self._allowed
-        seconds = allowed.pop(threading.get_ident(), _BUSY_SECONDS) if allowed else _BUSY_SECONDS
-        if not self._enter(sys._getframe(1), seconds):
-            place = getattr(self.lock, "path", type(self.lock).__name__)
-            raise SharedStorageBusy(place, seconds or 0.0)
+        self.enter(sys._getframe(1), _BUSY_SECONDS)
 
     def _enter(self, frame: FrameType, seconds: float | None) -> bool:
-        me, process = threading.get_ident(), os.getpid()
-        if self._owner == me and self._process == process:
+        me = threading.get_ident()
+        if self._owner == me:
             if frame.f_back is self._frame:  # the operation itself calls another one
                 self._depth += 1
                 self._frame = frame
                 return True
             if not has_ended(self._frame):
                 raise ReentrantCall(self._replica)
-        if not self._take(seconds, frame, process):
-            return False
         try:
-            # In a child that was forked while some thread of its parent was at it, nothing is sure.
-            stale = self._stale or process != self._process
-            self._process = process
-            self._stale = True
-            self._depth = 1
-            self._frame, self._owner = frame, me
-            self._medium.pull(self._replica, stale)
-        except BaseException:
-            self._end()
-            raise
+            if not self._take(seconds, frame):
+                return False
+            try:
+                stale, self._stale = self._stale, True
+                self._depth = 1
+                self._frame, self._owner = frame, me
+                self._medium.pull(stale)
+            except BaseException:
+                self._end()
+                raise
+        except _AWAY as error:
+            raise SharedStorageLost(self._medium.place) from error
         return True
 
-    def _take(self, seconds: float | None, frame: FrameType, process: int) -> bool:
+    def _take(self, seconds: float | None, frame: FrameType) -> bool:
         if self._file_lock is not None:
             return self._file_lock.acquire(True, seconds, frame)
-        if self._is_held and self._process == process and has_ended(self._frame):
+        if self._is_held and has_ended(self._frame):
             self._is_held = False
             with suppress(AssertionError, RuntimeError, ValueError):  # it had come to that
                 self.lock.release()
@@ -108,8 +133,6 @@ class Session:
             # Nothing comes between the lock and the note of it: that is not a call of Python.
             got[:] = map(self.lock.acquire, (True,), (seconds,))
             self._is_held = got[0]
-        except (ConnectionError, EOFError, FileNotFoundError) as error:
-            raise SharedStorageLost(self.lock) from error
         except BaseException:
             if got and got[0]:
                 self.lock.release()
@@ -122,18 +145,62 @@ class Session:
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
+        self.leave(exc_type is None)
+
+    def leave(self, done: bool) -> None:
+        """Leave, and store what was done, if it was done as a whole.
+
+        Raises:
+            SharedStorageBusy: the process was forked meanwhile, and this is the child: the
+                operation, and the lock, are the parent's.
+        """
+        if not self._owner:
+            if done:
+                raise SharedStorageBusy(self._medium.place, 0.0)
+            return
         try:
-            if self._depth == 1 and exc_type is None:
-                self._medium.push(self._replica)
-                self._stale = False
-        finally:
-            self._depth -= 1
-            if self._depth and self._frame is not None:
-                self._frame = self._frame.f_back
-            else:
-                self._end()
+            try:
+                if done and self._depth == 1:
+                    self._medium.push()
+                    self._stale = False
+            finally:
+                self._depth -= 1
+                if self._depth and self._frame is not None:
+                    self._frame = self._frame.f_back
+                else:
+                    self._end()
+        except _AWAY as error:
+            raise SharedStorageLost(self._medium.place) from error
 
     def _end(self) -> None:
         self._reset()
         self._is_held = False
         self.lock.release()
+
+
+class Within:
+    """A session that is waited for as long as its user says."""
+
+    __slots__ = ("_seconds", "_session")
+
+    def __init__(self, session: Session, seconds: float | None) -> None:
+        self._session = session
+        self._seconds = seconds
+
+    def __enter__(self) -> None:
+        self._session.enter(sys._getframe(1), self._seconds)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._session.leave(kind is None)
+
+
+_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for session in list(_sessions):
+        session.renew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from multiprocessing.managers import ListProxy
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pyrate_limiter._core.process_lock import lock_seconds
 from pyrate_limiter.abstracts.algorithm import Decision
 from pyrate_limiter.buckets.memory.state import InMemoryStateStore
-from pyrate_limiter.buckets.multiprocess import lock as shared_lock
-from pyrate_limiter.buckets.multiprocess.file import DATA, SharedFile, pack, unpack
-from pyrate_limiter.buckets.multiprocess.list_proxy import SharedItems
-from pyrate_limiter.buckets.multiprocess.manager_list import reaching
+from pyrate_limiter.buckets.multiprocess.file import pack, room_beside, unpack
+from pyrate_limiter.buckets.multiprocess.list_proxy import SharedItems, give_up, new_list
 from pyrate_limiter.buckets.multiprocess.session import Session
 from pyrate_limiter.errors import NotShared, SharedStorageBusy
 
@@ -26,7 +24,9 @@ if TYPE_CHECKING:
     from pyrate_limiter._core.clocks import AbstractClock
     from pyrate_limiter.abstracts.algorithm import StateAlgorithm
     from pyrate_limiter.abstracts.rate import Rate
-    from pyrate_limiter.buckets.multiprocess.session import Medium
+    from pyrate_limiter.buckets.multiprocess.file import SharedFile
+    from pyrate_limiter.buckets.multiprocess.list_proxy import AnyList
+    from pyrate_limiter.buckets.multiprocess.session import Lock, Medium
     from pyrate_limiter.buckets.state.record import Numbers
     from pyrate_limiter.buckets.state.rules import StateRules
     from pyrate_limiter.buckets.state.store import Undo
@@ -49,24 +49,21 @@ class MultiprocessStateStore(InMemoryStateStore):
     __module__ = "pyrate_limiter.buckets.state_bucket"
 
     if not TYPE_CHECKING:
-        __slots__ = ("_manager", "_values", "before", "lock")
+        __slots__ = ("_manager", "_values", "lock")
 
     blocks = True
 
     _lock: Session
-    _manager: SyncManager
+    _manager: SyncManager | None
 
-    def __init__(self, values: ListProxy[Any], lock: object) -> None:
+    def __init__(self, values: AnyList, lock: Lock) -> None:
         if not isinstance(values, ListProxy):
             raise NotShared("values", values)
         super().__init__()
         self._values = values
         self.lock = lock
-        self.before: Numbers = self.dump()
-        """What is stored, as far as is known here."""
-        medium: Medium
-        medium = _StateFile(values.file) if isinstance(values, SharedItems) else _StateList(values)
-        self._lock = Session(self, medium, lock)
+        self._manager = None
+        self._lock = Session(self, _medium(self, values), lock)
 
     @classmethod
     def init(cls) -> Self:
@@ -78,15 +75,10 @@ class MultiprocessStateStore(InMemoryStateStore):
         Where the system has no record locks (Windows) it is a manager's list, served by a helper
         process, and a lock that a dying process can take with it.
         """
-        if not shared_lock.is_supported():
-            import multiprocessing
-
-            manager = multiprocessing.Manager()
-            store = cls(manager.list(), multiprocessing.RLock())
-            store._manager = manager
-            return store
-        file = SharedFile.create()
-        return cls(SharedItems(file, stored_numbers), file.lock)
+        values, lock, manager = new_list(stored_numbers)
+        store = cls(values, lock)
+        store._manager = manager
+        return store
 
     def _whole(self) -> AbstractContextManager[None]:
         return nullcontext()  # what was not pushed has not happened
@@ -103,10 +95,10 @@ class MultiprocessStateStore(InMemoryStateStore):
             return False
         try:
             verdict = super().take_now(algorithm, rates, clock, weight)
-        except BaseException as error:
-            session.__exit__(type(error), error, None)
+        except BaseException:
+            session.leave(False)
             raise
-        session.__exit__(None, None, None)
+        session.leave(True)
         return verdict
 
     def transact(
@@ -119,10 +111,9 @@ class MultiprocessStateStore(InMemoryStateStore):
     ) -> T:
         """See `RecordStore.transact`. The reservations of other processes count as well."""
         del undo
-        if within_ms is not None:
-            self._lock.allow(lock_seconds(within_ms, within_ms))
+        seconds = lock_seconds(within_ms or 0, within_ms)
         try:
-            with self._lock:
+            with self._lock.within(seconds):
                 self._full = None
                 return use(rules.on(self))
         except SharedStorageBusy:
@@ -140,92 +131,99 @@ class MultiprocessStateStore(InMemoryStateStore):
 
         A helper process that `init` has started is ended.
         """
-        if hasattr(self, "_manager"):
-            self._manager.shutdown()
-        if isinstance(self._values, SharedItems):
-            self._values.file.remove()
+        give_up(self._values, self._manager)
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self._values, self.lock)
 
 
-class _StateFile:
+class _StateMedium:
+    """What the media of a state have in common: they store it where it is another one."""
+
+    def __init__(self, store: MultiprocessStateStore) -> None:
+        self._store = store
+        self._known = store.dump()
+
+    def _load(self, numbers: Numbers | None) -> None:
+        store = self._store
+        store._full = None
+        if numbers is None:
+            store._clear()
+        else:
+            store.load(numbers)
+        self._known = store.dump() if numbers is None else numbers
+
+    def _news(self) -> Numbers | None:
+        """What is to be stored, if anything is: that the time has gone on need not be known."""
+        known, numbers = self._known, self._store.dump()
+        same = numbers[2] == known[2] and numbers[1:] == known[1:]
+        if same and (numbers[3] is None or numbers == known):
+            return None
+        self._known = numbers
+        return numbers
+
+
+class _StateFile(_StateMedium):
     """The medium of a state that is shared by a file."""
 
-    def __init__(self, file: SharedFile) -> None:
+    def __init__(self, store: MultiprocessStateStore, file: SharedFile) -> None:
+        super().__init__(store)
         self._file = file
+        self.place = file.path
         self._commits = -1
-        self._header: list[int] = []
 
-    def pull(self, replica: MultiprocessStateStore, fresh: bool) -> None:
+    def pull(self, fresh: bool) -> None:
         """See `Medium`."""
         commits = self._file.commits
         if commits != self._commits or fresh:
-            self._header = self._file.header()
-            _load(replica, _numbers(self._file, self._header))
+            self._load(_numbers(self._file))
             self._commits = commits
 
-    def push(self, replica: MultiprocessStateStore) -> None:
+    def push(self) -> None:
         """See `Medium`."""
-        numbers = _changed(replica)
+        numbers = self._news()
         if numbers is not None:
-            file = self._file
-            data = pack(numbers)
-            start, end = self._header[:2]
-            # In front of the last one, if there is room, else behind it.
-            place = DATA if start >= DATA + len(data) else max(DATA, end)
-            header = [place, place + len(data), 0, 0, 0]
+            file, data = self._file, pack(numbers)
+            start, end, *_ = file.header()
+            place = room_beside(start, end, len(data))
             file.write(place, data)
-            self._commits, self._header = file.commit(header), header
+            self._commits = file.commit((place, place + len(data), 0, 0, 0))
 
 
-class _StateList:
+class _StateList(_StateMedium):
     """The medium of a state that is shared by a manager's list."""
 
-    def __init__(self, values: ListProxy[Any]) -> None:
+    place = "a manager's list"
+
+    def __init__(self, store: MultiprocessStateStore, values: AnyList) -> None:
+        super().__init__(store)
         self._values = values
 
-    def pull(self, replica: MultiprocessStateStore, fresh: bool) -> None:
+    def pull(self, fresh: bool) -> None:
         """See `Medium`."""
         del fresh
-        with reaching(self._values):
-            values = self._values[:]
-        rest = (replica._latest, 0, None, None)
+        values = self._values[:]
+        rest = (self._store._latest, 0, None, None)
         if values and isinstance(values[-1], tuple):
             rest = values.pop()
         latest, ahead, queue, hold = rest
-        _load(replica, (latest, ahead, tuple(values) or None, queue, hold))
+        self._load((latest, ahead, tuple(values) or None, queue, hold))
 
-    def push(self, replica: MultiprocessStateStore) -> None:
+    def push(self) -> None:
         """See `Medium`."""
-        numbers = _changed(replica)
+        numbers = self._news()
         if numbers is not None:
-            with reaching(self._values):
-                self._values[:] = _listed(numbers, whole=numbers[1] != 0)
+            self._values[:] = _listed(numbers, whole=numbers[1] != 0)
 
 
-def _changed(replica: MultiprocessStateStore) -> Numbers | None:
-    """What is to be stored, if anything is: that the time has gone on need not be known."""
-    before, numbers = replica.before, replica.dump()
-    same = numbers[2] == before[2] and numbers[1:] == before[1:]
-    if same and (numbers[3] is None or numbers == before):
-        return None
-    replica.before = numbers
-    return numbers
+def _medium(store: MultiprocessStateStore, values: AnyList) -> Medium:
+    if isinstance(values, SharedItems):
+        return _StateFile(store, values.file)
+    return _StateList(store, values)
 
 
-def _load(replica: MultiprocessStateStore, numbers: Numbers | None) -> None:
-    replica._full = None
-    if numbers is None:
-        replica._clear()
-        numbers = replica.dump()
-    else:
-        replica.load(numbers)
-    replica.before = numbers
-
-
-def _numbers(file: SharedFile, header: list[int]) -> Numbers | None:
-    start, end = header[:2]
+def _numbers(file: SharedFile) -> Numbers | None:
+    start, end, *_ = file.header()
     numbers: Numbers | None = unpack(file.read(start, end)) if end else None
     return numbers
 
@@ -242,7 +240,7 @@ def stored_numbers(file: SharedFile) -> Callable[[], Sequence[object]]:
 
     def look() -> Sequence[object]:
         with file.lock:
-            numbers = _numbers(file, file.header())
+            numbers = _numbers(file)
         return [] if numbers is None else _listed(numbers)
 
     return look
