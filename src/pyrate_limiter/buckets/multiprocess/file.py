@@ -86,11 +86,9 @@ class SharedFile:
         """How often something was committed."""
         return self._words[0]
 
-    def header(self) -> tuple[int, int, int, int, int]:
+    def header(self) -> tuple[int, ...]:
         """The numbers of the last commit: where its data is, as its user knows."""
-        first = _SLOTS[self._words[0] & 1]
-        one, two, three, four, five = self._words[first : first + 5]
-        return one, two, three, four, five
+        return _PACKED.unpack_from(self._words, 8 * _SLOTS[self._words[0] & 1])
 
     def commit(self, header: Sequence[int]) -> int:
         """Replace the header, five numbers, as a whole; returns the new `commits`."""

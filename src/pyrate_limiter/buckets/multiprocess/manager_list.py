@@ -7,7 +7,7 @@ time, and one call writes. A hold stands behind the units; while it does, all is
 from __future__ import annotations
 
 from secrets import token_hex
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from pyrate_limiter.abstracts.rate import RateItem
 from pyrate_limiter.buckets.log.rules import JudgedLog
@@ -24,14 +24,9 @@ if TYPE_CHECKING:
 _AT_THE_ENDS = {"_append", "_drop_before", "_expect", "_go_on", "_heed"}
 
 
-class Rest(NamedTuple):
-    """What there is to know of a log beside its units."""
-
-    latest: int
-    stepped: int
-    pending: dict[int, int] | None
-    ahead: int
-    lookbacks: dict[int, int]
+Rest = tuple[int, int, dict[int, int] | None, int, dict[int, int]]
+"""The latest time, the steps back, the open reservations, how much the time is ahead of the clock,
+and how far back programs look."""
 
 
 class StoredUnit(RateItem):
@@ -131,13 +126,13 @@ class LogList:
             log._begin_notes()
         elif rest is None:  # filled by somebody else
             log._latest = log._newest
-            log._records.append(("_clear",))
+            log._records.append(("_clear", ()))
         else:
-            log._latest, log._stepped, log._ahead = rest.latest, rest.stepped, rest.ahead
-            if rest.lookbacks != log._lookbacks:
-                log._begin_notes(rest.lookbacks)
-            if rest.pending != log._pending:
-                log._pending, log._full = rest.pending, None
+            log._latest, log._stepped, pending, log._ahead, lookbacks = rest
+            if lookbacks != log._lookbacks:
+                log._begin_notes(lookbacks)
+            if pending != log._pending:
+                log._pending, log._full = pending, None
 
     def push(self) -> None:
         """See `Medium`."""
@@ -146,8 +141,8 @@ class LogList:
         if not log._records:
             return
         stored, appended = log._total - log._base, log._total - self._total
-        rest = Rest(log._latest, log._stepped, log._pending, log._ahead, log._lookbacks)
-        names = {name for name, *_ in log._records}
+        rest = log._latest, log._stepped, log._pending, log._ahead, log._lookbacks
+        names = {name for name, _ in log._records}
         last = self._last
         if self._holds or not names <= _AT_THE_ENDS or last is None or appended >= stored:
             units = _units(log, log._base, token_hex(8))

@@ -9,7 +9,7 @@ a snapshot and a bounded number of records.
 from __future__ import annotations
 
 from array import array
-from typing import TYPE_CHECKING, Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from pyrate_limiter._core.validation import BEGINNING
 from pyrate_limiter.buckets.log.lookback import AGAIN_MS, FRESH_MS, STANDS_MS, looks_back_ms
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Record = tuple[object, ...]
+Record = tuple[str, tuple[object, ...]]
 """What was done to a log: the name of a method of `RecordingLog`, and its arguments."""
 
 ROOM = 1 << 16  # bytes of records at the least between two snapshots
@@ -58,7 +58,7 @@ def _recorded(
     def record(self: RecordingLog, /, *args: P.args, **kwargs: P.kwargs) -> R:
         done = method(self, *args, **kwargs)
         if done is None or done:  # else it was no unit, or it was not there
-            self._records.append((name, *args))
+            self._records.append((name, args))
         return done
 
     return record
@@ -134,7 +134,7 @@ class RecordingLog(JudgedLog):
         self._noted = False
         admitted = super()._put_now(name, weight, now)
         if admitted and not self._noted:
-            self._records.append((APPEND, name, weight, now))
+            self._records.append((APPEND, (name, weight, now)))
         return admitted
 
     def _store(self, name: str, weight: int, moment: int, now: int) -> None:
@@ -146,8 +146,8 @@ class RecordingLog(JudgedLog):
 
 def play(log: RecordingLog, records: list[Record]) -> None:
     """Do to a replica what was recorded elsewhere."""
-    for name, *arguments in records:
-        _METHODS[str(name)](log, *arguments)
+    for name, arguments in records:
+        _METHODS[name](log, *arguments)
         if name != APPEND:
             log._changed()
     if len(records) == 1 and records[0][0] == APPEND:  # it tells the time
@@ -186,29 +186,19 @@ def load(log: RecordingLog, values: list[object], arrays: list[bytes]) -> None:
     log._changed()
 
 
-class Layout(NamedTuple):
-    """Where a log is in its file: the places, in bytes, where something begins or ends.
-
-    A snapshot goes from ``snapshot`` to ``begin``. Behind it are the records, to ``end``, and there
-    is room for more, to ``limit``.
-    """
-
-    generation: int  # how many snapshots there were
-    snapshot: int
-    begin: int
-    end: int
-    limit: int
-
-
 class LogFile:
-    """The medium of a log that is shared by a file."""
+    """The medium of a log that is shared by a file.
+
+    A snapshot goes from ``snapshot`` to ``begin``. Behind it are the records, to ``end``, and room
+    for more, to ``limit``. Each snapshot begins another generation.
+    """
 
     def __init__(self, log: RecordingLog, file: SharedFile) -> None:
         self._log = log
         self._file = file
         self.place = file.path
         self._commits = -1
-        self._layout = Layout(0, 0, 0, 0, 0)
+        self._header: tuple[int, ...] = (0, 0, 0, 0, 0)
         self._time = (0, 0)
 
     def pull(self, fresh: bool) -> None:
@@ -216,23 +206,23 @@ class LogFile:
         log, file = self._log, self._file
         if file.commits == self._commits and not fresh:
             return
-        known, layout = self._layout, Layout(*file.header())
-        seen = known.end
-        if fresh or layout.generation != known.generation:
-            seen = layout.begin
-            if layout.generation:
-                load(log, *unpack(file.read(layout.snapshot, layout.begin)))
+        known, _, _, seen, _ = self._header
+        header = generation, snapshot, begin, end, _ = file.header()
+        if fresh or generation != known:
+            seen = begin
+            if generation:
+                load(log, *unpack(file.read(snapshot, begin)))
             else:
                 JudgedLog._clear(log)
                 log._begin_notes()
         log._records = []
-        data = file.read(seen, layout.end)
+        data = file.read(seen, end)
         place = 0
         while place < len(data):
             first = place + _LENGTH
             place = first + int.from_bytes(data[place:first], "little")
             play(log, unpack(data[first:place]))
-        self._commits, self._layout = file.commits, layout
+        self._commits, self._header = file.commits, header
         self._time = log._latest, log._ahead
 
     def push(self) -> None:
@@ -242,19 +232,19 @@ class LogFile:
         records = log._records
         if not records:
             return
-        generation, snapshot, begin, end, limit = self._layout
+        generation, snapshot, begin, end, limit = self._header
         frame = pack(records)
         stop = end + _LENGTH + len(frame)
         if generation and stop <= limit:
             file.write(end, len(frame).to_bytes(_LENGTH, "little") + frame)
-            layout = Layout(generation, snapshot, begin, stop, limit)
+            header = (generation, snapshot, begin, stop, limit)
         else:
             whole = pack(dump(log))
             size = len(whole) + max(ROOM, len(whole))
             place = room_beside(snapshot, limit, size)
             file.write(place, whole)
             begin = place + len(whole)
-            layout = Layout(generation + 1, place, begin, begin, place + size)
-        self._commits, self._layout = file.commit(layout), layout
+            header = (generation + 1, place, begin, begin, place + size)
+        self._commits, self._header = file.commit(header), header
         records.clear()
         self._time = log._latest, log._ahead

@@ -17,7 +17,7 @@ from pyrate_limiter.errors import ReentrantCall, SharedStorageBusy, SharedStorag
 if TYPE_CHECKING:
     from types import FrameType, TracebackType
 
-_BUSY_SECONDS = lock_seconds(0)
+_BUSY_SECONDS = lock_seconds(0) or 0.0
 _AT_ONCE_SECONDS = 0.005  # a little longer than others hold the lock, as a rule
 _AWAY = (ConnectionError, EOFError, FileNotFoundError)  # how a manager is found to have ended
 
@@ -85,17 +85,9 @@ class Session:
             not in_event_loop() and self._enter(frame, _AT_ONCE_SECONDS)
         )
 
-    def enter(self, frame: FrameType, seconds: float | None) -> None:
-        """Enter for the call that has this frame.
-
-        Raises:
-            SharedStorageBusy: another process has kept the lock for so many seconds.
-        """
-        if not self._enter(frame, seconds):
-            raise SharedStorageBusy(self._medium.place, seconds or 0.0)
-
     def __enter__(self) -> None:
-        self.enter(sys._getframe(1), _BUSY_SECONDS)
+        if not self._enter(sys._getframe(1), _BUSY_SECONDS):
+            raise SharedStorageBusy(self._medium.place, _BUSY_SECONDS)
 
     def _enter(self, frame: FrameType, seconds: float | None) -> bool:
         me = threading.get_ident()
@@ -188,7 +180,8 @@ class Within:
         self._seconds = seconds
 
     def __enter__(self) -> None:
-        self._session.enter(sys._getframe(1), self._seconds)
+        if not self._session._enter(sys._getframe(1), self._seconds):
+            raise SharedStorageBusy(self._session._medium.place, self._seconds or 0.0)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._session.leave(kind is None)
