@@ -365,7 +365,10 @@ def test_memory_that_nobody_refers_to_is_removed():
 def test_a_program_leaves_nothing_behind_and_says_nothing(method, tmp_path):
     program = tmp_path / "program.py"
     program.write_text(f"""
+import gc
 import multiprocessing
+import pickle
+from pathlib import Path
 from pyrate_limiter import *
 
 def work(bucket, state):
@@ -380,7 +383,12 @@ if __name__ == "__main__":
     child.join()
     assert child.exitcode == 0
     assert bucket.count() == state.count() == 1
-    print(bucket.items.file.path, state.store._values.file.path)
+    dropped = MultiprocessBucket.init([Rate(5, 60_000)])
+    path, _ = dropped.items.file.path, pickle.dumps(dropped)
+    del dropped
+    gc.collect()
+    assert Path(path).exists()  # who has been handed it may open it yet
+    print(path, bucket.items.file.path, state.store._values.file.path)
 """)
     done = subprocess.run(
         [sys.executable, "-W", "error", str(program)],
@@ -490,6 +498,17 @@ def test_a_process_that_is_suspended_with_the_lock_costs_others_no_more_time_tha
             call(item)
         assert isinstance(caught.value, TimeoutError)
     assert Limiter(bucket).try_acquire("a", timeout=0.1) is False
+
+
+def test_how_long_a_call_may_wait_for_the_lock_says_nothing_of_the_next_one(suspended):
+    bucket, lock_of = next(shared_buckets())
+    suspended(lock_of(bucket))
+    wrong = RateItem("a", bucket.now())
+    wrong.weight = "one"
+    with pytest.raises(PyrateError):
+        bucket.reserve(wrong, 1 << 60)  # for ever
+    with pytest.raises(SharedStorageBusy):
+        bucket.put(RateItem("a", bucket.now()))
 
 
 @pytest.mark.parametrize("kind", range(3))

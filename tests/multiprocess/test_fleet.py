@@ -5,19 +5,23 @@ import contextlib
 import multiprocessing
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from pyrate_limiter import (
     Limiter,
+    MonotonicClock,
     MultiprocessBucket,
     MultiprocessStateStore,
     Rate,
@@ -100,9 +104,38 @@ def hold_lock(bucket, held, _):
     time.sleep(PATIENCE)
 
 
-def die_at_commit(bucket, _):
-    SharedFile.commit = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-    bucket.put(RateItem("dying", bucket.now()))
+def die_after(call):
+    def dying(*arguments):
+        call(*arguments)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    return dying
+
+
+def die_at(bucket, place, _):
+    packed = shared_file._PACKED
+    if place == "growing":
+        shared_file._allocate = die_after(shared_file._allocate)
+    elif place == "data":
+        SharedFile.write = die_after(SharedFile.write)
+    elif place == "half a commit":
+        shared_file._PACKED = SimpleNamespace(
+            pack_into=die_after(packed.pack_into), unpack_from=packed.unpack_from
+        )
+    else:
+        SharedFile.commit = die_after(SharedFile.commit)
+    size = Path(bucket.items.file.path).stat().st_size
+    bucket.put(RateItem("d" * size, bucket.now()))  # the file has to grow for that
+
+
+def fill(bucket, admitted, _):
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, most))
+    number = 0
+    with contextlib.suppress(OSError):
+        while bucket.put(RateItem(f"{number}" * 100, bucket.now())):
+            number += 1
+    admitted.put((number, bucket.count()))
 
 
 def wait_in_line(bucket, order, number):
@@ -207,15 +240,35 @@ def test_a_child_killed_with_the_lock_in_hand_blocks_nobody():
         assert 0.1 < time.monotonic() - begun < 2
 
 
-def test_what_a_child_left_half_done_is_not_seen():
+@pytest.mark.parametrize("place", ["growing", "data", "half a commit"])
+def test_what_a_child_left_half_done_is_not_seen(place):
     bucket = MultiprocessBucket.init([Rate(5, 60_000)])
     for expected in range(1, 6):
-        with running(FORK, 1, die_at_commit, bucket) as (child,):
+        with running(FORK, 1, die_at, bucket, place) as (child,):
             child.join(PATIENCE)
             assert child.exitcode == -signal.SIGKILL
         assert bucket.put(RateItem("survivor", bucket.now()))
         assert bucket.count() == expected
     assert not bucket.put(RateItem("survivor", bucket.now()))
+
+
+def test_what_a_child_has_done_before_it_was_killed_counts():
+    bucket = MultiprocessBucket.init([Rate(1, 60_000)])
+    with running(FORK, 1, die_at, bucket, "commit") as (child,):
+        child.join(PATIENCE)
+        assert child.exitcode == -signal.SIGKILL
+    assert not bucket.put(RateItem("survivor", bucket.now()))
+
+
+def test_a_process_whose_memory_is_full_stores_nothing_and_others_go_on():
+    bucket = MultiprocessBucket.init([Rate(10**6, 3_600_000)])
+    answers = FORK.Queue()
+    with running(FORK, 1, fill, bucket, answers):
+        number, counted = answers.get(timeout=PATIENCE)
+    assert 0 < number == counted == bucket.count()
+    for _ in range(number):
+        assert bucket.put(RateItem("b" * 100, bucket.now()))
+    assert bucket.count() == 2 * number
 
 
 def test_what_a_killed_process_leaves_is_removed_and_what_is_used_stays(monkeypatch):
@@ -307,6 +360,53 @@ def test_forking_while_another_thread_is_at_it():
         stop.set()
         thread.join()
     assert sum(unit.name == "share" for unit in bucket.items) == 200
+
+
+def test_a_process_forked_while_a_thread_of_it_waits_for_the_lock_has_its_turn_as_well():
+    bucket = MultiprocessBucket.init([Rate(5, 60_000)])
+    lock, held, answers = bucket.limiter_lock(), FORK.Event(), FORK.Queue()
+    with running(FORK, 1, hold_lock, bucket, held) as (holder,), ThreadPoolExecutor(1) as threads:
+        assert held.wait(PATIENCE)
+        waiting = threads.submit(limiter_on(bucket).try_acquire, "thread")
+        while not lock.is_locked:
+            time.sleep(0.001)
+        with running(FORK, 1, take_share, bucket, answers, 2):
+            holder.kill()
+            assert answers.get(timeout=PATIENCE) == 2
+        assert waiting.result(timeout=PATIENCE)
+    assert sorted(unit.name for unit in bucket.items) == ["share", "share", "thread"]
+
+
+class ForkingClock(MonotonicClock):
+    """Forks when it is read for the first time."""
+
+    child = None
+
+    def now(self):
+        if self.child is None:
+            self.child = os.fork()
+        return super().now()
+
+
+@pytest.mark.parametrize("kind", ["log", "state"])
+def test_an_operation_in_whose_middle_a_process_forks_is_the_parents_alone(kind):
+    if kind == "log":
+        bucket = MultiprocessBucket.init([Rate(5, 60_000)])
+    else:
+        bucket = StateBucket([Rate(5, 60_000)], store=MultiprocessStateStore.init())
+    limiter = limiter_on(bucket)
+    clock = bucket._clock = ForkingClock()
+    error = None
+    try:
+        admitted = limiter.try_acquire("parent", blocking=False)
+    except BaseException as caught:  # noqa: BLE001 - the child must not go on with the tests
+        error = caught
+    if clock.child == 0:
+        refused = isinstance(error, SharedStorageBusy)
+        os._exit(0 if refused and limiter.try_acquire("child", blocking=False) else 1)
+    assert (admitted, error) == (True, None)
+    assert os.waitpid(clock.child, 0)[1] == 0
+    assert bucket.count() == 2
 
 
 def test_the_process_pool_example():

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter._core.awaitables import discard
 from pyrate_limiter._core.process_lock import LAST_SECONDS, has_end, lock_seconds
+from pyrate_limiter._core.validation import check_item
 from pyrate_limiter._core.waited_for import waited_for
-from pyrate_limiter.abstracts.algorithm import Decision, LogAlgorithm, SlidingWindowLog
-from pyrate_limiter.abstracts.bucket import AbstractBucket
+from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision, LogAlgorithm, SlidingWindowLog
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.buckets.log.units_view import UnitsView
 from pyrate_limiter.buckets.memory.bucket import InMemoryBucket
@@ -79,10 +79,9 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
     def _share(self, items: AnyList, mp_lock: Lock) -> None:
         self._items = items
         self.mp_lock = mp_lock
-        medium: Medium
-        medium = (
-            LogFile(self, items.file) if isinstance(items, SharedItems) else LogList(self, items)
-        )
+        medium: Medium = LogList(self, items)
+        if isinstance(items, SharedItems):
+            medium = LogFile(self, items.file)
         self._lock = Session(self, medium, mp_lock)
 
     @classmethod
@@ -119,7 +118,8 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
         return nullcontext()  # what was not pushed has not happened
 
     def put_decision(self, item: RateItem) -> Decision:
-        return AbstractBucket.put_decision(self, item)  # type: ignore[return-value] # it is sync
+        # Not under one lock: a subclass may have a `put` of its own between this and ours.
+        return ADMITTED if self.put(item) else self._denied(self.waiting(item))
 
     def straight(self) -> Callable[[str, int], bool | None] | None:
         """See `InMemoryBucket.straight`; there is none over a manager's list."""
@@ -168,6 +168,8 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
         not_before: int | None = None,
         limit_ms: int | None = None,
     ) -> list[Decision]:
+        for item in items:
+            check_item(item)  # before anything is waited for
         try:
             with self._lock.within(lock_seconds(max_wait_ms, limit_ms)):
                 return super().reserve_several(items, max_wait_ms, buffer_ms, not_before)

@@ -63,7 +63,10 @@ class MultiprocessStateStore(InMemoryStateStore):
         self._values = values
         self.lock = lock
         self._manager = None
-        self._lock = Session(self, _medium(self, values), lock)
+        medium: Medium = _StateList(self, values)
+        if isinstance(values, SharedItems):
+            medium = _StateFile(self, values.file)
+        self._lock = Session(self, medium, lock)
 
     @classmethod
     def init(cls) -> Self:
@@ -151,7 +154,7 @@ class _StateMedium:
             store._clear()
         else:
             store.load(numbers)
-        self._known = store.dump() if numbers is None else numbers
+        self._known = numbers or store.dump()
 
     def _news(self) -> Numbers | None:
         """What is to be stored, if anything is: that the time has gone on need not be known."""
@@ -214,12 +217,6 @@ class _StateList(_StateMedium):
         numbers = self._news()
         if numbers is not None:
             self._values[:] = _listed(numbers, whole=numbers[1] != 0)
-
-
-def _medium(store: MultiprocessStateStore, values: AnyList) -> Medium:
-    if isinstance(values, SharedItems):
-        return _StateFile(store, values.file)
-    return _StateList(store, values)
 
 
 def _numbers(file: SharedFile) -> Numbers | None:
