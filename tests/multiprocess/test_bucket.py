@@ -32,8 +32,8 @@ from pyrate_limiter import (
     StateBucket,
 )
 from pyrate_limiter.buckets.multiprocess import file as shared_file
+from pyrate_limiter.buckets.multiprocess import list_proxy, replica
 from pyrate_limiter.buckets.multiprocess import lock as shared_lock
-from pyrate_limiter.buckets.multiprocess import replica
 from pyrate_limiter.errors import (
     BucketClosed,
     NotShared,
@@ -417,8 +417,8 @@ def test_without_record_locks_a_manager_serves(monkeypatch):
         for limited in (bucket, state):
             limited.close()
             limited.close()
-    for manager in (bucket._manager, state.store._manager):
-        assert not manager._process.is_alive()
+    for items in (bucket.items, state.store._values):
+        assert not list_proxy._helpers[items]._process.is_alive()
 
 
 @pytest.mark.parametrize(

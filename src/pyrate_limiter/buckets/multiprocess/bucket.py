@@ -17,18 +17,16 @@ from pyrate_limiter.buckets.memory.bucket import InMemoryBucket
 from pyrate_limiter.buckets.multiprocess.list_proxy import SharedItems, give_up, new_list
 from pyrate_limiter.buckets.multiprocess.manager_list import LogList
 from pyrate_limiter.buckets.multiprocess.replica import LogFile, RecordingLog
-from pyrate_limiter.buckets.multiprocess.session import Session
+from pyrate_limiter.buckets.multiprocess.session import Session, Within
 from pyrate_limiter.errors import NotShared, SharedStorageBusy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
-    from multiprocessing.managers import SyncManager
 
     from typing_extensions import Self
 
     from pyrate_limiter.abstracts.reservation import Reservation
-    from pyrate_limiter.buckets.multiprocess.file import SharedFile
     from pyrate_limiter.buckets.multiprocess.list_proxy import AnyList
     from pyrate_limiter.buckets.multiprocess.session import Lock, Medium
 
@@ -59,8 +57,6 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
 
     blocks: bool = True
     failing_rate: Rate | None
-
-    _manager: SyncManager | None = None
 
     def __init__(
         self,
@@ -100,10 +96,7 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
             OSError: the memory is full, or too many files are open. Then nothing is left behind.
         """
         InMemoryBucket(rates, algorithm)  # raises before anything is made
-        items, lock, manager = new_list(stored_units)
-        bucket = cls(rates, items, lock, algorithm)
-        bucket._manager = manager
-        return bucket
+        return cls(rates, *new_list(StoredUnits), algorithm)
 
     @property
     def items(self) -> Any:  # the base's is a `UnitsView`
@@ -171,7 +164,7 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
         for item in items:
             check_item(item)  # before anything is waited for
         try:
-            with self._lock.within(lock_seconds(max_wait_ms, limit_ms)):
+            with Within(self._lock, lock_seconds(max_wait_ms, limit_ms)):
                 return super().reserve_several(items, max_wait_ms, buffer_ms, not_before)
         except SharedStorageBusy:
             if not has_end(max_wait_ms, limit_ms):
@@ -181,7 +174,7 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
     def confirm(self, reservation: Reservation, now: int, max_wait_ms: int = 0) -> Decision:
         """See `AbstractBucket.confirm`. Nothing changes where the lock is not had in time."""
         try:
-            with self._lock.within(lock_seconds(max_wait_ms, busy_seconds=LAST_SECONDS)):
+            with Within(self._lock, lock_seconds(max_wait_ms, busy_seconds=LAST_SECONDS)):
                 return super().confirm(reservation, now, max_wait_ms)
         except SharedStorageBusy:
             return Decision(self._rates[0], 0)
@@ -189,7 +182,7 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
     def cancel(self, reservation: Reservation) -> bool:
         """See `AbstractBucket.cancel`. Nothing changes where the lock is not had in time."""
         try:
-            with self._lock.within(LAST_SECONDS):
+            with Within(self._lock, LAST_SECONDS):
                 return super().cancel(reservation)
         except SharedStorageBusy:
             return False
@@ -212,10 +205,10 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
         A helper process that `init` has started is ended.
         """
         super().close()
-        give_up(self._items, self._manager)
+        give_up(self._items)
 
     def __getstate__(self) -> dict[str, object]:
-        own = {"_lock", "_records", "_noted", "_lookbacks", "_note_at", "_manager"}
+        own = {"_lock", "_records", "_noted", "_lookbacks", "_note_at"}
         names = {"_rates", "_algorithm", "_clock", *self.__dict__} - own
         return {name: getattr(self, name) for name in names}
 
@@ -229,15 +222,17 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
         self._share(self._items, self.mp_lock)
 
 
-def stored_units(file: SharedFile) -> Callable[[], Sequence[RateItem]]:
-    """Reads what is stored in the items of `MultiprocessBucket.init`."""
-    reader = MultiprocessBucket(_ANY, SharedItems(file, stored_units), file.lock)
+class StoredUnits(SharedItems):
+    """The items of `MultiprocessBucket.init`."""
 
-    def look() -> Sequence[RateItem]:
+    _reader: MultiprocessBucket | None = None
+
+    def _now(self) -> Sequence[RateItem]:
+        reader = self._reader
+        if reader is None:
+            reader = self._reader = MultiprocessBucket(_ANY, self, self.file.lock)
         with reader._lock:
             return UnitsView(reader, reader._lock)
-
-    return look
 
 
 _ANY = [Rate(1, 1 << 40)]

@@ -8,6 +8,8 @@ and ``_getvalue``.
 from __future__ import annotations
 
 import multiprocessing
+import weakref
+from abc import abstractmethod
 from multiprocessing.managers import ListProxy
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +18,12 @@ from pyrate_limiter.buckets.multiprocess.lock import is_supported
 from pyrate_limiter.errors import WrongType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from multiprocessing.managers import SyncManager
 
     from pyrate_limiter.buckets.multiprocess.session import Lock
 
     AnyList = ListProxy[Any]  # of units, or of the numbers of a state
-    Reader = Callable[[SharedFile], Callable[[], Sequence[object]]]
 else:
     AnyList = ListProxy  # the class takes no parameter at run time
 
@@ -36,16 +37,13 @@ class SharedItems(AnyList):
     It reads as a list of what is stored at the moment. Only its bucket or store changes it.
     """
 
-    def __init__(self, file: SharedFile, reader: Reader) -> None:
+    def __init__(self, file: SharedFile) -> None:
         # Not the base's: there is no server to connect to.
         self.file = file
-        self._reader = reader
-        self._look: Callable[[], Sequence[object]] | None = None
 
+    @abstractmethod
     def _now(self) -> Sequence[object]:
-        if self._look is None:
-            self._look = self._reader(self.file)
-        return self._look()
+        """What is stored at the moment."""
 
     def _callmethod(
         self,
@@ -74,21 +72,26 @@ class SharedItems(AnyList):
         return self._getvalue()
 
     def __reduce__(self) -> tuple[Any, ...]:  # the base's are four values
-        return type(self), (self.file, self._reader)
+        return type(self), (self.file,)
 
 
-def new_list(reader: Reader) -> tuple[AnyList, Lock, SyncManager | None]:
-    """A list, what guards it, and the helper process that serves it, if there has to be one."""
+_helpers: weakref.WeakKeyDictionary[AnyList, SyncManager] = weakref.WeakKeyDictionary()
+
+
+def new_list(kind: type[SharedItems]) -> tuple[AnyList, Lock]:
+    """A list, and what guards it. A helper process serves it where there are no record locks."""
     if is_supported():
         file = SharedFile.create()
-        return SharedItems(file, reader), file.lock, None
+        return kind(file), file.lock
     manager = multiprocessing.Manager()
-    return manager.list(), multiprocessing.RLock(), manager
+    items = manager.list()
+    _helpers[items] = manager
+    return items, multiprocessing.RLock()
 
 
-def give_up(items: AnyList, manager: SyncManager | None) -> None:
+def give_up(items: AnyList) -> None:
     """Remove what `new_list` has made, in the process that made it; others may go on with it."""
-    if manager is not None:
-        manager.shutdown()
+    if items in _helpers:
+        _helpers[items].shutdown()
     if isinstance(items, SharedItems):
         items.file.remove()

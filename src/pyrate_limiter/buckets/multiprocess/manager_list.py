@@ -84,7 +84,6 @@ class LogList:
         self._holds = False  # whether a hold is in the list
 
     def pull(self, fresh: bool) -> None:
-        """See `Medium`."""
         log = self._log
         log._records = []
         known = 0 if fresh or self._holds else self._length
@@ -135,7 +134,6 @@ class LogList:
                 log._pending, log._full = pending, None
 
     def push(self) -> None:
-        """See `Medium`."""
         log = self._log
         note_time(log, self._time)
         if not log._records:

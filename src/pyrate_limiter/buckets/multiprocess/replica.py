@@ -31,20 +31,8 @@ ROOM = 1 << 16  # bytes of records at the least between two snapshots
 _LENGTH = 4  # bytes before each frame of records
 APPEND = "_append"
 _METHODS: dict[str, Callable[..., object]] = {}
-_VALUES = (
-    "_base",
-    "_total",
-    "_newest",
-    "_name",
-    "_names",
-    "_sweep_at",
-    "_latest",
-    "_stepped",
-    "_ahead",
-    "_hold",
-    "_pending",
-    "_lookbacks",
-)
+_UNITS = ("_base", "_total", "_newest", "_name", "_names", "_sweep_at")
+_BESIDE = ("_latest", "_stepped", "_ahead", "_hold", "_pending", "_lookbacks")
 _ARRAYS = ("_stamps", "_ends", "_name_ends")
 
 
@@ -171,13 +159,13 @@ def note_time(log: RecordingLog, known: tuple[int, int]) -> None:
 def dump(log: RecordingLog) -> tuple[list[object], list[bytes]]:
     """The whole log as plain values."""
     arrays = [bytes(array("q", getattr(log, name))) for name in _ARRAYS]
-    return [getattr(log, name) for name in _VALUES], arrays
+    return [getattr(log, name) for name in _UNITS + _BESIDE], arrays
 
 
 def load(log: RecordingLog, values: list[object], arrays: list[bytes]) -> None:
     """Make this the log that `dump` gave."""
     log._drop_arrays()
-    for name, value in zip(_VALUES, values):
+    for name, value in zip(_UNITS + _BESIDE, values):
         setattr(log, name, value)
     for name, data in zip(_ARRAYS, arrays):
         if data:
@@ -202,7 +190,6 @@ class LogFile:
         self._time = (0, 0)
 
     def pull(self, fresh: bool) -> None:
-        """See `Medium`."""
         log, file = self._log, self._file
         if file.commits == self._commits and not fresh:
             return
@@ -226,7 +213,6 @@ class LogFile:
         self._time = log._latest, log._ahead
 
     def push(self) -> None:
-        """See `Medium`."""
         log, file = self._log, self._file
         note_time(log, self._time)
         records = log._records

@@ -15,7 +15,7 @@ from pyrate_limiter._core.process_lock import ProcessLock, lock_seconds
 from pyrate_limiter.errors import ReentrantCall, SharedStorageBusy, SharedStorageLost
 
 if TYPE_CHECKING:
-    from types import FrameType, TracebackType
+    from types import FrameType
 
 _BUSY_SECONDS = lock_seconds(0) or 0.0
 _AT_ONCE_SECONDS = 0.005  # a little longer than others hold the lock, as a rule
@@ -66,17 +66,13 @@ class Session:
     def renew(self) -> None:
         """Begin anew, in a child: it has nothing in hand of what a thread of its parent was at."""
         self._stale = True
-        self._is_held = False
         self._reset()
 
     def _reset(self) -> None:
+        self._is_held = False  # a lock that is no `ProcessLock`
         self._depth = 0
         self._frame: FrameType | None = None  # of the operation that is under way
         self._owner = 0  # its thread
-
-    def within(self, seconds: float | None) -> Within:
-        """To enter, for a caller who waits so long for the lock; None is for ever."""
-        return Within(self, seconds)
 
     def enter_at_once(self) -> bool:
         """Enter; False where that takes long."""
@@ -131,13 +127,8 @@ class Session:
             raise
         return got[0]
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        self.leave(exc_type is None)
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.leave(kind is None)
 
     def leave(self, done: bool) -> None:
         """Leave, and store what was done, if it was done as a whole.
@@ -166,12 +157,11 @@ class Session:
 
     def _end(self) -> None:
         self._reset()
-        self._is_held = False
         self.lock.release()
 
 
 class Within:
-    """A session that is waited for as long as its user says."""
+    """A session, entered by a caller who waits so long for the lock; None is for ever."""
 
     __slots__ = ("_seconds", "_session")
 

@@ -11,13 +11,12 @@ from pyrate_limiter.abstracts.algorithm import Decision
 from pyrate_limiter.buckets.memory.state import InMemoryStateStore
 from pyrate_limiter.buckets.multiprocess.file import pack, room_beside, unpack
 from pyrate_limiter.buckets.multiprocess.list_proxy import SharedItems, give_up, new_list
-from pyrate_limiter.buckets.multiprocess.session import Session
+from pyrate_limiter.buckets.multiprocess.session import Session, Within
 from pyrate_limiter.errors import NotShared, SharedStorageBusy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
-    from multiprocessing.managers import SyncManager
 
     from typing_extensions import Self
 
@@ -49,12 +48,11 @@ class MultiprocessStateStore(InMemoryStateStore):
     __module__ = "pyrate_limiter.buckets.state_bucket"
 
     if not TYPE_CHECKING:
-        __slots__ = ("_manager", "_values", "lock")
+        __slots__ = ("_values", "lock")
 
     blocks = True
 
     _lock: Session
-    _manager: SyncManager | None
 
     def __init__(self, values: AnyList, lock: Lock) -> None:
         if not isinstance(values, ListProxy):
@@ -62,7 +60,6 @@ class MultiprocessStateStore(InMemoryStateStore):
         super().__init__()
         self._values = values
         self.lock = lock
-        self._manager = None
         medium: Medium = _StateList(self, values)
         if isinstance(values, SharedItems):
             medium = _StateFile(self, values.file)
@@ -78,10 +75,7 @@ class MultiprocessStateStore(InMemoryStateStore):
         Where the system has no record locks (Windows) it is a manager's list, served by a helper
         process, and a lock that a dying process can take with it.
         """
-        values, lock, manager = new_list(stored_numbers)
-        store = cls(values, lock)
-        store._manager = manager
-        return store
+        return cls(*new_list(StoredNumbers))
 
     def _whole(self) -> AbstractContextManager[None]:
         return nullcontext()  # what was not pushed has not happened
@@ -114,9 +108,8 @@ class MultiprocessStateStore(InMemoryStateStore):
     ) -> T:
         """See `RecordStore.transact`. The reservations of other processes count as well."""
         del undo
-        seconds = lock_seconds(within_ms or 0, within_ms)
         try:
-            with self._lock.within(seconds):
+            with Within(self._lock, lock_seconds(within_ms or 0, within_ms)):
                 self._full = None
                 return use(rules.on(self))
         except SharedStorageBusy:
@@ -134,7 +127,7 @@ class MultiprocessStateStore(InMemoryStateStore):
 
         A helper process that `init` has started is ended.
         """
-        give_up(self._values, self._manager)
+        give_up(self._values)
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self._values, self.lock)
@@ -176,14 +169,12 @@ class _StateFile(_StateMedium):
         self._commits = -1
 
     def pull(self, fresh: bool) -> None:
-        """See `Medium`."""
         commits = self._file.commits
         if commits != self._commits or fresh:
             self._load(_numbers(self._file))
             self._commits = commits
 
     def push(self) -> None:
-        """See `Medium`."""
         numbers = self._news()
         if numbers is not None:
             file, data = self._file, pack(numbers)
@@ -203,7 +194,6 @@ class _StateList(_StateMedium):
         self._values = values
 
     def pull(self, fresh: bool) -> None:
-        """See `Medium`."""
         del fresh
         values = self._values[:]
         rest = (self._store._latest, 0, None, None)
@@ -213,7 +203,6 @@ class _StateList(_StateMedium):
         self._load((latest, ahead, tuple(values) or None, queue, hold))
 
     def push(self) -> None:
-        """See `Medium`."""
         numbers = self._news()
         if numbers is not None:
             self._values[:] = _listed(numbers, whole=numbers[1] != 0)
@@ -232,12 +221,10 @@ def _listed(numbers: Numbers, *, whole: bool = False) -> list[object]:
     return [*(state or ()), *(() if plain else ((latest, ahead, queue, hold),))]
 
 
-def stored_numbers(file: SharedFile) -> Callable[[], Sequence[object]]:
-    """Reads what is stored in the values of `MultiprocessStateStore.init`."""
+class StoredNumbers(SharedItems):
+    """The values of `MultiprocessStateStore.init`."""
 
-    def look() -> Sequence[object]:
-        with file.lock:
-            numbers = _numbers(file)
+    def _now(self) -> Sequence[object]:
+        with self.file.lock:
+            numbers = _numbers(self.file)
         return [] if numbers is None else _listed(numbers)
-
-    return look
