@@ -16,6 +16,7 @@ from pyrate_limiter._core.rate_list import sorted_rates
 from pyrate_limiter._demo.screen import screen
 from pyrate_limiter._demo.windows import bound, explanation, most_in_any_window
 from pyrate_limiter._demo.workload import Workload
+from pyrate_limiter.abstracts.algorithm import LogAlgorithm, StateAlgorithm
 from pyrate_limiter.abstracts.rate import Duration, Rate
 from pyrate_limiter.algorithms.fixed_window import FixedWindow
 from pyrate_limiter.algorithms.gcra import GCRA, TokenBucket
@@ -30,8 +31,12 @@ if TYPE_CHECKING:
 
     from pyrate_limiter.abstracts.bucket import AbstractBucket
 
-_LOGS = {"sliding-window": SlidingWindowLog, "fixed-window": FixedWindow}
-_STATES = {"gcra": GCRA, "token-bucket": TokenBucket}
+_ALGORITHMS: dict[str, type[LogAlgorithm | StateAlgorithm]] = {
+    "sliding-window": SlidingWindowLog,
+    "fixed-window": FixedWindow,
+    "gcra": GCRA,
+    "token-bucket": TokenBucket,
+}
 _FRAME_SECONDS = 0.1
 _MOST_CALLERS = 1000
 
@@ -44,14 +49,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rates = _rates(options.rate or ["10/second"], options.burst)
     except PyrateError as error:
         parser.error(str(error))
-    if options.burst is not None and options.algorithm in _LOGS:
+    algorithm = _ALGORITHMS[options.algorithm]()
+    bucket: AbstractBucket
+    if isinstance(algorithm, StateAlgorithm):
+        bucket = StateBucket(rates, algorithm=algorithm)
+    elif options.burst is None:
+        bucket = InMemoryBucket(rates, algorithm)
+    else:
         parser.error(
             f"argument --burst: {options.algorithm} has no burst; gcra and token-bucket do"
         )
     if options.threads + options.tasks == 0:
         parser.error("arguments --threads, --tasks: nobody is left to ask")
     try:
-        return _run(options, rates, sys.stdout)
+        return _run(options, bucket, rates, sys.stdout)
     except BrokenPipeError:  # the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -65,41 +76,16 @@ def _parser() -> argparse.ArgumentParser:
         ),
         epilog="Exit status: 0, or 1 if a limit was exceeded, or 2 for bad arguments.",
     )
-    parser.add_argument(
-        "--rate",
-        action="append",
-        metavar="RATE",
-        help="such as 10/second or '100 per 15 minutes'; may be repeated (default: 10/second)",
-    )
-    parser.add_argument(
-        "--burst", type=_whole(1), metavar="N", help="units at once, for gcra and token-bucket"
-    )
-    parser.add_argument(
-        "--algorithm",
-        choices=[*_LOGS, *_STATES],
-        default="sliding-window",
-        help="default: %(default)s",
-    )
-    parser.add_argument(
-        "--threads",
-        type=_whole(0, _MOST_CALLERS),
-        default=3,
-        metavar="N",
-        help="default: %(default)s",
-    )
-    parser.add_argument(
-        "--tasks",
-        type=_whole(0, _MOST_CALLERS),
-        default=5,
-        metavar="N",
-        help="asyncio tasks (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--seconds", type=_seconds, default=4.5, metavar="S", help="default: %(default)s"
-    )
-    parser.add_argument(
-        "--seed", type=int, metavar="N", help="the same pauses between calls each time"
-    )
+    add, callers, default = parser.add_argument, _whole(0, _MOST_CALLERS), "default: %(default)s"
+    rate = "such as 10/second or '100 per 15 minutes'; may be repeated (default: 10/second)"
+    add("--rate", action="append", metavar="RATE", help=rate)
+    burst = "units at once, for gcra and token-bucket"
+    add("--burst", type=_whole(1), metavar="N", help=burst)
+    add("--algorithm", choices=_ALGORITHMS, default="sliding-window", help=default)
+    add("--threads", type=callers, default=3, metavar="N", help=default)
+    add("--tasks", type=callers, default=5, metavar="N", help=f"asyncio tasks ({default})")
+    add("--seconds", type=_seconds, default=4.5, metavar="S", help=default)
+    add("--seed", type=int, metavar="N", help="the same pauses between calls each time")
     return parser
 
 
@@ -130,15 +116,13 @@ def _rates(texts: Sequence[str], burst: int | None) -> list[Rate]:
     return list(sorted_rates([Rate(rate.limit, rate.interval, burst) for rate in parsed]))
 
 
-def _run(options: argparse.Namespace, rates: list[Rate], out: TextIO) -> int:
-    bucket: AbstractBucket
-    if options.algorithm in _LOGS:
-        bucket = InMemoryBucket(rates, algorithm=_LOGS[options.algorithm]())
-    else:
-        bucket = StateBucket(rates, algorithm=_STATES[options.algorithm]())
+def _run(
+    options: argparse.Namespace, bucket: AbstractBucket, rates: list[Rate], out: TextIO
+) -> int:
+    named = ", ".join(f"{rate.limit} per {Duration.readable(rate.interval)}" for rate in rates)
     out.write(
         f"{options.threads} threads and {options.tasks} asyncio tasks share one limiter for "
-        f"{options.seconds:g} s: {_named(rates)}, {options.algorithm}\n"
+        f"{options.seconds:g} s: {named}, {options.algorithm}\n"
     )
     with Limiter(bucket) as limiter:
         workload = Workload(
@@ -165,26 +149,21 @@ def _run(options: argparse.Namespace, rates: list[Rate], out: TextIO) -> int:
 
 
 def _summary(workload: Workload, rates: list[Rate], algorithm: str, out: TextIO) -> int:
-    times = workload.times()
-    found = [(rate, most_in_any_window(times, rate.interval)) for rate in rates]
-    windows = ", ".join(
-        f"{most} in {Duration.readable(rate.interval)} (limit {rate.limit}"
-        + ("" if algorithm == "sliding-window" else f", at most {bound(rate, algorithm)}")
-        + ")"
-        for rate, most in found
-    )
-    exceeded = any(most > bound(rate, algorithm) for rate, most in found)
+    times, is_exceeded, windows = workload.times(), False, []
+    for rate in rates:
+        passed, most = most_in_any_window(times, rate.interval), bound(rate, algorithm)
+        is_exceeded |= passed > most
+        beyond = "" if algorithm == "sliding-window" else f", at most {most}"
+        interval = Duration.readable(rate.interval)
+        windows.append(f"{passed} in {interval} (limit {rate.limit}{beyond})")
     note = explanation(rates, algorithm)
     if note is not None:
         out.write(f"{note}\n")
-    verdict = "EXCEEDED" if exceeded else "kept"
-    out.write(f"{len(times)} admitted; largest number in any window: {windows}: {verdict}.\n")
+    verdict = "EXCEEDED" if is_exceeded else "kept"
+    fullest = ", ".join(windows)
+    out.write(f"{len(times)} admitted; largest number in any window: {fullest}: {verdict}.\n")
     out.flush()
-    return int(exceeded)
-
-
-def _named(rates: Sequence[Rate]) -> str:
-    return ", ".join(f"{rate.limit} per {Duration.readable(rate.interval)}" for rate in rates)
+    return int(is_exceeded)
 
 
 if __name__ == "__main__":

@@ -43,11 +43,8 @@ class Lines:
             total = len(self._workload.times())
             waiting = sum(caller.waiting_since is not None for caller in self._workload.callers)
             news, self._shown = total - self._shown, total
-            self._out.write(
-                f"{now / 1e9:6.2f} s  admitted {news:3}, waiting {waiting:2};  "
-                f"{_fill(self._workload, self._bounds)}\n"
-            )
-            self._out.flush()
+            text = f"{now / 1e9:6.2f} s  admitted {news:3}, waiting {waiting:2};  "
+            print(text + _fill(self._workload, self._bounds), file=self._out, flush=True)
 
     def finish(self) -> None:
         """Nothing more to say."""
@@ -93,9 +90,8 @@ class TimeLine:
         self._out.flush()
         self._drawn = len(lines)
 
-    def finish(self) -> None:
-        """Draw the last calls, which came back as the time ended."""
-        self.update()
+    finish = update
+    """Draw the last calls, which came back as the time ended."""
 
     def _column(self, moment_ns: int) -> int:
         share = (moment_ns - self._workload.start_ns) / (self._workload.seconds * 1e9)
@@ -107,19 +103,19 @@ class TimeLine:
         self._read[number] += len(news)
         for asked, returned in news:
             last = self._column(returned)
-            for column in range(self._column(asked), last):
-                cells[column] = cells[column] or _WAITS
+            self._draw_wait(cells, asked, last)
             cells[last] = _PASSES
             self._passed[last] += 1
 
+    def _draw_wait(self, cells: list[int], since: int, end: int) -> None:
+        for column in range(self._column(since), end):
+            cells[column] = cells[column] or _WAITS
+
     def _with_wait(self, cells: list[int], caller: Caller) -> list[int]:
-        since = caller.waiting_since
-        if since is None:
-            return cells
-        shown = cells[:]
-        now = self._workload.start_ns + self._workload.elapsed_ns()
-        for column in range(self._column(since), self._column(now) + 1):
-            shown[column] = shown[column] or _WAITS
+        since, shown = caller.waiting_since, cells[:]
+        if since is not None:
+            now = self._workload.start_ns + self._workload.elapsed_ns()
+            self._draw_wait(shown, since, self._column(now) + 1)
         return shown
 
     def _row(self, cells: list[int]) -> str:
@@ -144,17 +140,12 @@ def screen(
     out: TextIO, workload: Workload, bounds: Bounds, environment: Mapping[str, str]
 ) -> Lines | TimeLine:
     """A time line where the output is a terminal that can show one, else lines."""
-    if not out.isatty() or environment.get("TERM") == "dumb" or not _understands_escapes():
+    is_narrow = shutil.get_terminal_size().columns < _NARROWEST
+    if not out.isatty() or environment.get("TERM") == "dumb" or is_narrow:
         return Lines(out, workload, bounds)
-    if shutil.get_terminal_size().columns < _NARROWEST:
-        return Lines(out, workload, bounds)
-    return TimeLine(out, workload, bounds, colour=not environment.get("NO_COLOR"))
-
-
-def _understands_escapes() -> bool:
     if os.name == "nt":
-        os.system("")  # noqa: S605, S607 - an empty command is what switches them on there
-    return True
+        os.system("")  # noqa: S605, S607 - an empty command switches escapes on there
+    return TimeLine(out, workload, bounds, colour=not environment.get("NO_COLOR"))
 
 
 def _marks(out: TextIO) -> tuple[str, str]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
+from functools import partial
 from random import Random
+from threading import Event, Thread
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from typing_extensions import Self
 
@@ -22,15 +23,30 @@ _GRACE = 2.0  # seconds that callers get to come back at the end
 
 
 class Caller:
-    """One thread or task. It writes its own record, others read it."""
+    """One thread or task. It writes its own record, others read it.
 
-    def __init__(self, name: str, *, is_task: bool, random: Random) -> None:
+    Args:
+        name: what it is called on the screen.
+        seed: of its pauses, None for other ones each time.
+    """
+
+    def __init__(self, name: str, seed: int | None) -> None:
         self.name = name
-        self.is_task = is_task
-        self.random = random
+        self.random = Random(None if seed is None else f"{seed} {name}")  # noqa: S311 - no secret
+        self.asked = 0
         self.waiting_since: int | None = None
         self.admitted: list[tuple[int, int]] = []
         """When it asked, and when it was let through, in ns."""
+
+    def ask(self) -> None:
+        """Note that it asks now."""
+        self.asked = self.waiting_since = time.monotonic_ns()
+
+    def hear(self, admitted: object) -> None:
+        """Note the answer. If that is false, its time was up: it is shown waiting to the end."""
+        if admitted:
+            self.admitted.append((self.asked, time.monotonic_ns()))
+            self.waiting_since = None
 
 
 class Workload:
@@ -57,33 +73,27 @@ class Workload:
     ) -> None:
         self.limiter = limiter
         self.seconds = seconds
-        names = [(f"thread {k + 1}", False) for k in range(threads)]
-        names += [(f"task {k + 1}", True) for k in range(tasks)]
-        self.callers = [
-            # One seed gives every caller a seed of its own.
-            Caller(
-                name,
-                is_task=is_task,
-                random=Random(None if seed is None else f"{seed} {name}"),  # noqa: S311 - no secret
-            )
-            for name, is_task in names
-        ]
+        self._in_threads = [Caller(f"thread {k + 1}", seed) for k in range(threads)]
+        self._in_tasks = [Caller(f"task {k + 1}", seed) for k in range(tasks)]
+        self.callers = self._in_threads + self._in_tasks
         fits = min(rate.limit * (1 + seconds * 1000 / rate.interval) for rate in rates)
         self._pause = max(_SHORTEST_PAUSE, len(self.callers) * seconds / (_DEMAND * fits))
-        self._over = threading.Event()
-        self._threads: list[threading.Thread] = []
+        self._over = Event()
+        self._threads: list[Thread] = []
         self.errors: list[BaseException] = []
         self.start_ns = self._end_ns = 0
 
     def __enter__(self) -> Self:
         self.start_ns = time.monotonic_ns()
         self._end_ns = self.start_ns + int(self.seconds * 1e9)
-        for caller in self.callers:
-            if not caller.is_task:
-                self._start(self._run_thread, caller)
-        tasks = [caller for caller in self.callers if caller.is_task]
-        if tasks:
-            self._start(self._run_tasks, tasks)
+        runs: list[Callable[[], None]]
+        runs = [partial(self._run_thread, caller) for caller in self._in_threads]
+        if self._in_tasks:
+            runs.append(lambda: asyncio.run(self._run_tasks()))
+        # Daemons: a thread that sleeps in the limiter must not hold up the end.
+        self._threads = [Thread(target=self._guard, args=(run,), daemon=True) for run in runs]
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -106,49 +116,29 @@ class Workload:
         """When each call came back admitted, in ns."""
         return [returned for caller in self.callers for _, returned in list(caller.admitted)]
 
-    def _start(self, run: object, argument: object) -> None:
-        # Daemons: a thread that sleeps in the limiter must not hold up the end.
-        thread = threading.Thread(target=self._guard, args=(run, argument), daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def _guard(self, run: object, argument: object) -> None:
+    def _guard(self, run: Callable[[], None]) -> None:
         try:
-            run(argument)  # type: ignore[operator] # one of the two methods below
+            run()
         except BaseException as error:  # noqa: BLE001 - shown by the main thread
             self.errors.append(error)
-
-    def _rest(self, caller: Caller) -> float:
-        return caller.random.expovariate(1 / self._pause)
 
     def _left(self) -> float:
         return 0.0 if self._over.is_set() else max(0.0, (self._end_ns - time.monotonic_ns()) / 1e9)
 
+    def _rest(self, caller: Caller) -> float:
+        return min(caller.random.expovariate(1 / self._pause), self._left())
+
     def _run_thread(self, caller: Caller) -> None:
-        while not self._over.wait(min(self._rest(caller), self._left())) and self._left():
-            asked = caller.waiting_since = time.monotonic_ns()
-            admitted = self.limiter.try_acquire(caller.name, timeout=self._left())
-            returned = time.monotonic_ns()
-            self._note(caller, asked, returned if admitted else None)
+        while not self._over.wait(self._rest(caller)) and self._left():
+            caller.ask()
+            caller.hear(self.limiter.try_acquire(caller.name, timeout=self._left()))
 
-    def _run_tasks(self, callers: list[Caller]) -> None:
-        async def all_of_them() -> None:
-            await asyncio.gather(*(self._run_task(caller) for caller in callers))
-
-        asyncio.run(all_of_them())
+    async def _run_tasks(self) -> None:
+        await asyncio.gather(*map(self._run_task, self._in_tasks))
 
     async def _run_task(self, caller: Caller) -> None:
-        while True:
-            await asyncio.sleep(min(self._rest(caller), self._left()))
-            if not self._left():
-                return
-            asked = caller.waiting_since = time.monotonic_ns()
-            admitted = await self.limiter.try_acquire_async(caller.name, timeout=self._left())
-            returned = time.monotonic_ns()
-            self._note(caller, asked, returned if admitted else None)
-
-    @staticmethod
-    def _note(caller: Caller, asked: int, returned: int | None) -> None:
-        if returned is not None:  # otherwise its time was up, and it is shown waiting to the end
-            caller.waiting_since = None
-            caller.admitted.append((asked, returned))
+        await asyncio.sleep(self._rest(caller))
+        while self._left():
+            caller.ask()
+            caller.hear(await self.limiter.try_acquire_async(caller.name, timeout=self._left()))
+            await asyncio.sleep(self._rest(caller))
