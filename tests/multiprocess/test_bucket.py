@@ -33,7 +33,6 @@ from pyrate_limiter import (
 )
 from pyrate_limiter.buckets.multiprocess import file as shared_file
 from pyrate_limiter.buckets.multiprocess import list_proxy, replica
-from pyrate_limiter.buckets.multiprocess import lock as shared_lock
 from pyrate_limiter.errors import (
     BucketClosed,
     NotShared,
@@ -265,7 +264,7 @@ def test_an_error_inside_an_operation_stores_nothing():
 @pytest.mark.parametrize("method", ["take", "put"])
 def test_an_interruption_leaves_the_lock_free(method, place, monkeypatch):
     with MultiprocessBucket.init([Rate(5, 1000)]) as bucket:
-        homes = {"lockf": shared_lock.fcntl, "get_ident": threading, "pull": replica.LogFile}
+        homes = {"lockf": shared_file.fcntl, "get_ident": threading, "pull": replica.LogFile}
         module = homes[place]
         original = getattr(module, place)
 
@@ -404,7 +403,7 @@ if __name__ == "__main__":
 
 
 def test_without_record_locks_a_manager_serves(monkeypatch):
-    monkeypatch.delattr(shared_lock, "fcntl")
+    monkeypatch.delattr(shared_file, "fcntl")
     bucket = MultiprocessBucket.init([Rate(5, 1000)])
     state = StateBucket([Rate(5, 1000)], store=MultiprocessStateStore.init())
     try:

@@ -1,4 +1,4 @@
-"""A file in memory that several processes map. For POSIX systems.
+"""A file in memory that several processes map, and its lock. For POSIX systems.
 
 No helper process serves it. The kernel takes its lock away from a process that dies, and what such
 a process has left half written is not seen by the others: they read what the last commit names.
@@ -6,7 +6,7 @@ a process has left half written is not seen by the others: they read what the la
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import marshal
 import mmap
 import os
@@ -16,14 +16,19 @@ import tempfile
 import threading
 import time
 import weakref
+from contextlib import suppress
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter.buckets.multiprocess.lock import SharedLock, is_used, mark_used
+from pyrate_limiter._core.process_lock import ProcessLock
 from pyrate_limiter.errors import SharedStorageLost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+with suppress(ImportError):  # Windows
+    import fcntl
 
 _FOLDER = "/dev/shm"  # noqa: S108 - memory; mkstemp makes the name, for this user alone
 _PREFIX = "pyrate-limiter-"
@@ -31,6 +36,40 @@ _NEW_SECONDS = 60  # for so long a file may exist before anybody has marked it a
 _PACKED = struct.Struct("5q")  # a header
 _SLOTS = (8, 24)  # two places for the header, in words: the number of commits says which one holds
 DATA = mmap.PAGESIZE  # where the data begins
+
+
+def is_supported() -> bool:
+    """Whether this system has record locks."""
+    return "fcntl" in globals()
+
+
+class SharedLock(ProcessLock):
+    """A record lock on a file: it belongs to the process, and the kernel takes it from a dead one.
+
+    A process may have one only for each file: to close a second one would let go of the first. So
+    a copy of it is that of the same `SharedFile`.
+    """
+
+    def __init__(self, file: SharedFile) -> None:
+        super().__init__()
+        self.path = file.path + ".lock"
+        self._file = file
+        self._fd = _open(self, self.path)
+
+    def _try(self) -> bool:
+        try:
+            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in {errno.EACCES, errno.EAGAIN}:
+                raise
+            return False
+        return True
+
+    def _free(self) -> None:
+        fcntl.lockf(self._fd, fcntl.LOCK_UN)
+
+    def __reduce__(self) -> tuple[Callable[[SharedFile], object], tuple[SharedFile]]:
+        return attrgetter("lock"), (self._file,)
 
 
 class SharedFile:
@@ -44,11 +83,10 @@ class SharedFile:
     def __init__(self, path: str) -> None:
         self.path = path
         try:
-            self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-            weakref.finalize(self, os.close, self._fd).atexit = False
-            mark_used(self._fd)
+            self._fd = _open(self, path)
+            fcntl.flock(self._fd, fcntl.LOCK_SH)  # it is in use as long as a child has it open, too
             self._map()
-            self.lock = SharedLock(path + ".lock", self)
+            self.lock = SharedLock(self)
         except FileNotFoundError:
             raise SharedStorageLost(path) from None
 
@@ -167,6 +205,12 @@ def unpack(data: bytes) -> Any:  # its user knows what was packed
     return marshal.loads(data)  # noqa: S302
 
 
+def _open(user: object, path: str) -> int:
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    weakref.finalize(user, os.close, fd).atexit = False
+    return fd
+
+
 def _allocate(fd: int, size: int) -> None:
     """Grow a file. A write to memory that turns out not to exist would kill the process."""
     if hasattr(os, "posix_fallocate"):
@@ -188,10 +232,20 @@ def _remove_unused(folder: str) -> None:
         for entry in entries:
             if not entry.name.startswith(_PREFIX) or entry.name.endswith(".lock"):
                 continue
-            with contextlib.suppress(OSError):  # another process may do the same
+            with suppress(OSError):  # another process may do the same
                 age = time.time() - entry.stat(follow_symlinks=False).st_ctime
-                if age > _NEW_SECONDS and not is_used(entry.path):
+                if age > _NEW_SECONDS and not _is_used(entry.path):
                     _remove(entry.path, os.getpid())
+
+
+def _is_used(path: str) -> bool:
+    """Whether some process has the file open as its own."""
+    with Path(path).open("r+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def _after_fork() -> None:

@@ -13,8 +13,7 @@ from abc import abstractmethod
 from multiprocessing.managers import ListProxy
 from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter.buckets.multiprocess.file import SharedFile
-from pyrate_limiter.buckets.multiprocess.lock import is_supported
+from pyrate_limiter.buckets.multiprocess.file import SharedFile, is_supported
 from pyrate_limiter.errors import WrongType
 
 if TYPE_CHECKING:
