@@ -52,7 +52,7 @@ class SharedLock(ProcessLock):
 
     def __init__(self, file: SharedFile) -> None:
         super().__init__()
-        self.path = file.path + ".lock"
+        self.path: str = file.path + ".lock"
         self._file = file
         self._fd = _open(self, self.path)
 
@@ -86,7 +86,7 @@ class SharedFile:
             self._fd = _open(self, path)
             fcntl.flock(self._fd, fcntl.LOCK_SH)  # it is in use as long as a child has it open, too
             self._map()
-            self.lock = SharedLock(self)
+            self.lock: SharedLock = SharedLock(self)
         except FileNotFoundError:
             raise SharedStorageLost(path) from None
 

@@ -184,7 +184,7 @@ class LogFile:
     def __init__(self, log: RecordingLog, file: SharedFile) -> None:
         self._log = log
         self._file = file
-        self.place = file.path
+        self.place: str = file.path
         self._commits = -1
         self._header: tuple[int, ...] = (0, 0, 0, 0, 0)
         self._time = (0, 0)

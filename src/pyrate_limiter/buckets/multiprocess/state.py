@@ -165,7 +165,7 @@ class _StateFile(_StateMedium):
     def __init__(self, store: MultiprocessStateStore, file: SharedFile) -> None:
         super().__init__(store)
         self._file = file
-        self.place = file.path
+        self.place: str = file.path
         self._commits = -1
 
     def pull(self, fresh: bool) -> None:
