@@ -25,6 +25,7 @@ from pyrate_limiter import (
     FixedWindow,
     InMemoryBucket,
     Limiter,
+    MonotonicClock,
     MultiprocessBucket,
     MultiprocessStateStore,
     Rate,
@@ -308,6 +309,21 @@ def test_a_dead_manager_gives_a_clear_error():
             bucket.put(RateItem("a", bucket.now()))
         with pytest.raises(ConnectionError):
             store.check(StateBucket([Rate(5, 1000)]).algorithm, bucket.rates, 0, 1)
+
+
+def test_a_manager_that_ends_in_the_middle_of_an_operation_gives_the_same_error():
+    manager = multiprocessing.get_context("spawn").Manager()
+
+    class Ending(MonotonicClock):
+        def now(self):
+            manager.shutdown()
+            return super().now()
+
+    bucket = MultiprocessBucket([Rate(5, 1000)], manager.list(), manager.RLock())
+    item = RateItem("a", bucket.now())
+    bucket._clock = Ending()
+    with pytest.raises(SharedStorageLost, match="manager"):
+        bucket.reserve(item)
 
 
 def errors_of_the_connection():
