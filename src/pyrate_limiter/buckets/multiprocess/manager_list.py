@@ -13,6 +13,7 @@ from pyrate_limiter.abstracts.rate import RateItem
 from pyrate_limiter.buckets.log.rules import JudgedLog
 from pyrate_limiter.buckets.log.run_length import UnitLog
 from pyrate_limiter.buckets.multiprocess.replica import note_time
+from pyrate_limiter.buckets.multiprocess.session import Medium
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 # What leaves all units but the first and the last ones as they are in the list.
 _AT_THE_ENDS = {"_append", "_drop_before", "_expect", "_go_on", "_heed"}
-
 
 Rest = tuple[int, int, dict[int, int] | None, int, dict[int, int]]
 """The latest time, the steps back, the open reservations, how much the time is ahead of the clock,
@@ -69,7 +69,7 @@ class StoredHold(RateItem):
         return type(self), (self.timestamp, self.length)
 
 
-class LogList:
+class LogList(Medium):
     """The medium of a log that is shared by a manager's list."""
 
     place = "a manager's list"

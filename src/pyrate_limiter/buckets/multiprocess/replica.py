@@ -15,6 +15,7 @@ from pyrate_limiter._core.validation import BEGINNING
 from pyrate_limiter.buckets.log.lookback import AGAIN_MS, FRESH_MS, STANDS_MS, looks_back_ms
 from pyrate_limiter.buckets.log.rules import JudgedLog
 from pyrate_limiter.buckets.multiprocess.file import pack, room_beside, unpack
+from pyrate_limiter.buckets.multiprocess.session import Medium
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -174,7 +175,7 @@ def load(log: RecordingLog, values: list[object], arrays: list[bytes]) -> None:
     log._changed()
 
 
-class LogFile:
+class LogFile(Medium):
     """The medium of a log that is shared by a file.
 
     A snapshot goes from ``snapshot`` to ``begin``. Behind it are the records, to ``end``, and room

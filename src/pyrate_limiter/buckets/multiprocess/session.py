@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 import weakref
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
@@ -32,7 +33,7 @@ class Lock(Protocol):
         """Let it go."""
 
 
-class Medium(Protocol):
+class Medium(ABC):
     """Where the data is, and what there is of it in this process: a replica.
 
     Its methods are called with the lock held.
@@ -40,9 +41,11 @@ class Medium(Protocol):
 
     place: str
 
+    @abstractmethod
     def pull(self, fresh: bool) -> None:
         """Bring the replica up to date; ``fresh``: trust nothing that is in it."""
 
+    @abstractmethod
     def push(self) -> None:
         """Store what has happened to the replica since `pull`."""
 

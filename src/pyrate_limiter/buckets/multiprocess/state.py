@@ -11,7 +11,7 @@ from pyrate_limiter.abstracts.algorithm import Decision
 from pyrate_limiter.buckets.memory.state import InMemoryStateStore
 from pyrate_limiter.buckets.multiprocess.file import pack, room_beside, unpack
 from pyrate_limiter.buckets.multiprocess.list_proxy import SharedItems, give_up, new_list
-from pyrate_limiter.buckets.multiprocess.session import Session, Within
+from pyrate_limiter.buckets.multiprocess.session import Medium, Session, Within
 from pyrate_limiter.errors import NotShared, SharedStorageBusy
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pyrate_limiter.abstracts.rate import Rate
     from pyrate_limiter.buckets.multiprocess.file import SharedFile
     from pyrate_limiter.buckets.multiprocess.list_proxy import AnyList
-    from pyrate_limiter.buckets.multiprocess.session import Lock, Medium
+    from pyrate_limiter.buckets.multiprocess.session import Lock
     from pyrate_limiter.buckets.state.record import Numbers
     from pyrate_limiter.buckets.state.rules import StateRules
     from pyrate_limiter.buckets.state.store import Undo
@@ -133,7 +133,7 @@ class MultiprocessStateStore(InMemoryStateStore):
         return type(self), (self._values, self.lock)
 
 
-class _StateMedium:
+class _StateMedium(Medium):
     """What the media of a state have in common: they store it where it is another one."""
 
     def __init__(self, store: MultiprocessStateStore) -> None:
