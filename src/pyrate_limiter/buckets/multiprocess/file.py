@@ -97,10 +97,8 @@ class SharedFile:
         _remove_unused(folder)
         fd, path = tempfile.mkstemp(prefix=_PREFIX, dir=folder)
         try:
-            try:
+            with os.fdopen(fd):
                 _allocate(fd, 2 * DATA)
-            finally:
-                os.close(fd)
             Path(path + ".lock").touch(0o600)
             file = open_file(path)
             _made[path] = weakref.finalize(file, _remove, path, os.getpid())

@@ -152,8 +152,7 @@ class _StateMedium(Medium):
     def _news(self) -> Numbers | None:
         """What is to be stored, if anything is: that the time has gone on need not be known."""
         known, numbers = self._known, self._store.dump()
-        same = numbers[2] == known[2] and numbers[1:] == known[1:]
-        if same and (numbers[3] is None or numbers == known):
+        if numbers[1:] == known[1:] and (numbers[3] is None or numbers == known):
             return None
         self._known = numbers
         return numbers
