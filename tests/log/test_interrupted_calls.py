@@ -6,7 +6,7 @@ from itertools import chain, cycle
 import pytest
 
 from pyrate_limiter import FixedWindow, InMemoryBucket, Rate, RateItem
-from pyrate_limiter.buckets.log import rules
+from pyrate_limiter.buckets.log import array_log, run_length
 from pyrate_limiter.errors import ReentrantCall
 from pyrate_limiter.testing import ManualClock
 
@@ -106,7 +106,8 @@ def test_expired_units_that_are_dropped_while_one_is_stored(rates):
 
 @pytest.mark.parametrize("rates", RATES)
 def test_a_unit_that_is_stored_while_they_are_numbered_anew(rates, monkeypatch):
-    monkeypatch.setattr(rules, "MANY", 3)
+    for module in (array_log, run_length):
+        monkeypatch.setattr(module, "MANY", 3)
     log, interruptions = Log(rates), 0
     for step in chain(*[range(1, 25)] * 4):
         interruptions += interrupted(lambda: log.put(DAY), step, log.put)

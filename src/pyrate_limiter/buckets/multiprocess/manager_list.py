@@ -10,7 +10,7 @@ from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.abstracts.rate import RateItem
-from pyrate_limiter.buckets.log.rules import JudgedLog
+from pyrate_limiter.buckets.log.rules import LogRules
 from pyrate_limiter.buckets.log.run_length import UnitLog
 from pyrate_limiter.buckets.multiprocess.replica import (
     APPEND,
@@ -117,7 +117,7 @@ class LogList:
         hold = units.pop() if units and isinstance(units[-1], StoredHold) else None
         self._holds = hold is not None
         if not known:
-            JudgedLog._clear(replica)
+            LogRules._clear(replica)
             if units and _is_whole(units):
                 replica._base = replica._total = units[-1].end - len(units)
         for unit in units[1:] if known else units:
@@ -126,7 +126,7 @@ class LogList:
         self._length = replica._total - replica._base
         self._learn(replica, units)
         if hold is not None:
-            JudgedLog._keep_hold(replica, (hold.timestamp, hold.length))
+            LogRules._keep_hold(replica, (hold.timestamp, hold.length))
         self._time = replica._latest, replica._ahead
 
     def _learn(self, replica: RecordingLog, units: list[Any]) -> None:

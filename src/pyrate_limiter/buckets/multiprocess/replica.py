@@ -12,8 +12,9 @@ from array import array
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter._core.validation import BEGINNING
+from pyrate_limiter.buckets.log.array_log import ArrayLog
 from pyrate_limiter.buckets.log.lookback import AGAIN_MS, FRESH_MS, STANDS_MS, looks_back_ms
-from pyrate_limiter.buckets.log.rules import JudgedLog
+from pyrate_limiter.buckets.log.rules import LogRules
 from pyrate_limiter.buckets.log.run_length import UnitLog
 from pyrate_limiter.buckets.multiprocess.file import DATA, pack, unpack
 
@@ -29,14 +30,14 @@ APPEND, DROP, CLEAR, REMOVE, MOVE, EXPECT, STEP_BACK, TIME, ADD, HOLD, NOTE = ra
 _PLAY: tuple[Any, ...] = (
     None,  # see `play`
     UnitLog._drop_before,
-    JudgedLog._clear,
+    LogRules._clear,
     UnitLog._remove,
     UnitLog._move,
-    JudgedLog._expect,
-    JudgedLog._move_back,
+    LogRules._expect,
+    LogRules._move_back,
     None,
     UnitLog._add,
-    JudgedLog._keep_hold,
+    LogRules._keep_hold,
     lambda log, *note: log._heed(*note),
 )
 _FIELDS = (
@@ -53,7 +54,7 @@ _FIELDS = (
 )
 
 
-class RecordingLog(JudgedLog):
+class RecordingLog(ArrayLog):
     """A log that notes in ``_records`` what is done to it, for others to do alike."""
 
     if not TYPE_CHECKING:
@@ -229,7 +230,7 @@ class LogFile:
         self._header = file.header()
         generation, snapshot, begin, end, _, _ = self._header
         if not commits:
-            JudgedLog._clear(replica)
+            LogRules._clear(replica)
             replica._begin_notes()
         elif fresh or generation != self._generation:
             load(replica, unpack(file.read(snapshot, begin)))

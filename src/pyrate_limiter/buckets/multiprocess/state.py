@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyrate_limiter._core.process_lock import lock_seconds
 from pyrate_limiter.abstracts.algorithm import Decision
-from pyrate_limiter.buckets.memory.state import InMemoryStateStore
 from pyrate_limiter.buckets.multiprocess import lock as shared_lock
 from pyrate_limiter.buckets.multiprocess.file import DATA, SharedFile, pack, unpack
 from pyrate_limiter.buckets.multiprocess.list_proxy import SharedItems
 from pyrate_limiter.buckets.multiprocess.manager_list import reaching
 from pyrate_limiter.buckets.multiprocess.session import Session
+from pyrate_limiter.buckets.state.in_memory import InMemoryStateStore
 from pyrate_limiter.errors import NotShared, SharedStorageBusy
 
 if TYPE_CHECKING:
