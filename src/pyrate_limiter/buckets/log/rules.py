@@ -76,7 +76,7 @@ class LogRules(LogMoments, Timeline):
         self._own_clock = clock
 
     def _clear(self) -> None:
-        super()._clear()
+        self._empty()
         self._pending = self._full = None
         self._latest, self._trusted = BEGINNING, NO_STAMP
         if self._ahead:

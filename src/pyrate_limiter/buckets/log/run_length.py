@@ -55,7 +55,7 @@ class UnitLog(LogStorage):
     _hint: int
     _sweep_at: int
 
-    def _clear(self) -> None:
+    def _empty(self) -> None:
         self._newest = BEGINNING
         self._base = self._total = self._hint = 0
         self._stamps = self._ends = self._name_ends = self._names = ()  # type: ignore[assignment] # see `_drop_arrays`

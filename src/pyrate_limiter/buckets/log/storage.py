@@ -5,8 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
-from pyrate_limiter._core.validation import BEGINNING
-
 
 class LogStorage(ABC):
     """Units in the order of their timestamps. A backend supplies these numbers and methods.
@@ -29,10 +27,8 @@ class LogStorage(ABC):
     """The timestamp of the newest unit, in ms; `BEGINNING` before the first."""
 
     @abstractmethod
-    def _clear(self) -> None:
+    def _empty(self) -> None:
         """Hold no units, as at the beginning."""
-        self._base = self._total = 0
-        self._newest = BEGINNING
 
     @abstractmethod
     def _append(self, name: str, weight: int, stamp: int) -> None:

@@ -90,12 +90,12 @@ class RowTable(LogStorage):
         self._sql = sql
         self._scope = scope
 
-    def _clear(self) -> None:
+    def _empty(self) -> None:
         """Know nothing of the table, as at the beginning. The rows in it stay."""
         self._forget()
 
     def _forget(self) -> None:
-        """`_clear`: what this object knows may be wrong."""
+        """`_empty`: what this object knows may be wrong."""
         self._forget_places()
         self._forget_rows()
         self._sweep_at = 0
