@@ -17,6 +17,8 @@ from pyrate_limiter import FixedWindow, Limiter, PostgresBucket, PostgresKeys, R
 from pyrate_limiter._core.waited_for import waited_for
 from tests.support import postgres_fixtures as postgres
 
+pytestmark = pytest.mark.alone
+
 WORKER = Path(__file__).parents[1] / "support" / "postgres_worker.py"
 
 AHEAD_MS = 1000  # what the processes reserve ahead

@@ -20,6 +20,8 @@ from tests.support.redis_fleet import (
 )
 from tests.support.redis_servers import DEFAULT, shared_url, sync_client, wait_until
 
+pytestmark = pytest.mark.alone
+
 SHIFTS = (-5000, -700, 0, 5000)
 THREADS = {"threads": 8, "calls": 5, "limit": 40, "interval": 400}
 TASKS = {"tasks": 200, "calls": 1, "limit": 400, "interval": 500}

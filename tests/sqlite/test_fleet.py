@@ -15,6 +15,8 @@ import pytest
 
 from pyrate_limiter import Rate, RateItem, SQLiteBucket
 
+pytestmark = pytest.mark.alone
+
 WORKER = """
     import os, sys, time
     from pyrate_limiter import Limiter, Rate, SQLiteBucket
