@@ -105,6 +105,22 @@ def test_expired_units_that_are_dropped_while_one_is_stored(rates):
 
 
 @pytest.mark.parametrize("rates", RATES)
+def test_a_unit_that_is_stored_while_all_are_flushed(rates):
+    interruptions = 0
+    for step in range(1, 25):
+        log = Log(rates)
+        for _ in range(4):
+            log.put()
+        if interrupted(log.put, step, log.bucket.flush):
+            interruptions += 1
+            units = list(log.bucket.items)
+            assert log.bucket.count() == len(units) <= 1
+            log.put()
+            assert log.bucket.count() == len(units) + 1
+    assert interruptions > 3
+
+
+@pytest.mark.parametrize("rates", RATES)
 def test_a_unit_that_is_stored_while_they_are_numbered_anew(rates, monkeypatch):
     for module in (array_log, run_length):
         monkeypatch.setattr(module, "MANY", 3)
