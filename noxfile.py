@@ -41,9 +41,10 @@ def tests(session: nox.Session) -> None:
     """Run the tests; the whole suite also has to take every branch of the core."""
     session.install("-r", "tests/requirements.txt", ".")
     if session.posargs:
-        session.run("python", "-m", "pytest", _own_folder(session), *session.posargs)
+        _run_some(session)
         return
-    session.run("coverage", "run", "-m", "pytest", _own_folder(session))
+    session.run("coverage", "erase")
+    _run_all(session, "--cov", "--cov-append", "--cov-report=")
     for part, least in COVERED.items():
         session.run("coverage", "report", f"--include={part}", f"--fail-under={least}")
 
@@ -52,7 +53,22 @@ def tests(session: nox.Session) -> None:
 def versions(session: nox.Session) -> None:
     """Run the tests on each Python that is supported; ``--download-python=auto`` fetches them."""
     session.install("-r", "tests/requirements.txt", ".")
+    if session.posargs:
+        _run_some(session)
+    else:
+        _run_all(session)
+
+
+def _run_some(session: nox.Session) -> None:
+    """Run the tests that were asked for, one after the other."""
     session.run("python", "-m", "pytest", _own_folder(session), *session.posargs)
+
+
+def _run_all(session: nox.Session, *options: str) -> None:
+    """Run what counts real time alone, after the rest: beside other tests, fleets are late."""
+    run = ("python", "-m", "pytest", _own_folder(session), *options)
+    session.run(*run, "-n", "2", "--dist", "worksteal", "-m", "not alone")
+    session.run(*run, "-m", "alone")
 
 
 def _own_folder(session: nox.Session) -> str:

@@ -1,4 +1,4 @@
-"""Measure both libraries, check every answer, and print the table."""
+"""Measure the libraries, check every answer, and print the table."""
 
 from __future__ import annotations
 
@@ -33,18 +33,25 @@ def main(arguments: list[str] | None = None) -> int:
         for row in chosen:
             print(f"{row.name:<28} {row.title} [{row.unit}] {row.target or ''}")
         return 0
-    _say("building the two environments")
-    pythons = build(extras(chosen), beside(chosen))
+    _say("building the environments")
+    pythons = build(extras(chosen), beside(chosen), options.before)
     with running(chosen):
         results = _run(chosen, pythons, options.repeats)
     lines = [_line(row, results[row.name]) for row in chosen]
     lines.append(_over_line(results))
-    _print_table(lines)
+    headings: tuple[str, ...] = HEADINGS
+    if options.before is not None:
+        headings += ("before", "to that")
+        lines = [
+            line + _before(results.get(name, {}))
+            for line, name in zip(lines, [*results, ""], strict=True)
+        ]
+    _print_table(headings, lines)
     _print_details(chosen, results)
     if options.json:
-        summary = [dict(zip(HEADINGS, line, strict=True)) for line in lines]
+        summary = [dict(zip(headings, line, strict=True)) for line in lines]
         options.json.write_text(json.dumps({"table": summary, "runs": results}, indent=1))
-    return 1 if any(line[-1] in ("MISS", "WRONG") for line in lines) else 0
+    return 1 if any({"MISS", "WRONG"} & {*line} for line in lines) else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -52,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rows", metavar="PATTERN", default="*", help="only rows named like this")
     parser.add_argument("--list", action="store_true", help="name the rows and stop")
     parser.add_argument("--repeats", metavar="N", type=_positive, default=5)
+    parser.add_argument("--before", metavar="COMMIT", help="measure this commit as well")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write every value there")
     return parser
 
@@ -132,6 +140,14 @@ def _line(row: Row, results: Results) -> tuple[str, ...]:
     return (row.title, row.unit, *shown, ratio, str(row.target or "-"), verdict)
 
 
+def _before(results: Results) -> tuple[str, str]:
+    """What the earlier commit took, and how many times less ours takes."""
+    if "before" not in results:
+        return "", ""
+    ours, before = _middle(results["ours"]), _middle(results["before"])
+    return _number(before), f"{before / ours:.2f}x" if ours and before is not None else "-"
+
+
 def _over_line(results: dict[str, Results]) -> tuple[str, ...]:
     """The last line: the worst window of all rows that can tell."""
     worst = {
@@ -164,9 +180,9 @@ def _number(value: float | None) -> str:
     return f"{value:.3g}" if abs(value) < 100 else f"{value:,.0f}"
 
 
-def _print_table(lines: list[tuple[str, ...]]) -> None:
-    table = [HEADINGS, *lines]
-    widths = [max(len(line[k]) for line in table) for k in range(len(HEADINGS))]
+def _print_table(headings: tuple[str, ...], lines: list[tuple[str, ...]]) -> None:
+    table = [headings, *lines]
+    widths = [max(len(line[k]) for line in table) for k in range(len(headings))]
     for number, line in enumerate(table):
         cells = (
             text.ljust(width) if k < 2 else text.rjust(width)

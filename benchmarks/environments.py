@@ -1,4 +1,4 @@
-"""The two virtual environments that are compared."""
+"""The virtual environments that are compared."""
 
 from __future__ import annotations
 
@@ -18,20 +18,25 @@ HOME = ROOT / ".bench"
 OTHER = "4.5.1"
 
 
-def build(extras: str = "", beside: Iterable[str] = ()) -> dict[str, Path]:
+def build(
+    extras: str = "", beside: Iterable[str] = (), before: str | None = None
+) -> dict[str, Path]:
     """Install this tree as it is now, and the published library; return their interpreters.
 
     Args:
-        extras: of both, such as ``"redis,filelock"``.
+        extras: of all, such as ``"redis,filelock"``.
         beside: what is installed beside the published library, to be measured with it.
+        before: a commit of this repository that is measured as well.
     """
     suffix = f"[{extras}]" if extras else ""
     ours, theirs = _interpreter("ours"), _interpreter(f"published-{OTHER}")
-    _install(ours, "--force-reinstall", "--no-deps", str(ROOT))
-    if suffix:
-        _install(ours, f"{ROOT}{suffix}")
+    _install_tree(ours, suffix, str(ROOT))
     _install(theirs, f"pyrate-limiter{suffix}=={OTHER}", *beside)
-    return {"ours": ours, OTHER: theirs}
+    pythons = {"ours": ours, OTHER: theirs}
+    if before is not None:
+        pythons["before"] = _interpreter("before")
+        _install_tree(pythons["before"], suffix, f"git+{ROOT.as_uri()}@{before}")
+    return pythons
 
 
 def environment() -> dict[str, str]:
@@ -50,6 +55,13 @@ def _interpreter(name: str) -> Path:
         venv.create(home, with_pip=True)
         made_by.write_text(version)
     return python
+
+
+def _install_tree(python: Path, suffix: str, source: str) -> None:
+    """Install a tree of this library, with the drivers that this one's extras bring."""
+    if suffix:
+        _install(python, f"{ROOT}{suffix}")
+    _install(python, "--force-reinstall", "--no-deps", source)
 
 
 def _install(python: Path, *what: str) -> None:

@@ -1,9 +1,14 @@
-"""What every test shares: the Hypothesis profiles, and the kinds of buckets.
+"""What every test shares: the Hypothesis profiles, the kinds of buckets, and release 4.5.1.
 
 ``HYPOTHESIS_PROFILE`` chooses one; without it, ``ci`` where ``CI`` is set, else ``dev``.
 """
 
+import gc
 import os
+import signal
+import subprocess
+import sys
+import venv
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -17,10 +22,20 @@ COMMON = {
     "suppress_health_check": [HealthCheck.too_slow],
 }
 
+# A run that a shell has started in the background ignores interrupts, which tests send.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 settings.register_profile("ci", max_examples=200, **COMMON)
 settings.register_profile("dev", max_examples=50, **COMMON)
 settings.register_profile("long", max_examples=5_000, **COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.environ else "dev"))
+
+
+def pytest_collection_finish():
+    """Spare the garbage collector, which many tests run, a look at all that was collected."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
@@ -43,3 +58,15 @@ def made(tmp_path):
 def make(made):
     """Makes an empty bucket of a kind of `tests.support.kinds.KINDS`, from rates."""
     return made.make
+
+
+@pytest.fixture(scope="session")
+def older(tmp_path_factory):
+    """The Python of an environment with release 4.5.1, and the drivers that fleets use."""
+    folder = tmp_path_factory.mktemp("older")
+    venv.create(folder, symlinks=os.name != "nt")
+    python = str(folder / ("Scripts" if os.name == "nt" else "bin") / "python")
+    packages = ("pyrate-limiter==4.5.1", "filelock", "redis", "psycopg[binary,pool]")
+    install = ("--python", python, "install", "-q", "--disable-pip-version-check", *packages)
+    subprocess.run([sys.executable, "-m", "pip", *install], check=True, stdout=sys.stderr)
+    return python

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from pyrate_limiter.abstracts.bucket import Leaker
     from pyrate_limiter.abstracts.reservation import Reservation
     from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
-    from pyrate_limiter.buckets.memory.state import InMemoryStateStore
     from pyrate_limiter.buckets.mp_bucket import MultiprocessBucket
     from pyrate_limiter.buckets.multiprocess.state import MultiprocessStateStore
     from pyrate_limiter.buckets.postgres import PgQueries, PostgresBucket, PostgresKeys
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from pyrate_limiter.buckets.sqlite.queries import SQLiteQueries
     from pyrate_limiter.buckets.sqlite.state import SQLiteStateStore
     from pyrate_limiter.buckets.sqlite_bucket import SQLiteBucket, SQLiteClock
+    from pyrate_limiter.buckets.state.in_memory import InMemoryStateStore
     from pyrate_limiter.buckets.state_bucket import StateBucket
     from pyrate_limiter.clocks import (
         AbstractClock,
@@ -170,7 +170,7 @@ _PLACES = {
         "abstracts.store": "StateStore",
         "abstracts.wrappers": "BucketAsyncWrapper",
         "buckets.in_memory_bucket": "InMemoryBucket",
-        "buckets.memory.state": "InMemoryStateStore",
+        "buckets.state.in_memory": "InMemoryStateStore",
         "buckets.sqlite_bucket": "SQLiteBucket SQLiteClock",
         "buckets.sqlite.queries": "SQLiteQueries",
         "buckets.sqlite.state": "SQLiteStateStore",

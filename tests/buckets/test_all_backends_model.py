@@ -31,17 +31,15 @@ from pyrate_limiter import Rate, RateItem
 from pyrate_limiter._core.validation import pad_ms
 from pyrate_limiter._engine.native import takes_limit
 from pyrate_limiter.testing import ManualClock
+from tests.support.kinds import WINDOWS
 
 START = 1_000_000_000
 FOREVER = 1 << 40
 HOUR = 3_600_000
 LOGS = ["memory", "sqlite", "multiprocess", "redis", "postgres"]
 STATES = ["gcra", "sqlite gcra", "multiprocess gcra", "redis gcra", "postgres gcra"]
-BY_OTHER_RULES = {
-    "redis",
-    "redis gcra",
-    "postgres",
-}  # the rules of the log once more, in Lua and in SQL
+# The rules of the log once more, in Lua and in SQL.
+BY_OTHER_RULES = {"redis", "redis gcra", "redis windows", "postgres", "postgres windows"}
 RATES = [
     [Rate(1, 100)],
     [Rate(3, 100)],
@@ -82,8 +80,8 @@ class Asked:
             decided += more
         return [(decision, decision) for decision in decided]
 
-    def confirm(self, held):
-        return self.bucket.confirm(held, self.clock.ms, FOREVER)
+    def confirm(self, held, patience):
+        return self.bucket.confirm(held, self.clock.ms, patience)
 
     def cancel(self, held, weight=None):
         if weight is None:
@@ -164,7 +162,10 @@ class Backends(RuleBasedStateMachine):
             return None
         if self.kinds is STATES:
             return 0, FOREVER
-        first = self.model.bucket.check(self.model.item(weight)).retry_after_ms or 0
+        if self.kinds is not LOGS:
+            first = self.first_window(weight)
+        else:
+            first = self.model.bucket.check(self.model.item(weight)).retry_after_ms or 0
         if not self.open:
             return first, FOREVER
         moments = [moment(held[self.kinds[0]]) for held in self.open]
@@ -173,12 +174,29 @@ class Backends(RuleBasedStateMachine):
         late = max(0, self.clock.ms - min(moments))
         return first, behind.wait_ms + late + 2 * pad_ms(self.longest)
 
+    def first_window(self, weight):
+        """Ms until there is room in the windows of all rates, in front of others or behind them."""
+        now = first = self.clock.ms
+        if now < self.moved_until:
+            return 0
+        taken = self.stamps(self.model, self.model.bucket.count())
+
+        def has_room(rate):
+            window = first // rate.interval
+            counted = [stamp for stamp in taken if stamp // rate.interval == window]
+            return len(counted) + weight <= rate.limit
+
+        shortest = self.rates[0].interval  # that of each other rate is so many of them
+        while not all(map(has_room, self.rates)):
+            first += shortest - first % shortest
+        return first - now
+
     def same_verdict(self, decisions, bounds, take_back):
         """The verdict; None where it is another one with good reason, and all was taken back."""
         verdicts = {kind: self.verdict(decision) for kind, decision in decisions.items()}
         different = {kind for kind in self.kinds if verdicts[kind] != verdicts[self.kinds[0]]}
         if bounds is None or not different or not different <= BY_OTHER_RULES:
-            if self.exact or (self.kinds is LOGS and self.clock.ms >= self.moved_until):
+            if self.exact or (self.kinds is not STATES and self.clock.ms >= self.moved_until):
                 self.same_where_said(decisions)
             return self.same(verdicts)
         for kind, (_, retry, wait) in verdicts.items():
@@ -277,13 +295,20 @@ class Backends(RuleBasedStateMachine):
                 assert not decision.allowed or self.asked[kind].cancel(item)
 
     @precondition(lambda self: self.open)
-    @rule(number=NUMBERS, late=st.sampled_from([0, 0, 0, 1, 7, 60, 250]))
-    def confirm(self, number, late):
+    @rule(
+        number=NUMBERS,
+        late=st.sampled_from([0, 0, 0, 1, 7, 60, 250]),
+        patience=st.sampled_from([FOREVER, FOREVER, 0, 15]),
+    )
+    def confirm(self, number, late, patience):
         held = self.open.pop(number % len(self.open))
         self.clock.set(max(self.clock.ms, moment(held[self.kinds[0]]) + late))
         if self.open and self.clock.ms > moment(held[self.kinds[0]]):
             self.moved_until = self.clock.ms + 4 * self.longest
-        decisions = {kind: to.confirm(held[kind]) for kind, to in self.asked.items()}
+        self.confirmed(held, patience)
+
+    def confirmed(self, held, patience):
+        decisions = {kind: to.confirm(held[kind], patience) for kind, to in self.asked.items()}
         found = self.same_verdict(
             decisions,
             None if self.exact else (0, FOREVER),
@@ -291,6 +316,15 @@ class Backends(RuleBasedStateMachine):
         )
         if found and found[2]:
             self.open.append(held)
+
+    @precondition(lambda self: self.open)
+    @rule(number=NUMBERS, weight=st.integers(0, 3), patience=st.sampled_from([FOREVER, 0, 15]))
+    def confirm_what_is_forgotten(self, number, weight, patience):
+        held = self.open[number % len(self.open)]
+        self.flush()
+        self.put_decision(weight)
+        self.clock.set(max(self.clock.ms, moment(held[self.kinds[0]])))
+        self.confirmed(held, patience)
 
     @precondition(lambda self: self.open)
     @rule(number=NUMBERS)
@@ -305,11 +339,11 @@ class Backends(RuleBasedStateMachine):
         if weight < held[self.kinds[0]].item.weight:
             self.same({kind: to.cancel(held[kind], weight) for kind, to in self.asked.items()})
 
-    @precondition(lambda self: self.kinds is LOGS or (self.exact and not self.stepped))
+    @precondition(lambda self: self.kinds is not STATES or (self.exact and not self.stepped))
     @rule()
     def the_units_are_the_same(self):
         count = self.same(self.ask(lambda to: to.bucket.count()))
-        if self.exact and self.kinds is LOGS:
+        if self.exact and self.kinds is not STATES:
             self.same(self.ask(lambda to: self.stamps(to, min(count, 9))))
 
     @staticmethod
@@ -351,7 +385,7 @@ class Backends(RuleBasedStateMachine):
         self.same(self.ask(lambda to: to.bucket.release_hold(to.item(0))))
 
 
-@pytest.mark.parametrize("kinds", [LOGS, STATES], ids=["logs", "states"])
+@pytest.mark.parametrize("kinds", [LOGS, [*WINDOWS], STATES], ids=["logs", "windows", "states"])
 def test_all_backends_give_the_same_answers(kinds, made):
     machine = type("Backends", (Backends,), {"kinds": kinds, "made": made, "buckets": {}})
     options = settings(stateful_step_count=20)

@@ -21,6 +21,8 @@ from pyrate_limiter import (
 )
 from pyrate_limiter.testing import ManualClock
 
+pytestmark = pytest.mark.alone
+
 FORK = multiprocessing.get_context("fork")
 HOUR = 3_600_000
 LIMIT, INTERVAL = 20, 200

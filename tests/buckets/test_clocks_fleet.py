@@ -26,6 +26,8 @@ from pyrate_limiter import (
     StateBucket,
 )
 
+pytestmark = pytest.mark.alone
+
 LIMIT, INTERVAL = 5, 60  # units, ms
 SECONDS = 0.6
 MAKERS = pytest.mark.parametrize(

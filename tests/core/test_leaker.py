@@ -245,6 +245,7 @@ def test_making_many_limiters_costs_the_same_for_each(monkeypatch):
         LeakingThread, "_leaker", lambda self, serial: looks.append(1) or look(self, serial)
     )
     limiters = [Limiter(Rate(1, 1000)) for _ in range(1000)]
+    leaking_thread._nudge()  # by itself it looks again after ten seconds
     wait_until(lambda: not leaking_thread._news or len(looks) > 5000)
     for limiter in limiters:
         limiter.close()

@@ -9,6 +9,8 @@ import pytest
 
 from tests.support.impatient_fleet import bucket_at, fleet, places
 
+pytestmark = pytest.mark.alone
+
 LIMIT, INTERVAL = 20, 300
 
 

@@ -300,6 +300,17 @@ def test_a_reservation_that_is_too_small_for_whoever_moves_up_is_surplus():
     assert [each.weight for each in queue.held] == [1, 3]
 
 
+def test_where_more_may_fit_earlier_only_what_is_for_later_is_given_up():
+    queue = queued(waiter(), waiter())
+    granted = Held(Reservation(RateItem("r", 0, 1)), 0.0, 0.0, 0.0)
+    later = reservation(due=monotonic() + 60)
+    for each in (granted, later):
+        queue.add(each)
+    queue.look_again()
+    assert queue.held == [granted]
+    assert queue.surplus() == [later.reservation]
+
+
 def test_reservations_are_wanted_for_those_who_have_none():
     waiters = [waiter() for _ in range(5)]
     queue = queued(*waiters)

@@ -6,7 +6,7 @@ from itertools import chain, cycle
 import pytest
 
 from pyrate_limiter import FixedWindow, InMemoryBucket, Rate, RateItem
-from pyrate_limiter.buckets.log import rules
+from pyrate_limiter.buckets.log import array_log, run_length
 from pyrate_limiter.errors import ReentrantCall
 from pyrate_limiter.testing import ManualClock
 
@@ -105,8 +105,25 @@ def test_expired_units_that_are_dropped_while_one_is_stored(rates):
 
 
 @pytest.mark.parametrize("rates", RATES)
+def test_a_unit_that_is_stored_while_all_are_flushed(rates):
+    interruptions = 0
+    for step in range(1, 25):
+        log = Log(rates)
+        for _ in range(4):
+            log.put()
+        if interrupted(log.put, step, log.bucket.flush):
+            interruptions += 1
+            units = list(log.bucket.items)
+            assert log.bucket.count() == len(units) <= 1
+            log.put()
+            assert log.bucket.count() == len(units) + 1
+    assert interruptions > 3
+
+
+@pytest.mark.parametrize("rates", RATES)
 def test_a_unit_that_is_stored_while_they_are_numbered_anew(rates, monkeypatch):
-    monkeypatch.setattr(rules, "MANY", 3)
+    for module in (array_log, run_length):
+        monkeypatch.setattr(module, "MANY", 3)
     log, interruptions = Log(rates), 0
     for step in chain(*[range(1, 25)] * 4):
         interruptions += interrupted(lambda: log.put(DAY), step, log.put)

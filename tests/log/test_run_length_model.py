@@ -14,7 +14,7 @@ class UnitLogMachine(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.log = UnitLog()
-        self.log._clear()
+        self.log._empty()
         self.units = []
 
     def stored(self, stamp, name):
@@ -96,7 +96,7 @@ TestUnitLog = UnitLogMachine.TestCase
 @given(st.lists(st.tuples(NAMES, st.integers(1, 10**12), st.integers(0, 1)), min_size=1))
 def test_heavy_units_take_the_room_of_light_ones(puts):
     log = UnitLog()
-    log._clear()
+    log._empty()
     stamp = 0
     for name, weight, later in puts:
         stamp += later

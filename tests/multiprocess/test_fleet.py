@@ -33,8 +33,11 @@ from pyrate_limiter.buckets.multiprocess import file as shared_file
 from pyrate_limiter.buckets.multiprocess.file import SharedFile
 from pyrate_limiter.errors import SharedStorageBusy
 
-# Later versions of Python warn of any fork while there are threads; here it is what is tested.
-pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+pytestmark = [
+    pytest.mark.alone,
+    # Later versions of Python warn of any fork while there are threads; here it is what is tested.
+    pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning"),
+]
 
 FORK = multiprocessing.get_context("fork")
 PATIENCE = 30  # seconds for a busy machine; nothing waits so long where all is well
@@ -237,7 +240,7 @@ def test_a_child_killed_with_the_lock_in_hand_blocks_nobody():
         threading.Timer(0.2, child.kill).start()
         begun = time.monotonic()
         assert limiter_on(bucket).try_acquire("survivor", blocking=False)
-        assert 0.1 < time.monotonic() - begun < 2
+        assert 0.1 < time.monotonic() - begun < PATIENCE / 2
 
 
 @pytest.mark.parametrize("place", ["growing", "data", "half a commit"])
@@ -303,7 +306,7 @@ def test_an_event_loop_does_not_wait_for_a_suspended_holder():
         assert not task.done()
         child.kill()
         assert await asyncio.wait_for(task, PATIENCE)
-        assert max(late - early for early, late in pairwise(ticks)) < 1
+        assert max(late - early for early, late in pairwise(ticks)) < 5
 
     with running(FORK, 1, hold_lock, bucket, held) as (child,):
         assert held.wait(PATIENCE)

@@ -1,6 +1,8 @@
 """What importing loads, and who may import whom."""
 
 import ast
+import functools
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -100,13 +102,15 @@ def test_an_unknown_name_is_an_attribute_error(module):
         module.nothing  # noqa: B018 - reading it is what is tested
 
 
+@functools.cache
 def imports():
-    """All imports of the library within itself that run: part, and part imported."""
-    for path in ROOT.rglob("*.py"):
-        part = path.relative_to(ROOT).parts[0].removesuffix(".py")
-        for node in at_run_time(ast.parse(path.read_text(encoding="utf-8"))):
-            for name in filter(None, of_the_library(node)):
-                yield path, part, name.partition(".")[0]
+    """All imports of the library within itself that run: path, part, and part imported."""
+    return [
+        (path, path.relative_to(ROOT).parts[0].removesuffix(".py"), name.partition(".")[0])
+        for path in ROOT.rglob("*.py")
+        for node in at_run_time(ast.parse(path.read_text(encoding="utf-8")))
+        for name in filter(None, of_the_library(node))
+    ]
 
 
 def at_run_time(node):
@@ -153,14 +157,39 @@ def test_errors_import_nothing_else_of_the_library():
     assert [target for path, _, target in imports() if path.name == "value_errors.py"] == []
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        ".".join(("pyrate_limiter", *path.relative_to(ROOT).with_suffix("").parts))
-        for path in sorted(ROOT.rglob("*.py"))
-        if path.name not in {"__init__.py", "__main__.py"}
-        and not {"testing", "_pyinstaller"} & {*path.parts}
-    ],
-)
-def test_each_module_can_be_the_first_to_be_imported(module):
-    subprocess.run([sys.executable, "-c", f"import {module}"], check=True, capture_output=True)
+MODULES = [
+    ".".join(("pyrate_limiter", *path.relative_to(ROOT).with_suffix("").parts))
+    for path in sorted(ROOT.rglob("*.py"))
+    if path.name not in {"__init__.py", "__main__.py"}
+    and not {"testing", "_pyinstaller"} & {*path.parts}
+]
+IMPORTS_EACH = """
+import importlib, json, sys, traceback
+errors = {}
+for module in json.load(sys.stdin):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "pyrate_limiter"]:
+        del sys.modules[name]
+    try:
+        importlib.import_module(module)
+    except BaseException:
+        errors[module] = traceback.format_exc()
+json.dump(errors, sys.stdout)
+"""
+
+
+@pytest.fixture(scope="module")
+def errors():
+    """By module, the error of importing it where no other of the library has been imported."""
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTS_EACH],
+        input=json.dumps(MODULES),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_each_module_can_be_the_first_to_be_imported(errors, module):
+    assert errors.get(module) is None

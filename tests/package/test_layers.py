@@ -21,17 +21,9 @@ MAY_IMPORT_BESIDE = {
     "remote": {"log", "state"},
     **dict.fromkeys(BACKENDS, SHARED),
 }
-# The methods of a log and of a state are those of the ones in memory, and inherited from there.
-LEFT = {
-    ("sqlite", "memory"),
-    ("multiprocess", "memory"),
-    ("postgres", "memory"),  # a log under a user's policy
-    ("state", "memory"),  # the store of a bucket that was given none
-}
 MOST_LINES = 350
 LONGER = {
     "limiter.py",
-    "buckets/memory/bucket.py",
     "buckets/redis/bucket.py",
     "buckets/redis/log_steps.lua",
     "buckets/sqlite/bucket.py",
@@ -123,7 +115,7 @@ def test_no_backend_imports_another():
             if top == "buckets":
                 target = beside[0] if beside else "the face of buckets"
                 allowed = MAY_IMPORT_BESIDE[room] | {room}
-                if target not in allowed and (room, target) not in LEFT:
+                if target not in allowed:
                     wrong.append((name, other))
             elif top not in BELOW:
                 wrong.append((name, other))

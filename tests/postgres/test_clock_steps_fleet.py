@@ -19,6 +19,8 @@ from tests.support import postgres_fixtures as postgres
 from tests.support.postgres_fixtures import Own
 from tests.support.postgres_server import PostgresServer
 
+pytestmark = pytest.mark.alone
+
 LIMIT, INTERVAL = 15, 300
 STEPS = (-3600, 0, 3600, 0)  # seconds ahead of the machine's clock
 PATIENCE = 30  # seconds that a caller waits; it takes a fraction of a second

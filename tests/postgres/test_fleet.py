@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-import venv
 from collections import defaultdict
 from pathlib import Path
 
@@ -16,6 +15,8 @@ import pytest
 from pyrate_limiter import FixedWindow, Limiter, PostgresBucket, PostgresKeys, Rate, RateItem
 from pyrate_limiter._core.waited_for import waited_for
 from tests.support import postgres_fixtures as postgres
+
+pytestmark = pytest.mark.alone
 
 WORKER = Path(__file__).parents[1] / "support" / "postgres_worker.py"
 
@@ -161,35 +162,11 @@ def test_connections_that_are_killed_lose_nothing():
     assert len(stamps(table)) == limit
 
 
-@pytest.fixture(scope="module")
-def published(tmp_path_factory):
-    """An interpreter that has 4.5.1."""
-    home = tmp_path_factory.mktemp("published")
-    venv.create(home, with_pip=True)
-    python = home / "bin" / "python"
-    subprocess.run(
-        [
-            python,
-            "-m",
-            "pip",
-            "install",
-            "-q",
-            "--disable-pip-version-check",
-            "pyrate-limiter==4.5.1",
-            "psycopg[binary,pool]",
-        ],
-        check=True,
-        stdout=sys.stderr,
-    )
-    return python
-
-
-@pytest.mark.timeout(180)
-def test_a_mixed_fleet_holds_the_limit_together(published):
+def test_a_mixed_fleet_holds_the_limit_together(older):
     table, limit = postgres.table(), 150
     fleet = [
         start(table, "nonblocking", 3, 60, 0, limit, 3_600_000, python=python)
-        for python in (sys.executable, published, sys.executable, published)
+        for python in (sys.executable, older, sys.executable, older)
     ]
     admitted = [sum(result[0] for result in finish(process)) for process in fleet]
     assert sum(admitted) <= limit
@@ -199,13 +176,12 @@ def test_a_mixed_fleet_holds_the_limit_together(published):
     assert len(stamps(table)) == limit
 
 
-@pytest.mark.timeout(180)
-def test_a_mixed_fleet_waits_together(published):
+def test_a_mixed_fleet_waits_together(older):
     table, limit, interval = postgres.table(), 20, 400
     fleet = [
         start(table, "retrying", 3, 12, 45, limit, interval),
         # It never waits, so it goes on asking until there is room between ours.
-        start(table, "nonblocking", 3, 400, 3, limit, interval, python=published),
+        start(table, "nonblocking", 3, 400, 3, limit, interval, python=older),
     ]
     results = [finish(process) for process in fleet]
     assert all(admitted for admitted, _, _ in results[0])
@@ -213,15 +189,15 @@ def test_a_mixed_fleet_waits_together(published):
     assert_kept(stamps(table), limit, interval)
 
 
-def test_units_of_4_5_1_count_and_ours_are_seen_by_it(published):
+def test_units_of_4_5_1_count_and_ours_are_seen_by_it(older):
     table = postgres.table()
-    old = finish(start(table, "nonblocking", 1, 3, 0, 10, 3_600_000, python=published))
+    old = finish(start(table, "nonblocking", 1, 3, 0, 10, 3_600_000, python=older))
     with postgres.pool() as pool:
         bucket = PostgresBucket(pool, table, [Rate(10, 3_600_000)])
         limiter = Limiter(bucket)
         assert sum(admitted for admitted, _, _ in old) == 3
         assert limiter.acquire("a", 3).remaining == 4
-        old = finish(start(table, "nonblocking", 1, 9, 0, 10, 3_600_000, python=published))
+        old = finish(start(table, "nonblocking", 1, 9, 0, 10, 3_600_000, python=older))
         assert sum(admitted for admitted, _, _ in old) == 4
         assert bucket.peek(0).name != "a"
         assert not limiter.try_acquire("a", blocking=False)

@@ -83,7 +83,7 @@ class Log:
             assert self.bucket.cancel(less)
             reservation.item.weight -= less.item.weight
             if not reservation.item.weight:
-                self.waiting.remove(reservation)
+                self.leave(reservation)
 
     def wake(self, number, late):
         if self.waiting:
@@ -92,8 +92,12 @@ class Log:
             self.clock.set(max(self.now(), reservation.item.timestamp + late))
             self.confirm(reservation)
 
+    def leave(self, reservation):
+        # Not `remove`: two of one moment and weight are equal.
+        self.waiting = [one for one in self.waiting if one is not reservation]
+
     def confirm(self, reservation):
-        self.waiting.remove(reservation)
+        self.leave(reservation)
         decision = self.bucket.confirm(reservation, self.now(), FOREVER)
         self.note(reservation.item, decision)
 

@@ -9,6 +9,8 @@ from tests.support.faked_clock import FakedClock
 from tests.support.redis_fleet import most_in_a_window, real, run_fleet, spans
 from tests.support.redis_servers import RedisServer, sync_client
 
+pytestmark = pytest.mark.alone
+
 HOUR = 3_600_000
 INTERVAL = 300
 LIMITS = {"log": 40, "gcra": 20}  # a bucket of the latter may give twice its limit in an interval

@@ -20,6 +20,8 @@ from tests.support.redis_fleet import (
 )
 from tests.support.redis_servers import DEFAULT, shared_url, sync_client, wait_until
 
+pytestmark = pytest.mark.alone
+
 SHIFTS = (-5000, -700, 0, 5000)
 THREADS = {"threads": 8, "calls": 5, "limit": 40, "interval": 400}
 TASKS = {"tasks": 200, "calls": 1, "limit": 400, "interval": 500}
@@ -101,17 +103,6 @@ def test_four_processes_take_all_there_is_and_refuse_nobody_with_room_to_spare(c
     assert client.zcard(key) == 100
 
 
-@pytest.fixture(scope="module")
-def older(tmp_path_factory):
-    """The Python of an environment with release 4.5.1."""
-    folder = tmp_path_factory.mktemp("older")
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    python = folder / "bin" / "python"
-    install = [python, "-m", "pip", "install", "-q", "pyrate-limiter==4.5.1", "redis"]
-    subprocess.run(install, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return str(python)
-
-
 class Arrivals:
     """The units of a key in the order in which they were stored: names and scores."""
 
@@ -145,7 +136,6 @@ class Arrivals:
                     return
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("blocking", [False, True])
 def test_a_mixed_fleet_holds_the_limit_together(client, older, blocking):
     key = f"fleet:{uuid.uuid4()}"
@@ -173,7 +163,6 @@ def test_a_mixed_fleet_holds_the_limit_together(client, older, blocking):
         assert len(admitted) >= limit
 
 
-@pytest.mark.timeout(120)
 def test_a_mixed_fleet_holds_the_limit_of_a_state_in_the_format_of_4_5_1(client, older):
     key = f"fleet:{uuid.uuid4()}"
     given = {"url": shared_url(), "key": key, "limit": 50, "burst": 50, "interval": 36_000_000}
@@ -183,7 +172,6 @@ def test_a_mixed_fleet_holds_the_limit_of_a_state_in_the_format_of_4_5_1(client,
     assert client.hkeys(key) == [b"tat1"]
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("burst", [{}, {"burst": 1}], ids=["log", "gcra"])
 def test_calls_of_4_5_1_do_not_end_a_hold(client, older, burst):
     key = f"fleet:{uuid.uuid4()}"

@@ -176,7 +176,7 @@ class WaitersMachine(RuleBasedStateMachine):
     def depart(self, reservation, late, data):
         if reservation is None:
             return
-        self.held.remove(reservation)
+        self.held = [one for one in self.held if one is not reservation]
         self.clock.set(max(int(reservation.item.timestamp) + late, self.clock.now()))
         while True:
             max_wait_ms = data.draw(st.sampled_from([0, 300, 1 << 50]))
@@ -192,7 +192,7 @@ class WaitersMachine(RuleBasedStateMachine):
     def give_back(self, reservation):
         if reservation is not None:
             item = reservation.item
-            self.held.remove(reservation)
+            self.held = [one for one in self.held if one is not reservation]
             self.room[int(item.timestamp)] += item.weight
             stored = self.clock.now() - item.timestamp < 1000
             assert self.bucket.cancel(reservation) or not stored

@@ -200,7 +200,7 @@ def test_by_default_the_drivers_error_comes_through_at_once(site, what, store, i
             begin = time.monotonic()
             with pytest.raises(redis.RedisError):
                 await caller.take()
-            assert time.monotonic() - begin < 2
+            assert time.monotonic() - begin < 10
         else:
             await until(caller.is_back)
             await until(lambda: asyncio.to_thread(lambda: caller.units() in expected))

@@ -5,6 +5,7 @@ import enum
 import logging
 import threading
 import time
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -12,6 +13,8 @@ import redis
 import redis.asyncio
 from psycopg import conninfo
 from psycopg_pool import PoolClosed, PoolTimeout
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from pyrate_limiter import Rate
 from pyrate_limiter.errors import PyrateError
@@ -237,6 +240,35 @@ def full(server):
 
 
 @contextlib.contextmanager
+def loading(server):
+    """After a restart, while it reads what it has kept."""
+    server.stop()
+    kept = Path(server.folder.name, "appendonly.aof")
+    kept.write_bytes(b"*2\r\n$4\r\nINCR\r\n$1\r\nx\r\n" * 300_000)
+    server.config = "appendonly yes\nkey-load-delay 100\n"  # us: it takes most of a minute
+    server.launch()
+    with redis.Redis(port=server.port, retry=Retry(NoBackoff(), 0)) as admin:
+        try:
+            wait_until(lambda: is_loading(admin))
+            yield
+            assert is_loading(admin)
+        finally:
+            server.stop()
+            server.config = ""
+            server.start()
+
+
+def is_loading(admin):
+    try:
+        admin.ping()
+    except redis.BusyLoadingError:
+        return True
+    except redis.ConnectionError:
+        pass
+    return False
+
+
+@contextlib.contextmanager
 def replica(server):
     """As a replica, which takes no writes."""
     with redis.Redis(port=server.port) as admin:
@@ -259,7 +291,10 @@ def read_only(server):
     set_to("off")
 
 
-OUTAGES = [("redis", busy), ("redis", full), ("redis", replica), ("postgres", read_only)]
+OUTAGES = [
+    *[("redis", trouble) for trouble in (busy, full, loading, replica)],
+    ("postgres", read_only),
+]
 
 
 @pytest.mark.parametrize(("backend", "trouble"), OUTAGES)

@@ -18,6 +18,8 @@ from tests.support.chaos import LOGS, NAME, Scene
 from tests.support.postgres_server import PostgresServer
 from tests.support.redis_servers import RedisServer, shared_url
 
+pytestmark = pytest.mark.alone
+
 SECONDS = float(os.environ.get("PYRATE_TEST_CHAOS_SECONDS", "3"))
 _UNIT = re.compile(r"(.*:[0-9a-f]{16})(-\d+)?(?:[+=]\d+)?(:\d+)")  # "-": its waiter has not gone
 

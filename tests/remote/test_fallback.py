@@ -112,6 +112,21 @@ def test_units_of_a_later_moment_are_confirmed_there(run, make):
     assert run(units.confirm(0)).allowed
 
 
+@pytest.mark.parametrize(("run", "make"), WORLDS)
+def test_units_whose_room_others_have_taken_are_refused_there(run, make):
+    fallback = Fallback(make)
+    assert run(fallback.decide(RATES, item(2), 0, None, 250))[0].allowed
+    _, units = run(fallback.decide(RATES, item(), 60_000, 0, 250))
+    bucket = fallback.bucket(RATES)
+    bucket = getattr(bucket, "bucket", bucket)
+    bucket.flush()
+    bucket._clock.advance(1001)
+    assert bucket.put(RateItem("b", bucket.now(), 2))
+    refused = run(units.confirm(0))
+    assert (refused.allowed, refused.retry_after_ms) == (False, 1001)
+    assert not run(units.cancel())
+
+
 def test_each_key_has_a_bucket_of_its_own_made_when_it_is_first_asked_for():
     made = []
     fallback = Fallback(lambda rates: made.append(rates) or in_memory(rates))

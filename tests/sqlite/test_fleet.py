@@ -2,7 +2,6 @@
 
 import os
 import random
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -14,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from pyrate_limiter import Rate, RateItem, SQLiteBucket
+
+pytestmark = pytest.mark.alone
 
 WORKER = """
     import os, sys, time
@@ -237,23 +238,10 @@ def test_a_forked_child_goes_on_with_a_connection_of_its_own(tmp_path):
         assert not bucket.put(RateItem("parent", bucket.now()))
 
 
-@pytest.fixture(scope="module")
-def old_python(tmp_path_factory):
-    """An environment with 4.5.1 in it."""
-    folder = tmp_path_factory.mktemp("old") / "env"
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, timeout=120)
-    python = str(folder / ("Scripts" if os.name == "nt" else "bin") / "python")
-    install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-    subprocess.run([*install, "pyrate-limiter==4.5.1", "filelock"], check=True, timeout=300)
-    yield python
-    shutil.rmtree(folder)
-
-
-@pytest.mark.timeout(400)
-def test_a_mixed_fleet_keeps_to_the_limit(tmp_path, old_python):
+def test_a_mixed_fleet_keeps_to_the_limit(tmp_path, older):
     path = str(tmp_path / "limits.db")
     limit, interval = 40, 400
-    old = [start(path, limit, interval, 4.0, "lock", old_python) for _ in range(2)]
+    old = [start(path, limit, interval, 4.0, "lock", older) for _ in range(2)]
     new = [start(path, limit, interval, 4.0, "lock") for _ in range(3)]
     go([*old, *new])
     seen = [admissions(process) for process in [*old, *new]]
@@ -263,8 +251,7 @@ def test_a_mixed_fleet_keeps_to_the_limit(tmp_path, old_python):
     assert_within(stored(path), limit, interval)
 
 
-@pytest.mark.timeout(400)
-def test_a_file_that_451_wrote_still_counts(tmp_path, old_python):
+def test_a_file_that_451_wrote_still_counts(tmp_path, older):
     path = str(tmp_path / "limits.db")
     program = """
         import sys
@@ -275,7 +262,7 @@ def test_a_file_that_451_wrote_still_counts(tmp_path, old_python):
             assert bucket.put(RateItem(name, stamp, 2))
         bucket.close()
     """
-    subprocess.run([old_python, "-c", textwrap.dedent(program), path], check=True, timeout=60)
+    subprocess.run([older, "-c", textwrap.dedent(program), path], check=True, timeout=60)
     with SQLiteBucket.init_from_file([Rate(10, 600_000)], db_path=path) as bucket:
         assert bucket.count() == 6
         assert not bucket.put(RateItem("c", bucket.now(), 5))
@@ -289,4 +276,4 @@ def test_a_file_that_451_wrote_still_counts(tmp_path, old_python):
         assert bucket.count() == 10
         assert not bucket.put(RateItem("d", bucket.now()))
     """
-    subprocess.run([old_python, "-c", textwrap.dedent(check), path], check=True, timeout=60)
+    subprocess.run([older, "-c", textwrap.dedent(check), path], check=True, timeout=60)

@@ -40,6 +40,19 @@ KINDS = {
     ),
 }
 
+# The logs of all backends, in fixed windows.
+WINDOWS = {
+    "windows": KINDS["fixed window"],
+    "multiprocess windows": lambda rates, _: MultiprocessBucket.init(rates, FixedWindow()),
+    "sqlite windows": lambda rates, _: SQLiteBucket.init_from_file(rates, algorithm=FixedWindow()),
+    "redis windows": lambda rates, ends: RedisBucket.init(
+        rates, ends.redis(), fresh_key(), FixedWindow()
+    ),
+    "postgres windows": lambda rates, ends: PostgresBucket(
+        ends.pool(), postgres.table(), rates, FixedWindow()
+    ),
+}
+
 
 class Ends:
     """The folder, clients and pools of a test; all are closed at its end."""
@@ -58,7 +71,7 @@ class Ends:
 
     def make(self, kind, rates):
         """A new, empty bucket."""
-        bucket = KINDS[kind](rates, self)
+        bucket = {**KINDS, **WINDOWS}[kind](rates, self)
         self._stack.callback(bucket.close)
         return bucket
 

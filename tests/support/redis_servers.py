@@ -72,6 +72,12 @@ class RedisServer:
         self.start()
 
     def start(self) -> None:
+        self.launch()
+        with redis.Redis(port=self.port) as client:
+            wait_until(lambda: answers(client))
+
+    def launch(self) -> None:
+        """Start the process: it does not answer yet."""
         folder = Path(self.folder.name)
         config = folder / "redis.conf"
         config.write_text(
@@ -88,8 +94,6 @@ class RedisServer:
             cwd=folder,
             env=self.environment,
         )
-        with redis.Redis(port=self.port) as client:
-            wait_until(lambda: answers(client))
 
     def freeze(self) -> None:
         os.kill(self._pid(), 19)

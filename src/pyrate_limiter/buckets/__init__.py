@@ -6,7 +6,6 @@ from pyrate_limiter._core.lazy import resolver
 
 if TYPE_CHECKING:
     from pyrate_limiter.buckets.in_memory_bucket import InMemoryBucket
-    from pyrate_limiter.buckets.memory.state import InMemoryStateStore
     from pyrate_limiter.buckets.mp_bucket import MultiprocessBucket
     from pyrate_limiter.buckets.multiprocess.state import MultiprocessStateStore
     from pyrate_limiter.buckets.postgres import PgQueries, PostgresBucket, PostgresKeys
@@ -16,11 +15,12 @@ if TYPE_CHECKING:
     from pyrate_limiter.buckets.sqlite.queries import SQLiteQueries
     from pyrate_limiter.buckets.sqlite.state import SQLiteStateStore
     from pyrate_limiter.buckets.sqlite_bucket import SQLiteBucket, SQLiteClock
+    from pyrate_limiter.buckets.state.in_memory import InMemoryStateStore
     from pyrate_limiter.buckets.state_bucket import StateBucket
 
 _PLACES = {
     "InMemoryBucket": "pyrate_limiter.buckets.in_memory_bucket",
-    "InMemoryStateStore": "pyrate_limiter.buckets.memory.state",
+    "InMemoryStateStore": "pyrate_limiter.buckets.state.in_memory",
     "SQLiteBucket": "pyrate_limiter.buckets.sqlite_bucket",
     "SQLiteClock": "pyrate_limiter.buckets.sqlite_bucket",
     "SQLiteQueries": "pyrate_limiter.buckets.sqlite.queries",

@@ -8,8 +8,8 @@ from pyrate_limiter.abstracts.algorithm import ADMITTED, GCRA, Decision, StateAl
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.abstracts.store import StateStore
-from pyrate_limiter.buckets.memory.state import InMemoryStateStore
 from pyrate_limiter.buckets.state.bucket import StateBucket
+from pyrate_limiter.buckets.state.in_memory import InMemoryStateStore
 
 if TYPE_CHECKING:
     from pyrate_limiter.buckets.multiprocess.state import MultiprocessStateStore

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from pyrate_limiter._core.timeline import ROUNDS
 from pyrate_limiter._core.validation import FOREVER, pad_ms
 from pyrate_limiter.abstracts.algorithm import SlidingWindowLog
-from pyrate_limiter.buckets.log.run_length import UnitLog
+from pyrate_limiter.buckets.log.storage import LogStorage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pyrate_limiter._core.rate_list import RateList
+    from pyrate_limiter.abstracts.algorithm import LogAlgorithm
     from pyrate_limiter.abstracts.rate import Rate
 
-ROUNDS = 64  # how often a policy may name a moment and then refuse it
 
-
-class LogMoments(UnitLog):
-    """A `UnitLog` that knows its rates, and who of those stored has still to go.
+class LogMoments(LogStorage):
+    """A log that knows its rates, and which of its units are reserved for a moment to come.
 
     With `SlidingWindowLog` it looks at few units per rate. Any other policy, a user's own subclass
     too, is asked through the methods that `LogAlgorithm` has for it.
     """
 
     if not TYPE_CHECKING:
-        __slots__ = ("_algorithm", "_pending", "_rates")
+        __slots__ = ()  # whoever has a storage names them beside its own
 
-    _algorithm: Any
+    _algorithm: LogAlgorithm
     _rates: RateList
     # Units by moment that are reserved, and whose waiters have not gone yet; in order.
     _pending: dict[int, int] | None

@@ -1,16 +1,17 @@
-"""A log and the rates over it: it decides when a weight fits."""
+"""A log and the rates over it: what it stores, when it drops it, and what it knows of the time."""
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from pyrate_limiter._core.clocks import MonotonicClock
 from pyrate_limiter._core.timeline import NO_STAMP, Timeline
 from pyrate_limiter._core.validation import BEGINNING, FOREVER
 from pyrate_limiter.abstracts.algorithm import Decision, SlidingWindowLog
 from pyrate_limiter.abstracts.reservation import Reservation
-from pyrate_limiter.buckets.log.moments import ROUNDS, LogMoments
-from pyrate_limiter.buckets.log.run_length import MANY, SLACK, UnitLog
+from pyrate_limiter.buckets.log.moments import LogMoments
 from pyrate_limiter.errors import BucketRetired
 
 if TYPE_CHECKING:
@@ -21,9 +22,12 @@ if TYPE_CHECKING:
     from pyrate_limiter.abstracts.algorithm import LogAlgorithm
     from pyrate_limiter.abstracts.rate import Rate, RateItem
 
-__all__ = ["ROUNDS", "JudgedLog", "Pending"]
+ABANDONED_MS = 60_000
+"""So long after its moment a reservation counts as used that nobody has confirmed."""
 
-_ABANDONED_MS = 60_000  # a reservation this much overdue counts as used
+
+STOCK = SlidingWindowLog()
+CLOCK = MonotonicClock()
 
 
 class Pending:
@@ -35,15 +39,14 @@ class Pending:
         self.used: bool = False
 
 
-class JudgedLog(LogMoments, Timeline):
+class LogRules(LogMoments, Timeline):
     """A log that stores what fits, and remembers what it refused. Its user holds the lock.
 
     What is stored after its time is a reservation still to come.
     """
 
     if not TYPE_CHECKING:
-        # What most logs never need has no slot: it is in the `__dict__` of those that do.
-        __slots__ = ("_full", "_latest", "_own_clock", "_trusted", "failing_rate")
+        __slots__ = ()
 
     _own_clock: AbstractClock
     failing_rate: Rate | None
@@ -54,7 +57,9 @@ class JudgedLog(LogMoments, Timeline):
     # By how much the clock has stepped back so far: reservations carry their moment plus this.
     _stepped: int = 0
 
-    def __init__(self, rates: RateList, algorithm: LogAlgorithm, clock: AbstractClock) -> None:
+    def __init__(
+        self, rates: RateList, algorithm: LogAlgorithm = STOCK, clock: AbstractClock = CLOCK
+    ) -> None:
         self._rates = rates
         self._algorithm = algorithm
         self._own_clock = clock
@@ -71,8 +76,7 @@ class JudgedLog(LogMoments, Timeline):
         self._own_clock = clock
 
     def _clear(self) -> None:
-        # Hardly a call: where each name has a log, one is made as often as the first unit comes.
-        UnitLog._clear(self)
+        self._empty()
         self._pending = self._full = None
         self._latest, self._trusted = BEGINNING, NO_STAMP
         if self._ahead:
@@ -93,6 +97,9 @@ class JudgedLog(LogMoments, Timeline):
         if self._crammed is not None:
             self._crammed = None
 
+    def _note_reservations(self) -> None:
+        """Some are to come: here nothing, for they count in whichever process they were made."""
+
     def _rates_changed(self) -> None:
         """They are others from now on."""
         self._changed()
@@ -102,44 +109,12 @@ class JudgedLog(LogMoments, Timeline):
         self._changed()
 
     def _whole(self) -> AbstractContextManager[None]:
-        """Around a change that takes several steps."""
-        raise NotImplementedError
+        """Around a change that takes several steps: here nothing, for the lock undoes it."""
+        return nullcontext()
 
-    def _put_now(self, name: str, weight: int, now: int) -> bool:  # noqa: C901 - a call costs more
-        full = self._full
-        if full is not None and now < full[0] and weight >= full[1]:
-            self.failing_rate = full[2]
-            return False
-        if (
-            self._newest > now
-            or self._hold is not None
-            or self._algorithm.__class__ is not SlidingWindowLog
-        ):
-            return self._put_slowly(name, weight, now)
-        total, base = self._total, self._base
-        newest_then = total + weight
-        if newest_then - base > self._rates.least:
-            for limit, interval, _ in self._rates.bounds:
-                place = newest_then - limit
-                # The unit at this place has to leave first; if it was dropped, it has left.
-                if place > base and (weight > limit or self._stamp(place) + interval >= now):
-                    return self._put_slowly(name, weight, now)
-        # This is `_store`, spelled out: it is the path of nearly every call.
-        if name is not self._name and name != self._name:
-            self._seal_name()
-            if self._total == total:
-                self._name = name
-        if now != self._newest:
-            if total > base and (self._seal() >= self._sweep_at or newest_then > MANY):
-                self._sweep(now)
-            if self._total == total:
-                self._newest = now
-        if self._total != total:  # a signal handler was here; from now on nothing is called
-            return JudgedLog._put_now(self, name, weight, max(now, self._latest))
-        self._latest = now
-        self._total = newest_then
-        self.failing_rate = None
-        return True
+    def _put_now(self, name: str, weight: int, now: int) -> bool:
+        """Store what fits at ``now``, which was observed; else say no."""
+        return self._put_slowly(name, weight, now)
 
     def _put_slowly(self, name: str, weight: int, now: int) -> bool:
         total, now = self._total, max(now, self._latest)
@@ -160,7 +135,7 @@ class JudgedLog(LogMoments, Timeline):
         self._place(name, weight, moment)
         self._latest = now
         self.failing_rate = None
-        if len(self._stamps) >= self._sweep_at or self._total > MANY:
+        if self._has_grown():
             self._sweep(now)
 
     def _place(self, name: str, weight: int, moment: int) -> None:
@@ -170,18 +145,16 @@ class JudgedLog(LogMoments, Timeline):
             self._append(name, weight, moment)
 
     def _sweep(self, now: int) -> None:
-        """Drop what is expired; the next time is when the log has doubled."""
-        self._drop_before(self._leak_bound(now))
-        self._sweep_at = max(SLACK, 2 * len(self._stamps))
-        if self._total > MANY:
-            self._renumber()
+        """Drop expired units."""
+        self._trim(self._leak_bound(now))
+        if self._crammed is not None:  # it tells units by their numbers
             self._crammed = None
 
     def _leak_bound(self, now: int) -> int:
         """The oldest timestamp that still matters."""
         if self._algorithm.__class__ is SlidingWindowLog:
             return now - self._rates.longest_ms
-        return self._algorithm.leak_bound(self._rates, now)  # type: ignore[no-any-return]
+        return self._algorithm.leak_bound(self._rates, now)
 
     def _awaited(self, moment: int) -> int:
         """How many units are reserved for a moment whose waiters have not gone yet."""
@@ -200,7 +173,7 @@ class JudgedLog(LogMoments, Timeline):
         else:
             self._pending = pending = dict(sorted([*pending.items(), (moment, left)]))
         for stamp in list(islice(pending, 1)):  # what nobody confirmed must not stay for ever
-            if stamp + self._rates.longest_ms + _ABANDONED_MS < now:
+            if stamp + self._rates.longest_ms + ABANDONED_MS < now:
                 del pending[stamp]
 
     def _refuse(self, weight: int, moment: int, failing: Rate | None, now: int) -> None:
@@ -275,4 +248,4 @@ class JudgedLog(LogMoments, Timeline):
         pending, self._pending = self._pending, None
         for at, units in (pending or {}).items():
             moved = max(floor, at - milliseconds) if at > now else at
-            JudgedLog._expect(self, moved, units, now)  # it is one record, where there are records
+            LogRules._expect(self, moved, units, now)  # it is one record, where there are records

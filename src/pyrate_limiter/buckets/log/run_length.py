@@ -18,6 +18,7 @@ from bisect import bisect_left, bisect_right
 from typing import Any
 
 from pyrate_limiter._core.validation import BEGINNING
+from pyrate_limiter.buckets.log.storage import LogStorage
 
 SLACK = 1024  # runs that may lie expired before the log drops them by itself
 MANY = 1 << 60  # units that were ever stored, when it is time to number them anew
@@ -26,8 +27,8 @@ _STRIDE = 8  # how far the run that decides moves between two looks, as a rule
 Run = tuple[int, str, int]  # timestamp, name, units
 
 
-class UnitLog:
-    """The storage of a log; it knows nothing of rates. Its user holds the lock.
+class UnitLog(LogStorage):
+    """The storage of a log in this process's memory.
 
     What appends or drops is whole wherever it is interrupted. What moves, removes or shifts units
     is undone by its user then.
@@ -46,9 +47,6 @@ class UnitLog:
         "_total",
     )
 
-    _base: int
-    _total: int
-    _newest: int
     _stamps: Any  # array of int64, or the empty tuple: most keys never need more than the open run
     _ends: Any
     _name: str | None
@@ -57,7 +55,7 @@ class UnitLog:
     _hint: int
     _sweep_at: int
 
-    def _clear(self) -> None:
+    def _empty(self) -> None:
         self._newest = BEGINNING
         self._base = self._total = self._hint = 0
         self._stamps = self._ends = self._name_ends = self._names = ()  # type: ignore[assignment] # see `_drop_arrays`
@@ -65,7 +63,6 @@ class UnitLog:
         self._sweep_at = SLACK
 
     def _append(self, name: str, weight: int, stamp: int) -> None:
-        """Store ``weight`` units as the newest. ``stamp`` is not before ``_newest``."""
         if stamp != self._newest:
             if self._total > self._base:
                 self._seal()
@@ -108,7 +105,6 @@ class UnitLog:
             name_ends.append(total)
 
     def _stamp(self, number: int) -> int:
-        """The timestamp of a unit that is in the log."""
         stamps, ends, newest = self._stamps, self._ends, self._newest
         k, last = self._hint, len(ends)
         high = min(k + _STRIDE, last)
@@ -120,7 +116,6 @@ class UnitLog:
         return stamps[k] if k < last else newest
 
     def _before(self, stamp: int) -> int:
-        """The number of the last unit that is older than ``stamp``."""
         if self._newest < stamp:
             return self._total
         stamps, ends, base = self._stamps, self._ends, self._base
@@ -132,7 +127,6 @@ class UnitLog:
         return self._names[j] if j < len(self._name_ends) else self._name  # type: ignore[return-value]
 
     def _drop_before(self, stamp: int) -> int:
-        """Drop the runs that are older, and say how many units that were."""
         while True:
             total, base, ends, name_ends = self._total, self._base, self._ends, self._name_ends
             keep = self._before(stamp)
@@ -149,6 +143,16 @@ class UnitLog:
         self._hint = 0
         return keep - base
 
+    def _has_grown(self) -> bool:
+        return len(self._stamps) >= self._sweep_at or self._total > MANY
+
+    def _trim(self, bound: int) -> None:
+        """Drop all that is older; the next time is when the log has doubled."""
+        self._drop_before(bound)
+        self._sweep_at = max(SLACK, 2 * len(self._stamps))
+        if self._total > MANY:
+            self._renumber()
+
     def _renumber(self) -> None:
         """Let the numbers begin at 1 again: an array has no room for numbers without end."""
         total, base, ends, name_ends = self._total, self._base, self._ends, self._name_ends
@@ -159,7 +163,6 @@ class UnitLog:
             self._base = 0
 
     def _shift(self, milliseconds: int, after: int, floor: int) -> None:
-        """Move the timestamps after ``after`` back, ``floor`` at the most."""
         if self._newest <= after:
             return
         self._newest = newest = max(floor, self._newest - milliseconds)
@@ -180,11 +183,9 @@ class UnitLog:
         self._stamps, self._ends = stamps, ends
 
     def _remove(self, stamp: int, name: str, weight: int) -> bool:
-        """Take ``weight`` units of that time and name out again; False if they are not there."""
         return self._edit(stamp, stamp, name, weight, -1)
 
     def _move(self, stamp: int, name: str, weight: int, later: int) -> bool:
-        """Give units another timestamp, behind all that have one as old; False as in `_remove`."""
         if self._name_ends or name != self._name or stamp >= later or self._total == self._base:
             return self._edit(stamp, later, name, weight, 1)
         self._copy_arrays()
@@ -216,7 +217,6 @@ class UnitLog:
         return True
 
     def _add(self, name: str, weight: int, stamp: int) -> None:
-        """Store units in front of newer ones, behind all that are as old."""
         self._copy_arrays()
         self._seal()
         self._seal_name()

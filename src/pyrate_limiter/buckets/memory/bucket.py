@@ -2,50 +2,39 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from copy import copy
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter._core.awaitables import discard, then
+from pyrate_limiter._core.after_fork import note_reservations
+from pyrate_limiter._core.awaitables import discard
 from pyrate_limiter._core.clocks import AbstractClock, MonotonicClock, WallClock
-from pyrate_limiter._core.closing import Closable, StoppedClock
+from pyrate_limiter._core.closing import StoppedClock
 from pyrate_limiter._core.fork_safe_locks import Whole, shared_lock
-from pyrate_limiter._core.rate_list import RateList, sorted_rates
 from pyrate_limiter._core.timeline import NO_STAMP
-from pyrate_limiter._core.validation import FOREVER, Unread, check_item
+from pyrate_limiter._core.validation import FOREVER, Unread
 from pyrate_limiter._core.waited_for import waited_for
-from pyrate_limiter.abstracts.algorithm import (
-    ADMITTED,
-    Decision,
-    LogAlgorithm,
-    SlidingWindowLog,
-)
-from pyrate_limiter.abstracts.bucket import AbstractBucket
-from pyrate_limiter.abstracts.rate import Rate, RateItem
-from pyrate_limiter.buckets.log.moments import LogMoments
-from pyrate_limiter.buckets.log.rules import ROUNDS, JudgedLog, Pending
+from pyrate_limiter.abstracts.algorithm import SlidingWindowLog
+from pyrate_limiter.buckets.log.array_log import ArrayLog
+from pyrate_limiter.buckets.log.rules import LogRules
 from pyrate_limiter.buckets.log.run_length import UnitLog
 from pyrate_limiter.buckets.log.units_view import UnitsView
-from pyrate_limiter.buckets.memory.after_fork import note_claims
-from pyrate_limiter.buckets.state.reservations import reserve_in_line
-from pyrate_limiter.errors import AlgorithmMismatch
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
 
-    from pyrate_limiter.abstracts.reservation import Reservation
+    from pyrate_limiter._core.rate_list import RateList
+    from pyrate_limiter.abstracts.algorithm import LogAlgorithm
+    from pyrate_limiter.abstracts.rate import Rate
 
-_CLOCK = MonotonicClock()
 _QUICK = {MonotonicClock, WallClock, StoppedClock}
 _OWN = ("_stamps", "_ends", "_names", "_name_ends", "_pending")  # what a copy must not share
-_STOCK = SlidingWindowLog()
-_STORED = (*UnitLog.__slots__, *LogMoments.__slots__, *JudgedLog.__slots__)
+_STORED = (*UnitLog.__slots__, "_full", "_latest", "_trusted", "failing_rate")
 _stored = attrgetter(*_STORED)
 
 
-class InMemoryBucket(JudgedLog, Closable, AbstractBucket):
+class InMemoryBucket(ArrayLog):
     """A log of units in this process's memory: exact, thread-safe, picklable.
 
     It keeps timestamps and run lengths in flat arrays, so an item costs the same whatever its
@@ -63,29 +52,21 @@ class InMemoryBucket(JudgedLog, Closable, AbstractBucket):
 
     __module__ = "pyrate_limiter.buckets.in_memory_bucket"
 
-    __slots__ = (
-        "__dict__",
-        "__weakref__",
-        "_lock",
-    )
+    if not TYPE_CHECKING:
+        __slots__ = ()
 
-    is_async: bool | None = False
     puts_at_once = True
     failing_rate: Rate | None
 
     def __init__(self, rates: Rate | Sequence[Rate], algorithm: LogAlgorithm | None = None) -> None:
-        if algorithm is None:
-            algorithm = _STOCK
-        elif not isinstance(algorithm, LogAlgorithm):
-            raise AlgorithmMismatch(algorithm, type(self).__name__, "a LogAlgorithm")
-        super().__init__(sorted_rates(rates), algorithm, _CLOCK)
-        self._lock: Any = shared_lock()
+        super().__init__(rates, algorithm)
+        self._lock = shared_lock()
 
     @classmethod
-    def member(cls, rates: RateList, lock: object) -> InMemoryBucket:
+    def member(cls, rates: RateList, lock: AbstractContextManager[object]) -> InMemoryBucket:
         """A bucket with the stock policy whose lock belongs to the factory that keeps it."""
         bucket = cls.__new__(cls)
-        JudgedLog.__init__(bucket, rates, _STOCK, _CLOCK)
+        LogRules.__init__(bucket, rates)
         bucket._lock = lock
         return bucket
 
@@ -99,22 +80,6 @@ class InMemoryBucket(JudgedLog, Closable, AbstractBucket):
         for name, value in zip(_STORED, stored):
             setattr(self, name, value)
         self._pending = pending
-
-    @property
-    def rates(self) -> RateList:
-        return self._rates
-
-    @rates.setter
-    def rates(self, rates: Rate | Sequence[Rate]) -> None:
-        checked = sorted_rates(rates)
-        with getattr(self, "_lock", None) or nullcontext():  # it may come before `__init__`
-            self._rates = checked
-            self._rates_changed()
-
-    if TYPE_CHECKING:  # as the clock is; a program that sets an async one awaits it
-
-        def now(self) -> int:
-            """See `AbstractBucket.now`."""
 
     @property
     def _clock(self) -> AbstractClock:
@@ -161,208 +126,6 @@ class InMemoryBucket(JudgedLog, Closable, AbstractBucket):
                 now = self._judged_now(now, self._rates)
             return self._put_now(name, weight, now)
 
-    def stamp(self) -> int | Awaitable[int]:
-        return then(self.now(), Unread) if type(self).now is AbstractBucket.now else self.now()
-
-    def put(self, item: RateItem) -> bool:
-        now, weight = item.timestamp, item.weight
-        with self._lock:
-            # Most stamps are in order: nothing has to be looked at but that.
-            if (
-                now.__class__ is int
-                and self._latest <= now <= self._trusted
-                and weight.__class__ is int
-                and weight > 0
-            ):
-                return self._put_now(item.name, weight, now)
-            check_item(item)
-            now = self._observe(item.timestamp)
-            if item.weight == 0:
-                self.failing_rate = None
-                return True
-            return self._put_now(item.name, item.weight, now)
-
-    def put_decision(self, item: RateItem) -> Decision:
-        with self._lock:
-            if self.put(item):
-                return ADMITTED
-            wait = self.waiting(item)
-            return Decision(self.failing_rate, None if wait < 0 else wait)
-
-    def waiting(self, item: RateItem) -> int:
-        moment: int | None = None
-        with self._lock:
-            if self.failing_rate is None or item.weight == 0:
-                return 0
-            full = self._full
-            if full is not None and full[1] == item.weight and full[4] == self._total:
-                moment = full[3]
-            else:
-                check_item(item)
-                if type(self).peek is type(self)._stock_peek:
-                    now = self._observe(item.timestamp, asks=True)
-                    moment = self._earliest(now, item.weight)[0]
-                largest = min(map(self._algorithm.max_weight, self._rates))
-                if moment == FOREVER and item.weight <= largest:
-                    moment = None  # its policy named none
-        if moment is None:
-            held = self._held(item.timestamp) - item.timestamp
-            return then(super().waiting(item), lambda wait: wait if wait < 0 else max(wait, held))  # type: ignore[return-value] # as `peek` is
-        return -1 if moment == FOREVER else max(0, moment - item.timestamp)
-
-    def reserve(
-        self, item: RateItem, max_wait_ms: int = 0, buffer_ms: int | None = None
-    ) -> Decision:
-        check_item(item)
-        with self._lock, self._whole():
-            return self._reserve(item, max_wait_ms, buffer_ms)
-
-    def reserve_several(
-        self,
-        items: Sequence[RateItem],
-        max_wait_ms: int = 0,
-        buffer_ms: int | None = None,
-        not_before: int | None = None,
-        limit_ms: int | None = None,
-    ) -> list[Decision]:
-        del limit_ms
-        for item in items:
-            check_item(item)
-        with self._lock, self._whole():
-            return reserve_in_line(
-                items, not_before, lambda item, at: self._reserve(item, max_wait_ms, buffer_ms, at)
-            )
-
-    def _reserve(
-        self, item: RateItem, max_wait_ms: int, buffer_ms: int | None, not_before: int | None = None
-    ) -> Decision:
-        weight = item.weight
-        now = self._observe(item.timestamp)
-        if weight == 0:
-            self.failing_rate = None
-            return self._outlook(now, None, now)
-        handle = None
-        start = now if not_before is None else max(now, not_before - self._stepped)
-        moment, failing = self._earliest(start, weight)
-        if moment - now > max_wait_ms or self._is_estimate(moment, weight):
-            self._refuse(weight, moment, failing, now)
-            if start > now:
-                self._full = None  # somebody else may fit earlier
-            return self._outlook(now, self.failing_rate, moment)
-        if moment > now:
-            moment = self._padded(moment, weight, now + max_wait_ms, failing, buffer_ms)
-            self._expect(moment, weight, now)
-            self._note_claims()
-            self._full = None
-            handle = Pending()
-        item.timestamp = moment + self._stepped
-        self._store(item.name, weight, moment, now)
-        return self._outlook(now, None, moment, item, handle)
-
-    def confirm(self, reservation: Reservation, now: int, max_wait_ms: int = 0) -> Decision:
-        item, handle = reservation.item, reservation.handle
-        name, weight = item.name, item.weight
-        with self._lock, self._whole():
-            now = self._latest = self._observe(now)
-            stamp = item.timestamp - self._stepped
-            if handle is None or handle.used:  # by somebody who was not told of it
-                return reservation.with_wait()
-            own = self._before(stamp + 1)
-            if self._awaited(stamp) < weight or own == self._base or self._stamp(own) != stamp:
-                # Flushed, or so late that it has expired and was dropped.
-                self._expect(stamp, -weight, now)
-                item.timestamp = now
-                return self._reserve(item, max_wait_ms, 0)
-            moment, failing = self._held(max(now, stamp)), None
-            for _ in range(ROUNDS):
-                fits, short = self._next_departure(moment, weight)
-                if fits == moment:
-                    break
-                moment, failing = fits, short
-            self._expect(stamp, -weight, now)
-            handle.used = True
-            if moment == stamp:
-                return reservation.with_wait()
-            self._changed()
-            if moment == FOREVER or moment - now > max_wait_ms:
-                self._remove(stamp, name, weight)
-                self._refuse(weight, moment, failing, now)
-                self._full = None  # newcomers also wait for claims behind this one
-                return self._outlook(now, self.failing_rate, moment)
-            moved = self._move(stamp, name, weight, moment)
-            if moved:
-                item.timestamp = moment + self._stepped
-            if not moved or moment <= now:
-                return reservation.with_wait()
-            self._expect(moment, weight, now)
-            handle.used = False
-            return reservation.with_wait(moment - now)
-
-    def cancel(self, reservation: Reservation) -> bool:
-        item, handle = reservation.item, reservation.handle
-        with self._lock, self._whole():
-            stamp = item.timestamp - self._stepped
-            if not self._remove(stamp, item.name, item.weight):
-                return False
-            self._changed()
-            if handle is not None and not handle.used:
-                self._expect(stamp, -item.weight, stamp)
-            return True
-
-    def hold(self, item: RateItem, hold_ms: int) -> int:
-        check_item(item)
-        with self._lock:
-            now = self._latest = self._observe(item.timestamp)
-            return self._hold_for(now, hold_ms)
-
-    def release_hold(self, item: RateItem) -> bool:
-        check_item(item)
-        with self._lock:
-            return self._end_hold(self._observe(item.timestamp, asks=True))
-
-    def check(self, item: RateItem) -> Decision:
-        check_item(item)
-        with self._lock:
-            now = self._observe(item.timestamp, asks=True)
-            moment, failing = self._earliest(now, item.weight) if item.weight else (now, None)
-            return self._outlook(now, failing, moment)
-
-    def pause(self, reservation: Reservation) -> float:
-        moment = reservation.item.timestamp
-        if reservation.handle is not None:  # else it is no moment of this log
-            moment -= self._stepped + self._ahead
-        return self._clock.pause(moment, reservation.wait_ms)
-
-    def leak(self, current_timestamp: int | None = None) -> int:
-        if current_timestamp is None:
-            now = self.now()
-            return then(now, lambda now: self._leak_at(Unread(now)))  # type: ignore[return-value] # as the clock is
-        return self._leak_at(current_timestamp)
-
-    def _leak_at(self, now: int) -> int:
-        with self._lock:
-            if now.__class__ is Unread:
-                now = self._judged(now, self._clock, self._rates)
-            self._changed()
-            return self._drop_before(self._leak_bound(now))
-
-    def flush(self) -> None:
-        with self._lock, self._whole():
-            self._clear()
-            self.failing_rate = None
-
-    def count(self) -> int:
-        return self._total - self._base
-
-    def peek(self, index: int) -> RateItem | None:
-        with self._lock:
-            number = self._total - index
-            if index < 0 or number <= self._base:
-                return None
-            return RateItem(self._name_of(number), self._stamp(number))
-
-    _stock_peek = peek  # a subclass with another one has its wait from that
-
     @property
     def retired(self) -> bool:
         """Whether it refuses all use; see `retire`."""
@@ -391,16 +154,11 @@ class InMemoryBucket(JudgedLog, Closable, AbstractBucket):
             self._trust(NO_STAMP)
             return True
 
-    def close(self) -> None:
-        """See `AbstractBucket.close`. What it holds can still be looked at."""
-        self._clock = StoppedClock()
-        super().close()
+    def _note_reservations(self) -> None:
+        note_reservations(self)
 
-    def _note_claims(self) -> None:
-        note_claims(self)
-
-    def forget_claims(self) -> None:
-        """Take out what is claimed and not used yet: of a copy, for whom nobody waits."""
+    def forget_reservations(self) -> None:
+        """Take out what is reserved and not used yet: of a copy, for which nobody waits."""
         with self._lock, self._whole():
             pending, self._pending = self._pending, None
             if pending:
@@ -419,4 +177,4 @@ class InMemoryBucket(JudgedLog, Closable, AbstractBucket):
         self._lock = shared_lock()
         for name, value in state.items():
             setattr(self, name, value)
-        self.forget_claims()
+        self.forget_reservations()

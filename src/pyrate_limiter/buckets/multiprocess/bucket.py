@@ -10,10 +10,9 @@ from pyrate_limiter._core.awaitables import discard
 from pyrate_limiter._core.process_lock import LAST_SECONDS, has_end, lock_seconds
 from pyrate_limiter._core.validation import check_item
 from pyrate_limiter._core.waited_for import waited_for
-from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision, LogAlgorithm, SlidingWindowLog
+from pyrate_limiter.abstracts.algorithm import Decision, LogAlgorithm, SlidingWindowLog
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.buckets.log.units_view import UnitsView
-from pyrate_limiter.buckets.memory.bucket import InMemoryBucket
 from pyrate_limiter.buckets.multiprocess.list_proxy import SharedItems, give_up, new_list
 from pyrate_limiter.buckets.multiprocess.manager_list import LogList
 from pyrate_limiter.buckets.multiprocess.replica import LogFile, RecordingLog
@@ -33,30 +32,13 @@ if TYPE_CHECKING:
 _CHANGED = ("put", "put_decision", "waiting", "reserve", "now", "limiter_lock", "take")
 
 
-class MultiprocessBucket(RecordingLog, InMemoryBucket):
-    """An `InMemoryBucket` that processes share: hand it to child processes, or pickle it.
-
-    Each process holds a replica of the log, brought up to date under the shared lock. Waiters of
-    all processes are served in the order in which they came. A process that dies, even while it
-    holds the lock of `init`, neither blocks the others nor leaves anything half done behind.
-
-    Args:
-        rates: the limits; all of them hold.
-        items: the list that is shared: a manager's, or that of another bucket. It reads as the
-            stored units, oldest first, and what is held, where something is.
-        mp_lock: what guards it in all processes, a ``multiprocessing.RLock()`` for example.
-        algorithm: a `LogAlgorithm`; `SlidingWindowLog` if left out.
-
-    Raises:
-        NotShared: ``items`` is no ``ListProxy``.
-        InvalidRateList: some rate of the list can never matter.
-        AlgorithmMismatch: the algorithm does not work on a log.
-    """
-
-    __module__ = "pyrate_limiter.buckets.mp_bucket"
+class SharedLogBucket(RecordingLog):
+    """What a `MultiprocessBucket` does, whose name is public."""
 
     blocks: bool = True
     failing_rate: Rate | None
+
+    _lock: Session
 
     def __init__(
         self,
@@ -95,7 +77,7 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
             AlgorithmMismatch: the algorithm does not work on a log.
             OSError: the memory is full, or too many files are open. Then nothing is left behind.
         """
-        InMemoryBucket(rates, algorithm)  # raises before anything is made
+        cls._checked(rates, algorithm)  # raises before anything is made
         return cls(rates, *new_list(StoredUnits), algorithm)
 
     @property
@@ -110,19 +92,23 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
     def _whole(self) -> AbstractContextManager[None]:
         return nullcontext()  # what was not pushed has not happened
 
-    def put_decision(self, item: RateItem) -> Decision:
-        # Not under one lock: a subclass may have a `put` of its own between this and ours.
-        return ADMITTED if self.put(item) else self._denied(self.waiting(item))
+    def _note_reservations(self) -> None:
+        """Nothing: those of other processes count as well."""
 
     def straight(self) -> Callable[[str, int], bool | None] | None:
-        """See `InMemoryBucket.straight`; there is none over a manager's list."""
+        """`take`, where it does what `put` would do; there is none over a manager's list."""
         mine = type(self)
-        changed = any(getattr(mine, it) is not getattr(MultiprocessBucket, it) for it in _CHANGED)
+        changed = any(getattr(mine, it) is not getattr(SharedLogBucket, it) for it in _CHANGED)
         stock = type(self._algorithm) is SlidingWindowLog and isinstance(self._items, SharedItems)
         return self.take if stock and not changed else None
 
     def take(self, name: str, weight: int) -> bool | None:
-        """See `InMemoryBucket.take`. Under asyncio, None also where another holds the lock."""
+        """`put` an item of this moment, without making the item.
+
+        Returns:
+            None where that cannot be said at once: somebody waits, the clock has to be awaited, or
+            under asyncio another holds the lock.
+        """
         session = self._lock
         if (waited_for and id(self) in waited_for) or not session.enter_at_once():
             return None
@@ -191,9 +177,6 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
         with self._lock:
             return super().count()
 
-    def _note_claims(self) -> None:
-        """Nothing: those of other processes count as well."""
-
     def retire(self, now: int) -> bool:
         """False: other processes may be about to use it."""
         del now
@@ -225,12 +208,12 @@ class MultiprocessBucket(RecordingLog, InMemoryBucket):
 class StoredUnits(SharedItems):
     """The items of `MultiprocessBucket.init`."""
 
-    _reader: MultiprocessBucket | None = None
+    _reader: SharedLogBucket | None = None
 
     def _now(self) -> Sequence[RateItem]:
         reader = self._reader
         if reader is None:
-            reader = self._reader = MultiprocessBucket(_ANY, self, self.file.lock)
+            reader = self._reader = SharedLogBucket(_ANY, self, self.file.lock)
         with reader._lock:
             return UnitsView(reader, reader._lock)
 

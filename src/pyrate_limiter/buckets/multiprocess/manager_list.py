@@ -10,7 +10,7 @@ from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from pyrate_limiter.abstracts.rate import RateItem
-from pyrate_limiter.buckets.log.rules import JudgedLog
+from pyrate_limiter.buckets.log.rules import LogRules
 from pyrate_limiter.buckets.log.run_length import UnitLog
 from pyrate_limiter.buckets.multiprocess.replica import note_time
 from pyrate_limiter.buckets.multiprocess.session import Medium
@@ -97,7 +97,7 @@ class LogList(Medium):
             del units[-1]
         self._last = _last_of_ours(units)
         if not known:
-            JudgedLog._clear(log)
+            LogRules._clear(log)
             if self._last is not None:
                 log._base = log._total = self._last.end - len(units)
         for unit in units[1:] if known else units:
@@ -105,7 +105,7 @@ class LogList(Medium):
             log._full = None
         self._learn(units)
         if hold is not None:
-            JudgedLog._keep_hold(log, hold)
+            LogRules._keep_hold(log, hold)
         self._keep()
 
     def _goes_on(self, units: Sequence[RateItem]) -> bool:

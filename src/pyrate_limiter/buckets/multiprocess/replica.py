@@ -12,8 +12,8 @@ from array import array
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from pyrate_limiter._core.validation import BEGINNING
+from pyrate_limiter.buckets.log.array_log import ArrayLog
 from pyrate_limiter.buckets.log.lookback import AGAIN_MS, FRESH_MS, STANDS_MS, looks_back_ms
-from pyrate_limiter.buckets.log.rules import JudgedLog
 from pyrate_limiter.buckets.multiprocess.file import pack, room_beside, unpack
 from pyrate_limiter.buckets.multiprocess.session import Medium
 
@@ -53,7 +53,7 @@ def _recorded(
     return record
 
 
-class RecordingLog(JudgedLog):
+class RecordingLog(ArrayLog):
     """A log that notes in ``_records`` what is done to it, for others to do alike."""
 
     if not TYPE_CHECKING:
@@ -66,15 +66,15 @@ class RecordingLog(JudgedLog):
     _lookbacks: dict[int, int]
     _note_at: int
 
-    _append = _recorded(JudgedLog._append)
-    _add = _recorded(JudgedLog._add)
-    _drop_before = _recorded(JudgedLog._drop_before)
-    _clear = _recorded(JudgedLog._clear)
-    _remove = _recorded(JudgedLog._remove)
-    _move = _recorded(JudgedLog._move)
-    _expect = _recorded(JudgedLog._expect)
-    _keep_hold = _recorded(JudgedLog._keep_hold)
-    _move_back = _recorded(JudgedLog._move_back)
+    _append = _recorded(ArrayLog._append)
+    _add = _recorded(ArrayLog._add)
+    _drop_before = _recorded(ArrayLog._drop_before)
+    _clear = _recorded(ArrayLog._clear)
+    _remove = _recorded(ArrayLog._remove)
+    _move = _recorded(ArrayLog._move)
+    _expect = _recorded(ArrayLog._expect)
+    _keep_hold = _recorded(ArrayLog._keep_hold)
+    _move_back = _recorded(ArrayLog._move_back)
 
     @_recorded
     def _go_on(self, latest: int, ahead: int) -> None:
@@ -201,7 +201,7 @@ class LogFile(Medium):
             if generation:
                 load(log, *unpack(file.read(snapshot, begin)))
             else:
-                JudgedLog._clear(log)
+                ArrayLog._clear(log)
                 log._begin_notes()
         log._records = []
         data = file.read(seen, end)

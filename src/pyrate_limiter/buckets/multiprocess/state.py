@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pyrate_limiter._core.process_lock import lock_seconds
 from pyrate_limiter.abstracts.algorithm import Decision
-from pyrate_limiter.buckets.memory.state import InMemoryStateStore
 from pyrate_limiter.buckets.multiprocess.file import pack, room_beside, unpack
 from pyrate_limiter.buckets.multiprocess.list_proxy import SharedItems, give_up, new_list
 from pyrate_limiter.buckets.multiprocess.session import Medium, Session, Within
+from pyrate_limiter.buckets.state.in_memory import InMemoryStateStore
 from pyrate_limiter.errors import NotShared, SharedStorageBusy
 
 if TYPE_CHECKING:

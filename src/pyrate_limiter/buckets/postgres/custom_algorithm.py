@@ -9,9 +9,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from pyrate_limiter._core.timeline import ROUNDS
 from pyrate_limiter._core.validation import FOREVER
 from pyrate_limiter.abstracts.rate import RateItem
-from pyrate_limiter.buckets.log.rules import ROUNDS
 from pyrate_limiter.buckets.postgres.custom_log import PolicyLog
 from pyrate_limiter.buckets.postgres.fair_lock import locked
 from pyrate_limiter.buckets.postgres.functions import NONE

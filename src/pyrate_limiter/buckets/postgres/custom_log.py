@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter._core.clocks import AbstractClock
-from pyrate_limiter.buckets.memory.bucket import InMemoryBucket
+from pyrate_limiter.buckets.log.array_log import ArrayLog
 from pyrate_limiter.buckets.postgres.functions import MOST_ROWS, renumbering
 from pyrate_limiter.buckets.postgres.holds import look
 from pyrate_limiter.buckets.postgres.literals import Limits, literal, numbers
@@ -56,12 +57,12 @@ class Seen:
         for until, length in hold:
             self.hold = int(until), int(length)
 
-    def _empty(self, rates: RateList, algorithm: LogAlgorithm) -> InMemoryBucket:
-        bucket = InMemoryBucket(rates, algorithm)
-        bucket._clock = _Still(self.now)
+    def _empty(self, rates: RateList, algorithm: LogAlgorithm) -> ArrayLog:
+        bucket = ArrayLog(rates, algorithm, _Still(self.now))
+        bucket._lock = nullcontext()
         return bucket
 
-    def log(self, rates: RateList, algorithm: LogAlgorithm) -> InMemoryBucket:
+    def log(self, rates: RateList, algorithm: LogAlgorithm) -> ArrayLog:
         """All of it in memory."""
         bucket = self._empty(rates, algorithm)
         for at, units, _ in self.rows:
@@ -70,7 +71,7 @@ class Seen:
         bucket._hold = self.hold
         return bucket
 
-    def others(self, rates: RateList, algorithm: LogAlgorithm, upto: int) -> InMemoryBucket:
+    def others(self, rates: RateList, algorithm: LogAlgorithm, upto: int) -> ArrayLog:
         """What others have stored, as far as a moment."""
         bucket = self._empty(rates, algorithm)
         for at, units, own in self.rows:

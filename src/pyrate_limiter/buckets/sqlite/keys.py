@@ -188,8 +188,6 @@ class _KeyBucket(SQLiteBucket):
 class _KeyLog(RowLog):
     """One name's rows. Nobody but this library writes them, so they are always in order."""
 
-    __slots__ = ("_logs",)
-
     def __init__(self, logs: _Logs, name: str) -> None:
         self._logs = logs
         super().__init__(logs.rates, None, logs.clock, logs.db, logs.sql, (name_text(name),))

@@ -1,36 +1,105 @@
-"""The log of a `SQLiteBucket`: the rules of the log in memory, over rows."""
+"""The log of a `SQLiteBucket`: the rules of a log over rows."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pyrate_limiter._core.awaitables import in_event_loop
 from pyrate_limiter._core.process_lock import LAST_SECONDS, has_end, lock_seconds
 from pyrate_limiter._core.timeline import LATEST_MS, read
 from pyrate_limiter._core.validation import BEGINNING, FOREVER, Unread, check_item
-from pyrate_limiter.abstracts.algorithm import Decision, SlidingWindowLog
-from pyrate_limiter.abstracts.bucket import AbstractBucket
+from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision, SlidingWindowLog
 from pyrate_limiter.abstracts.rate import RateItem
-from pyrate_limiter.buckets.log.rules import _ABANDONED_MS
+from pyrate_limiter.buckets.log.bucket import LogBucket
+from pyrate_limiter.buckets.log.rules import ABANDONED_MS
 from pyrate_limiter.buckets.sqlite.database import FOREVER_SECONDS
 from pyrate_limiter.buckets.sqlite.errors import DatabaseLocked
-from pyrate_limiter.buckets.sqlite.table import SWEEP_EVERY, Refusal, RowTable, Turn
+from pyrate_limiter.buckets.sqlite.lookback import Lookback
+from pyrate_limiter.buckets.sqlite.table import RowTable, Turn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pyrate_limiter._core.clocks import AbstractClock
+    from pyrate_limiter._core.rate_list import RateList
+    from pyrate_limiter.abstracts.algorithm import LogAlgorithm
     from pyrate_limiter.abstracts.rate import Rate
     from pyrate_limiter.abstracts.reservation import Reservation
+    from pyrate_limiter.buckets.sqlite.database import Database
+    from pyrate_limiter.buckets.sqlite.statements import Statements
 
 
-class RowLog(RowTable):
-    """A `RowTable` that answers when a weight fits.
+class Refusal(NamedTuple):
+    """What the last refusal has taught."""
+
+    asked: int  # the time at which it was given
+    until: int  # until then the same rate refuses that weight, if nothing changes
+    moment: int  # the earliest one at which the weight fits
+    weight: int
+    rate: Rate
+    version: tuple[int, int] | None  # of the database
+
+
+class RowLog(LogBucket, RowTable):
+    """A `LogBucket` whose storage is a `RowTable`, and whose lock is a transaction.
 
     What is reserved is noted in tables of its own, at which 4.5.1 does not look. They are read only
     where the newest row is ahead of the clock, or a reservation changes.
     """
 
-    __slots__ = ()
+    _lock: Turn
+    _looks = 16  # each takes a few queries
+    _known: Refusal | None = None
+    _loaded = False  # whether _latest and _stepped are those of this transaction
+
+    def __init__(
+        self,
+        rates: RateList,
+        algorithm: LogAlgorithm | None,
+        clock: AbstractClock,
+        db: Database,
+        sql: Statements,
+        scope: tuple[str, ...] = (),
+    ) -> None:
+        RowTable.__init__(self, db, sql, scope)
+        self._lookback = Lookback(db, sql)
+        self._lock = Turn(self)
+        LogBucket.__init__(self, rates, algorithm, clock)
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._latest = BEGINNING
+        self._full = self._pending = None
+        self._loaded = False
+
+    def _forget_places(self) -> None:
+        super()._forget_places()
+        self._known = None
+
+    def _changed(self) -> None:
+        super()._changed()
+        self._known = None
+
+    def _load(self) -> None:
+        """Read how far the clock had come when the last reservation was made."""
+        if self._loaded:
+            return
+        latest, moment, self._stepped = self._run(self._sql.clock) or (BEGINNING, BEGINNING, 0)
+        self._latest = latest if self._newest <= moment else self._newest
+        self._loaded = True
+
+    def _note_clock(self, latest: int, moment: int) -> None:
+        self._load()
+        self._write(self._sql.set_clock, latest, moment, self._stepped)
+
+    def _refresh(self) -> None:
+        self._crammed = None
+        self._loaded = False
+        self._hold = self._run(self._sql.hold)
+        if not self._learn_rows():
+            self._load()
+            due = {moment for moment, _ in self._rows(self._sql.pending)}
+            self._put_in_order(due, self._latest if self._newest in due else self._newest)
 
     def put(self, item: RateItem) -> bool:
         check_item(item)
@@ -114,7 +183,7 @@ class RowLog(RowTable):
         self._note_clock(self._latest, ahead if last is None else max(last, ahead))
 
     def put_decision(self, item: RateItem) -> Decision:
-        return AbstractBucket.put_decision(self, item)  # type: ignore[return-value] # it is sync
+        return ADMITTED if self.put(item) else self._denied(self.waiting(item))
 
     def waiting(self, item: RateItem) -> int:
         known = self._known
@@ -194,19 +263,17 @@ class RowLog(RowTable):
         )
         return Decision(known.rate, wait, 0, 0, max(reset, wait))
 
-    def _put_now(self, name: str, weight: int, now: int) -> bool:
-        return self._put_slowly(name, weight, now)
-
     def _store(self, name: str, weight: int, moment: int, now: int) -> None:
         if moment > now or self._newest > now:
             self._note_clock(now, max(moment, self._newest))
-        self._place(name, weight, moment)
-        self._latest = now
-        self.failing_rate = None
         if now >= self._lookback.due:
             self._lookback.note(now, self._algorithm, self._rates)
-        if not self._sweep_at - SWEEP_EVERY <= self._total < self._sweep_at:
-            self._sweep(now)
+        self._known = None
+        super()._store(name, weight, moment, now)
+
+    def _leak_bound(self, now: int) -> int:
+        bound = super()._leak_bound(now)
+        return self._lookback.bound(now, bound, self._algorithm, self._rates)
 
     def _refuse(self, weight: int, moment: int, failing: Rate | None, now: int) -> None:
         if now >= self._lookback.due:
@@ -253,7 +320,7 @@ class RowLog(RowTable):
         self._load()
         if units > 0:
             self._write(self._sql.add_pending, moment, units)
-            self._write(self._sql.drop_old_pending, now - self._rates.longest_ms - _ABANDONED_MS)
+            self._write(self._sql.drop_old_pending, now - self._rates.longest_ms - ABANDONED_MS)
             highest = self._run(self._sql.clock)
             self._note_clock(now, max(moment, highest[1] if highest else moment))
             return
@@ -269,13 +336,12 @@ class RowLog(RowTable):
         super()._step_back(milliseconds, now)
 
     def _move_back(self, milliseconds: int, now: int, floor: int) -> None:
-        self._db.run(self._sql.shift, (floor, milliseconds, *self._scope, now))
+        self._shift(milliseconds, now, floor)
         pending = self._rows(self._sql.pending)
         self._write(self._sql.flush_pending)
         for moment, units in pending:
             moved = max(floor, moment - milliseconds) if moment > now else moment
             self._write(self._sql.add_pending, moved, units)
         self._stepped += milliseconds
-        self._cut(BEGINNING)
         last = self._run(self._sql.last_pending)[0]
         self._note_clock(self._latest, self._newest if last is None else max(last, self._newest))

@@ -1,35 +1,30 @@
-"""A log of units in a table of SQLite."""
+"""The units of a log in a table of SQLite."""
 
 from __future__ import annotations
 
 import sys
-from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, NamedTuple
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter._core.validation import BEGINNING, name_text
-from pyrate_limiter.buckets.memory.bucket import InMemoryBucket
-from pyrate_limiter.buckets.sqlite.lookback import Lookback
+from pyrate_limiter.buckets.log.storage import LogStorage
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
     from types import TracebackType
 
-    from pyrate_limiter._core.clocks import AbstractClock
     from pyrate_limiter._core.rate_list import RateList
-    from pyrate_limiter.abstracts.algorithm import LogAlgorithm
-    from pyrate_limiter.abstracts.rate import Rate
     from pyrate_limiter.buckets.sqlite.database import Database
     from pyrate_limiter.buckets.sqlite.statements import Statements
 
 _SLACK = 1024  # expired units that may lie in the table
-SWEEP_EVERY = 256  # units stored between two looks for expired ones
+_SWEEP_EVERY = 256  # units stored between two looks for expired ones
 _SWEEP_AT_MOST = 4096  # units dropped at a time
 _FENCE_UNITS = 1024
 _MARKS = 8
 
 
 class Turn:
-    """The lock of a `RowTable`: a transaction, in which the log is what the table says.
+    """The lock of a log in a table: a transaction, in which the log is what the table says.
 
     It waits ``seconds`` for other writers; None is as long as the bucket's ``busy_seconds``.
     """
@@ -71,89 +66,52 @@ class Turn:
             raise
 
 
-class Refusal(NamedTuple):
-    """What the last refusal has taught."""
-
-    asked: int  # the time at which it was given
-    until: int  # until then the same rate refuses that weight, if nothing changes
-    moment: int  # the earliest one at which the weight fits
-    weight: int
-    rate: Rate
-    version: tuple[int, int] | None  # of the database
-
-
-class RowTable(InMemoryBucket):
-    """Rows where `InMemoryBucket` has arrays. Its lock is a transaction.
+class RowTable(LogStorage):
+    """Units in rows, within transactions.
 
     Rows are numbered without a gap in the order of the log, so the unit at a given rank is found
     by its number, however many rows there are. What this object remembers of the table is checked
     against it at the start of each transaction, by the last row that it knows (its *fence*); rows
-    that came after it are read once, and put in order where a program running 4.5.1 stored an
-    older stamp behind a newer one.
+    that came after it are read once.
+
+    Args:
+        db: where the table is.
+        sql: the statements for it.
+        scope: the values by which they tell this log from others in the table.
     """
 
-    __slots__ = (
-        "_db",
-        "_fences",
-        "_known",
-        "_loaded",
-        "_lookback",
-        "_marks",
-        "_scope",
-        "_sql",
-    )
-
-    _looks = 16  # each takes a few queries
-    _known: Refusal | None
-    _loaded: bool  # whether _latest and _stepped are those of this transaction
+    _rates: RateList  # those of the log: they say how many rows are worth a look
+    _sweep_at: int = 0
     _fences: list[tuple[int, int]]  # (number, stamp) of rows up to which the log is in order
     _marks: list[tuple[int, int]]  # (stamp, number of the last unit older than that)
 
-    def __init__(
-        self,
-        rates: RateList,
-        algorithm: LogAlgorithm | None,
-        clock: AbstractClock,
-        db: Database,
-        sql: Statements,
-        scope: tuple[str, ...] = (),
-    ) -> None:
+    def __init__(self, db: Database, sql: Statements, scope: tuple[str, ...] = ()) -> None:
         self._db = db
         self._sql = sql
         self._scope = scope
-        self._lookback = Lookback(db, sql)
-        super().__init__(rates, algorithm)
-        self._clock = clock
-        self._lock = Turn(self)
+
+    def _empty(self) -> None:
+        """Know nothing of the table, as at the beginning. The rows in it stay."""
         self._forget()
 
-    def _whole(self) -> AbstractContextManager[None]:
-        return nullcontext()  # the transaction is
-
     def _forget(self) -> None:
-        self._fences = []
-        self._marks = []
+        """`_empty`: what this object knows may be wrong."""
+        self._forget_places()
+        self._forget_rows()
+        self._sweep_at = 0
+
+    def _forget_rows(self) -> None:
+        self._fences, self._marks = [], []
         self._total = self._base = 0
         self._newest = BEGINNING
-        self._latest = BEGINNING
-        self._full = self._pending = self._known = None
-        self._sweep_at = 0
-        self._loaded = False
 
-    def _load(self) -> None:
-        """Read how far the clock had come when the last reservation was made."""
-        if self._loaded:
-            return
-        latest, moment, self._stepped = self._run(self._sql.clock) or (BEGINNING, BEGINNING, 0)
-        self._latest = latest if self._newest <= moment else self._newest
-        self._loaded = True
+    def _forget_places(self) -> None:
+        """Rows that were known are others now."""
+        self._marks = []
 
-    def _note_claims(self) -> None:
-        """Nothing: those of other processes count as well."""
-
-    def _note_clock(self, latest: int, moment: int) -> None:
-        self._load()
-        self._write(self._sql.set_clock, latest, moment, self._stepped)
+    @abstractmethod
+    def _refresh(self) -> None:
+        """Learn what others have done since the last transaction."""
 
     def _run(self, statement: str, *values: object) -> Any:
         return self._db.run(statement, (*self._scope, *values)).fetchone()
@@ -164,11 +122,8 @@ class RowTable(InMemoryBucket):
     def _rows(self, statement: str, *values: object) -> list[Any]:
         return self._db.run(statement, (*self._scope, *values)).fetchall()
 
-    def _refresh(self) -> None:
-        """Learn what others have done since the last transaction."""
-        self._crammed = None
-        self._loaded = False
-        self._hold = self._run(self._sql.hold)
+    def _learn_rows(self) -> bool:
+        """Learn what others have stored or dropped; False where that is not in order."""
         fences = self._fences
         rows: list[Any] = []
         while fences:
@@ -178,7 +133,7 @@ class RowTable(InMemoryBucket):
                 del rows[0]
                 break
             fences.pop()
-            self._marks, self._known = [], None
+            self._forget_places()
         else:
             self._forget()
             rows = self._rows(self._sql.since, BEGINNING)
@@ -186,11 +141,11 @@ class RowTable(InMemoryBucket):
                 self._base = self._total = rows[0][0] - 1
         for number, stamp in rows:
             if stamp < self._newest or number != self._total + 1:
-                self._put_in_order()
-                return
+                return False
             self._total, self._newest = number, stamp
         if rows:
             self._set_fence()
+        return True
 
     def _set_fence(self) -> None:
         fences, fence = self._fences, (self._total, self._newest)
@@ -200,16 +155,14 @@ class RowTable(InMemoryBucket):
             fences.append(fence)
             del fences[:-3]
 
-    def _put_in_order(self) -> None:
+    def _put_in_order(self, due: set[int], latest: int) -> None:
         """Sort the rows that are not: an older stamp that arrives second counts as the newest.
 
-        Only reservations stay behind it.
+        Reservations, which are ``due``, stay behind it. ``latest`` is the time up to which the log
+        is in order.
         """
-        self._load()
-        self._marks, self._known = [], None
+        self._forget_places()
         good, rows = self._total, self._rows(self._sql.units, self._total)
-        due = {moment for moment, _ in self._rows(self._sql.pending)}
-        latest = self._latest if self._newest in due else self._newest
         units = []
         for _, name, stamp in rows:
             if stamp not in due:
@@ -233,7 +186,7 @@ class RowTable(InMemoryBucket):
 
     def _cut(self, keep: int) -> None:
         """Note that the rows after ``keep`` were changed."""
-        self._marks, self._known = [], None
+        self._forget_places()
         self._fences = [fence for fence in self._fences if fence[0] <= keep]
         last = self._run(self._sql.stamp, self._total)
         if last is None:
@@ -241,11 +194,6 @@ class RowTable(InMemoryBucket):
         else:
             self._newest = last[0]
             self._set_fence()
-
-    def _forget_rows(self) -> None:
-        self._fences, self._marks = [], []
-        self._total = self._base = 0
-        self._newest = BEGINNING
 
     def _insert(self, name: str, weight: int, stamp: int) -> None:
         first, name = self._total + 1, name_text(name)
@@ -259,7 +207,6 @@ class RowTable(InMemoryBucket):
         if weight:
             self._insert(name, weight, stamp)
             self._newest = stamp
-            self._known = None
             self._set_fence()
 
     def _add(self, name: str, weight: int, stamp: int) -> None:
@@ -301,12 +248,17 @@ class RowTable(InMemoryBucket):
 
     def _drop(self, keep: int) -> int:
         dropped = self._write(self._sql.drop_before, keep)
-        self._known = None
         if keep == self._total:
             self._forget_rows()
         else:
             self._base = max(self._base, keep)
         return dropped
+
+    def _remove(self, stamp: int, name: str, weight: int) -> bool:
+        return self._edit(stamp, stamp, name, weight, -1)
+
+    def _move(self, stamp: int, name: str, weight: int, later: int) -> bool:
+        return self._edit(stamp, later, name, weight, 1)
 
     def _edit(self, stamp: int, later: int, name: str, weight: int, sign: int) -> bool:
         low, high, name = self._before(stamp), self._before(later + 1), name_text(name)
@@ -328,17 +280,24 @@ class RowTable(InMemoryBucket):
         self._cut(low)
         return True
 
-    def _leak_bound(self, now: int) -> int:
-        bound = super()._leak_bound(now)
-        return self._lookback.bound(now, bound, self._algorithm, self._rates)
+    def _name_of(self, number: int) -> str:
+        return str(self._run(self._sql.unit, number)[0])
 
-    def _sweep(self, now: int) -> None:
-        self._sweep_at = self._total + SWEEP_EVERY
+    def _shift(self, milliseconds: int, after: int, floor: int) -> None:
+        self._db.run(self._sql.shift, (floor, milliseconds, *self._scope, after))
+        self._cut(BEGINNING)
+
+    def _has_grown(self) -> bool:
+        return not self._sweep_at - _SWEEP_EVERY <= self._total < self._sweep_at
+
+    def _trim(self, bound: int) -> None:
+        """Drop some of those that are older, where they are many."""
+        self._sweep_at = self._total + _SWEEP_EVERY
         first = self._run(self._sql.first)[0]
         if first is None:
             return
         self._base = first - 1
-        keep = self._before(self._leak_bound(now))
+        keep = self._before(bound)
         surplus = keep - self._base - max(_SLACK, self._rates[-1].limit)
         if surplus > 0:
-            self._drop(self._base + min(surplus + SWEEP_EVERY, _SWEEP_AT_MOST, keep - self._base))
+            self._drop(self._base + min(surplus + _SWEEP_EVERY, _SWEEP_AT_MOST, keep - self._base))

@@ -12,7 +12,7 @@ from pyrate_limiter._core.waited_for import waited_for
 from pyrate_limiter.abstracts.algorithm import ADMITTED, GCRA, Decision, StateAlgorithm
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.store import StateStore
-from pyrate_limiter.buckets.memory.state import InMemoryStateStore
+from pyrate_limiter.buckets.state.in_memory import InMemoryStateStore
 from pyrate_limiter.errors import AlgorithmMismatch, WrongType
 
 if TYPE_CHECKING:

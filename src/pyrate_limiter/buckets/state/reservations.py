@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from pyrate_limiter._core.validation import BEGINNING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from pyrate_limiter.abstracts.algorithm import Decision, State, StateAlgorithm
-    from pyrate_limiter.abstracts.rate import Rate, RateItem
+    from pyrate_limiter.abstracts.algorithm import State, StateAlgorithm
+    from pyrate_limiter.abstracts.rate import Rate
 
     QueueNumbers = tuple[State, bool, list[tuple[int, int, bool]]]
     """A queue as plain numbers: the state of those who have gone, `ReservationQueue.is_played`, and
@@ -24,23 +24,6 @@ if TYPE_CHECKING:
 
 ABANDONED_MS = 2000
 """So long after its moment a reservation counts as used that nobody has confirmed."""
-
-
-def reserve_in_line(
-    items: Sequence[RateItem],
-    not_before: int | None,
-    reserve: Callable[[RateItem, int | None], Decision],
-) -> list[Decision]:
-    """Reserve for one after the other, none before the one ahead of it, until one is refused."""
-    decisions: list[Decision] = []
-    for item in items:
-        decision = reserve(item, not_before)
-        decisions.append(decision)
-        if decision.failing_rate is not None:
-            break
-        if decision.wait_ms:
-            not_before = item.timestamp
-    return decisions
 
 
 class Units:

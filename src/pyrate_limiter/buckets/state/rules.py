@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from pyrate_limiter._core.clocks import AbstractClock
+from pyrate_limiter._core.in_line import reserve_in_line
 from pyrate_limiter._core.timeline import ROUNDS
 from pyrate_limiter._core.validation import FOREVER
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
 from pyrate_limiter.abstracts.reservation import Reservation
-from pyrate_limiter.buckets.state.reservations import ReservationQueue, reserve_in_line
+from pyrate_limiter.buckets.state.reservations import ReservationQueue
 from pyrate_limiter.errors import BucketRetired
 
 if TYPE_CHECKING:

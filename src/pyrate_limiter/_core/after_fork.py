@@ -1,4 +1,4 @@
-"""Claims in memory belong to the process whose threads and tasks wait for them.
+"""Reservations in memory belong to the process whose threads and tasks wait for them.
 
 They are copied when it forks, and their waiters are not: a child that kept them would wait for
 somebody who never comes.
@@ -12,23 +12,23 @@ from typing import Protocol
 
 
 class Holder(Protocol):
-    """A bucket or store with claims in this process's memory."""
+    """A bucket or store with reservations in this process's memory."""
 
-    def forget_claims(self) -> None:
-        """Give back what is claimed and not used yet."""
+    def forget_reservations(self) -> None:
+        """Give back what is reserved and not used yet."""
 
 
 _holders: weakref.WeakValueDictionary[int, Holder] = weakref.WeakValueDictionary()
 
 
-def note_claims(holder: Holder) -> None:
-    """Let a forked child forget the holder's claims."""
+def note_reservations(holder: Holder) -> None:
+    """Let a forked child forget the holder's reservations."""
     _holders[id(holder)] = holder
 
 
 def _after_fork() -> None:
     for holder in list(_holders.values()):
-        holder.forget_claims()
+        holder.forget_reservations()
     _holders.clear()
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
+from pyrate_limiter._core.after_fork import note_reservations
 from pyrate_limiter._core.awaitables import discard
 from pyrate_limiter._core.fork_safe_locks import Whole, shared_lock
 from pyrate_limiter._core.timeline import NO_CLOCK
 from pyrate_limiter._core.validation import FOREVER
 from pyrate_limiter.abstracts.algorithm import GCRA, Decision, TokenBucket
-from pyrate_limiter.buckets.memory.after_fork import note_claims
 from pyrate_limiter.buckets.state.record import StateRecord
 from pyrate_limiter.buckets.state.rules import StateRules
 from pyrate_limiter.buckets.state.store import BlockingRecordStore
@@ -76,7 +76,7 @@ class InMemoryStateStore(StateRecord, BlockingRecordStore):
             self._full = None
             answer = use(rules.on(self))
             if self._queue is not None:
-                note_claims(self)
+                note_reservations(self)
             return answer
 
     def take_now(
@@ -125,7 +125,7 @@ class InMemoryStateStore(StateRecord, BlockingRecordStore):
                 self._full = (now + retry, weight, rates, decision.failing_rate)
             return decision.failing_rate
 
-    def forget_claims(self) -> None:
+    def forget_reservations(self) -> None:
         """Take out what is reserved and not used yet: of a copy, for whom nobody waits."""
         with self._lock, self._whole():
             if self._queue is not None:
@@ -164,4 +164,4 @@ class InMemoryStateStore(StateRecord, BlockingRecordStore):
         self._full = None
         self._clear()
         self.load(numbers)
-        self.forget_claims()
+        self.forget_reservations()
