@@ -25,8 +25,8 @@ def used_at(kind, where, name):
             return [moment for unit, moment in units if b"-" not in unit]
         stamps = Counter(bucket.peek(place).timestamp for place in range(bucket.count()))
         if kind == "sqlite":  # Postgres counts what is overdue as used
-            with bucket._log._lock:
-                stamps -= Counter(dict(bucket._log._rows(bucket._log._sql.pending)))
+            with bucket._lock:
+                stamps -= Counter(dict(bucket._rows(bucket._sql.pending)))
         return sorted(stamps.elements())
 
 

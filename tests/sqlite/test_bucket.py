@@ -706,7 +706,7 @@ def test_an_operation_that_a_signal_handler_calls_in_a_transaction_is_refused_at
     if kind:
         bucket.store.transact(StateRules(GCRA(), bucket.rates, bucket._clock), handler)
     else:
-        with bucket._log._lock:
+        with bucket._lock:
             handler()
     assert bucket.put(RateItem("a", bucket.now(), 4))
     assert not bucket.put(RateItem("a", bucket.now()))
@@ -720,7 +720,7 @@ def test_a_transaction_that_an_interrupted_call_has_left_is_cleared_away_by_the_
     with opened(path, use_file_lock=use_file_lock) as bucket, opened(path) as other:
 
         def interrupted():
-            bucket._log._lock.__enter__()
+            bucket._lock.__enter__()
             bucket._db.run("DELETE FROM rate_bucket")
             raise KeyboardInterrupt  # before anything can leave
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from pyrate_limiter._core.closing import Closable, StoppedClock
 from pyrate_limiter.abstracts.algorithm import SlidingWindowLog
 from pyrate_limiter.buckets.log.bucket import LogBucket
 from pyrate_limiter.buckets.log.run_length import MANY, UnitLog
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from pyrate_limiter._core.rate_list import RateList
 
 
 class ArrayLog(Closable, LogBucket, UnitLog):
@@ -31,6 +37,12 @@ class ArrayLog(Closable, LogBucket, UnitLog):
             "_trusted",
             "failing_rate",
         )
+
+    _lock: AbstractContextManager[object]
+
+    def _set_rates(self, rates: RateList) -> None:
+        with getattr(self, "_lock", None) or nullcontext():  # it may come before `__init__`
+            super()._set_rates(rates)
 
     def _put_now(self, name: str, weight: int, now: int) -> bool:  # noqa: C901 - a call costs more
         """`_put_slowly`, spelled out for the path of nearly every call."""

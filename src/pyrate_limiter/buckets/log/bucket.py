@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from pyrate_limiter._core.awaitables import then
@@ -33,7 +32,11 @@ class LogBucket(LogRules, AbstractBucket):
 
     is_async: bool | None = False
 
-    _lock: AbstractContextManager[object]
+    if TYPE_CHECKING:
+
+        @property
+        def _lock(self) -> AbstractContextManager[object]:
+            """What is held around each operation."""
 
     def __init__(
         self,
@@ -59,10 +62,11 @@ class LogBucket(LogRules, AbstractBucket):
 
     @rates.setter
     def rates(self, rates: Rate | Sequence[Rate]) -> None:
-        checked = sorted_rates(rates)
-        with getattr(self, "_lock", None) or nullcontext():  # it may come before `__init__`
-            self._rates = checked
-            self._rates_changed()
+        self._set_rates(sorted_rates(rates))
+
+    def _set_rates(self, rates: RateList) -> None:
+        self._rates = rates
+        self._rates_changed()
 
     if TYPE_CHECKING:  # as the clock is; a program that sets an async one awaits it
 

@@ -3,35 +3,31 @@
 from __future__ import annotations
 
 import sqlite3
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter._core.awaitables import then
-from pyrate_limiter._core.rate_list import sorted_rates
-from pyrate_limiter._core.validation import BEGINNING, Unread
 from pyrate_limiter._older import TakesKeywordsOf2x
-from pyrate_limiter.abstracts.algorithm import LogAlgorithm
-from pyrate_limiter.abstracts.bucket import AbstractBucket
+from pyrate_limiter.buckets.sqlite.calls import RowCalls
 from pyrate_limiter.buckets.sqlite.clock import SQLiteClock
-from pyrate_limiter.buckets.sqlite.connections import file_name, file_of, refuse_path_as_table
-from pyrate_limiter.buckets.sqlite.database import Database
-from pyrate_limiter.buckets.sqlite.log import RowLog
+from pyrate_limiter.buckets.sqlite.connections import (
+    check_table,
+    file_name,
+    file_of,
+    refuse_path_as_table,
+)
+from pyrate_limiter.buckets.sqlite.database import Database, Transaction
+from pyrate_limiter.buckets.sqlite.keys import SQLiteKeys
 from pyrate_limiter.buckets.sqlite.statements import SIDE_TABLES, statements
-from pyrate_limiter.errors import AlgorithmMismatch, InvalidDatabase, WrongType
+from pyrate_limiter.errors import InvalidDatabase, WrongType
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Callable, Sequence
 
-    from pyrate_limiter._core.clocks import AbstractClock
-    from pyrate_limiter._core.rate_list import RateList
-    from pyrate_limiter.abstracts.algorithm import Decision
-    from pyrate_limiter.abstracts.rate import Rate, RateItem
-    from pyrate_limiter.abstracts.reservation import Reservation
-    from pyrate_limiter.buckets.sqlite.keys import SQLiteKeys
+    from pyrate_limiter.abstracts.algorithm import LogAlgorithm
+    from pyrate_limiter.abstracts.rate import Rate
 
 
-class SQLiteBucket(TakesKeywordsOf2x, AbstractBucket):
+class SQLiteBucket(TakesKeywordsOf2x, RowCalls):
     """A log of units in a table of a SQLite database, exact between threads and processes.
 
     Each operation is one transaction, so it needs no other lock. A database that another process
@@ -60,9 +56,6 @@ class SQLiteBucket(TakesKeywordsOf2x, AbstractBucket):
 
     __module__ = "pyrate_limiter.buckets.sqlite_bucket"
 
-    is_async: bool | None = False
-    blocks: bool = True
-
     def __init__(
         self,
         rates: Rate | Sequence[Rate],
@@ -71,11 +64,14 @@ class SQLiteBucket(TakesKeywordsOf2x, AbstractBucket):
         lock: object = None,
         algorithm: LogAlgorithm | None = None,
     ) -> None:
-        checked = self._checked(rates, table, algorithm)
+        self._checked(rates, algorithm)
+        check_table(table)
         if not isinstance(conn, sqlite3.Connection):
             raise WrongType("conn", conn, "a sqlite3.Connection")
-        schema = (statements(table).create, *SIDE_TABLES)
-        self._set_up(checked, Database(None, conn, lock, schema=schema), table, algorithm)
+        sql = statements(table)
+        db = Database(None, conn, lock, schema=(sql.create, *SIDE_TABLES))
+        RowCalls.__init__(self, rates, algorithm, db, sql)
+        self.table = table
 
     @classmethod
     def init_from_file(
@@ -106,7 +102,8 @@ class SQLiteBucket(TakesKeywordsOf2x, AbstractBucket):
         """
         if db_path is None:
             refuse_path_as_table(table)
-        checked = cls._checked(rates, table, algorithm)
+        cls._checked(rates, algorithm)
+        check_table(table)
         lock: object = None
         if use_file_lock:
             from pyrate_limiter.buckets.sqlite.file_lock import SharedFileLock
@@ -119,18 +116,14 @@ class SQLiteBucket(TakesKeywordsOf2x, AbstractBucket):
         temporary = db_path is None
         db = Database(file_name(db_path), lock=lock, temporary=temporary, schema=schema)
         try:
-            db.begin()
-            try:
+            with Transaction(db):
                 db.run(sql.exists).fetchone()
-            except BaseException as error:
-                db.end(error)
-                raise
-            db.end(None)
         except BaseException:
             db.close()
             raise
         bucket = cls.__new__(cls)
-        bucket._set_up(checked, db, table, algorithm)
+        RowCalls.__init__(bucket, rates, algorithm, db, sql)
+        bucket.table = table
         if not temporary and db.is_file:
             bucket._recipe = (table, db.target, create_new_table, use_file_lock)
         return bucket
@@ -151,31 +144,9 @@ class SQLiteBucket(TakesKeywordsOf2x, AbstractBucket):
         Raises:
             WrongType: ``source`` is neither path nor connection, or ``table`` no text.
         """
-        from pyrate_limiter.buckets.sqlite.keys import SQLiteKeys
-
         return SQLiteKeys(source, table)
 
     _recipe: tuple[Any, ...] | None = None  # how another process opens it
-
-    @classmethod
-    def _checked(cls, rates: Rate | Sequence[Rate], table: str, algorithm: object) -> RateList:
-        if algorithm is not None and not isinstance(algorithm, LogAlgorithm):
-            raise AlgorithmMismatch(algorithm, cls.__name__, "a LogAlgorithm")
-        if not isinstance(table, str) or not table or "\0" in table:
-            raise WrongType("table", table, "a text without null characters, not empty")
-        return sorted_rates(rates)
-
-    def _set_up(
-        self, rates: RateList, db: Database, table: str, algorithm: LogAlgorithm | None
-    ) -> None:
-        self.table = table
-        self._db = db
-        self._log = RowLog(rates, algorithm, SQLiteClock(None), db, statements(table))
-
-    @property
-    def _facts(self) -> Any:
-        """What keeps the rates: the log, or a stand-in until `__init__` has made that."""
-        return self.__dict__.setdefault("_log", SimpleNamespace())
 
     @property
     def busy_seconds(self) -> float:
@@ -201,40 +172,6 @@ class SQLiteBucket(TakesKeywordsOf2x, AbstractBucket):
         """Whether there is such a `lock`."""
         return self.lock is not None
 
-    @property
-    def rates(self) -> RateList:
-        return self._facts._rates  # type: ignore[no-any-return] # see there
-
-    @rates.setter
-    def rates(self, rates: Rate | Sequence[Rate]) -> None:
-        checked = sorted_rates(rates)
-        facts = self._facts
-        facts._known = None
-        facts._rates = checked
-        if isinstance(facts, RowLog):
-            facts._lookback.due = BEGINNING
-
-    @property
-    def failing_rate(self) -> Rate | None:
-        """See `AbstractBucket.failing_rate`."""
-        return self._facts.failing_rate  # type: ignore[no-any-return] # see there
-
-    @failing_rate.setter
-    def failing_rate(self, rate: Rate | None) -> None:
-        self._facts.failing_rate = rate
-
-    @property
-    def _algorithm(self) -> Any:
-        return self._log._algorithm
-
-    @property
-    def _clock(self) -> AbstractClock:
-        return self._log._clock
-
-    @_clock.setter
-    def _clock(self, clock: AbstractClock) -> None:
-        self._log._clock = clock
-
     def straight(self) -> Callable[[str, int], bool | None] | None:
         """`take`, unless a subclass changes what `put` does."""
         changed = any(
@@ -242,94 +179,6 @@ class SQLiteBucket(TakesKeywordsOf2x, AbstractBucket):
             for name in ("put", "put_decision", "waiting", "reserve", "now", "limiter_lock")
         )
         return None if changed else self.take
-
-    def take(self, name: str, weight: int) -> bool | None:
-        """`put` an item of this moment, without making the item.
-
-        Returns:
-            None where that takes waiting for another writer, or would hold up an event loop.
-        """
-        return self._log.take(name, weight)
-
-    def now(self) -> int:
-        return self._log._clock.now()  # type: ignore[return-value] # as the clock is
-
-    def stamp(self) -> int | Awaitable[int]:
-        now: Any = self.now()
-        return then(now, Unread) if type(self).now is SQLiteBucket.now else now
-
-    def put(self, item: RateItem) -> bool:
-        return self._log.put(item)
-
-    def put_decision(self, item: RateItem) -> Decision:
-        return self._log.put_decision(item)
-
-    def waiting(self, item: RateItem) -> int:
-        return self._log.waiting(item)
-
-    def reserve(
-        self,
-        item: RateItem,
-        max_wait_ms: int = 0,
-        buffer_ms: int | None = None,
-        limit_ms: int | None = None,
-        *,
-        brief: bool = False,
-    ) -> Decision:
-        """See `AbstractBucket.reserve`.
-
-        The item is stamped anew when the database is free, so that no time that was spent waiting
-        for it dates a unit back.
-        """
-        return self._log.reserve(item, max_wait_ms, buffer_ms, limit_ms, brief=brief)
-
-    @property
-    def store_id(self) -> object:
-        """What the buckets of one file have in common."""
-        return self._db.path or id(self._db)
-
-    def reserve_several(
-        self,
-        items: Sequence[RateItem],
-        max_wait_ms: int = 0,
-        buffer_ms: int | None = None,
-        not_before: int | None = None,
-        limit_ms: int | None = None,
-    ) -> list[Decision]:
-        """See `AbstractBucket.reserve_several`. The items are stamped as in `reserve`."""
-        return self._log.reserve_several(items, max_wait_ms, buffer_ms, not_before, limit_ms)
-
-    def confirm(self, reservation: Reservation, now: int, max_wait_ms: int = 0) -> Decision:
-        return self._log.confirm(reservation, now, max_wait_ms)
-
-    def cancel(self, reservation: Reservation) -> bool:
-        return self._log.cancel(reservation)
-
-    def hold(self, item: RateItem, hold_ms: int) -> int:
-        return self._log.hold(item, hold_ms)
-
-    def release_hold(self, item: RateItem) -> bool:
-        return self._log.release_hold(item)
-
-    def check(self, item: RateItem) -> Decision:
-        return self._log.check(item)
-
-    def pause(self, reservation: Reservation) -> float:
-        return self._log.pause(reservation)
-
-    def leak(self, current_timestamp: int | None = None) -> int:
-        """See `AbstractBucket.leak`. 0 once closed."""
-        return 0 if self._db.closed else self._log.leak(current_timestamp)
-
-    def flush(self) -> None:
-        """See `AbstractBucket.flush`. A file that is gone is made anew."""
-        self._log.flush()
-
-    def count(self) -> int:
-        return self._log.count()
-
-    def peek(self, index: int) -> RateItem | None:
-        return self._log.peek(index)
 
     def limiter_lock(self) -> Any:
         """The file lock, or the lock that was handed in; None without."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from pyrate_limiter._core.clocks import WallClock
 from pyrate_limiter.utils import dedicated_sqlite_clock_connection
@@ -10,7 +10,13 @@ from pyrate_limiter.utils import dedicated_sqlite_clock_connection
 if TYPE_CHECKING:
     import sqlite3
 
-    from pyrate_limiter.buckets.sqlite.bucket import SQLiteBucket
+
+class Connected(Protocol):
+    """What has a connection, as a `SQLiteBucket` does."""
+
+    @property
+    def conn(self) -> sqlite3.Connection | None:
+        """The connection; None once closed."""
 
 
 class SQLiteClock(WallClock):
@@ -29,7 +35,7 @@ class SQLiteClock(WallClock):
     time_query = "SELECT CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
     """How to ask SQLite for the same."""
 
-    def __init__(self, conn: sqlite3.Connection | SQLiteBucket | None) -> None:
+    def __init__(self, conn: sqlite3.Connection | Connected | None) -> None:
         self._conn: sqlite3.Connection | None = getattr(conn, "conn", conn)  # type: ignore[arg-type]
 
     @classmethod

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter.buckets.sqlite.errors import UnusableConnection
-from pyrate_limiter.errors import InvalidDatabase
+from pyrate_limiter.errors import InvalidDatabase, WrongType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -53,6 +53,16 @@ def file_of(name: str) -> str:
     in_memory = query.get("mode") == ["memory"] or query.get("vfs") == ["memdb"]
     path = unquote(parts.path)
     return ":memory:" if in_memory or path in {"", ":memory:"} else os.path.abspath(path)
+
+
+def check_table(table: object) -> None:
+    """Raise unless this can be the name of a table.
+
+    Raises:
+        WrongType: it says what is expected.
+    """
+    if not isinstance(table, str) or not table or "\0" in table:
+        raise WrongType("table", table, "a text without null characters, not empty")
 
 
 def refuse_path_as_table(table: object) -> None:

@@ -17,7 +17,7 @@ from pyrate_limiter.errors import ReentrantCall
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import FrameType
+    from types import FrameType, TracebackType
 
 _LOOK_SECONDS = 0.02  # how long a file is taken to be there that was there just now
 _LAST_SECONDS = 0.02  # for a commit, at the least
@@ -304,3 +304,24 @@ class Database(Link):
             name_file(error, self.path)
             self._prepared = False
             self._drop()
+
+
+class Transaction:
+    """A transaction of a `Database` around a block, which is undone where the block raises.
+
+    It waits ``seconds`` for other writers; None is as long as the database's `busy_seconds`.
+    """
+
+    __slots__ = ("_db", "_seconds")
+
+    def __init__(self, db: Database, seconds: float | None = None) -> None:
+        self._db = db
+        self._seconds = seconds
+
+    def __enter__(self) -> None:
+        self._db.begin(self._seconds, sys._getframe(1))
+
+    def __exit__(
+        self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
+    ) -> None:
+        self._db.end(error)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import sys
 from typing import TYPE_CHECKING, TypeVar
 
 from pyrate_limiter._core.clocks import AbstractClock, WallClock
@@ -14,7 +13,7 @@ from pyrate_limiter._core.timeline import LATEST_MS
 from pyrate_limiter._core.validation import FOREVER
 from pyrate_limiter.abstracts.algorithm import Decision
 from pyrate_limiter.buckets.sqlite.connections import file_name
-from pyrate_limiter.buckets.sqlite.database import FOREVER_SECONDS, Database
+from pyrate_limiter.buckets.sqlite.database import FOREVER_SECONDS, Database, Transaction
 from pyrate_limiter.buckets.sqlite.errors import DatabaseLocked
 from pyrate_limiter.buckets.sqlite.statements import quoted
 from pyrate_limiter.buckets.state.record import StateRecord
@@ -109,22 +108,17 @@ class SQLiteStateStore(BlockingRecordStore):
             seconds = lock_seconds(within_ms, within_ms)
             seconds = FOREVER_SECONDS if seconds is None else seconds
         try:
-            self._db.begin(seconds, sys._getframe())
+            with Transaction(self._db, seconds):
+                record = self._stored()
+                before = record.dump()
+                answer = use(rules.on(record))
+                if record.dump() != before:
+                    self._keep(rules)
+                self._ahead = record._ahead
         except DatabaseLocked:
             if within_ms is None or instead is None:
                 raise
             return instead(Decision(rules.rates[0], 0))
-        try:
-            record = self._stored()
-            before = record.dump()
-            answer = use(rules.on(record))
-            if record.dump() != before:
-                self._keep(rules)
-            self._ahead = record._ahead
-        except BaseException as error:
-            self._db.end(error)
-            raise
-        self._db.end(None)
         return answer
 
     def _stored(self) -> StateRecord:
@@ -157,13 +151,8 @@ class SQLiteStateStore(BlockingRecordStore):
     def reset(self) -> None:
         """See `StateStore.reset`. A file that is gone is made anew."""
         self._db.start_anew()
-        self._db.begin(None, sys._getframe())
-        try:
+        with Transaction(self._db):
             self._db.run(self._forget, (self.key,))
-        except BaseException as error:
-            self._db.end(error)
-            raise
-        self._db.end(None)
 
     def close(self) -> None:
         """Close the file that was opened here. May be called again."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter._core.validation import BEGINNING, name_text
 from pyrate_limiter.buckets.log.storage import LogStorage
+from pyrate_limiter.buckets.sqlite.database import Transaction
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -23,25 +24,22 @@ _FENCE_UNITS = 1024
 _MARKS = 8
 
 
-class Turn:
-    """The lock of a log in a table: a transaction, in which the log is what the table says.
+class Turn(Transaction):
+    """The lock of a log in a table: a transaction, in which the log is what the table says."""
 
-    It waits ``seconds`` for other writers; None is as long as the bucket's ``busy_seconds``.
-    """
-
-    __slots__ = ("_log", "_seconds")
+    __slots__ = ("_log",)
 
     def __init__(self, log: RowTable, seconds: float | None = None) -> None:
+        super().__init__(log._db, seconds)
         self._log = log
-        self._seconds = seconds
 
     def __enter__(self) -> None:
-        if self._log._db.begin(self._seconds, sys._getframe(1)):
+        if self._db.begin(self._seconds, sys._getframe(1)):
             self._refresh()
 
     def enter_at_once(self) -> bool:
         """Enter a new transaction, unless something has to be waited for or mended first."""
-        if not self._log._db.begin_at_once(sys._getframe(1)):
+        if not self._db.begin_at_once(sys._getframe(1)):
             return False
         self._refresh()
         return True
@@ -56,13 +54,12 @@ class Turn:
     def __exit__(
         self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
     ) -> None:
-        log = self._log
         if error is not None:
-            log._forget()
+            self._log._forget()
         try:
-            log._db.end(error)
+            super().__exit__(None, error, None)
         except BaseException:
-            log._forget()
+            self._log._forget()
             raise
 
 
