@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class LogMoments(LogStorage):
     """A log that knows its rates, and which of its units are reserved for a moment to come.
 
-    With `SlidingWindowLog` it looks at few units per rate. Any other policy, a user's own subclass
-    too, is asked through the methods that `LogAlgorithm` has for it.
+    With `SlidingWindowLog` it looks at few units per rate. Other policies, a user's own subclasses
+    too, are asked through the methods that `LogAlgorithm` has for it.
     """
 
     if not TYPE_CHECKING:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
-from typing import Any
 
 from pyrate_limiter._core.validation import BEGINNING
 from pyrate_limiter.buckets.log.storage import LogStorage
@@ -23,6 +22,10 @@ from pyrate_limiter.buckets.log.storage import LogStorage
 SLACK = 1024  # runs that may lie expired before the log drops them by itself
 MANY = 1 << 60  # units that were ever stored, when it is time to number them anew
 _STRIDE = 8  # how far the run that decides moves between two looks, as a rule
+
+# Most keys never need more than the open run: they share these, which nobody changes.
+_NO_NUMBERS = array("q")
+_NO_NAMES: list[str] = []
 
 Run = tuple[int, str, int]  # timestamp, name, units
 
@@ -47,19 +50,20 @@ class UnitLog(LogStorage):
         "_total",
     )
 
-    _stamps: Any  # array of int64, or the empty tuple: most keys never need more than the open run
-    _ends: Any
-    _name: str | None
+    _stamps: array[int]
+    _ends: array[int]
+    _name: str
     _names: list[str]
-    _name_ends: Any
+    _name_ends: array[int]
     _hint: int
     _sweep_at: int
 
     def _empty(self) -> None:
         self._newest = BEGINNING
         self._base = self._total = self._hint = 0
-        self._stamps = self._ends = self._name_ends = self._names = ()  # type: ignore[assignment] # see `_drop_arrays`
-        self._name = None
+        self._stamps = self._ends = self._name_ends = _NO_NUMBERS
+        self._names = _NO_NAMES
+        self._name = ""
         self._sweep_at = SLACK
 
     def _append(self, name: str, weight: int, stamp: int) -> None:
@@ -76,7 +80,7 @@ class UnitLog(LogStorage):
         """Close the open run, and say how many there were: the next unit begins another."""
         stamps, ends, total = self._stamps, self._ends, self._total
         runs = len(ends)
-        if ends.__class__ is tuple:
+        if ends is _NO_NUMBERS:
             self._stamps, self._ends = stamps, ends = array("q"), array("q")
         if len(stamps) > runs:
             stamps[runs] = self._newest
@@ -93,7 +97,7 @@ class UnitLog(LogStorage):
         names, name_ends, total = self._names, self._name_ends, self._total
         if total <= (name_ends[-1] if name_ends else self._base):
             return
-        if name_ends.__class__ is tuple:
+        if name_ends is _NO_NUMBERS:
             self._names, self._name_ends = names, name_ends = [], array("q")
         runs = len(name_ends)
         if len(names) == runs:
@@ -101,7 +105,7 @@ class UnitLog(LogStorage):
         if self._name_ends is not name_ends or self._total != total:
             self._seal_name()
         else:
-            names[runs] = self._name  # type: ignore[assignment] # there are units, so a name
+            names[runs] = self._name
             name_ends.append(total)
 
     def _stamp(self, number: int) -> int:
@@ -124,7 +128,7 @@ class UnitLog(LogStorage):
 
     def _name_of(self, number: int) -> str:
         j = bisect_left(self._name_ends, number)
-        return self._names[j] if j < len(self._name_ends) else self._name  # type: ignore[return-value]
+        return self._names[j] if j < len(self._name_ends) else self._name
 
     def _drop_before(self, stamp: int) -> int:
         while True:
@@ -138,8 +142,8 @@ class UnitLog(LogStorage):
             if self._total == total and self._ends is ends and self._name_ends is name_ends:
                 break  # no call came in between
         self._base = keep
-        self._stamps, self._ends = rest[0] or (), rest[1] or ()
-        self._names, self._name_ends = rest[2] or (), rest[3] or ()  # type: ignore[assignment] # see `_drop_arrays`
+        self._stamps, self._ends = rest[0] or _NO_NUMBERS, rest[1] or _NO_NUMBERS
+        self._names, self._name_ends = rest[2] or _NO_NAMES, rest[3] or _NO_NUMBERS
         self._hint = 0
         return keep - base
 
@@ -158,7 +162,7 @@ class UnitLog(LogStorage):
         total, base, ends, name_ends = self._total, self._base, self._ends, self._name_ends
         fewer = [array("q", [end - base for end in each]) for each in (ends, name_ends)]
         if self._total == total and self._ends is ends and self._name_ends is name_ends:
-            self._ends, self._name_ends = fewer[0] or (), fewer[1] or ()
+            self._ends, self._name_ends = fewer[0] or _NO_NUMBERS, fewer[1] or _NO_NUMBERS
             self._total -= base
             self._base = 0
 
@@ -248,7 +252,7 @@ class UnitLog(LogStorage):
         self._seal_name()
         runs = self._decode(0, len(self._stamps))
         self._drop_arrays()
-        self._name, self._newest, self._total = None, BEGINNING, self._base
+        self._name, self._newest, self._total = "", BEGINNING, self._base
         left = dict(units)
         kept = []
         for stamp, name, count in reversed(runs):
@@ -277,8 +281,8 @@ class UnitLog(LogStorage):
         self._names, self._name_ends = self._names[: len(self._name_ends)], self._name_ends[:]
 
     def _drop_arrays(self) -> None:
-        self._stamps = self._ends = self._name_ends = ()
-        self._names = ()  # type: ignore[assignment] # replaced by a list when there are two
+        self._stamps = self._ends = self._name_ends = _NO_NUMBERS
+        self._names = _NO_NAMES
         self._hint = 0
 
     def _decode(self, low: int, high: int) -> list[Run]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, overload
 
 from pyrate_limiter.abstracts.rate import RateItem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from pyrate_limiter.buckets.log.run_length import UnitLog
 
@@ -18,7 +19,7 @@ class UnitsView(Sequence[RateItem]):
 
     __slots__ = ("_lock", "_log")
 
-    def __init__(self, log: UnitLog, lock: Any) -> None:
+    def __init__(self, log: UnitLog, lock: AbstractContextManager[object]) -> None:
         self._log = log
         self._lock = lock
 

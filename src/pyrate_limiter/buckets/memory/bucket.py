@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from copy import copy
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pyrate_limiter._core.after_fork import note_reservations
 from pyrate_limiter._core.awaitables import discard
@@ -165,7 +165,7 @@ class InMemoryBucket(ArrayLog):
                 self._changed()
                 self._take_out_newest(pending)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         with self._lock:
             slots = (name for cls in type(self).__mro__ for name in getattr(cls, "__slots__", ()))
             skipped = ("__dict__", "__weakref__", "_lock")

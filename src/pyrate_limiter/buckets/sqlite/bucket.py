@@ -43,7 +43,7 @@ class SQLiteBucket(TakesKeywordsOf2x, RowCalls):
     Args:
         rates: the limits; all of them hold.
         conn: the connection.
-        table: the table's name; it is made if missing. Any characters are safe.
+        table: the table's name, of whatever characters; it is made if missing.
         lock: held around each transaction, where given.
         algorithm: a `LogAlgorithm`; `SlidingWindowLog` if left out.
 
@@ -146,7 +146,7 @@ class SQLiteBucket(TakesKeywordsOf2x, RowCalls):
         """
         return SQLiteKeys(source, table)
 
-    _recipe: tuple[Any, ...] | None = None  # how another process opens it
+    _recipe: tuple[str, str, bool, bool] | None = None  # how another process opens it
 
     @property
     def busy_seconds(self) -> float:
@@ -188,7 +188,7 @@ class SQLiteBucket(TakesKeywordsOf2x, RowCalls):
         """Close the file, and remove it if it is temporary. A handed-in connection stays open."""
         self._db.close()
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         """Another process opens the same file again."""
         if self._recipe is None:
             raise WrongType(
@@ -197,12 +197,8 @@ class SQLiteBucket(TakesKeywordsOf2x, RowCalls):
                 "one that init_from_file opened on a named file",
             )
         table, path, create, use_file_lock = self._recipe
-        reopening = (type(self), self.rates, table, path, create, use_file_lock, self._algorithm)
+        reopening = (self.rates, table, path, create, use_file_lock, self._algorithm)
         clock = self._clock
         if type(clock) is SQLiteClock:  # it may hold a connection; each of them reads the same
-            return _reopen, reopening
-        return _reopen, reopening, (None, {"_clock": clock})
-
-
-def _reopen(cls: type[SQLiteBucket], *arguments: Any) -> SQLiteBucket:
-    return cls.init_from_file(*arguments)
+            return type(self).init_from_file, reopening
+        return type(self).init_from_file, reopening, (None, {"_clock": clock})

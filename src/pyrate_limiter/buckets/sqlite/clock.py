@@ -36,7 +36,9 @@ class SQLiteClock(WallClock):
     """How to ask SQLite for the same."""
 
     def __init__(self, conn: sqlite3.Connection | Connected | None) -> None:
-        self._conn: sqlite3.Connection | None = getattr(conn, "conn", conn)  # type: ignore[arg-type]
+        if conn is not None and hasattr(conn, "conn"):
+            conn = conn.conn
+        self._conn = conn
 
     @classmethod
     def default(cls) -> SQLiteClock:

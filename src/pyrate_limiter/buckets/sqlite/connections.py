@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pyrate_limiter.buckets.sqlite.errors import UnusableConnection
 from pyrate_limiter.errors import InvalidDatabase, WrongType
@@ -24,7 +24,7 @@ _LONGEST_PAUSE = 0.002
 
 _ENDINGS = (".db", ".db3", ".sqlite", ".sqlite3")
 
-parked: list[Any] = []
+parked: list[object] = []
 """Connections that must be neither used nor closed any more."""
 
 

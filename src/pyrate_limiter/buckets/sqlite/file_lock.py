@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pyrate_limiter._core.process_lock import ProcessLock
 from pyrate_limiter.buckets.sqlite.connections import tag_of
 from pyrate_limiter.errors import MissingDriver
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 
 class SharedFileLock(ProcessLock):
@@ -34,7 +37,9 @@ class SharedFileLock(ProcessLock):
             raise MissingDriver("filelock", "filelock") from error
         super().__init__()
         self.lock_file = path
-        self._fallback: Any = None if _flock() else FileLock(path, thread_local=False)
+        self._fallback: BaseFileLock | None = (
+            None if _flock() else FileLock(path, thread_local=False)
+        )
 
     def after_fork(self) -> None:
         super().after_fork()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import weakref
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pyrate_limiter._core.leaker import Leaker
 from pyrate_limiter._core.rate_list import sorted_rates
@@ -25,7 +25,6 @@ from pyrate_limiter.errors import WrongType
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pyrate_limiter._core.clocks import AbstractClock
     from pyrate_limiter._core.rate_list import RateList
     from pyrate_limiter.abstracts.bucket import AbstractBucket
     from pyrate_limiter.buckets.sqlite.keys import SQLiteKeys
@@ -59,7 +58,7 @@ class SQLiteKeyedFactory(BucketFactory):
 
     def wrap_item(self, name: str, weight: int = 1) -> RateItem:
         """Stamp an item with the time."""
-        return RateItem(name, self._logs.clock.now(), weight)  # type: ignore[arg-type] # an int
+        return RateItem(name, self._logs.clock.now(), weight)
 
     def _gets_at_once(self) -> bool:
         return type(self).get is SQLiteKeyedFactory.get
@@ -98,7 +97,7 @@ class SQLiteKeyedFactory(BucketFactory):
         self._recent.clear()
         self._logs.db.close()
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         """Another process opens the same file again."""
         if isinstance(self._keys.source, sqlite3.Connection):
             raise WrongType("what is to be pickled", self._keys.source, "the path of a file")
@@ -114,7 +113,7 @@ class _Logs:
         self.rates = rates
         self.table = keys.table
         self.sql: Statements = statements(keys.table, keyed=True)
-        self.clock: AbstractClock = SQLiteClock(None)
+        self.clock = SQLiteClock(None)
         self._visits = 0
         self._algorithm = SlidingWindowLog()
         schema = (self.sql.create, self.sql.index, *SIDE_TABLES)
@@ -133,7 +132,7 @@ class _Logs:
     def leak(self) -> int:
         """Drop all rows that count no more, and what else there is about their names."""
         dropped = 0
-        now: Any = self.clock.now()
+        now = self.clock.now()
         while not self.db.closed:
             with Transaction(self.db):
                 some = self._drop(now)

@@ -8,7 +8,7 @@ import threading
 import time
 import weakref
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pyrate_limiter.buckets.sqlite.connections import (
     OWN_SETTINGS,
@@ -61,7 +61,7 @@ class Link:
         self.is_file: bool = self.path not in {"", ":memory:"}
         self._tag: tuple[int, int] | None = None
         self._own: list[sqlite3.Connection | None] = [None]
-        self._cursor: Any = None
+        self._cursor: Any = None  # else of sqlite3: each transaction begins by having one
         self.run: Callable[..., sqlite3.Cursor] = not_begun
         _databases.add(self)
         removed = self.path if temporary else None
@@ -152,7 +152,7 @@ class Link:
             self._own[0] = conn
 
 
-def not_begun(*_: object) -> Any:
+def not_begun(*_: object) -> NoReturn:
     """Stands for `Link.run` outside a transaction."""
     raise BucketClosed
 
