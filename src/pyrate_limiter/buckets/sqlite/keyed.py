@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import weakref
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter._core.leaker import Leaker
 from pyrate_limiter._core.rate_list import sorted_rates
@@ -47,6 +47,8 @@ class SQLiteKeyedFactory(BucketFactory):
         sqlite3.OperationalError: the file cannot be opened.
     """
 
+    _leaker: Leaker[Any] | None = None  # of the table, which leaks as a bucket does
+
     def __init__(self, rates: Rate | Sequence[Rate], keys: SQLiteKeys) -> None:
         self._rates = sorted_rates(rates)
         self._keys = keys
@@ -73,7 +75,7 @@ class SQLiteKeyedFactory(BucketFactory):
         if bucket is None:
             if self._leaker is None:
                 self._leaker = Leaker(self._leak_interval)
-                self._leaker.sync_buckets[id(self._logs)] = self._logs  # type: ignore[assignment] # it leaks alike
+                self._leaker.sync_buckets[id(self._logs)] = self._logs
                 self._leaker.start()
             bucket = self._buckets.setdefault(name, _KeyBucket(self._logs, name))
             self._recent.append(bucket)

@@ -122,7 +122,7 @@ class RowTable(LogStorage):
     def _learn_rows(self) -> bool:
         """Learn what others have stored or dropped; False where that is not in order."""
         fences = self._fences
-        rows: list[Any] = []
+        rows: list[tuple[int, int]] = []
         while fences:
             rows = self._rows(self._sql.since, fences[-1][0])
             if rows and rows[0] == fences[-1]:
