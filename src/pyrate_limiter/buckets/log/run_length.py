@@ -187,69 +187,32 @@ class UnitLog(LogStorage):
         self._stamps, self._ends = stamps, ends
 
     def _remove(self, stamp: int, name: str, weight: int) -> bool:
-        return self._edit(stamp, stamp, name, weight, -1)
+        return self._edit(stamp, stamp, name, weight, 0)
 
     def _move(self, stamp: int, name: str, weight: int, later: int) -> bool:
-        if self._name_ends or name != self._name or stamp >= later or self._total == self._base:
-            return self._edit(stamp, later, name, weight, 1)
-        self._copy_arrays()
-        self._seal()
-        found = self._move_under_one_name(stamp, weight, later)
-        self._newest = self._stamps.pop()
-        self._ends.pop()
-        return found
-
-    def _move_under_one_name(self, stamp: int, weight: int, later: int) -> bool:
-        """`_move` where all units have one name: only the ends of runs change. All is sealed."""
-        stamps, ends = self._stamps, self._ends
-        low = bisect_left(stamps, stamp)
-        before = ends[low - 1] if low else self._base
-        if low == len(stamps) or stamps[low] != stamp or ends[low] - before < weight:
-            return False
-        high = bisect_right(stamps, later, low)
-        end = ends[high - 1]
-        for k in range(low, high):
-            ends[k] -= weight
-        if stamps[high - 1] == later:
-            ends[high - 1] = end
-        else:
-            stamps.insert(high, later)
-            ends.insert(high, end)
-        if ends[low] == before:
-            del stamps[low], ends[low]
-        self._hint = 0
-        return True
+        return self._edit(stamp, later, name, weight, weight)
 
     def _add(self, name: str, weight: int, stamp: int) -> None:
-        self._copy_arrays()
-        self._seal()
-        self._seal_name()
-        low, high = bisect_left(self._stamps, stamp), bisect_right(self._stamps, stamp)
-        self._encode(low, high, [*self._decode(low, high), (stamp, name, weight)], weight)
-        self._unseal()
+        self._edit(stamp, stamp, name, 0, weight)
 
-    def _edit(self, stamp: int, later: int, name: str, weight: int, sign: int) -> bool:
+    def _edit(self, stamp: int, later: int, name: str, taken: int, given: int) -> bool:
+        """Take so many units out at ``stamp`` and give as many to ``later``, or do nothing."""
         if self._total == self._base:
             return False
-        self._copy_arrays()
-        self._seal()
-        self._seal_name()
-        low = bisect_left(self._stamps, stamp)
-        high = bisect_right(self._stamps, later)
+        self._open()
+        low, high = bisect_left(self._stamps, stamp), bisect_right(self._stamps, later)
         runs = self._decode(low, high)
-        found = low < high and _take_out(runs, stamp, name, weight)
+        found = _take_out(runs, stamp, name, taken)
         if found:
-            if sign > 0:
-                runs.append((later, name, weight))
-            self._encode(low, high, runs, 0 if sign > 0 else -weight)
-        self._unseal()
+            if given:
+                runs.append((later, name, given))
+            self._encode(low, high, runs, given - taken)
+        self._close()
         return found
 
     def _take_out_newest(self, units: dict[int, int]) -> None:
         """Take out so many units of each of these times, the newest ones, whatever their names."""
-        self._copy_arrays()
-        self._seal()
-        self._seal_name()
+        self._open()
         runs = self._decode(0, len(self._stamps))
         self._drop_arrays()
         self._name, self._newest, self._total = "", BEGINNING, self._base
@@ -264,7 +227,15 @@ class UnitLog(LogStorage):
         for stamp, name, count in reversed(kept):
             self._append(name, count, stamp)
 
-    def _unseal(self) -> None:
+    def _open(self) -> None:
+        """Have all runs in arrays, and leave those of before to whoever may go back to them."""
+        self._stamps, self._ends = self._stamps[: len(self._ends)], self._ends[:]
+        self._names, self._name_ends = self._names[: len(self._name_ends)], self._name_ends[:]
+        self._seal()
+        self._seal_name()
+
+    def _close(self) -> None:
+        """Have the newest run outside the arrays again."""
         self._hint = 0
         if self._stamps:
             self._newest = self._stamps.pop()
@@ -274,11 +245,6 @@ class UnitLog(LogStorage):
         else:
             self._newest = BEGINNING
             self._drop_arrays()
-
-    def _copy_arrays(self) -> None:
-        """Leave the arrays as they are to whoever may want to go back to them."""
-        self._stamps, self._ends = self._stamps[: len(self._ends)], self._ends[:]
-        self._names, self._name_ends = self._names[: len(self._name_ends)], self._name_ends[:]
 
     def _drop_arrays(self) -> None:
         self._stamps = self._ends = self._name_ends = _NO_NUMBERS
@@ -302,7 +268,8 @@ class UnitLog(LogStorage):
         """Replace runs ``low`` to ``high`` by ``runs``; later numbers move by ``shift``."""
         start = self._ends[low - 1] if low else self._base
         finish = self._ends[high - 1] if high else start
-        self._encode_names(start, finish, runs, shift)
+        if shift or len(self._names) > 1:
+            self._encode_names(start, finish, runs, shift)
         stamps, ends = array("q"), array("q")
         number = start
         for stamp, _, units in runs:
