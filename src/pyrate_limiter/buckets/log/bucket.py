@@ -12,11 +12,11 @@ from pyrate_limiter._core.validation import FOREVER, Unread, check_item
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision, LogAlgorithm
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.rate import RateItem
-from pyrate_limiter.buckets.log.rules import CLOCK, STOCK, LogRules, Pending
+from pyrate_limiter.buckets.log.rules import CLOCK, STOCK, Handle, LogRules
 from pyrate_limiter.errors import AlgorithmMismatch
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from contextlib import AbstractContextManager
 
     from pyrate_limiter._core.clocks import AbstractClock
@@ -72,6 +72,17 @@ class LogBucket(LogRules, AbstractBucket):
 
         def now(self) -> int:
             """See `AbstractBucket.now`."""
+
+        def take(self, name: str, weight: int) -> bool | None:
+            """`put` an item of this moment, without making the item; None: it takes longer."""
+
+    def straight(self) -> Callable[[str, int], bool | None] | None:
+        """`take`, where it does what `put` would do; None where a subclass differs."""
+        kind = type(self)
+        own = next(base for base in kind.__mro__ if "take" in vars(base))
+        methods = ("put", "put_decision", "waiting", "reserve", "now", "limiter_lock")
+        same = all(getattr(kind, name) is getattr(own, name) for name in methods)
+        return self.take if same else None
 
     def stamp(self) -> int | Awaitable[int]:
         return then(self.now(), Unread) if type(self).now is AbstractBucket.now else self.now()
@@ -166,7 +177,7 @@ class LogBucket(LogRules, AbstractBucket):
             self._expect(moment, weight, now)
             self._note_reservations()
             self._full = None
-            handle = Pending()
+            handle = Handle()
         item.timestamp = moment + self._stepped
         self._store(item.name, weight, moment, now)
         return self._outlook(now, None, moment, item, handle)
@@ -199,7 +210,7 @@ class LogBucket(LogRules, AbstractBucket):
             if moment == FOREVER or moment - now > max_wait_ms:
                 self._remove(stamp, name, weight)
                 self._refuse(weight, moment, failing, now)
-                self._full = None  # newcomers also wait for claims behind this one
+                self._full = None  # newcomers also wait for reservations behind this one
                 return self._outlook(now, self.failing_rate, moment)
             moved = self._move(stamp, name, weight, moment)
             if moved:

@@ -30,8 +30,8 @@ STOCK = SlidingWindowLog()
 CLOCK = MonotonicClock()
 
 
-class Pending:
-    """What a log knows of units that are stored for a moment to come: whether somebody has gone."""
+class Handle:
+    """That of a reservation for a moment to come: whether its units have been used."""
 
     __slots__ = ("used",)
 
@@ -132,17 +132,14 @@ class LogRules(LogMoments, Timeline):
 
     def _store(self, name: str, weight: int, moment: int, now: int) -> None:
         """Store units for ``moment``, and drop the expired ones when there are many."""
-        self._place(name, weight, moment)
-        self._latest = now
-        self.failing_rate = None
-        if self._has_grown():
-            self._sweep(now)
-
-    def _place(self, name: str, weight: int, moment: int) -> None:
         if moment < self._newest and self._total > self._base:
             self._add(name, weight, moment)
         else:
             self._append(name, weight, moment)
+        self._latest = now
+        self.failing_rate = None
+        if self._has_grown():
+            self._sweep(now)
 
     def _sweep(self, now: int) -> None:
         """Drop expired units."""
@@ -196,7 +193,7 @@ class LogRules(LogMoments, Timeline):
         failing: Rate | None,
         moment: int,
         stored: RateItem | None = None,
-        handle: Pending | None = None,
+        handle: Handle | None = None,
     ) -> Decision:
         """The verdict, and what else there is to know at ``now``, where ``stored`` is by then."""
         policy, rates = self._algorithm, self._rates

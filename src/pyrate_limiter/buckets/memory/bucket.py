@@ -99,12 +99,8 @@ class InMemoryBucket(ArrayLog):
         return UnitsView(self, self._lock)
 
     def straight(self) -> Callable[[str, int], bool | None] | None:
-        """`take`, where it does what `put` would do; None where a subclass or policy differs."""
-        changed = any(
-            getattr(type(self), name) is not getattr(InMemoryBucket, name)
-            for name in ("put", "put_decision", "waiting", "reserve", "now", "limiter_lock")
-        )
-        return None if changed or type(self._algorithm) is not SlidingWindowLog else self.take
+        """See `LogBucket.straight`; there is none for a policy of a user."""
+        return super().straight() if type(self._algorithm) is SlidingWindowLog else None
 
     def take(self, name: str, weight: int) -> bool | None:
         """`put` an item of this moment, without making the item.

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from pyrate_limiter.buckets.multiprocess.list_proxy import AnyList
     from pyrate_limiter.buckets.multiprocess.session import Lock, Medium
 
-_CHANGED = ("put", "put_decision", "waiting", "reserve", "now", "limiter_lock", "take")
-
 
 class SharedLogBucket(RecordingLog):
     """What a `MultiprocessBucket` does, whose name is public."""
@@ -96,11 +94,9 @@ class SharedLogBucket(RecordingLog):
         """Nothing: those of other processes count as well."""
 
     def straight(self) -> Callable[[str, int], bool | None] | None:
-        """`take`, where it does what `put` would do; there is none over a manager's list."""
-        mine = type(self)
-        changed = any(getattr(mine, it) is not getattr(SharedLogBucket, it) for it in _CHANGED)
+        """See `LogBucket.straight`; there is none over a manager's list."""
         stock = type(self._algorithm) is SlidingWindowLog and isinstance(self._items, SharedItems)
-        return self.take if stock and not changed else None
+        return super().straight() if stock else None
 
     def take(self, name: str, weight: int) -> bool | None:
         """`put` an item of this moment, without making the item.

@@ -21,7 +21,7 @@ from pyrate_limiter.errors import InvalidDatabase, WrongType
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from pyrate_limiter.abstracts.algorithm import LogAlgorithm
     from pyrate_limiter.abstracts.rate import Rate
@@ -171,18 +171,6 @@ class SQLiteBucket(TakesKeywordsOf2x, RowCalls):
     def use_limiter_lock(self) -> bool:
         """Whether there is such a `lock`."""
         return self.lock is not None
-
-    def straight(self) -> Callable[[str, int], bool | None] | None:
-        """`take`, unless a subclass changes what `put` does."""
-        changed = any(
-            getattr(type(self), name) is not getattr(SQLiteBucket, name)
-            for name in ("put", "put_decision", "waiting", "reserve", "now", "limiter_lock")
-        )
-        return None if changed else self.take
-
-    def limiter_lock(self) -> Any:
-        """The file lock, or the lock that was handed in; None without."""
-        return self._db.lock
 
     def close(self) -> None:
         """Close the file, and remove it if it is temporary. A handed-in connection stays open."""

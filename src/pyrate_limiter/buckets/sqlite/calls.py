@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter._core.awaitables import in_event_loop
 from pyrate_limiter._core.process_lock import LAST_SECONDS, has_end, lock_seconds
@@ -12,8 +12,7 @@ from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision, SlidingWindow
 from pyrate_limiter.abstracts.rate import RateItem
 from pyrate_limiter.buckets.sqlite.database import FOREVER_SECONDS
 from pyrate_limiter.buckets.sqlite.errors import DatabaseLocked
-from pyrate_limiter.buckets.sqlite.log import Refusal, RowLog
-from pyrate_limiter.buckets.sqlite.table import Turn
+from pyrate_limiter.buckets.sqlite.log import LogTransaction, Refusal, RowLog
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,7 +71,7 @@ class RowCalls(RowLog):
     ) -> list[Decision]:
         """See `AbstractBucket.reserve_several`. The items are stamped as in `reserve`."""
         try:
-            with self._turn(max_wait_ms, limit_ms):
+            with self._waiting(max_wait_ms, limit_ms):
                 self._load()
                 for item in items:
                     check_item(item)
@@ -83,14 +82,14 @@ class RowCalls(RowLog):
                 raise
             return [Decision(self._rates[0], 0)]
 
-    def _turn(self, max_wait_ms: int, limit_ms: int | None = None) -> Turn:
+    def _waiting(self, max_wait_ms: int, limit_ms: int | None = None) -> LogTransaction:
         seconds = lock_seconds(max_wait_ms, limit_ms, self._db.busy_seconds)
-        return Turn(self, FOREVER_SECONDS if seconds is None else seconds)
+        return LogTransaction(self, FOREVER_SECONDS if seconds is None else seconds)
 
     def confirm(self, reservation: Reservation, now: int, max_wait_ms: int = 0) -> Decision:
         """See `AbstractBucket.confirm`. What is stored stays while the file stays locked."""
         try:
-            with self._turn(max_wait_ms) if max_wait_ms else Turn(self, LAST_SECONDS):
+            with self._waiting(max_wait_ms) if max_wait_ms else LogTransaction(self, LAST_SECONDS):
                 self._load()
                 decision = super().confirm(reservation, self._time_of(now), max_wait_ms)
                 self._note_clock_at_last_reservation()
@@ -101,7 +100,7 @@ class RowCalls(RowLog):
     def cancel(self, reservation: Reservation) -> bool:
         """See `AbstractBucket.cancel`. What is stored stays while the file stays locked."""
         try:
-            with Turn(self, LAST_SECONDS):
+            with LogTransaction(self, LAST_SECONDS):
                 self._load()
                 if not super().cancel(reservation):
                     return False
@@ -127,11 +126,11 @@ class RowCalls(RowLog):
         self._db.start_anew()
         with self._lock:
             self._load()
-            self._write(self._sql.flush)
+            self._write(self._sql.drop, BEGINNING, FOREVER)
             self._write(self._sql.flush_pending)
             self._write(self._sql.drop_hold)
             self._note_clock(BEGINNING, BEGINNING)
-            self._forget()
+            self._empty()
             self._lookback.due = BEGINNING  # the file may be a new one
             self.failing_rate = None
 
@@ -146,10 +145,15 @@ class RowCalls(RowLog):
     def peek(self, index: int) -> RateItem | None:
         with self._lock:
             # Others may have dropped it since this object last looked for the oldest.
-            row = None if index < 0 else self._run(self._sql.unit, self._total - index)
+            number = self._total - index
+            row = None if index < 0 else self._run(self._sql.units, number - 1, number)
             return None if row is None else RateItem(str(row[0]), row[1])
 
     _stock_peek = peek
+
+    def limiter_lock(self) -> Any:
+        """The file lock, or the lock that was handed in; None without."""
+        return self._db.lock
 
     def take(self, name: str, weight: int) -> bool | None:
         """`put` an item of this moment, without making the item.
@@ -164,16 +168,16 @@ class RowCalls(RowLog):
         if known is not None:
             self.failing_rate = known.rate
             return False
-        turn = self._lock
-        if in_event_loop() or not turn.enter_at_once():
+        transaction = self._lock
+        if in_event_loop() or not transaction.enter_at_once():
             return None
         try:
             # Another process may have stored a unit since the clock was read.
             verdict = self._put_slowly(name, weight, self._observe(Unread(now)))
         except BaseException as error:
-            turn.__exit__(None, error, None)
+            transaction.__exit__(None, error, None)
             raise
-        turn.__exit__(None, None, None)
+        transaction.__exit__(None, None, None)
         return verdict
 
     def _time_of(self, stamp: int) -> int:

@@ -12,7 +12,7 @@ from pyrate_limiter._core.fork_safe_locks import TurnLock
 from pyrate_limiter._core.process_lock import ProcessLock
 from pyrate_limiter.buckets.sqlite.connections import insist, is_busy, name_file
 from pyrate_limiter.buckets.sqlite.errors import DatabaseLocked
-from pyrate_limiter.buckets.sqlite.reconnecting import Link, not_begun
+from pyrate_limiter.buckets.sqlite.reconnecting import Reconnecting, not_begun
 from pyrate_limiter.errors import ReentrantCall
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _LAST_SECONDS = 0.02  # for a commit, at the least
 FOREVER_SECONDS = 1e6  # longer than a lock can be waited for
 
 
-class Database(Link):
+class Database(Reconnecting):
     """A database for the buckets of one process.
 
     It begins each transaction as a writer, so that a verdict and its record are one step, and waits

@@ -162,16 +162,14 @@ class _KeyBucket(SQLiteBucket):
         self._logs = logs
         self._lookback = logs.lookback
 
-    def _refresh(self) -> None:
-        self._loaded = False
-        self._crammed = None
-        self._hold = self._run(self._sql.hold)
+    def _learn_rows(self) -> bool:
         last = self._run(self._sql.last)
         if last != (self._total, self._newest):
-            self._known = None
+            self._forget_places()
             self._forget_rows()
             if last is not None:
                 self._total, self._newest = last
+        return True
 
     def _insert(self, name: str, weight: int, stamp: int) -> None:
         del name  # the rows are found by the key

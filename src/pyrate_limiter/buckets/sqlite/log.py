@@ -2,22 +2,64 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from pyrate_limiter._core.validation import BEGINNING, Unread
 from pyrate_limiter.buckets.log.bucket import LogBucket
 from pyrate_limiter.buckets.log.rules import ABANDONED_MS
 from pyrate_limiter.buckets.sqlite.clock import SQLiteClock
+from pyrate_limiter.buckets.sqlite.database import Transaction
 from pyrate_limiter.buckets.sqlite.lookback import Lookback
-from pyrate_limiter.buckets.sqlite.table import RowTable, Turn
+from pyrate_limiter.buckets.sqlite.table import RowTable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import TracebackType
 
     from pyrate_limiter.abstracts.algorithm import LogAlgorithm
     from pyrate_limiter.abstracts.rate import Rate
     from pyrate_limiter.buckets.sqlite.database import Database
     from pyrate_limiter.buckets.sqlite.statements import Statements
+
+
+class LogTransaction(Transaction):
+    """The lock of a log in a table: a transaction, in which the log is what the table says."""
+
+    __slots__ = ("_log",)
+
+    def __init__(self, log: RowLog, seconds: float | None = None) -> None:
+        super().__init__(log._db, seconds)
+        self._log = log
+
+    def __enter__(self) -> None:
+        if self._db.begin(self._seconds, sys._getframe(1)):
+            self._refresh()
+
+    def enter_at_once(self) -> bool:
+        """Enter a new transaction, unless something has to be waited for or mended first."""
+        if not self._db.begin_at_once(sys._getframe(1)):
+            return False
+        self._refresh()
+        return True
+
+    def _refresh(self) -> None:
+        try:
+            self._log._refresh()
+        except BaseException as error:
+            self.__exit__(None, error, None)
+            raise
+
+    def __exit__(
+        self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self._log._empty()
+        try:
+            super().__exit__(None, error, None)
+        except BaseException:
+            self._log._empty()
+            raise
 
 
 class Refusal(NamedTuple):
@@ -56,19 +98,13 @@ class RowLog(LogBucket, RowTable):
         LogBucket.__init__(self, rates, algorithm, SQLiteClock(None))
 
     @property
-    def _lock(self) -> Turn:
-        return Turn(self)
+    def _lock(self) -> LogTransaction:
+        return LogTransaction(self)
 
     @property
     def store_id(self) -> object:
         """What the buckets of one file have in common."""
         return self._db.path or id(self._db)
-
-    def _forget(self) -> None:
-        super()._forget()
-        self._latest = BEGINNING
-        self._full = self._pending = None
-        self._loaded = False
 
     def _forget_places(self) -> None:
         super()._forget_places()
@@ -97,6 +133,7 @@ class RowLog(LogBucket, RowTable):
         self._write(self._sql.set_clock, latest, moment, self._stepped)
 
     def _refresh(self) -> None:
+        """Learn what others have done since the last transaction."""
         self._crammed = None
         self._loaded = False
         self._hold = self._run(self._sql.hold)

@@ -24,17 +24,17 @@ class Lookback:
     __slots__ = ("_db", "_sql", "due")
 
     def __init__(self, db: Database, sql: Statements) -> None:
-        self._db, self._sql = db, sql.lookback
+        self._db, self._sql = db, sql
         self.due: int = BEGINNING
 
     def note(self, now: int, algorithm: LogAlgorithm, rates: RateList) -> None:
         """Note it, unless somebody with the same has done so just now."""
         self.due = now + AGAIN_MS
         back = looks_back_ms(algorithm, rates)
-        noted = self._db.run(self._sql.noted, (back,)).fetchone()
+        noted = self._db.run(self._sql.lookback, (back,)).fetchone()
         if noted is None or noted[0] < now + back + FRESH_MS:
-            self._db.run(self._sql.note, (back, now + back + STANDS_MS))
-            self._db.run(self._sql.drop, (now,))
+            self._db.run(self._sql.set_lookback, (back, now + back + STANDS_MS))
+            self._db.run(self._sql.drop_old_lookbacks, (now,))
 
     def bound(self, now: int, bound: int, algorithm: LogAlgorithm, rates: RateList) -> int:
         """The oldest timestamp that still matters; before ``bound``, if somebody counts more."""

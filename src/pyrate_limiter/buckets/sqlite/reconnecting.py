@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _BUSY_SECONDS = 2.0
-_databases: weakref.WeakSet[Link] = weakref.WeakSet()
+_databases: weakref.WeakSet[Reconnecting] = weakref.WeakSet()
 
 
-class Link:
+class Reconnecting:
     """The connection of a `Database`, in which the arguments are explained.
 
     It is opened anew after a fork, after an error, and where the file has been replaced.
@@ -153,7 +153,7 @@ class Link:
 
 
 def not_begun(*_: object) -> NoReturn:
-    """Stands for `Link.run` outside a transaction."""
+    """Stands for `Reconnecting.run` outside a transaction."""
     raise BucketClosed
 
 

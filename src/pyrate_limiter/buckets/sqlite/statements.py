@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 SIDE_TABLES = (
-    # Claims whose waiters have still to go: units by moment, in ms.
+    # Reservations whose waiters have still to go: units by moment, in ms.
     (
         "CREATE TABLE IF NOT EXISTS pyrate_limiter_reservations "
         "(bucket TEXT NOT NULL, key TEXT NOT NULL,"
@@ -53,8 +53,10 @@ class Statements:
     def __init__(self, table: str, *, keyed: bool = False) -> None:
         name = quoted(table)
         number, where, every = ("seq", "name = ? AND", "name = ?") if keyed else ("rowid", "", "1")
-        mine = f"bucket = {quoted(table, chr(39))} AND key = " + ("?" if keyed else "''")
-        key = f"{quoted(table, chr(39))}, " + ("?" if keyed else "''")
+        key = "?" if keyed else "''"
+        text = quoted(table, "'")
+        its = f"bucket = {text}"
+        mine = f"{its} AND key = {key}"
         self.index: str = (
             f"CREATE INDEX IF NOT EXISTS {quoted(table + '_item_timestamp')} "
             f"ON {name} (item_timestamp)"
@@ -70,15 +72,15 @@ class Statements:
             )
         self.exists: str = f"SELECT 1 FROM {name} LIMIT 1"
         # Reading. The plus keeps SQLite from walking along an index on the timestamp instead.
-        units = f"SELECT {number}, name, item_timestamp FROM {name} WHERE {where} {number} > ?"
         self.since: str = (
             f"SELECT {number}, item_timestamp FROM {name} WHERE {where} {number} >= ? "
             f"ORDER BY {number}"
         )
-        self.units: str = f"{units} ORDER BY {number}"
-        self.units_between: str = f"{units} AND {number} <= ? ORDER BY {number}"
+        between = f"{where} {number} > ? AND {number} <= ?"
+        self.units: str = (
+            f"SELECT name, item_timestamp FROM {name} WHERE {between} ORDER BY {number}"
+        )
         self.stamp: str = f"SELECT item_timestamp FROM {name} WHERE {where} {number} = ?"
-        self.unit: str = f"SELECT name, item_timestamp FROM {name} WHERE {where} {number} = ?"
         self.first_since: str = (
             f"SELECT {number} FROM {name} WHERE {where} {number} >= ? AND +item_timestamp >= ? "
             f"ORDER BY {number} LIMIT 1"
@@ -106,9 +108,7 @@ class Statements:
         self.replace: str = (
             f"UPDATE {name} SET name = ?, item_timestamp = ? WHERE {where} {number} = ?"
         )
-        self.drop_before: str = f"DELETE FROM {name} WHERE {where} {number} <= ?"
-        self.drop_after: str = f"DELETE FROM {name} WHERE {where} {number} > ?"
-        self.drop_between: str = f"DELETE FROM {name} WHERE {where} {number} > ? AND {number} <= ?"
+        self.drop: str = f"DELETE FROM {name} WHERE {between}"
         # By how much, then the scope and the number.
         self.close_gap: str = (
             f"UPDATE {name} SET {number} = {number} - ? WHERE {where} {number} > ?"
@@ -118,19 +118,22 @@ class Statements:
             f"UPDATE {name} SET item_timestamp = MAX(?, item_timestamp - ?) "
             f"WHERE {every} AND item_timestamp > ?"
         )
-        self.flush: str = f"DELETE FROM {name} WHERE {every}"
         # Of all names at once: the index finds what is expired, so many at a time.
         self.drop_expired: str = (
             f"DELETE FROM {name} WHERE (name, seq) IN (SELECT name, seq FROM {name} "
             "WHERE item_timestamp < ? ORDER BY item_timestamp LIMIT ?)"
         )
-        self.lookback: LookbackStatements = LookbackStatements(table)
-        its = f"bucket = {quoted(table, chr(39))}"
         self.drop_quiet: tuple[str, ...] = tuple(
             f"DELETE FROM {side} WHERE {its} AND NOT EXISTS (SELECT 1 FROM {name} WHERE name = key)"
             for side in ("pyrate_limiter_reservations", "pyrate_limiter_clocks")
         )
-        # Claims to come.
+        # How far back programs look: of all names at once.
+        notes = "pyrate_limiter_lookbacks"
+        self.lookback: str = f"SELECT until FROM {notes} WHERE {its} AND back = ?"
+        self.set_lookback: str = f"INSERT OR REPLACE INTO {notes} VALUES ({text}, ?, ?)"
+        self.drop_old_lookbacks: str = f"DELETE FROM {notes} WHERE {its} AND until < ?"
+        self.furthest: str = f"SELECT MAX(back) FROM {notes} WHERE {its} AND back > ? AND until > ?"
+        # Reservations to come.
         pending = "pyrate_limiter_reservations"
         self.pending: str = f"SELECT moment, units FROM {pending} WHERE {mine} ORDER BY moment"
         self.pending_at: str = f"SELECT units FROM {pending} WHERE {mine} AND moment = ?"
@@ -139,7 +142,7 @@ class Statements:
         )
         self.last_pending: str = f"SELECT MAX(moment) FROM {pending} WHERE {mine}"
         self.add_pending: str = (
-            f"INSERT INTO {pending} VALUES ({key}, ?, ?) "
+            f"INSERT INTO {pending} VALUES ({text}, {key}, ?, ?) "
             "ON CONFLICT (bucket, key, moment) DO UPDATE SET units = units + excluded.units"
         )
         self.drop_pending: str = f"DELETE FROM {pending} WHERE {mine} AND moment = ?"
@@ -148,23 +151,12 @@ class Statements:
         clocks = "pyrate_limiter_clocks"
         self.clock: str = f"SELECT latest, moment, stepped FROM {clocks} WHERE {mine}"
         self.hold: str = f"SELECT until, length FROM pyrate_limiter_holds WHERE {mine}"
-        self.set_hold: str = f"INSERT OR REPLACE INTO pyrate_limiter_holds VALUES ({key}, ?, ?)"
+        self.set_hold: str = (
+            f"INSERT OR REPLACE INTO pyrate_limiter_holds VALUES ({text}, {key}, ?, ?)"
+        )
         self.drop_hold: str = f"DELETE FROM pyrate_limiter_holds WHERE {mine}"
         self.drop_old_holds: str = f"DELETE FROM pyrate_limiter_holds WHERE {its} AND until < ?"
-        self.set_clock: str = f"INSERT OR REPLACE INTO {clocks} VALUES ({key}, ?, ?, ?)"
-
-
-class LookbackStatements:
-    """Those of `Lookback`. They share the notes of ``table``, whatever their keys are."""
-
-    def __init__(self, table: str) -> None:
-        notes, bucket = "pyrate_limiter_lookbacks", quoted(table, chr(39))
-        self.noted: str = f"SELECT until FROM {notes} WHERE bucket = {bucket} AND back = ?"
-        self.note: str = f"INSERT OR REPLACE INTO {notes} VALUES ({bucket}, ?, ?)"
-        self.drop: str = f"DELETE FROM {notes} WHERE bucket = {bucket} AND until < ?"
-        self.furthest: str = (
-            f"SELECT MAX(back) FROM {notes} WHERE bucket = {bucket} AND back > ? AND until > ?"
-        )
+        self.set_clock: str = f"INSERT OR REPLACE INTO {clocks} VALUES ({text}, {key}, ?, ?, ?)"
 
 
 @lru_cache(maxsize=64)

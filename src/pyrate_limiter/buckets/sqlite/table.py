@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter._core.validation import BEGINNING, name_text
+from pyrate_limiter._core.validation import BEGINNING, FOREVER, name_text
 from pyrate_limiter.buckets.log.storage import LogStorage
-from pyrate_limiter.buckets.sqlite.database import Transaction
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from pyrate_limiter._core.rate_list import RateList
     from pyrate_limiter.buckets.sqlite.database import Database
     from pyrate_limiter.buckets.sqlite.statements import Statements
@@ -22,45 +17,6 @@ _SWEEP_EVERY = 256  # units stored between two looks for expired ones
 _SWEEP_AT_MOST = 4096  # units dropped at a time
 _FENCE_UNITS = 1024
 _MARKS = 8
-
-
-class Turn(Transaction):
-    """The lock of a log in a table: a transaction, in which the log is what the table says."""
-
-    __slots__ = ("_log",)
-
-    def __init__(self, log: RowTable, seconds: float | None = None) -> None:
-        super().__init__(log._db, seconds)
-        self._log = log
-
-    def __enter__(self) -> None:
-        if self._db.begin(self._seconds, sys._getframe(1)):
-            self._refresh()
-
-    def enter_at_once(self) -> bool:
-        """Enter a new transaction, unless something has to be waited for or mended first."""
-        if not self._db.begin_at_once(sys._getframe(1)):
-            return False
-        self._refresh()
-        return True
-
-    def _refresh(self) -> None:
-        try:
-            self._log._refresh()
-        except BaseException as error:
-            self.__exit__(None, error, None)
-            raise
-
-    def __exit__(
-        self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
-    ) -> None:
-        if error is not None:
-            self._log._forget()
-        try:
-            super().__exit__(None, error, None)
-        except BaseException:
-            self._log._forget()
-            raise
 
 
 class RowTable(LogStorage):
@@ -89,10 +45,6 @@ class RowTable(LogStorage):
 
     def _empty(self) -> None:
         """Know nothing of the table, as at the beginning. The rows in it stay."""
-        self._forget()
-
-    def _forget(self) -> None:
-        """`_empty`: what this object knows may be wrong."""
         self._forget_places()
         self._forget_rows()
         self._sweep_at = 0
@@ -105,10 +57,6 @@ class RowTable(LogStorage):
     def _forget_places(self) -> None:
         """Rows that were known are others now."""
         self._marks = []
-
-    @abstractmethod
-    def _refresh(self) -> None:
-        """Learn what others have done since the last transaction."""
 
     def _run(self, statement: str, *values: object) -> Any:
         return self._db.run(statement, (*self._scope, *values)).fetchone()
@@ -132,7 +80,7 @@ class RowTable(LogStorage):
             fences.pop()
             self._forget_places()
         else:
-            self._forget()
+            self._empty()
             rows = self._rows(self._sql.since, BEGINNING)
             if rows:
                 self._base = self._total = rows[0][0] - 1
@@ -159,23 +107,21 @@ class RowTable(LogStorage):
         is in order.
         """
         self._forget_places()
-        good, rows = self._total, self._rows(self._sql.units, self._total)
+        good, rows = self._total, self._rows(self._sql.units, self._total, FOREVER)
         units = []
-        for _, name, stamp in rows:
+        for name, stamp in rows:
             if stamp not in due:
                 latest = max(latest, stamp)
             units.append((name, max(stamp, latest)))
         first = min((stamp for _, stamp in units), default=self._newest)
         keep = self._before(first + 1) if good > self._base else good
-        units = [(name, stamp) for _, name, stamp in self._rows(self._sql.units, keep)][
-            : good - keep
-        ] + units
+        units = [*self._rows(self._sql.units, keep, good), *units]
         units.sort(key=lambda unit: unit[1])
         self._rewrite(keep, units)
 
     def _rewrite(self, keep: int, units: list[tuple[str, int]]) -> None:
         """Replace all rows after ``keep``."""
-        self._write(self._sql.drop_after, keep)
+        self._write(self._sql.drop, keep, FOREVER)
         self._total = keep
         for name, stamp in units:
             self._insert(name, 1, stamp)
@@ -208,7 +154,7 @@ class RowTable(LogStorage):
 
     def _add(self, name: str, weight: int, stamp: int) -> None:
         older = self._before(stamp + 1)
-        newer = [(who, when) for _, who, when in self._rows(self._sql.units, older)]
+        newer = self._rows(self._sql.units, older, FOREVER)
         self._rewrite(older, [(name, stamp)] * weight + newer)
 
     def _stamp(self, number: int) -> int:
@@ -244,7 +190,7 @@ class RowTable(LogStorage):
         return self._drop(self._before(stamp))
 
     def _drop(self, keep: int) -> int:
-        dropped = self._write(self._sql.drop_before, keep)
+        dropped = self._write(self._sql.drop, BEGINNING, keep)
         if keep == self._total:
             self._forget_rows()
         else:
@@ -259,7 +205,7 @@ class RowTable(LogStorage):
 
     def _edit(self, stamp: int, later: int, name: str, weight: int, sign: int) -> bool:
         low, high, name = self._before(stamp), self._before(later + 1), name_text(name)
-        units = [(who, when) for _, who, when in self._rows(self._sql.units_between, low, high)]
+        units = self._rows(self._sql.units, low, high)
         places = [place for place, unit in enumerate(units) if unit == (name, stamp)]
         if len(places) < weight:
             return False
@@ -271,14 +217,14 @@ class RowTable(LogStorage):
             if unit != units[place]:
                 self._db.run(self._sql.replace, (*unit, *self._scope, low + place + 1))
         if sign < 0:
-            self._write(self._sql.drop_between, high - weight, high)
+            self._write(self._sql.drop, high - weight, high)
             self._db.run(self._sql.close_gap, (weight, *self._scope, high))
             self._total -= weight
         self._cut(low)
         return True
 
     def _name_of(self, number: int) -> str:
-        return str(self._run(self._sql.unit, number)[0])
+        return str(self._run(self._sql.units, number - 1, number)[0])
 
     def _shift(self, milliseconds: int, after: int, floor: int) -> None:
         self._db.run(self._sql.shift, (floor, milliseconds, *self._scope, after))
