@@ -31,6 +31,7 @@ class LogBucket(LogRules, AbstractBucket):
         __slots__ = ()
 
     is_async: bool | None = False
+    failing_rate: Rate | None
 
     if TYPE_CHECKING:
 
@@ -78,11 +79,14 @@ class LogBucket(LogRules, AbstractBucket):
 
     def straight(self) -> Callable[[str, int], bool | None] | None:
         """`take`, where it does what `put` would do; None where a subclass differs."""
-        kind = type(self)
-        own = next(base for base in kind.__mro__ if "take" in vars(base))
         methods = ("put", "put_decision", "waiting", "reserve", "now", "limiter_lock")
-        same = all(getattr(kind, name) is getattr(own, name) for name in methods)
-        return self.take if same else None
+        return self.take if self._has_own(*methods) else None
+
+    @classmethod
+    def _has_own(cls, *methods: str) -> bool:
+        """Whether it has these from the backend, whose class has `take`: no subclass differs."""
+        backend = next(base for base in cls.__mro__ if "take" in vars(base))
+        return all(getattr(cls, name) is getattr(backend, name) for name in methods)
 
     def stamp(self) -> int | Awaitable[int]:
         return then(self.now(), Unread) if type(self).now is AbstractBucket.now else self.now()
@@ -122,7 +126,7 @@ class LogBucket(LogRules, AbstractBucket):
                 moment = full[3]
             else:
                 check_item(item)
-                if type(self).peek is type(self)._stock_peek:
+                if self._has_own("peek"):  # another one says what the wait is
                     now = self._observe(item.timestamp, asks=True)
                     moment = self._earliest(now, item.weight)[0]
                 largest = min(map(self._algorithm.max_weight, self._rates))
@@ -283,5 +287,3 @@ class LogBucket(LogRules, AbstractBucket):
             if index < 0 or number <= self._base:
                 return None
             return RateItem(self._name_of(number), self._stamp(number))
-
-    _stock_peek = peek  # a subclass with another one has its wait from that

@@ -56,7 +56,6 @@ class InMemoryBucket(ArrayLog):
         __slots__ = ()
 
     puts_at_once = True
-    failing_rate: Rate | None
 
     def __init__(self, rates: Rate | Sequence[Rate], algorithm: LogAlgorithm | None = None) -> None:
         super().__init__(rates, algorithm)

@@ -149,8 +149,6 @@ class RowCalls(RowLog):
             row = None if index < 0 else self._run(self._sql.units, number - 1, number)
             return None if row is None else RateItem(str(row[0]), row[1])
 
-    _stock_peek = peek
-
     def limiter_lock(self) -> Any:
         """The file lock, or the lock that was handed in; None without."""
         return self._db.lock
