@@ -60,7 +60,7 @@ class AbstractBucket(ABC):
     """Whether awaited calls are answered in the order in which they were made."""
 
     _clock: AbstractClock = MonotonicClock()
-    _algorithm: Any = SlidingWindowLog()
+    _algorithm: Any = SlidingWindowLog()  # of the kind that the bucket runs
 
     @property
     def rates(self) -> list[Rate]:
@@ -130,7 +130,7 @@ class AbstractBucket(ABC):
     def put_decision(self, item: RateItem) -> Decision | Awaitable[Decision]:
         """`put`, with the wait as part of the answer."""
 
-        def judge(admitted: bool) -> Any:
+        def judge(admitted: bool) -> Decision | Awaitable[Decision]:
             return ADMITTED if admitted else then(self.waiting(item), self._denied)
 
         return then(self.put(item), judge)
@@ -249,9 +249,7 @@ class AbstractBucket(ABC):
         self, reservations: Sequence[Reservation]
     ) -> list[bool] | Awaitable[list[bool]]:
         """`cancel` for each of the reservations."""
-        cancelled: list[bool] | Awaitable[list[bool]]
-        cancelled = all_of([self.cancel(reservation) for reservation in reservations])
-        return cancelled
+        return all_of([self.cancel(reservation) for reservation in reservations])
 
     def hold(self, item: RateItem, hold_ms: int) -> int | Awaitable[int]:
         """Admit nothing for so many ms from the item's time on, whatever has room.
@@ -286,33 +284,31 @@ class AbstractBucket(ABC):
 
         This default asks the bucket's policy about the one unit per rate that decides.
         """
-        decision: Decision | Awaitable[Decision]
-        decision = self._check_from(item, list(self.rates), None, item.timestamp)
-        return decision
+        algorithm: Algorithm = self._algorithm
+        rates, now, weight = self.rates, item.timestamp, item.weight
+        for rate in rates:
+            if weight > algorithm.max_weight(rate):
+                return Decision(rate)
+        if not (weight and isinstance(algorithm, LogAlgorithm)):
+            return ADMITTED
 
-    def _check_from(
-        self, item: RateItem, rates: list[Rate], failing: Rate | None, fits: int
-    ) -> Any:
-        if not rates:
-            return ADMITTED if failing is None else Decision(failing, fits - item.timestamp)
-        rate, now, algorithm = rates[0], item.timestamp, self._algorithm
-        if item.weight > algorithm.max_weight(rate):
-            return Decision(rate)
+        def judge(units: list[RateItem | None]) -> Decision:
+            failing, wait_ms = None, 0
+            for rate, unit in zip(rates, units):
+                if unit is not None and unit.timestamp >= algorithm.window_start(rate, now):
+                    failing = failing or rate
+                    # A policy that names no wait leaves it at trying again.
+                    wait = algorithm.retry_after(rate, now, unit.timestamp) or 0
+                    wait_ms = max(wait_ms, wait)
+            return ADMITTED if failing is None else Decision(failing, wait_ms)
 
-        def look(unit: RateItem | None) -> Any:
-            if unit is None or unit.timestamp < algorithm.window_start(rate, now):
-                return self._check_from(item, rates[1:], failing, fits)
-            wait = algorithm.retry_after(rate, now, unit.timestamp) or 0
-            return self._check_from(item, rates[1:], failing or rate, max(fits, now + wait))
-
-        counts = item.weight and isinstance(algorithm, LogAlgorithm)
-        return then(self.peek(rate.limit - item.weight) if counts else None, look)
+        return then(all_of([self.peek(rate.limit - weight) for rate in rates]), judge)
 
     def pause(self, reservation: Reservation) -> float:
         """How long its holder sleeps, in seconds, as exactly as the clock can say."""
         return reservation.wait
 
-    def limiter_lock(self) -> Any:
+    def limiter_lock(self) -> Any:  # of any kind: their `acquire` take different arguments
         """A cross-process lock to be held around each attempt, or None."""
         return None
 

@@ -12,8 +12,9 @@ from pyrate_limiter.abstracts.abstract_bucket import AbstractBucket
 from pyrate_limiter.errors import InvalidBucket
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
+    from pyrate_limiter._core.clocks import AbstractClock
     from pyrate_limiter.abstracts.rate import RateItem
 
 B = TypeVar("B", bound=AbstractBucket)
@@ -65,22 +66,22 @@ class BucketFactory(ABC):
 
         A clock may stand before the class, as in 3.x; see `schedule_leak`.
         """
-        if isinstance(bucket_class, type):
-            kind: Any = bucket_class
-            schedules = getattr(self.schedule_leak, "__func__", None)
-            is_stock = len(args) == 1 and not kwargs and "member" in vars(kind)
-            if is_stock and schedules is BucketFactory.schedule_leak:
-                # There may be one for each of many names: such a bucket takes little.
-                leaker = self._its_leaker()
-                member: B = kind.member(shared_rates(args[0]), leaker.lock)
-                leaker.sweep_new(member)
-                return member
+        if not isinstance(bucket_class, type):
+            clock, bucket_class, *args = bucket_class, *args
             bucket = bucket_class(*args, **kwargs)
-            self.schedule_leak(bucket)
+            self.schedule_leak(bucket, clock)
             return bucket
-        clock, bucket_class, *args = bucket_class, *args
+        schedules = getattr(self.schedule_leak, "__func__", None)
+        is_plain = len(args) == 1 and not kwargs and schedules is BucketFactory.schedule_leak
+        make: Callable[..., B] | None = getattr(bucket_class, "member", None)
+        if is_plain and make is not None and "member" in vars(bucket_class):
+            # There may be one for each of many names: such a bucket takes little memory.
+            leaker = self._its_leaker()
+            bucket = make(shared_rates(args[0]), leaker.lock)
+            leaker.sweep_new(bucket)
+            return bucket
         bucket = bucket_class(*args, **kwargs)
-        self.schedule_leak(bucket, clock)
+        self.schedule_leak(bucket)
         return bucket
 
     def _its_leaker(self) -> Leaker[AbstractBucket]:
@@ -88,7 +89,9 @@ class BucketFactory(ABC):
             self._leaker = Leaker(self._leak_interval)
         return self._leaker
 
-    def schedule_leak(self, new_bucket: AbstractBucket, associated_clock: Any = None) -> None:
+    def schedule_leak(
+        self, new_bucket: AbstractBucket, associated_clock: AbstractClock | None = None
+    ) -> None:
         """Let the bucket be swept every `leak_interval`.
 
         Args:
@@ -136,7 +139,7 @@ class BucketFactory(ABC):
         for bucket in owned:
             bucket._let_go()
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         state = dict(self.__dict__)
         if state.pop("_leaker", None) is not None:
             state["_swept"] = self.get_buckets()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pyrate_limiter._core.awaitables import is_awaitable
 from pyrate_limiter._core.worker_call import WorkerCall
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from pyrate_limiter._core.clocks import AbstractClock
-    from pyrate_limiter.abstracts.algorithm import Decision
+    from pyrate_limiter.abstracts.algorithm import Algorithm, Decision
 
 T = TypeVar("T")
 
@@ -67,8 +67,9 @@ class BucketAsyncWrapper(AbstractBucket):
         self.bucket.failing_rate = rate
 
     @property
-    def _algorithm(self) -> Any:  # as `AbstractBucket` has it
-        return self.bucket._algorithm
+    def _algorithm(self) -> Algorithm:
+        algorithm: Algorithm = self.bucket._algorithm
+        return algorithm
 
     @property
     def _clock(self) -> AbstractClock:
@@ -166,7 +167,7 @@ class BucketAsyncWrapper(AbstractBucket):
     async def peek(self, index: int) -> RateItem | None:
         return await self._call(self.bucket.peek, index)
 
-    def limiter_lock(self) -> Any:
+    def limiter_lock(self) -> object:
         """The bucket's cross-process lock."""
         return self.bucket.limiter_lock()
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pyrate_limiter._core.driver import run_async, run_blocking
 from pyrate_limiter.buckets.remote.fallback import Fallback, check_on_error
 from pyrate_limiter.buckets.remote.helpers import in_helper
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
     from pyrate_limiter._core.driver import Program
@@ -41,7 +42,7 @@ class Outage:
         self.breaker: CircuitBreaker = breaker
         self.fallback: Fallback = Fallback(self.on_error)
         self._is_async = is_async
-        self._probe: Any = None  # a task that nobody else refers to
+        self._probe: asyncio.Task[None] | None = None  # a task that nobody else refers to
 
     @property
     def away(self) -> bool:
