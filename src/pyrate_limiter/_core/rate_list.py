@@ -62,7 +62,7 @@ _MOST = 1 << 60  # units that a log can have in a window, as good as any number
 class RateList(list[Rate]):
     """Rates that were checked and ordered by interval, to be shared between buckets."""
 
-    __slots__ = ("bounds", "least", "longest_ms", "shortest_ms")
+    __slots__ = ("bounds", "least", "longest_ms", "shortest_ms", "spacing_ms")
 
     def __init__(self, rates: Rate | Sequence[Rate]) -> None:
         given = [rates] if isinstance(rates, Rate) or not hasattr(rates, "__iter__") else [*rates]
@@ -77,6 +77,8 @@ class RateList(list[Rate]):
         self.least: int = self.bounds[0][0]  # of the limits
         self.shortest_ms: int = self[0].interval
         self.longest_ms: int = self[-1].interval
+        self.spacing_ms: int = min(rate.interval // rate.limit for rate in self)
+        """The least time that a rate leaves for one unit."""
 
     def __reduce__(self) -> tuple[type[RateList], tuple[list[Rate]]]:
         return type(self), (list(self),)

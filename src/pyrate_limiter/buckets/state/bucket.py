@@ -17,8 +17,10 @@ from pyrate_limiter.errors import AlgorithmMismatch, WrongType
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+    from contextlib import AbstractContextManager
 
     from pyrate_limiter._core.clocks import AbstractClock
+    from pyrate_limiter.abstracts.algorithm import State
     from pyrate_limiter.abstracts.rate import Rate, RateItem
     from pyrate_limiter.abstracts.reservation import Reservation
 
@@ -57,6 +59,7 @@ class StateBucket(Closable, AbstractBucket):
 
     failing_rate: Rate | None
     is_async: bool | None
+    _algorithm: StateAlgorithm
     # The weight and the moment of the last refusal, -1 for never.
     _learnt: tuple[int, int] | None
 
@@ -84,24 +87,30 @@ class StateBucket(Closable, AbstractBucket):
         self._learnt = None
 
     @classmethod
-    def member(cls, rates: RateList, lock: Any) -> StateBucket:
+    def member(cls, rates: RateList, lock: AbstractContextManager[object]) -> StateBucket:
         """A stock bucket in memory whose lock belongs to the factory that keeps it."""
         return cls(rates, store=InMemoryStateStore.member(lock))
 
     @property
     def algorithm(self) -> StateAlgorithm:
         """The policy in use."""
-        return self._algorithm  # type: ignore[no-any-return]
+        return self._algorithm
 
     @property
     def blocks(self) -> bool:  # type: ignore[override] # it is the store's affair
-        """See `AbstractBucket.blocks`."""
         return self.store.blocks
 
     @property
     def answers_in_order(self) -> bool:  # type: ignore[override] # as above
-        """See `AbstractBucket.answers_in_order`."""
         return self.store.answers_in_order
+
+    @property
+    def puts_at_once(self) -> bool:  # type: ignore[override] # as above
+        return "take_now" in vars(type(self.store))
+
+    @property
+    def store_id(self) -> object:
+        return self.store.store_id
 
     @property
     def rates(self) -> RateList:
@@ -114,7 +123,7 @@ class StateBucket(Closable, AbstractBucket):
 
     def straight(self) -> Callable[[str, int], bool | None] | None:
         """`take`, where it does what `put` would do; None where a subclass or store differs."""
-        return self.take if "take_now" in vars(type(self.store)) and self._is_stock() else None
+        return self.take if self.puts_at_once and self._is_stock() else None
 
     def asking(self) -> Callable[[str, int], bool | None] | None:
         """`ask`, where it does what `put` would do; None where a subclass or store differs."""
@@ -127,11 +136,6 @@ class StateBucket(Closable, AbstractBucket):
             for name in ("put", "put_decision", "waiting", "reserve", "now", "limiter_lock")
         )
 
-    @property
-    def puts_at_once(self) -> bool:  # type: ignore[override] # it is the store's affair
-        """See `AbstractBucket.puts_at_once`."""
-        return "take_now" in vars(type(self.store))
-
     def take(self, name: str, weight: int) -> bool | None:
         """`put` an item of this moment, without making the item.
 
@@ -142,7 +146,7 @@ class StateBucket(Closable, AbstractBucket):
         if waited_for and id(self) in waited_for:
             return None
         del name
-        store: Any = self.store
+        store: Any = self.store  # one that has it
         failing = store.take_now(self._algorithm, self._rates, self._clock, weight)
         if failing is False:
             return None
@@ -159,7 +163,7 @@ class StateBucket(Closable, AbstractBucket):
         del name
         if (waited_for and id(self) in waited_for) or vars(self):
             return None
-        store: Any = self.store
+        store: Any = self.store  # one that has `take_at`
         if self._clock is not store.default_clock:
             return None
         decision = store.take_at(self._algorithm, self._rates, weight)
@@ -172,21 +176,18 @@ class StateBucket(Closable, AbstractBucket):
         return then(self.now(), Unread) if again else self.now()
 
     def put(self, item: RateItem) -> bool | Awaitable[bool]:
-        verdict = self.put_decision(item)
-        if verdict.__class__ is Decision:
-            return verdict.failing_rate is None
-        return then(verdict, _allowed)
+        return then(self.put_decision(item), lambda decision: decision.failing_rate is None)
 
     def put_decision(self, item: RateItem) -> Decision | Awaitable[Decision]:
         check_item(item)
         if item.weight == 0:
             self.failing_rate = None
             return ADMITTED
-        store: Any = self.store
-        verdict = store.check(
-            self._algorithm, self._rates, item.timestamp, item.weight, *self._clocks()
-        )
-        return self._learnt_from(item.timestamp, item.weight, verdict)
+        store: Any = self.store  # one that reserves also takes the clock
+        now, weight = item.timestamp, item.weight
+        clocks = (self._clock,) if store.reserves else ()
+        verdict = store.check(self._algorithm, self._rates, now, weight, *clocks)
+        return self._learnt_from(now, weight, verdict)
 
     def _learn(self, now: int, weight: int, decision: Decision) -> Decision:
         self.failing_rate = decision.failing_rate
@@ -195,9 +196,9 @@ class StateBucket(Closable, AbstractBucket):
             self._learnt = (weight, -1 if retry is None else now + retry)
         return decision
 
-    def _learnt_from(self, now: int, weight: int, verdict: Any) -> Decision | Awaitable[Decision]:
-        if isinstance(verdict, Decision):
-            return self._learn(now, weight, verdict)
+    def _learnt_from(
+        self, now: int, weight: int, verdict: Decision | Awaitable[Decision]
+    ) -> Decision | Awaitable[Decision]:
         return then(verdict, lambda decision: self._learn(now, weight, decision))
 
     def waiting(self, item: RateItem) -> int | Awaitable[int]:
@@ -217,18 +218,17 @@ class StateBucket(Closable, AbstractBucket):
     def check(self, item: RateItem) -> Decision | Awaitable[Decision]:
         check_item(item)
         algorithm, rates, now = self._algorithm, self._rates, item.timestamp
-        store: Any = self.store
-        if store.reserves:
-            return store.forecast(algorithm, rates, now, item.weight, *self._clocks())  # type: ignore[no-any-return] # as it says
+        if self.store.reserves:
+            return self.store.forecast(algorithm, rates, now, item.weight, self._clock)
 
-        def judge(state: Any) -> Decision:
+        def judge(state: State) -> Decision:
             decision = ADMITTED
             if item.weight:
                 _, decision = algorithm.step(rates, state, now, item.weight)
             remaining, reset = algorithm.outlook(rates, state, now)
             return Decision(decision.failing_rate, decision.retry_after_ms, 0, remaining, reset)
 
-        return then(store.read(algorithm, rates), judge)
+        return then(self.store.read(algorithm, rates), judge)
 
     def reserve(
         self,
@@ -244,22 +244,12 @@ class StateBucket(Closable, AbstractBucket):
         if not self.store.reserves:
             return self.put_decision(item)
         check_item(item)
-        now, weight = item.timestamp, item.weight
-        algorithm, rates, pad = self._algorithm, self._rates, self._pad(buffer_ms)
-        terms = (max_wait_ms, pad, self._clock, limit_ms)
-        return self._learnt_from(now, weight, self.store.reserve(algorithm, rates, item, *terms))
-
-    @property
-    def store_id(self) -> object:
-        return self.store.store_id
+        now, terms = item.timestamp, (max_wait_ms, self._pad(buffer_ms), self._clock, limit_ms)
+        verdict = self.store.reserve(self._algorithm, self._rates, item, *terms)
+        return self._learnt_from(now, item.weight, verdict)
 
     def _pad(self, buffer_ms: int | None) -> int:
-        if buffer_ms is not None:
-            return buffer_ms
-        rates = self._rates
-        if len(rates) == 1:
-            return pad_ms(rates[0].interval // rates[0].limit)
-        return pad_ms(min(rate.interval // rate.limit for rate in rates))
+        return pad_ms(self._rates.spacing_ms) if buffer_ms is None else buffer_ms
 
     def reserve_several(
         self,
@@ -299,14 +289,14 @@ class StateBucket(Closable, AbstractBucket):
     def hold(self, item: RateItem, hold_ms: int) -> int | Awaitable[int]:
         check_item(item)
         self._learnt = None
-        now = item.timestamp
-        return self.store.hold(self._algorithm, self._rates, now, hold_ms, self._clock)
+        terms = (item.timestamp, hold_ms, self._clock)
+        return self.store.hold(self._algorithm, self._rates, *terms)
 
     def release_hold(self, item: RateItem) -> bool | Awaitable[bool]:
         check_item(item)
         self._learnt = None
-        now = item.timestamp
-        return self.store.release_hold(self._algorithm, self._rates, now, self._clock)
+        terms = (item.timestamp, self._clock)
+        return self.store.release_hold(self._algorithm, self._rates, *terms)
 
     def pause(self, reservation: Reservation) -> float:
         item = reservation.item
@@ -314,29 +304,23 @@ class StateBucket(Closable, AbstractBucket):
         moment = item.timestamp - (0 if own else self.store.ahead_ms())
         return self._clock.pause(moment, reservation.wait_ms)
 
-    def _clocks(self) -> tuple[AbstractClock, ...]:
-        return (self._clock,) if self.store.reserves else ()
-
     def leak(self, current_timestamp: int | None = None) -> int:
         """0: a state holds nothing that could leak."""
         del current_timestamp
         return 0
 
     def flush(self) -> Awaitable[None] | None:
-        return then(self.store.reset(), self._flushed)
+        def done(_: None) -> None:
+            self.failing_rate = self._learnt = None
 
-    def _flushed(self, _: None) -> None:
-        self.failing_rate = None
-        self._learnt = None
+        return then(self.store.reset(), done)
 
     def count(self) -> int | Awaitable[int]:
         """Units owed now, rounded up."""
 
-        def owed(state: object) -> Any:
-            ahead = self.store.ahead_ms()
-            return then(
-                self.now(), lambda now: self._algorithm.consumed(self._rates, state, now + ahead)
-            )
+        def owed(state: State) -> int | Awaitable[int]:
+            ahead, owed_at = self.store.ahead_ms(), self._algorithm.consumed
+            return then(self.now(), lambda now: owed_at(self._rates, state, now + ahead))
 
         return then(self.store.read(self._algorithm, self._rates), owed)
 
@@ -364,7 +348,3 @@ class StateBucket(Closable, AbstractBucket):
 
     def _let_go(self) -> None:
         self.store.close()
-
-
-def _allowed(decision: Decision) -> bool:
-    return decision.allowed
