@@ -176,7 +176,10 @@ class StateBucket(Closable, AbstractBucket):
         return then(self.now(), Unread) if again else self.now()
 
     def put(self, item: RateItem) -> bool | Awaitable[bool]:
-        return then(self.put_decision(item), lambda decision: decision.failing_rate is None)
+        verdict = self.put_decision(item)
+        if verdict.__class__ is Decision:
+            return verdict.failing_rate is None
+        return then(verdict, lambda decision: decision.failing_rate is None)
 
     def put_decision(self, item: RateItem) -> Decision | Awaitable[Decision]:
         check_item(item)
@@ -184,10 +187,9 @@ class StateBucket(Closable, AbstractBucket):
             self.failing_rate = None
             return ADMITTED
         store: Any = self.store  # one that reserves also takes the clock
-        now, weight = item.timestamp, item.weight
         clocks = (self._clock,) if store.reserves else ()
-        verdict = store.check(self._algorithm, self._rates, now, weight, *clocks)
-        return self._learnt_from(now, weight, verdict)
+        verdict = store.check(self._algorithm, self._rates, item.timestamp, item.weight, *clocks)
+        return self._learnt_from(item.timestamp, item.weight, verdict)
 
     def _learn(self, now: int, weight: int, decision: Decision) -> Decision:
         self.failing_rate = decision.failing_rate
@@ -199,7 +201,10 @@ class StateBucket(Closable, AbstractBucket):
     def _learnt_from(
         self, now: int, weight: int, verdict: Decision | Awaitable[Decision]
     ) -> Decision | Awaitable[Decision]:
-        return then(verdict, lambda decision: self._learn(now, weight, decision))
+        def learn(decision: Decision) -> Decision:
+            return self._learn(now, weight, decision)
+
+        return learn(verdict) if isinstance(verdict, Decision) else then(verdict, learn)
 
     def waiting(self, item: RateItem) -> int | Awaitable[int]:
         if self.failing_rate is None:
@@ -207,13 +212,14 @@ class StateBucket(Closable, AbstractBucket):
         learnt = self._learnt
         if learnt is not None and learnt[0] == item.weight:
             return -1 if learnt[1] == -1 else max(0, learnt[1] - item.timestamp)
-        return then(self.check(item), lambda decision: self._wait(item.weight, decision))
 
-    def _wait(self, weight: int, decision: Decision) -> int:
-        if decision.retry_after_ms is not None or decision.failing_rate is None:
-            return decision.retry_after_ms or 0
-        # A policy that names no wait leaves it at trying again.
-        return -1 if weight > self._algorithm.max_weight(decision.failing_rate) else 0
+        def wait(decision: Decision) -> int:
+            failing, retry = decision.failing_rate, decision.retry_after_ms
+            if retry is None and failing and item.weight > self._algorithm.max_weight(failing):
+                return -1
+            return retry or 0  # a policy that names no wait leaves it at trying again
+
+        return then(self.check(item), wait)
 
     def check(self, item: RateItem) -> Decision | Awaitable[Decision]:
         check_item(item)
@@ -222,11 +228,9 @@ class StateBucket(Closable, AbstractBucket):
             return self.store.forecast(algorithm, rates, now, item.weight, self._clock)
 
         def judge(state: State) -> Decision:
-            decision = ADMITTED
-            if item.weight:
-                _, decision = algorithm.step(rates, state, now, item.weight)
-            remaining, reset = algorithm.outlook(rates, state, now)
-            return Decision(decision.failing_rate, decision.retry_after_ms, 0, remaining, reset)
+            verdict = algorithm.step(rates, state, now, item.weight)[1] if item.weight else ADMITTED
+            outlook = algorithm.outlook(rates, state, now)
+            return Decision(verdict.failing_rate, verdict.retry_after_ms, 0, *outlook)
 
         return then(self.store.read(algorithm, rates), judge)
 
@@ -239,7 +243,6 @@ class StateBucket(Closable, AbstractBucket):
         *,
         brief: bool = False,
     ) -> Decision | Awaitable[Decision]:
-        """See `AbstractBucket.reserve`. A store that keeps none is tried again after a wait."""
         del brief
         if not self.store.reserves:
             return self.put_decision(item)
@@ -270,8 +273,8 @@ class StateBucket(Closable, AbstractBucket):
             return decisions
 
         terms = (max_wait_ms, self._pad(buffer_ms), not_before, self._clock, limit_ms)
-        verdict = self.store.reserve_several(self._algorithm, self._rates, items, *terms)
-        return then(verdict, learn)
+        answers = self.store.reserve_several(self._algorithm, self._rates, items, *terms)
+        return then(answers, learn)
 
     def confirm(
         self, reservation: Reservation, now: int, max_wait_ms: int = 0
@@ -289,20 +292,18 @@ class StateBucket(Closable, AbstractBucket):
     def hold(self, item: RateItem, hold_ms: int) -> int | Awaitable[int]:
         check_item(item)
         self._learnt = None
-        terms = (item.timestamp, hold_ms, self._clock)
-        return self.store.hold(self._algorithm, self._rates, *terms)
+        return self.store.hold(self._algorithm, self._rates, item.timestamp, hold_ms, self._clock)
 
     def release_hold(self, item: RateItem) -> bool | Awaitable[bool]:
         check_item(item)
         self._learnt = None
-        terms = (item.timestamp, self._clock)
-        return self.store.release_hold(self._algorithm, self._rates, *terms)
+        return self.store.release_hold(self._algorithm, self._rates, item.timestamp, self._clock)
 
     def pause(self, reservation: Reservation) -> float:
-        item = reservation.item
-        own = item.timestamp.__class__ is Unread  # else it is that of a reservation
-        moment = item.timestamp - (0 if own else self.store.ahead_ms())
-        return self._clock.pause(moment, reservation.wait_ms)
+        stamp = reservation.item.timestamp
+        # One that was not read yet is the clock's own; else it is the moment of a reservation.
+        ahead_ms = 0 if stamp.__class__ is Unread else self.store.ahead_ms()
+        return self._clock.pause(stamp - ahead_ms, reservation.wait_ms)
 
     def leak(self, current_timestamp: int | None = None) -> int:
         """0: a state holds nothing that could leak."""
@@ -341,7 +342,6 @@ class StateBucket(Closable, AbstractBucket):
         return self.store.retire(self._algorithm, self._rates, now)
 
     def close(self) -> None:
-        """Close the store; see `AbstractBucket.close`."""
         self._clock = StoppedClock()
         super().close()
         self.store.close()
