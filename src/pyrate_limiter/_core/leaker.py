@@ -5,22 +5,37 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Generic
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from pyrate_limiter._core.awaitables import discard, is_awaitable
 from pyrate_limiter._core.fork_safe_locks import shared_lock
-from pyrate_limiter._core.leaked import BucketT, Swept
 from pyrate_limiter._core.leaking_thread import has_started, leaking_thread
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Sequence
 
     from pyrate_limiter._core.clocks import AbstractClock
-    from pyrate_limiter._core.leaked import Leakable
 
 _serials = itertools.count()
+
+
+class Leakable(Protocol):
+    """A bucket, as its leaker knows it."""
+
+    is_async: bool | None
+    _clock: AbstractClock
+
+    def leak(self, current_timestamp: int | None = None) -> int | Awaitable[int]:
+        """Drop the units that are outside every window at that time, and say how many."""
+
+    def follow(self, clock: AbstractClock) -> None:
+        """Tell the time by this clock from now on."""
+
+
+BucketT = TypeVar("BucketT", bound=Leakable)
 
 
 class Leaker(Generic[BucketT]):
@@ -39,7 +54,10 @@ class Leaker(Generic[BucketT]):
         self.leak_interval = leak_interval
         self.lock: threading.RLock = shared_lock()
         """Of the stock buckets that `BucketFactory.create` makes: one each takes much memory."""
-        self._swept: Swept[BucketT] = Swept()
+        # No lock for the sync buckets: a garbage collection may come back here at any line. New
+        # ones stand in a row, a tenth of the memory, until somebody asks for one by its id.
+        self._by_id: dict[int, BucketT] = {}
+        self._new: deque[BucketT] = deque()
         self.async_buckets: dict[int, BucketT] = {}
         self._stop_event = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -56,16 +74,28 @@ class Leaker(Generic[BucketT]):
     @property
     def sync_buckets(self) -> dict[int, BucketT]:
         """The sync buckets, by their ``id``."""
-        return self._swept.by_id
+        by_id, new = self._by_id, self._new
+        with suppress(IndexError):  # it is empty, perhaps by the help of another thread
+            while new:
+                bucket = new.popleft()
+                by_id[id(bucket)] = bucket
+        return by_id
 
     @sync_buckets.setter
     def sync_buckets(self, buckets: dict[int, BucketT]) -> None:
-        self._swept.clear()
-        self._swept.by_id.update(buckets)
+        self._forget_sync()
+        self._by_id.update(buckets)
+
+    def _forget_sync(self) -> None:
+        self._new.clear()
+        self._by_id.clear()
+
+    def _all_sync(self) -> list[BucketT]:
+        return [*self._by_id.values(), *self._new]
 
     def buckets(self) -> list[BucketT]:
         """All buckets, the sync ones first."""
-        return [*self._swept.all(), *self.async_buckets.values()]
+        return [*self._all_sync(), *self.async_buckets.values()]
 
     @property
     def clocks(self) -> dict[int, AbstractClock]:
@@ -97,9 +127,8 @@ class Leaker(Generic[BucketT]):
 
     def sweep_new(self, bucket: BucketT) -> None:
         """Sweep a sync bucket from now on that was just made."""
-        new = self._swept.new
-        is_swept = bool(new) and leaking_thread.is_watching(self)
-        new.append(bucket)
+        is_swept = bool(self._new) and leaking_thread.is_watching(self)
+        self._new.append(bucket)
         if not is_swept:
             self.start()
 
@@ -130,14 +159,13 @@ class Leaker(Generic[BucketT]):
 
     def is_alive(self) -> bool:
         """Whether sync buckets are being swept."""
-        return (
-            bool(self._swept) and not self._stop_event.is_set() and leaking_thread.is_watching(self)
-        )
+        has_sync = bool(self._new or self._by_id)
+        return has_sync and not self._stop_event.is_set() and leaking_thread.is_watching(self)
 
     def close(self) -> None:
         """Stop, and forget the buckets."""
         self._stop_event.set()
-        self._swept.clear()
+        self._forget_sync()
         self.async_buckets.clear()
         leaking_thread.forget(self.serial)
         task, self.aio_leak_task = self.aio_leak_task, None
@@ -170,12 +198,12 @@ class Leaker(Generic[BucketT]):
 
     def has_buckets(self) -> bool:
         """Whether there is anything to sweep."""
-        return bool(self._swept or self.async_buckets)
+        return bool(self._new or self._by_id or self.async_buckets)
 
     def sweep(self) -> None:
         """Leak all buckets once; those that may hang do so in a thread of their own."""
         slow = []
-        for bucket in self._swept.all():
+        for bucket in self._all_sync():
             if _is_quick(bucket):
                 _leak(bucket)
             else:
