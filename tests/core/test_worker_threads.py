@@ -74,6 +74,7 @@ def test_where_no_thread_can_be_had_a_call_is_made_in_place(store, monkeypatch):
         raise RuntimeError("can't create new thread at interpreter shutdown")
 
     monkeypatch.setattr(threading.Thread, "start", start)
+    monkeypatch.setattr(worker_threads, "_idle", [])
     made = []
     submit(store, 1, lambda: made.append(threading.get_ident()))
     submit(store, 1, lambda: made.append(threading.get_ident()))

@@ -5,11 +5,12 @@ import threading
 
 import pytest
 
+from pyrate_limiter._core import worker_threads
 from pyrate_limiter._core.driver import run_async, run_blocking
-from pyrate_limiter.buckets.remote import helpers
+from pyrate_limiter._core.worker_threads import in_worker
 from pyrate_limiter.buckets.remote import outage as module
 from pyrate_limiter.buckets.remote.circuit import CircuitBreaker, breaker_of
-from pyrate_limiter.buckets.remote.helpers import in_helper, run_within
+from pyrate_limiter.buckets.remote.helpers import run_within
 from pyrate_limiter.buckets.remote.outage import Outage
 
 
@@ -93,7 +94,7 @@ def test_where_no_thread_is_to_be_had_the_caller_asks_by_itself(monkeypatch):
     outage = AtServer()
     outage.up = False
     assert outage.ask() == "the fallback"
-    monkeypatch.setattr(module, "in_helper", lambda work: False)
+    monkeypatch.setattr(module, "in_worker", lambda work: False)
     outage.up = True
     outage.let_probe()
     assert not outage.may_ask()
@@ -151,10 +152,10 @@ def test_the_log_may_say_who_met_the_outage(caplog):
     assert [record.message for record in caplog.records] == ["away from k: Away()"]
 
 
-# Helper threads
+# Worker threads
 
 
-def test_a_call_in_a_helper_gives_what_it_gives_in_time():
+def test_a_call_in_a_worker_gives_what_it_gives_in_time():
     assert run_within(30, lambda: 5, Away) == 5
     with pytest.raises(KeyError):
         run_within(30, lambda: {}[0], Away)
@@ -180,34 +181,35 @@ def test_without_threads_the_caller_calls_by_itself(monkeypatch):
     def none(*_, **__):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(helpers, "_idle", [])
-    monkeypatch.setattr(helpers.threading.Thread, "start", none)
-    assert not in_helper(list)
+    monkeypatch.setattr(worker_threads, "_idle", [])
+    monkeypatch.setattr(threading.Thread, "start", none)
+    assert not in_worker(list)
     assert run_within(30, lambda: 5, Away) == 5
 
 
-def test_no_more_than_so_many_helpers_stay_idle(monkeypatch):
-    monkeypatch.setattr(helpers, "_idle", [])
-    monkeypatch.setattr(helpers, "_MOST_IDLE", 1)
+def test_threads_that_were_many_at_a_time_end_when_they_are_idle(monkeypatch):
+    monkeypatch.setattr(worker_threads, "_idle", [])
+    monkeypatch.setattr(worker_threads, "IDLE_SECONDS", 0.01)
     go_on, begun = threading.Event(), threading.Semaphore(0)
-    before = helpers_alive()
+    before = workers_alive()
     for _ in range(3):
-        in_helper(lambda: begun.release() or go_on.wait(20))
+        in_worker(lambda: begun.release() or go_on.wait(20))
     for _ in range(3):
         assert begun.acquire(timeout=20)
     go_on.set()
-    for thread in helpers_alive() - before:
-        thread.join(0.2)
-    assert len(helpers._idle) == 1
+    for thread in workers_alive() - before:
+        thread.join(20)
+        assert not thread.is_alive()
+    assert worker_threads._idle == []
 
 
-def helpers_alive():
-    return {thread for thread in threading.enumerate() if thread.name == "pyrate-limiter server"}
+def workers_alive():
+    return {thread for thread in threading.enumerate() if thread.name == "pyrate-limiter worker"}
 
 
-def test_a_helper_outlives_what_fails_in_it():
+def test_a_worker_outlives_what_fails_in_it():
     done = threading.Event()
     for _ in range(3):
-        in_helper(raises(OSError()))
-    in_helper(done.set)
+        in_worker(raises(OSError()))
+    in_worker(done.set)
     assert done.wait(20)

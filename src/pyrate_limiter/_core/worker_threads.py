@@ -1,16 +1,18 @@
-"""Threads for calls that an event loop must not wait for.
+"""Threads for calls that somebody must not wait for: an event loop, or a caller in a hurry.
 
 They are not those of the event loop's default executor: an application fills that with its own
-work, and shuts it down. Each store has a few threads of its own, so that one that hangs holds up no
-other; the calls on one bucket are made one after the other, in the order in which they came.
+work, and shuts it down. Each store has no more than a few at a time, so that one that hangs holds
+up no other; the calls on one bucket are made one after the other, in the order in which they came.
 """
 
 from __future__ import annotations
 
 import contextvars
 import os
+import queue
 import threading
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,31 +21,66 @@ if TYPE_CHECKING:
     Job = tuple[contextvars.Context, Callable[[], object]]
 
 MOST_THREADS = 4
-"""Threads for one store."""
+"""Threads at the calls of one store."""
 IDLE_SECONDS = 1.0
-"""How long a thread stays for the next call."""
+"""How long a thread stays for the next work."""
+
+_idle: list[queue.SimpleQueue[Callable[[], object]]] = []
+"""What the threads that have nothing to do get their work from."""
 
 
-class WorkerThreads:
-    """The threads of one store, which start as they are needed and end when they are idle."""
+def in_worker(work: Callable[[], object]) -> bool:
+    """Have a worker thread do this; False where no thread can be had, as when Python ends."""
+    try:
+        tasks = _idle.pop()
+    except IndexError:
+        tasks = queue.SimpleQueue()
+        name = "pyrate-limiter worker"
+        thread = threading.Thread(target=_serve, args=(tasks,), name=name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            return False
+    tasks.put(work)
+    return True
 
-    __slots__ = ("_changed", "_idle", "_lanes", "_ready", "_store", "_threads")
+
+def _serve(tasks: queue.SimpleQueue[Callable[[], object]]) -> None:
+    while True:
+        try:
+            work = tasks.get(timeout=IDLE_SECONDS)
+        except queue.Empty:
+            try:
+                _idle.remove(tasks)
+            except ValueError:  # somebody has just found it, who is about to give it work
+                work = tasks.get()
+            else:
+                return
+        with suppress(Exception):  # nobody is there to be told
+            work()
+        del work
+        _idle.append(tasks)
+
+
+class StoreCalls:
+    """The calls on the buckets of one store that are still to be made."""
+
+    __slots__ = ("_lanes", "_lock", "_ready", "_store", "_threads")
 
     def __init__(self, store: object) -> None:
         self._store = store
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         # The calls of each bucket that has any; and the buckets whose next call may be made.
         self._lanes: dict[int, deque[Job]] = {}
         self._ready: deque[int] = deque()
         self._threads = 0
-        self._idle = 0
 
     def submit(self, lane: int, job: Job) -> bool:
-        """Have a job done behind those of the same lane; False if the last thread has just ended.
+        """Have a job done behind those of the same lane; False if the last thread has just gone.
 
         It is done here where no thread can be had any more, as at the end of the interpreter.
         """
-        with self._changed:
+        with self._lock:
             if _stores.get(self._store) is not self:
                 return False
             queued = self._lanes.get(lane)
@@ -52,74 +89,55 @@ class WorkerThreads:
                 return True
             self._lanes[lane] = deque([job])
             self._ready.append(lane)
-            if self._idle >= len(self._ready):
-                self._changed.notify()
-                return True
             if self._threads >= MOST_THREADS:
                 return True
             self._threads += 1
-        try:
-            threading.Thread(target=self._run, name="pyrate-limiter worker", daemon=True).start()
-        except RuntimeError:
+        if not in_worker(self._work_off):
             self._work_off()
         return True
 
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._idle += 1
-                self._changed.wait_for(self._ready.__len__, IDLE_SECONDS)
-                self._idle -= 1
-                if not self._ready:
-                    self._end()
-                    return
-            self._do_next()
-
     def _work_off(self) -> None:
-        while self._do_next():
-            pass
-        with self._changed:
-            self._end()
-
-    def _end(self) -> None:
-        self._threads -= 1
-        if not self._threads and not self._lanes:
-            _stores.pop(self._store, None)
-
-    def _do_next(self) -> bool:
-        with self._changed:
-            if not self._ready:
-                return False
-            lane = self._ready.popleft()
-            context, call = self._lanes[lane][0]
-        try:
-            context.run(call)
-        finally:
-            with self._changed:
-                queued = self._lanes[lane]
-                queued.popleft()
-                if queued:
-                    self._ready.append(lane)
-                else:
-                    del self._lanes[lane]
-        return True
+        while True:
+            with self._lock:
+                if not self._ready:
+                    self._threads -= 1
+                    if not self._threads and not self._lanes:
+                        _stores.pop(self._store, None)
+                    return
+                lane = self._ready.popleft()
+                context, call = self._lanes[lane][0]
+            try:
+                context.run(call)
+            finally:
+                with self._lock:
+                    queued = self._lanes[lane]
+                    queued.popleft()
+                    if queued:
+                        self._ready.append(lane)
+                    else:
+                        del self._lanes[lane]
 
 
-_stores: dict[object, WorkerThreads] = {}
+_stores: dict[object, StoreCalls] = {}
 
 
 def submit(store: object, lane: int, call: Callable[[], object]) -> None:
-    """Make a call in a thread of a store, with the context variables of now.
+    """Make a call in a worker thread, with the context variables of now.
 
     Args:
-        store: whose threads; anything that can be a key.
+        store: whose call it is; anything that can be a key.
         lane: calls with the same number are made one after the other.
         call: must not raise.
     """
     job = (contextvars.copy_context(), call)
-    while not _stores.setdefault(store, WorkerThreads(store)).submit(lane, job):
+    while not _stores.setdefault(store, StoreCalls(store)).submit(lane, job):
         pass
 
 
+def _after_fork() -> None:
+    _idle.clear()
+    _stores.clear()
+
+
 if hasattr(os, "register_at_fork"):  # pragma: no branch - it is the operating system's affair
-    os.register_at_fork(after_in_child=_stores.clear)
+    os.register_at_fork(after_in_child=_after_fork)

@@ -8,9 +8,9 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from pyrate_limiter._core.fork_safe_locks import shared_lock
+from pyrate_limiter._core.worker_threads import in_worker
 from pyrate_limiter.buckets.redis.errors import interrupted
 from pyrate_limiter.buckets.redis.request import fitting, parts_of
-from pyrate_limiter.buckets.remote.helpers import in_helper
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -97,7 +97,7 @@ class ThreadBatcher:
                 self._sleep(caller, end)
             if caller.behind is not None:
                 batch, caller.behind = [caller, *caller.behind], None
-                if end is None or not in_helper(lambda: self._call(batch)):
+                if end is None or not in_worker(lambda: self._call(batch)):
                     self._call(batch)
                 else:
                     self._sleep(caller, end)

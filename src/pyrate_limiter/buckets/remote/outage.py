@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from pyrate_limiter._core.driver import run_async, run_blocking
+from pyrate_limiter._core.worker_threads import in_worker
 from pyrate_limiter.buckets.remote.fallback import Fallback, check_on_error
-from pyrate_limiter.buckets.remote.helpers import in_helper
 
 if TYPE_CHECKING:
     import asyncio
@@ -105,5 +105,5 @@ class Outage:
         def ask() -> None:
             run_blocking(self.probe(key))
 
-        if not in_helper(ask):
+        if not in_worker(ask):
             ask()  # no thread is to be had any more
