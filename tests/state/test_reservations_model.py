@@ -122,10 +122,30 @@ def test_a_reservation_that_nobody_confirms_counts_as_used_after_two_seconds():
 def test_a_queue_survives_being_written_down(weights, data):
     queue, moments = filled(weights)
     place = data.draw(st.integers(0, len(weights) - 1))
+    assert queue.detach(moments[-1], weights[-1])
     queue.give_back(moments[place], weights[place])
     copy = ReservationQueue.restored(queue.dump())
     assert copy.dump() == queue.dump()
     assert copy.newest == queue.newest
+
+
+@given(WEIGHTS, st.data())
+def test_who_does_not_come_back_counts_as_used_when_his_moment_comes(weights, data):
+    queue, moments = filled(weights)
+    detached = data.draw(st.sets(st.integers(0, len(weights) - 1)))
+    reserved = list(zip(moments, weights, strict=True))
+    for place in detached:
+        assert queue.detach(*reserved[place])
+    now = data.draw(st.integers(0, moments[-1]))
+    gone = {place for place in detached if moments[place] <= now}
+    left = [it for place, it in enumerate(reserved) if place not in gone]
+    assert queue.fold(now, POLICY, RATES) is bool(left)
+    for moment in moments:  # those who come back are still waited for
+        held = sum(weight for at, weight in left if at == moment)
+        assert queue.has(moment, held)
+        assert not queue.has(moment, held + 1)
+    if gone:
+        assert queue.gone == played(reserved[place] for place in gone)
 
 
 def test_who_asks_for_later_leaves_what_was_given_back_to_others():

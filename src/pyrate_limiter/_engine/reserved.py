@@ -16,6 +16,7 @@ from pyrate_limiter._engine.steps import ON_LOOP, to_end
 from pyrate_limiter._engine.wait_options import monotonic
 from pyrate_limiter._engine.waiter import tickets
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
+from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.rate import RateItem
 from pyrate_limiter.abstracts.reservation import Reservation
 from pyrate_limiter.errors import BucketRetired, OutOfRange, WrongType
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from pyrate_limiter._engine.wait_options import Terms
     from pyrate_limiter._engine.wait_queue import WaitQueue
     from pyrate_limiter._engine.waiter import Waiter
-    from pyrate_limiter.abstracts.bucket import AbstractBucket
 
 R = TypeVar("R")
 
@@ -100,11 +100,25 @@ class Reserves:
                     yield ON_LOOP
                 bucket = unwrapped(found)
                 decision = yield from _ahead(acquisition, bucket, item, terms)
+                if isinstance(decision, Reservation) and decision.wait_ms:
+                    decision = yield from self._detached(bucket, decision)
             except BucketRetired:  # dropped by its factory after we got it
                 continue
             except OutOfTime:
                 return Reserved(UNANSWERED, RateItem(name, 0, weight), self)
             return Reserved(decision, item, self, bucket)
+
+    def _detached(self, bucket: AbstractBucket, reservation: Reservation) -> Program[Reservation]:
+        """A reservation whose holder does not come back; cancelled if the bucket is not told."""
+        if type(bucket).detach is AbstractBucket.detach:
+            return reservation
+        work = self._acquisition.work(bucket, None, bucket.detach, reservation)
+        try:
+            detached: Reservation = yield to_end(work)
+        except BaseException:
+            yield from self._cancel(bucket, reservation)
+            raise
+        return detached
 
     def _cancel(self, bucket: AbstractBucket, reservation: Reservation) -> Program[bool]:
         """Give units back, and let those have them who wait here."""

@@ -237,6 +237,16 @@ class AbstractBucket(ABC):
         confirmed = self.confirm(reservations[0], now, max_wait_ms)
         return then(confirmed, lambda decision: [decision])
 
+    def detach(self, reservation: Reservation) -> Reservation | Awaitable[Reservation]:
+        """Count the units as used when their moment comes, for nobody will `confirm` them.
+
+        This default is for a bucket in which they count from when they are stored.
+
+        Returns:
+            The reservation as `cancel` takes it from now on.
+        """
+        return reservation
+
     def cancel(self, reservation: Reservation) -> bool | Awaitable[bool]:
         """Give back units that nobody needs any more; False if they are not stored.
 

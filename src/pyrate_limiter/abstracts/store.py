@@ -163,6 +163,13 @@ class StateStore(ABC):
         """
         raise NotImplementedError
 
+    def detach(
+        self, algorithm: StateAlgorithm, rates: Sequence[Rate], reservation: Reservation
+    ) -> Reservation | Awaitable[Reservation]:
+        """See `AbstractBucket.detach`. This default lets others wait for the holder for a while."""
+        del algorithm, rates
+        return reservation
+
     def cancel(
         self, algorithm: StateAlgorithm, rates: Sequence[Rate], reservation: Reservation
     ) -> bool | Awaitable[bool]:

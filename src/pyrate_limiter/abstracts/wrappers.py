@@ -137,6 +137,9 @@ class BucketAsyncWrapper(AbstractBucket):
         confirm = self.bucket.confirm_several
         return await self._call(confirm, reservations, now, max_wait_ms, grace_seconds=None)
 
+    async def detach(self, reservation: Reservation) -> Reservation:
+        return await self._call(self.bucket.detach, reservation)
+
     async def cancel(self, reservation: Reservation) -> bool:
         return bool(await self._call(self.bucket.cancel, reservation))
 

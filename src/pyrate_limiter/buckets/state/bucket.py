@@ -8,7 +8,7 @@ from pyrate_limiter._core.awaitables import then
 from pyrate_limiter._core.closing import Closable, StoppedClock
 from pyrate_limiter._core.rate_list import RateList, sorted_rates
 from pyrate_limiter._core.validation import Unread, check_clock, check_item, pad_ms
-from pyrate_limiter._core.waited_for import waited_for
+from pyrate_limiter._core.waited_for import is_unchanged, waited_for
 from pyrate_limiter.abstracts.algorithm import ADMITTED, GCRA, Decision, StateAlgorithm
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.store import StateStore
@@ -123,18 +123,12 @@ class StateBucket(Closable, AbstractBucket):
 
     def straight(self) -> Callable[[str, int], bool | None] | None:
         """`take`, where it does what `put` would do; None where a subclass or store differs."""
-        return self.take if self.puts_at_once and self._is_stock() else None
+        return self.take if self.puts_at_once and is_unchanged(type(self), StateBucket) else None
 
     def asking(self) -> Callable[[str, int], bool | None] | None:
         """`ask`, where it does what `put` would do; None where a subclass or store differs."""
-        asks = "take_at" in vars(type(self.store)) and not self.is_async and self._is_stock()
-        return self.ask if asks else None
-
-    def _is_stock(self) -> bool:
-        return all(
-            getattr(type(self), name) is getattr(StateBucket, name)
-            for name in ("put", "put_decision", "waiting", "reserve", "now", "limiter_lock")
-        )
+        asks = "take_at" in vars(type(self.store)) and not self.is_async
+        return self.ask if asks and is_unchanged(type(self), StateBucket) else None
 
     def take(self, name: str, weight: int) -> bool | None:
         """`put` an item of this moment, without making the item.
@@ -283,6 +277,9 @@ class StateBucket(Closable, AbstractBucket):
             return reservation.with_wait()
         terms = (reservation, now, max_wait_ms, self._clock)
         return self.store.confirm(self._algorithm, self._rates, *terms)
+
+    def detach(self, reservation: Reservation) -> Reservation | Awaitable[Reservation]:
+        return self.store.detach(self._algorithm, self._rates, reservation)
 
     def cancel(self, reservation: Reservation) -> bool | Awaitable[bool]:
         if not self.store.reserves:

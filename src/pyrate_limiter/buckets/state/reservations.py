@@ -18,23 +18,26 @@ if TYPE_CHECKING:
     from pyrate_limiter.abstracts.algorithm import State, StateAlgorithm
     from pyrate_limiter.abstracts.rate import Rate
 
-    QueueNumbers = tuple[State, bool, list[tuple[int, int, bool]]]
+    QueueNumbers = tuple[State, bool, list[tuple[int, int, int]]]
     """A queue as plain numbers: the state of those who have gone, `ReservationQueue.is_played`, and
-    moment, weight and `Units.free` of all units."""
+    moment, weight and kind of all units."""
 
 ABANDONED_MS = 2000
 """So long after its moment a reservation counts as used that nobody has confirmed."""
+HELD, FREE, DETACHED = range(3)
+"""The kinds of reserved units: their holder comes to confirm them; they were given back; they count
+as used when their moment comes, for their holder does not come back."""
 
 
 class Units:
-    """``weight`` units reserved for ``at`` ms; ``free`` once they were given back."""
+    """``weight`` units reserved for ``at`` ms."""
 
-    __slots__ = ("at", "free", "weight")
+    __slots__ = ("at", "kind", "weight")
 
-    def __init__(self, at: int, weight: int, *, free: bool = False) -> None:
+    def __init__(self, at: int, weight: int, kind: int = HELD) -> None:
         self.at: int = at
         self.weight: int = weight
-        self.free: bool = free
+        self.kind: int = kind
 
 
 def _moment(units: Units) -> int:
@@ -90,11 +93,20 @@ class ReservationQueue:
     def _of(self, moment: int) -> list[Units]:
         first = bisect_left(self._reserved, moment, key=_moment)
         last = bisect_right(self._reserved, moment, lo=first, key=_moment)
-        return [units for units in self._reserved[first:last] if not units.free]
+        return [units for units in self._reserved[first:last] if units.kind != FREE]
 
-    def take_out(self, moment: int, weight: int) -> None:
-        """Take units of a moment out. All of one moment are alike."""
-        for units in sorted(self._of(moment), key=lambda units: units.weight != weight):
+    def detach(self, moment: int, weight: int) -> bool:
+        """Have units count as used when their moment comes; False if they are not there."""
+        for units in self._of(moment):
+            if units.kind == HELD and units.weight == weight:
+                units.kind = DETACHED
+                return True
+        return False
+
+    def take_out(self, moment: int, weight: int, kind: int = HELD) -> None:
+        """Take units of a moment out. All that are of one kind are alike."""
+        wanted = (kind, weight)
+        for units in sorted(self._of(moment), key=lambda it: (it.kind, it.weight) != wanted):
             taken = min(weight, units.weight)
             units.weight -= taken
             weight -= taken
@@ -105,13 +117,13 @@ class ReservationQueue:
 
     def _trim(self) -> None:
         """Nobody is behind what was given back last: it need not be kept."""
-        while self._reserved and self._reserved[-1].free:
+        while self._reserved and self._reserved[-1].kind == FREE:
             self._free.remove(self._reserved.pop())
 
-    def give_back(self, moment: int, weight: int) -> None:
+    def give_back(self, moment: int, weight: int, kind: int = HELD) -> None:
         """Free units of a moment, for others to reserve."""
-        self.take_out(moment, weight)
-        free = Units(moment, weight, free=True)
+        self.take_out(moment, weight, kind)
+        free = Units(moment, weight, FREE)
         insort_right(self._reserved, free, key=_moment)
         insort_right(self._free, free, key=_moment)
         self._trim()
@@ -144,7 +156,7 @@ class ReservationQueue:
     ) -> bool:
         state = self.gone
         for units in sorted([*self._reserved, wanted], key=_moment):
-            if units.free and units.at <= wanted.at:
+            if units.kind == FREE and units.at <= wanted.at:
                 continue
             state, decision = algorithm.step(rates, state, max(units.at, now), units.weight)
             if decision.failing_rate is not None:
@@ -158,18 +170,24 @@ class ReservationQueue:
             self._forget(free)
         self.is_played = False
 
-    def fold(self, now: int, algorithm: StateAlgorithm, rates: Sequence[Rate]) -> bool:
-        """Count the units at the front as used that nobody confirms; whether any are left."""
-        done = 0
-        for units in self._reserved:
-            if units.at + ABANDONED_MS > now:
-                break
-            done += 1
-            if not units.free:
+    def fold(
+        self,
+        now: int,
+        algorithm: StateAlgorithm,
+        rates: Sequence[Rate],
+        abandoned_ms: int = ABANDONED_MS,
+    ) -> bool:
+        """Count the units as used that nobody will confirm any more; whether any are left."""
+        due = bisect_right(self._reserved, now, key=_moment)
+        late = []
+        for units in self._reserved[:due]:
+            if units.kind != DETACHED and units.at + abandoned_ms > now:
+                late.append(units)
+            elif units.kind != FREE:
                 self.gone = _after(self.gone, units.at, units.weight, algorithm, rates)
-        if done:
-            del self._reserved[:done]
-            self._free = [units for units in self._reserved if units.free]
+        if len(late) < due:
+            self._reserved[:due] = late
+            self._free = [units for units in self._reserved if units.kind == FREE]
             self.is_played = False
         return bool(self._reserved)
 
@@ -184,15 +202,16 @@ class ReservationQueue:
         """
         state = self.gone
         for units in self._reserved:
-            if units.free and units.at < now:
+            if units.kind == FREE and units.at < now:
                 continue
-            state = _after(state, max(units.at, now), units.weight, algorithm, rates)
+            at = units.at if units.kind == DETACHED else max(units.at, now)
+            state = _after(state, at, units.weight, algorithm, rates)
         self.is_played = not self.is_late(now)
         return state
 
     def dump(self) -> QueueNumbers:
         """The queue as plain numbers."""
-        reserved = [(units.at, units.weight, units.free) for units in self._reserved]
+        reserved = [(units.at, units.weight, units.kind) for units in self._reserved]
         return self.gone, self.is_played, reserved
 
     @classmethod
@@ -201,6 +220,6 @@ class ReservationQueue:
         gone, is_played, reserved = numbers
         queue = cls(tuple(gone))
         queue.is_played = is_played
-        queue._reserved = [Units(at, weight, free=free) for at, weight, free in reserved]
-        queue._free = [units for units in queue._reserved if units.free]
+        queue._reserved = [Units(*units) for units in reserved]
+        queue._free = [units for units in queue._reserved if units.kind == FREE]
         return queue

@@ -14,7 +14,7 @@ from pyrate_limiter._core.timeline import ROUNDS
 from pyrate_limiter._core.validation import FOREVER
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
 from pyrate_limiter.abstracts.reservation import Reservation
-from pyrate_limiter.buckets.state.reservations import ReservationQueue
+from pyrate_limiter.buckets.state.reservations import DETACHED, HELD, ReservationQueue
 from pyrate_limiter.errors import BucketRetired
 
 if TYPE_CHECKING:
@@ -162,6 +162,8 @@ class StateRules:
         weight, reserved = item.weight, item.timestamp
         now = record._latest = self._observe(stamp)
         queue = record._queue
+        if queue is not None:  # its own units are not abandoned as long as they are there
+            queue.fold(now, self.algorithm, self.rates, abandoned_ms=FOREVER)
         if queue is None or not queue.has(reserved, weight):
             # Forgotten, because the state was reset or its holder is so very late.
             return self._reserve(item, now, max_wait_ms)
@@ -180,12 +182,19 @@ class StateRules:
         item.timestamp = moment
         return reservation.with_wait(moment - now)
 
+    def detach(self, reservation: Reservation) -> Reservation:
+        """See `StateStore.detach`."""
+        item, queue = reservation.item, self.record._queue
+        if queue is None or not queue.detach(item.timestamp, item.weight):
+            return reservation  # the units went at once, or were forgotten
+        return Reservation.of(item, reservation, DETACHED)
+
     def cancel(self, reservation: Reservation) -> bool:
         """See `StateStore.cancel`."""
         item, queue = reservation.item, self.record._queue
         if queue is None or not queue.has(item.timestamp, item.weight):
             return False
-        queue.give_back(item.timestamp, item.weight)
+        queue.give_back(item.timestamp, item.weight, reservation.handle or HELD)
         return True
 
     def forecast(self, stamp: int, weight: int) -> Decision:

@@ -146,6 +146,15 @@ class RecordStore(StateStore):
         del reservation
         return verdict
 
+    def detach(
+        self, algorithm: StateAlgorithm, rates: Sequence[Rate], reservation: Reservation
+    ) -> Reservation | Awaitable[Reservation]:
+        """See `StateStore.detach`. Where the record cannot be had in time, nothing changes."""
+        rules = StateRules(algorithm, rates, NO_CLOCK)
+        return self.transact(
+            rules, lambda rules: rules.detach(reservation), self.last_ms, lambda _: reservation
+        )
+
     def cancel(
         self, algorithm: StateAlgorithm, rates: Sequence[Rate], reservation: Reservation
     ) -> bool | Awaitable[bool]:
