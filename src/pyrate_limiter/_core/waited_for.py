@@ -6,7 +6,10 @@ A call that finds a free unit must not pass those who wait. The wait queues are 
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 waited_for: dict[int, Any] = {}  # a queue is the limiter's affair
 """By ``id`` of the bucket, a weak reference to its wait queue, while somebody stands in that."""
@@ -16,7 +19,9 @@ if hasattr(os, "register_at_fork"):  # pragma: no branch - it is the operating s
     os.register_at_fork(after_in_child=waited_for.clear)
 
 
-def is_unchanged(kind: type, own: type) -> bool:
-    """Whether a class has from ``own`` all that its shortest way does not call."""
-    methods = ("put", "put_decision", "waiting", "reserve", "now", "limiter_lock")
+_USED = ("put", "put_decision", "waiting", "reserve", "now", "limiter_lock")
+
+
+def is_unchanged(kind: type, own: type, methods: Sequence[str] = _USED) -> bool:
+    """Whether a class has methods from ``own``: all that its shortest way does not call."""
     return all(getattr(kind, name) is getattr(own, name) for name in methods)

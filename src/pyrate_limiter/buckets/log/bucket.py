@@ -9,6 +9,7 @@ from pyrate_limiter._core.in_line import reserve_in_line
 from pyrate_limiter._core.rate_list import RateList, sorted_rates
 from pyrate_limiter._core.timeline import ROUNDS
 from pyrate_limiter._core.validation import FOREVER, Unread, check_item
+from pyrate_limiter._core.waited_for import is_unchanged
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision, LogAlgorithm
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.rate import RateItem
@@ -79,14 +80,12 @@ class LogBucket(LogRules, AbstractBucket):
 
     def straight(self) -> Callable[[str, int], bool | None] | None:
         """`take`, where it does what `put` would do; None where a subclass differs."""
-        methods = ("put", "put_decision", "waiting", "reserve", "now", "limiter_lock")
-        return self.take if self._has_own(*methods) else None
+        return self.take if is_unchanged(type(self), self._backend()) else None
 
     @classmethod
-    def _has_own(cls, *methods: str) -> bool:
-        """Whether it has these from the backend, whose class has `take`: no subclass differs."""
-        backend = next(base for base in cls.__mro__ if "take" in vars(base))
-        return all(getattr(cls, name) is getattr(backend, name) for name in methods)
+    def _backend(cls) -> type:
+        """The class of the backend, which has `take`; programs may have one under it."""
+        return next(base for base in cls.__mro__ if "take" in vars(base))
 
     def stamp(self) -> int | Awaitable[int]:
         return then(self.now(), Unread) if type(self).now is AbstractBucket.now else self.now()
@@ -126,7 +125,9 @@ class LogBucket(LogRules, AbstractBucket):
                 moment = full[3]
             else:
                 check_item(item)
-                if self._has_own("peek"):  # another one says what the wait is
+                if is_unchanged(
+                    type(self), self._backend(), ("peek",)
+                ):  # another one says what the wait is
                     now = self._observe(item.timestamp, asks=True)
                     moment = self._earliest(now, item.weight)[0]
                 largest = min(map(self._algorithm.max_weight, self._rates))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, overload
 from pyrate_limiter._core.awaitables import named, then
 from pyrate_limiter._core.closing import Closable
 from pyrate_limiter._core.rate_list import RateList, sorted_rates
-from pyrate_limiter._core.waited_for import waited_for
+from pyrate_limiter._core.waited_for import is_unchanged, waited_for
 from pyrate_limiter._older import TakesKeywordsOf2x
 from pyrate_limiter.abstracts.algorithm import Decision, LogAlgorithm, SlidingWindowLog
 from pyrate_limiter.buckets.redis.algorithms import checked, kind_of
@@ -218,11 +218,8 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
 
     def straight(self) -> Callable[[str, int], bool | None] | None:
         """`take`, where it does what `put` would do; None where a subclass differs."""
-        changed = self.is_async or any(
-            getattr(type(self), name) is not getattr(RedisBucket, name)
-            for name in ("put", "put_decision", "waiting", "reserve", "now", "limiter_lock")
-        )
-        return None if changed else self.take
+        at_once = not self.is_async and is_unchanged(type(self), RedisBucket)
+        return self.take if at_once else None
 
     def asking(self) -> Callable[[str, int], bool | None] | None:
         """`ask`, where it does what `put` would do; None where a subclass differs."""
