@@ -18,12 +18,7 @@ def validate_rate_list(rates: Sequence[Rate]) -> bool:
     That is so when the list is not empty, intervals and limits rise strictly, and limit / interval
     never rises.
     """
-    return bool(rates) and all(
-        earlier.interval < later.interval
-        and earlier.limit < later.limit
-        and earlier.limit * later.interval >= later.limit * earlier.interval
-        for earlier, later in pairwise(rates)
-    )
+    return _fault_of(rates) is None
 
 
 def enforce_rate_list(rates: Sequence[Rate]) -> None:
@@ -32,11 +27,12 @@ def enforce_rate_list(rates: Sequence[Rate]) -> None:
     Raises:
         InvalidRateList: it lists the rates, and says which of them to drop.
     """
-    if not validate_rate_list(rates):
-        raise InvalidRateList(rates, reason=_why_invalid(rates))
+    fault = _fault_of(rates)
+    if fault is not None:
+        raise InvalidRateList(rates, reason=fault)
 
 
-def _why_invalid(rates: Sequence[Rate]) -> str:
+def _fault_of(rates: Sequence[Rate]) -> str | None:
     for earlier, later in pairwise(rates):
         if earlier.interval > later.interval:
             return f"{earlier} stands before {later}, whose interval is shorter: sort by interval"
@@ -53,7 +49,7 @@ def _why_invalid(rates: Sequence[Rate]) -> str:
                 f"{later} never refuses anything beside {earlier}, which allows less over the "
                 f"same time: drop {later}"
             )
-    return "it has no rates: give at least one"
+    return None if rates else "it has no rates: give at least one"
 
 
 _MOST = 1 << 60  # units that a log can have in a window, as good as any number

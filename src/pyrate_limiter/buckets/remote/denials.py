@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from pyrate_limiter.abstracts.rate import Rate, RateItem
 
 
-class Denial:
+class Denial(NamedTuple):
     """A denial that is repeated for a while without asking the server.
 
     Buckets in this process's memory or on its disk keep their own: theirs holds by the bucket's
     clock until something changes; this one by ``time.monotonic``, whatever the server's clock does.
 
-    Args:
+    Attributes:
         until: the second on ``time.monotonic`` from which on the server is asked again.
         fits: the second on ``time.monotonic`` at which the weight fits.
         weight: the units that were asked for.
@@ -28,25 +28,13 @@ class Denial:
         reset_after_ms: see `Decision`.
     """
 
-    __slots__ = ("fits", "rate", "rates", "remaining", "reset_after_ms", "until", "weight")
-
-    def __init__(
-        self,
-        until: float,
-        fits: float,
-        weight: int,
-        rates: Sequence[Rate],
-        rate: Rate,
-        remaining: int | None = None,
-        reset_after_ms: int | None = None,
-    ) -> None:
-        self.until: float = until
-        self.fits: float = fits
-        self.weight: int = weight
-        self.rates: Sequence[Rate] = rates
-        self.rate: Rate = rate
-        self.remaining: int | None = remaining
-        self.reset_after_ms: int | None = reset_after_ms
+    until: float
+    fits: float
+    weight: int
+    rates: Sequence[Rate]
+    rate: Rate
+    remaining: int | None = None
+    reset_after_ms: int | None = None
 
     def again(self, now: float) -> Decision:
         """The denial as it is at the second ``now``."""
