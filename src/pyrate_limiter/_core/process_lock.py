@@ -20,7 +20,7 @@ _FIRST_PAUSE = 0.0001  # seconds between two tries
 _LONGEST_PAUSE = 0.002
 _BUSY_SECONDS = 2.0  # for a caller who does not wait, and so needs an answer; others hold it for µs
 _AT_LEAST_SECONDS = 0.02  # at the end of a caller's time: that others are at it is no refusal
-LAST_SECONDS = 0.25  # for what is still to be done then about a claim
+LAST_SECONDS = 0.25  # at the end of it, to confirm or cancel a reservation
 _ENDLESS_MS = 1 << 52
 _SUSPENDABLE = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
@@ -151,8 +151,8 @@ def lock_seconds(
     """How long a caller waits for a lock, in seconds; None is for ever.
 
     Args:
-        max_wait_ms: how long he is willing to wait for his moment.
-        limit_ms: how long the call itself may take; None is as long as the patience.
+        max_wait_ms: how long the caller is willing to wait for its moment.
+        limit_ms: how long the call itself may take; None is as long as that.
         busy_seconds: for a caller who does not wait.
     """
     if has_end(max_wait_ms, limit_ms):

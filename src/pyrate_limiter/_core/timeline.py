@@ -53,7 +53,7 @@ class Timeline:
     """
 
     if not TYPE_CHECKING:
-        __slots__ = ()  # whoever has a time names them beside its own
+        __slots__ = ()  # a subclass names them beside its own
 
     # The time of the last unit that was stored, or waiter that went.
     _latest: int

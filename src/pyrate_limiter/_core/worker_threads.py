@@ -65,30 +65,30 @@ def _serve(tasks: queue.SimpleQueue[Callable[[], object]]) -> None:
 class StoreCalls:
     """The calls on the buckets of one store that are still to be made."""
 
-    __slots__ = ("_lanes", "_lock", "_ready", "_store", "_threads")
+    __slots__ = ("_calls", "_lock", "_ready", "_store", "_threads")
 
     def __init__(self, store: object) -> None:
         self._store = store
         self._lock = threading.Lock()
         # The calls of each bucket that has any; and the buckets whose next call may be made.
-        self._lanes: dict[int, deque[Job]] = {}
+        self._calls: dict[int, deque[Job]] = {}
         self._ready: deque[int] = deque()
         self._threads = 0
 
-    def submit(self, lane: int, job: Job) -> bool:
-        """Have a job done behind those of the same lane; False if the last thread has just gone.
+    def submit(self, bucket: int, job: Job) -> bool:
+        """Have a job done behind those of the bucket; False if the last thread has just gone.
 
         It is done here where no thread can be had any more, as at the end of the interpreter.
         """
         with self._lock:
             if _stores.get(self._store) is not self:
                 return False
-            queued = self._lanes.get(lane)
+            queued = self._calls.get(bucket)
             if queued is not None:
                 queued.append(job)
                 return True
-            self._lanes[lane] = deque([job])
-            self._ready.append(lane)
+            self._calls[bucket] = deque([job])
+            self._ready.append(bucket)
             if self._threads >= MOST_THREADS:
                 return True
             self._threads += 1
@@ -101,36 +101,36 @@ class StoreCalls:
             with self._lock:
                 if not self._ready:
                     self._threads -= 1
-                    if not self._threads and not self._lanes:
+                    if not self._threads and not self._calls:
                         _stores.pop(self._store, None)
                     return
-                lane = self._ready.popleft()
-                context, call = self._lanes[lane][0]
+                bucket = self._ready.popleft()
+                context, call = self._calls[bucket][0]
             try:
                 context.run(call)
             finally:
                 with self._lock:
-                    queued = self._lanes[lane]
+                    queued = self._calls[bucket]
                     queued.popleft()
                     if queued:
-                        self._ready.append(lane)
+                        self._ready.append(bucket)
                     else:
-                        del self._lanes[lane]
+                        del self._calls[bucket]
 
 
 _stores: dict[object, StoreCalls] = {}
 
 
-def submit(store: object, lane: int, call: Callable[[], object]) -> None:
+def submit(store: object, bucket: int, call: Callable[[], object]) -> None:
     """Make a call in a worker thread, with the context variables of now.
 
     Args:
         store: whose call it is; anything that can be a key.
-        lane: calls with the same number are made one after the other.
+        bucket: its id; calls with the same one are made one after the other.
         call: must not raise.
     """
     job = (contextvars.copy_context(), call)
-    while not _stores.setdefault(store, StoreCalls(store)).submit(lane, job):
+    while not _stores.setdefault(store, StoreCalls(store)).submit(bucket, job):
         pass
 
 

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 
 class AbstractBucket(ABC):
-    """Holds what was admitted, and decides whether more fits.
+    """Stores the units that were admitted, and decides whether more fit.
 
-    A subclass needs `put`, `leak`, `flush`, `count` and `peek`, any of them sync or async, and sets
-    ``self.rates``. That is enough for a `Limiter` to wait on it: it tries again after each wait.
+    A subclass defines `put`, `leak`, `flush`, `count` and `peek`, any of them sync or async, and
+    sets ``self.rates``. That is enough for a `Limiter`, which tries again after each wait.
 
-    A bucket that can store an item at a future moment also has `reserve`, `confirm`, `cancel` and
-    `check`. Then a waiter sleeps once, to a moment that is its own, and is served in order.
+    A bucket that can store units for a future moment also defines `reserve`, `confirm`, `cancel`
+    and `check`. Then each waiter sleeps once, until the moment that is reserved for it.
     """
 
     __module__ = "pyrate_limiter.abstracts.bucket"
@@ -42,7 +42,7 @@ class AbstractBucket(ABC):
     """The rate that denied the last `put`, None if it was admitted."""
 
     is_async: bool | None = None
-    """Whether the methods have to be awaited; None is "unknown, look at what they return"."""
+    """Whether the methods have to be awaited; None: what they return tells."""
 
     blocks: bool = False
     """Whether a call may wait for a disk, a socket or a lock. Under asyncio it then runs in a
@@ -50,11 +50,11 @@ class AbstractBucket(ABC):
 
     @property
     def store_id(self) -> object:
-        """What the buckets of one store have in common. Those that block share worker threads."""
+        """The same for all buckets of one store. Those that block share worker threads."""
         return id(self)
 
     puts_at_once: bool = False
-    """Whether `put` admits in one step in this process's memory, just as `reserve` does."""
+    """Whether `put` is one step in this process's memory, with the verdict of `reserve`."""
 
     answers_in_order: bool = False
     """Whether awaited calls are answered in the order in which they were made."""
@@ -96,7 +96,7 @@ class AbstractBucket(ABC):
 
     @abstractmethod
     def count(self) -> int | Awaitable[int]:
-        """Stored units, expired ones that were not leaked yet included."""
+        """The number of stored units, with expired ones that were not leaked yet."""
 
     @abstractmethod
     def peek(self, index: int) -> RateItem | Awaitable[RateItem | None] | None:
@@ -107,18 +107,17 @@ class AbstractBucket(ABC):
         return self._clock.now()
 
     def stamp(self) -> int | Awaitable[int]:
-        """The time to write on a new item: `now`.
+        """The timestamp of a new item: `now`.
 
-        A bucket that reads its clock in the same step that admits the item may give an estimate
-        here, and correct it there.
+        It may be an estimate where the step that admits the item reads the clock again.
         """
         return self.now()
 
     def follow(self, clock: AbstractClock) -> None:
-        """Tell the time by this clock from now on.
+        """Use this clock from now on.
 
-        Asked for this machine's time since the epoch, a bucket that counts from the epoch by a
-        clock of its own, such as a server's, keeps that.
+        A bucket whose own clock counts from the epoch, such as a server's, keeps that where it is
+        given a `WallClock`.
 
         Raises:
             WrongType: it has no ``now()``, or is a class that was not called.
@@ -193,7 +192,7 @@ class AbstractBucket(ABC):
         not_before: int | None = None,
         limit_ms: int | None = None,
     ) -> list[Decision] | Awaitable[list[Decision]]:
-        """`reserve` for the first waiters of a line, in one atomic step.
+        """`reserve` for the first waiters of a queue, in one atomic step.
 
         This default reserves for the first alone.
 
@@ -201,7 +200,7 @@ class AbstractBucket(ABC):
             items: what they wait for, in their order; at least one.
             max_wait_ms: as in `reserve`, for each of them.
             buffer_ms: as in `reserve`.
-            not_before: the moment, on the bucket's clock, of the last reservation that the line
+            not_before: the moment, on the bucket's clock, of the last reservation that the queue
                 already holds. None: the first may go to any moment.
             limit_ms: how long the call itself may take; None is as long as ``max_wait_ms``.
 
@@ -215,11 +214,11 @@ class AbstractBucket(ABC):
     def confirm(
         self, reservation: Reservation, now: int, max_wait_ms: int = 0
     ) -> Decision | Awaitable[Decision]:
-        """Turn a reservation into the truth when its waiter has woken, at ``now``.
+        """Use a reservation, when its waiter has woken at ``now``.
 
-        A unit whose waiter is late is moved to the true time. Where others who came late before it
-        have used up its room, it is moved on, and the answer says how long to sleep; if that
-        exceeds ``max_wait_ms`` the reservation is cancelled and the answer is a refusal.
+        The units of a late waiter are moved to ``now``. Where other late waiters have used up the
+        room, they are moved to the next moment that fits, and the answer says how long to sleep; if
+        that exceeds ``max_wait_ms`` they are cancelled, and the answer is a refusal.
 
         Returns:
             The reservation as it is now, or a refusal.
@@ -230,9 +229,9 @@ class AbstractBucket(ABC):
     def confirm_several(
         self, reservations: Sequence[Reservation], now: int, max_wait_ms: int = 0
     ) -> list[Decision] | Awaitable[list[Decision]]:
-        """`confirm` for reservations of one line that are due together, in their order.
+        """`confirm` for reservations of one queue that are due together, in their order.
 
-        It may answer for fewer than it was given; this default does so for the first alone.
+        The answers may be fewer than the reservations; this default confirms the first alone.
         """
         confirmed = self.confirm(reservations[0], now, max_wait_ms)
         return then(confirmed, lambda decision: [decision])
@@ -262,10 +261,10 @@ class AbstractBucket(ABC):
         return all_of([self.cancel(reservation) for reservation in reservations])
 
     def hold(self, item: RateItem, hold_ms: int) -> int | Awaitable[int]:
-        """Admit nothing for so many ms from the item's time on, whatever has room.
+        """Admit nothing for so many ms from the item's timestamp on.
 
-        What is reserved ahead waits too, as `confirm` has to say. A hold takes no units. One that
-        already stands, and for longer, is left as it is. `flush` ends it.
+        `confirm` moves what is reserved for that time. A hold takes no units. One that lasts longer
+        already is left as it is. `flush` ends it.
 
         Args:
             item: its name, and the time of the call; its weight is 0.
@@ -275,7 +274,7 @@ class AbstractBucket(ABC):
             Milliseconds until the hold that stands now is over.
 
         Raises:
-            CannotHold: the bucket has no such thing, as this default.
+            CannotHold: the bucket cannot, as this default.
         """
         del item, hold_ms
         raise CannotHold(self)
@@ -284,7 +283,7 @@ class AbstractBucket(ABC):
         """End the hold; False if none stands.
 
         Raises:
-            CannotHold: the bucket has no such thing, as this default.
+            CannotHold: the bucket cannot, as this default.
         """
         del item
         raise CannotHold(self)
@@ -325,13 +324,13 @@ class AbstractBucket(ABC):
     def close(self) -> None:
         """Release what the bucket opened; may be called again.
 
-        Those of this library admit nothing any more: they raise `BucketClosed`. What was handed in,
-        such as a client, a pool or a connection, stays open.
+        From then on the buckets of this library raise `BucketClosed`. What was handed in, such as a
+        client, a pool or a connection, stays open.
         """
         return
 
     def _let_go(self) -> None:
-        """Release what the bucket opened, as a limiter does that is closed."""
+        """What `Limiter.close` does to its buckets."""
         self.close()
 
     def __enter__(self) -> Self:

@@ -42,7 +42,7 @@ class StateStore(ABC):
         return id(self)
 
     is_async: bool | None = False
-    """Whether the methods have to be awaited; None is "look at what they return"."""
+    """Whether the methods have to be awaited; None: what they return tells."""
 
     answers_in_order: bool = False
     """See `AbstractBucket.answers_in_order`."""
@@ -70,7 +70,7 @@ class StateStore(ABC):
 
     reserves: bool = False
     """Whether the store has the methods below; set for each class by what it defines. A bucket on
-    a store that has not tries again after each wait."""
+    a store without them tries again after each wait."""
 
     def __init_subclass__(cls, **options: object) -> None:
         super().__init_subclass__(**options)
@@ -94,8 +94,8 @@ class StateStore(ABC):
     ) -> Decision | Awaitable[Decision]:
         """Take the item's units now, or reserve the first moment within ``max_wait_ms`` for them.
 
-        One atomic step. It is judged by the item's timestamp; by the store's own clock, read in
-        the same step, where it has one and ``clock`` is that, its `default_clock`.
+        One atomic step, at the time of the item's timestamp; or at that of the store's own clock,
+        read in the same step, where ``clock`` is its `default_clock`.
 
         Args:
             algorithm: the policy.
@@ -103,8 +103,8 @@ class StateStore(ABC):
             item: its ``timestamp`` becomes the moment that is reserved.
             max_wait_ms: how long its caller is willing to wait.
             buffer_ms: kept clear after the earliest moment.
-            clock: the bucket's. A store may ask it, in the same step, where stamps are not in
-                order. The store's own methods do without it when they are called by hand.
+            clock: the bucket's. A store may read it, in the same step, where timestamps are not in
+                order. The built-in stores do without it when they are called by hand.
             limit_ms: how long the call itself may take; None is as long as the caller waits.
 
         Returns:
@@ -124,7 +124,7 @@ class StateStore(ABC):
         clock: AbstractClock,
         limit_ms: int | None = None,
     ) -> list[Decision] | Awaitable[list[Decision]]:
-        """`reserve` for the first waiters of a line, in one step.
+        """`reserve` for the first waiters of a queue, in one step.
 
         This default reserves for the first alone.
 
@@ -134,7 +134,7 @@ class StateStore(ABC):
             items: in their order, at least one.
             max_wait_ms: as in `reserve`, for each of them.
             buffer_ms: as in `reserve`.
-            not_before: the last moment that the line has reserved already; None: it has none.
+            not_before: the last moment that the queue has reserved already; None: it has none.
             clock: as in `reserve`.
             limit_ms: as in `reserve`.
 
@@ -155,12 +155,7 @@ class StateStore(ABC):
         max_wait_ms: int,
         clock: AbstractClock,
     ) -> Decision | Awaitable[Decision]:
-        """Turn a reservation into the truth when its holder has woken, at ``now``.
-
-        Units whose holder is late are moved to the true time. Where others who came late before
-        have used up their room, the answer is a `Reservation` of a later moment; if that is further
-        than ``max_wait_ms`` away, the units are given back and the answer is a refusal.
-        """
+        """See `AbstractBucket.confirm`."""
         raise NotImplementedError
 
     def detach(
@@ -173,10 +168,7 @@ class StateStore(ABC):
     def cancel(
         self, algorithm: StateAlgorithm, rates: Sequence[Rate], reservation: Reservation
     ) -> bool | Awaitable[bool]:
-        """Give units back whose holder does not wait any more; False if they are not stored.
-
-        A reservation of the same moment and handle, of less weight, gives only so many back.
-        """
+        """See `AbstractBucket.cancel`."""
         raise NotImplementedError
 
     def forecast(

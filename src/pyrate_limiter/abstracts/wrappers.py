@@ -1,4 +1,4 @@
-"""A sync bucket in async clothes."""
+"""An async face for any bucket."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class BucketAsyncWrapper(AbstractBucket):
         return await self._call(self.bucket.reserve_several, items, *terms)
 
     async def confirm(self, reservation: Reservation, now: int, max_wait_ms: int = 0) -> Decision:
-        # Whoever is interrupted cancels it next, which must not come before this has ended.
+        # Where this is interrupted the reservation is cancelled, which must not overtake it.
         confirm = self.bucket.confirm
         return await self._call(confirm, reservation, now, max_wait_ms, grace_seconds=None)
 

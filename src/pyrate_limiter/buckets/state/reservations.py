@@ -1,8 +1,8 @@
 """Reservations on a state, kept until their holders have gone.
 
-A state is a few numbers, from which nothing can be taken out again. So the queue keeps the state of
-those who have gone, by which everybody is judged who goes, and beside it the reserved units. They
-are played on top of that state to find out where the next one fits.
+Units cannot be taken out of a state again. So a queue keeps the state without the reserved units,
+and those beside it. Whoever goes is judged by that state; where the next units fit is found by
+playing the reserved ones on top of it, in their order.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def _after(
 class ReservationQueue:
     """The reserved units in the order of their moments. Its user holds the lock.
 
-    What is given back in front of others stays in the queue, for whoever comes next: the others
-    were told their moments.
+    What is given back in front of others stays in the queue, to be reserved again: the moments of
+    the others do not change.
 
     Args:
         gone: the state of those who have gone.
@@ -192,13 +192,13 @@ class ReservationQueue:
         return bool(self._reserved)
 
     def is_late(self, now: int) -> bool:
-        """Whether somebody has not gone whose moment has passed: all the others wait for him."""
+        """Whether the moment of the first has passed: all the others wait for its holder."""
         return bool(self._reserved) and self._reserved[0].at < now
 
     def played(self, now: int, algorithm: StateAlgorithm, rates: Sequence[Rate]) -> State:
         """The state after all units, each at its moment, or where it fits after that.
 
-        Who is late goes now, for all that is known.
+        Those that are late are taken to go now.
         """
         state = self.gone
         for units in self._reserved:
