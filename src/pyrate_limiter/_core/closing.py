@@ -46,20 +46,17 @@ async def _leak_nothing_async(current_timestamp: int | None = None) -> int:
     return _leak_nothing(current_timestamp)
 
 
-# The methods of a closed bucket.
-_SYNC: dict[str, object] = {
-    "check": refuse,
-    "reserve": refuse,
-    "reserve_several": refuse,
-    "follow": refuse,
-    "leak": _leak_nothing,
-    "put": refuse,
-    "put_decision": refuse,
-    "confirm": refuse,
-    "confirm_several": refuse,
-    "waiting": refuse,
-}
-_ASYNC: dict[str, object] = {**_SYNC, "leak": _leak_nothing_async}
+_REFUSED = (
+    "check",
+    "reserve",
+    "reserve_several",
+    "follow",
+    "put",
+    "put_decision",
+    "confirm",
+    "confirm_several",
+    "waiting",
+)
 
 
 class Closable:
@@ -75,7 +72,8 @@ class Closable:
         From now on each attempt raises `BucketClosed`. What the bucket holds can still be looked
         at, flushed and given back. What was handed in, such as a client or a pool, stays open.
         """
-        vars(self).update(_ASYNC if self.is_async else _SYNC)
+        leak = _leak_nothing_async if self.is_async else _leak_nothing
+        vars(self).update(dict.fromkeys(_REFUSED, refuse), leak=leak)
 
     def _let_go(self) -> None:
         """Nothing: programs close one limiter after the other over the same bucket."""

@@ -213,10 +213,6 @@ class TurnLock:
             if got[0] or left <= 0:
                 return got[0]
 
-    def hand_to(self, frame: FrameType | None) -> None:
-        """Say anew which call holds it."""
-        self.frames[-1] = frame
-
     def release(self) -> None:
         """Let it go.
 

@@ -45,14 +45,6 @@ def has_started(thread: threading.Thread) -> bool:
     return True
 
 
-class _Watched(weakref.ref[Leaks]):
-    """A leaker that may go at any time."""
-
-    __slots__ = ("serial",)
-
-    serial: int
-
-
 class LeakingThread:
     """The thread and what it watches.
 
@@ -61,7 +53,8 @@ class LeakingThread:
     """
 
     def __init__(self) -> None:
-        self._leakers: dict[int, _Watched] = {}  # by a number that is never used again
+        # By a number that is never used again. They may go at any time.
+        self._leakers: dict[int, weakref.ref[Leaks]] = {}
         self._reset()
 
     def _reset(self) -> None:
@@ -73,11 +66,10 @@ class LeakingThread:
 
     def watch(self, leaker: Leaks) -> None:
         """Sweep a leaker when it is due; also one that is watched, and due earlier now."""
-        if leaker.serial not in self._leakers:
-            reference = _Watched(leaker, self._gone)
-            reference.serial = leaker.serial
-            self._leakers[leaker.serial] = reference
-        self._news.append(leaker.serial)
+        serial = leaker.serial
+        if serial not in self._leakers:
+            self._leakers[serial] = weakref.ref(leaker, lambda _: self.forget(serial))
+        self._news.append(serial)
         if self.thread is None:
             self._start()
         elif not time.monotonic() <= self._wakes_at <= leaker.due:
@@ -100,10 +92,6 @@ class LeakingThread:
             leaker = reference()
             if leaker is not None:
                 leaker.after_fork()
-
-    def _gone(self, reference: weakref.ref[Leaks]) -> None:
-        if isinstance(reference, _Watched):
-            self.forget(reference.serial)
 
     def _nudge(self) -> None:
         wake = self._wake

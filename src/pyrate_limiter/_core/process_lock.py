@@ -79,7 +79,7 @@ class ProcessLock(ABC):
                     taken = self._wait(None if seconds is None else begun + seconds)
                 self._is_held = taken
             if taken:
-                turn.hand_to(frame)
+                turn.frames[-1] = frame
             else:
                 turn.release()
         except BaseException:

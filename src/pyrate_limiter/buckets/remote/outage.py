@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from pyrate_limiter._core.driver import run_async, run_blocking
@@ -101,9 +102,6 @@ class Outage:
             loop = asyncio.get_running_loop()
             self._probe = asyncio.Task(run_async(self.probe(key)), loop=loop)
             return
-
-        def ask() -> None:
-            run_blocking(self.probe(key))
-
+        ask = partial(run_blocking, self.probe(key))
         if not in_worker(ask):
             ask()  # no thread is to be had any more
