@@ -1,5 +1,7 @@
 """`ReservationQueue` against the plain idea: all of them played in the order of their moments."""
 
+from functools import partial
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from pyrate_limiter.testing import ManualClock
 
 POLICY = GCRA()
 RATES = [Rate(2, 10), Rate(5, 50)]
+STEP = partial(POLICY.step, RATES)
 WEIGHTS = st.lists(st.integers(1, 2), min_size=1, max_size=8)
 
 
@@ -17,7 +20,7 @@ def played(events):
     """The state after (moment, weight) in that order; each of them has to conform."""
     state = POLICY.initial(RATES)
     for moment, weight in sorted(events, key=lambda event: event[0]):
-        state, decision = POLICY.step(RATES, state, moment, weight)
+        state, decision = STEP(state, moment, weight)
         assert decision.allowed, f"{weight} units do not fit at {moment}"
     return state
 
@@ -27,10 +30,10 @@ def filled(weights):
     state, moment, moments = POLICY.initial(RATES), 0, []
     queue = ReservationQueue(state)
     for weight in weights:
-        after, decision = POLICY.step(RATES, state, moment, weight)
+        after, decision = STEP(state, moment, weight)
         while not decision.allowed:
             moment += decision.retry_after_ms
-            after, decision = POLICY.step(RATES, state, moment, weight)
+            after, decision = STEP(state, moment, weight)
         state = after
         queue.add(moment, weight)
         moments.append(moment)
@@ -41,7 +44,7 @@ def filled(weights):
 def test_the_reservations_are_played_in_order(weights):
     queue, moments = filled(weights)
     assert queue.newest == moments[-1]
-    assert queue.played(0, POLICY, RATES) == played(zip(moments, weights, strict=True))
+    assert queue.played(0, STEP) == played(zip(moments, weights, strict=True))
 
 
 @given(WEIGHTS, st.data())
@@ -52,7 +55,7 @@ def test_what_is_taken_out_leaves_the_state_of_the_others(weights, data):
     queue.take_out(moments[place], weights[place])
     left = list(zip(moments, weights, strict=True))
     del left[place]
-    assert queue.played(0, POLICY, RATES) == played(left)
+    assert queue.played(0, STEP) == played(left)
 
 
 @given(WEIGHTS, st.data())
@@ -63,7 +66,7 @@ def test_what_is_given_back_in_front_of_others_is_there_to_be_reserved(weights, 
     wanted = data.draw(st.integers(1, weights[place]))
     if moments[place] == moments[-1]:
         return  # nobody waits behind it
-    moment, free = queue.room(0, 0, wanted, POLICY, RATES)
+    moment, free = queue.room(0, 0, wanted, STEP)
     assert moment == moments[place]
     queue.use(free, wanted)
     queue.add(moment, wanted)
@@ -71,7 +74,7 @@ def test_what_is_given_back_in_front_of_others_is_there_to_be_reserved(weights, 
     reserved[place] = (moment, wanted)
     if wanted < weights[place]:
         reserved.append((moment, weights[place] - wanted))
-    assert queue.played(0, POLICY, RATES) == played(reserved)
+    assert queue.played(0, STEP) == played(reserved)
 
 
 @given(WEIGHTS, st.data())
@@ -80,7 +83,7 @@ def test_what_was_given_back_and_has_passed_serves_only_where_nobody_is_pushed_b
     place = data.draw(st.integers(0, len(weights) - 1))
     queue.give_back(moments[place], weights[place])
     now = data.draw(st.integers(moments[place], moments[-1]))
-    room = queue.room(now, now, 1, POLICY, RATES)
+    room = queue.room(now, now, 1, STEP)
     # Who is late goes now, before all others.
     reserved = [
         (max(moment, now), weight) for moment, weight in zip(moments, [*weights, 1], strict=True)
@@ -107,15 +110,15 @@ def test_reservations_of_one_moment_share_their_units(weights):
         assert queue.has(7, 1)
         queue.take_out(7, 1)
     assert not queue.has(7, 1)
-    assert queue.played(0, POLICY, RATES) == queue.gone
+    assert queue.played(0, STEP) == queue.gone
 
 
 def test_a_reservation_that_nobody_confirms_counts_as_used_after_two_seconds():
     queue, moments = filled([1, 1, 1])
-    all_of_them = queue.played(moments[0], POLICY, RATES)
-    assert queue.fold(moments[0] + 1999, POLICY, RATES)
-    assert not queue.fold(moments[-1] + 2000, POLICY, RATES)
-    assert queue.played(moments[-1] + 2000, POLICY, RATES) == queue.gone == all_of_them
+    all_of_them = queue.played(moments[0], STEP)
+    assert queue.fold(moments[0] + 1999, STEP)
+    assert not queue.fold(moments[-1] + 2000, STEP)
+    assert queue.played(moments[-1] + 2000, STEP) == queue.gone == all_of_them
 
 
 @given(WEIGHTS, st.data())
@@ -139,7 +142,7 @@ def test_who_does_not_come_back_counts_as_used_when_his_moment_comes(weights, da
     now = data.draw(st.integers(0, moments[-1]))
     gone = {place for place in detached if moments[place] <= now}
     left = [it for place, it in enumerate(reserved) if place not in gone]
-    assert queue.fold(now, POLICY, RATES) is bool(left)
+    assert queue.fold(now, STEP) is bool(left)
     for moment in moments:  # those who come back are still waited for
         held = sum(weight for at, weight in left if at == moment)
         assert queue.has(moment, held)
@@ -162,5 +165,5 @@ def test_who_asks_for_later_leaves_what_was_given_back_to_others():
 def test_what_was_given_back_in_front_of_others_is_not_counted_when_its_time_is_over():
     queue, moments = filled([1, 1, 1, 1])
     queue.give_back(moments[2], 1)
-    assert not queue.fold(moments[3] + 2000, POLICY, RATES)
+    assert not queue.fold(moments[3] + 2000, STEP)
     assert queue.gone == played((moment, 1) for moment in (*moments[:2], moments[3]))

@@ -195,10 +195,13 @@ class StateBucket(Closable, AbstractBucket):
     def _learnt_from(
         self, now: int, weight: int, verdict: Decision | Awaitable[Decision]
     ) -> Decision | Awaitable[Decision]:
+        if isinstance(verdict, Decision):
+            return self._learn(now, weight, verdict)
+
         def learn(decision: Decision) -> Decision:
             return self._learn(now, weight, decision)
 
-        return learn(verdict) if isinstance(verdict, Decision) else then(verdict, learn)
+        return then(verdict, learn)
 
     def waiting(self, item: RateItem) -> int | Awaitable[int]:
         if self.failing_rate is None:

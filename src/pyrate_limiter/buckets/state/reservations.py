@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 from pyrate_limiter._core.validation import BEGINNING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from pyrate_limiter.abstracts.algorithm import State, StateAlgorithm
-    from pyrate_limiter.abstracts.rate import Rate
+    from pyrate_limiter.abstracts.algorithm import Decision, State
+
+    Step = Callable[[State, int, int], tuple[State, Decision]]
+    """`StateAlgorithm.step` under the rates of the bucket."""
 
     QueueNumbers = tuple[State, bool, list[tuple[int, int, int]]]
     """A queue as plain numbers: the state of those who have gone, `ReservationQueue.is_played`, and
@@ -44,12 +46,10 @@ def _moment(units: Units) -> int:
     return units.at
 
 
-def _after(
-    state: State, at: int, weight: int, algorithm: StateAlgorithm, rates: Sequence[Rate]
-) -> State:
+def _after(state: State, at: int, weight: int, step: Step) -> State:
     """The state when units have gone: at that moment, or where they fit after that."""
     while True:
-        state, decision = algorithm.step(rates, state, at, weight)
+        state, decision = step(state, at, weight)
         if decision.retry_after_ms is None:
             return state
         at += max(1, decision.retry_after_ms)
@@ -128,9 +128,7 @@ class ReservationQueue:
         insort_right(self._free, free, key=_moment)
         self._trim()
 
-    def room(
-        self, now: int, start: int, weight: int, algorithm: StateAlgorithm, rates: Sequence[Rate]
-    ) -> tuple[int, Units] | None:
+    def room(self, now: int, start: int, weight: int, step: Step) -> tuple[int, Units] | None:
         """The first moment from ``start`` on that was given back, and what was given back there.
 
         One that has passed may still serve ``start``. Where that is so, or somebody is late, nobody
@@ -141,7 +139,7 @@ class ReservationQueue:
             at = max(units.at, start)
             if at == units.at and not late:
                 return at, units
-            if self._suits(now, Units(at, weight), algorithm, rates):
+            if self._suits(now, Units(at, weight), step):
                 return at, units
             if units.at < now:
                 self._forget(units)
@@ -151,14 +149,12 @@ class ReservationQueue:
         self._reserved.remove(free)
         self._free.remove(free)
 
-    def _suits(
-        self, now: int, wanted: Units, algorithm: StateAlgorithm, rates: Sequence[Rate]
-    ) -> bool:
+    def _suits(self, now: int, wanted: Units, step: Step) -> bool:
         state = self.gone
         for units in sorted([*self._reserved, wanted], key=_moment):
             if units.kind == FREE and units.at <= wanted.at:
                 continue
-            state, decision = algorithm.step(rates, state, max(units.at, now), units.weight)
+            state, decision = step(state, max(units.at, now), units.weight)
             if decision.failing_rate is not None:
                 return False
         return True
@@ -170,13 +166,7 @@ class ReservationQueue:
             self._forget(free)
         self.is_played = False
 
-    def fold(
-        self,
-        now: int,
-        algorithm: StateAlgorithm,
-        rates: Sequence[Rate],
-        abandoned_ms: int = ABANDONED_MS,
-    ) -> bool:
+    def fold(self, now: int, step: Step, abandoned_ms: int = ABANDONED_MS) -> bool:
         """Count the units as used that nobody will confirm any more; whether any are left."""
         due = bisect_right(self._reserved, now, key=_moment)
         late = []
@@ -184,7 +174,7 @@ class ReservationQueue:
             if units.kind != DETACHED and units.at + abandoned_ms > now:
                 late.append(units)
             elif units.kind != FREE:
-                self.gone = _after(self.gone, units.at, units.weight, algorithm, rates)
+                self.gone = _after(self.gone, units.at, units.weight, step)
         if len(late) < due:
             self._reserved[:due] = late
             self._free = [units for units in self._reserved if units.kind == FREE]
@@ -195,7 +185,7 @@ class ReservationQueue:
         """Whether the moment of the first has passed: all the others wait for its holder."""
         return bool(self._reserved) and self._reserved[0].at < now
 
-    def played(self, now: int, algorithm: StateAlgorithm, rates: Sequence[Rate]) -> State:
+    def played(self, now: int, step: Step) -> State:
         """The state after all units, each at its moment, or where it fits after that.
 
         Those that are late are taken to go now.
@@ -205,7 +195,7 @@ class ReservationQueue:
             if units.kind == FREE and units.at < now:
                 continue
             at = units.at if units.kind == DETACHED else max(units.at, now)
-            state = _after(state, at, units.weight, algorithm, rates)
+            state = _after(state, at, units.weight, step)
         self.is_played = not self.is_late(now)
         return state
 

@@ -77,6 +77,10 @@ class StateRules:
         self.record: StateRecord = record
         return self
 
+    def step(self, state: State, now: int, weight: int) -> tuple[State, Decision]:
+        """See `StateAlgorithm.step`."""
+        return self.algorithm.step(self.rates, state, now, weight)
+
     def state(self, now: int = 0) -> State:
         """The state, all reservations included; the initial one if nothing is stored.
 
@@ -85,7 +89,7 @@ class StateRules:
         record = self.record
         queue, now = record._queue, now or record._latest
         if queue is not None and (not queue.is_played or queue.is_late(now)):
-            record._state = queue.played(now, self.algorithm, self.rates)
+            record._state = queue.played(now, self.step)
         state = record._state
         return self.algorithm.initial(self.rates) if state is None else state
 
@@ -142,7 +146,7 @@ class StateRules:
                 queue = record._queue = ReservationQueue(before)
             if moment > max(start, queue.newest):
                 moment = max(moment, min(moment + buffer_ms, now + max_wait_ms))
-                after, _ = self.algorithm.step(self.rates, before, moment, weight)
+                after, _ = self.step(before, moment, weight)
                 plan = plan._replace(moment=moment, after=after)
             item.timestamp = moment
         self._store(plan, now, weight)
@@ -163,7 +167,7 @@ class StateRules:
         now = record._latest = self._observe(stamp)
         queue = record._queue
         if queue is not None:  # its own units are not abandoned as long as they are there
-            queue.fold(now, self.algorithm, self.rates, abandoned_ms=FOREVER)
+            queue.fold(now, self.step, abandoned_ms=FOREVER)
         if queue is None or not queue.has(reserved, weight):
             # Forgotten, because the state was reset or its holder is so very late.
             return self._reserve(item, now, max_wait_ms)
@@ -255,11 +259,11 @@ class StateRules:
         if plan.moment > now:
             queue.add(plan.moment, weight)
         else:
-            queue.gone, _ = self.algorithm.step(self.rates, queue.gone, now, weight)
+            queue.gone, _ = self.step(queue.gone, now, weight)
 
     def _fold(self, now: int) -> None:
         queue = self.record._queue
-        if queue is not None and not queue.fold(now, self.algorithm, self.rates):
+        if queue is not None and not queue.fold(now, self.step):
             self.state(now)
             self.record._queue = None
 
@@ -273,10 +277,10 @@ class StateRules:
         start = record._held(now if start is None else start)
         states: tuple[State, ...] = (state,)
         if queue is not None:
-            room = queue.room(now, start, weight, self.algorithm, rates)
+            room = queue.room(now, start, weight, self.step)
             if room is not None:
                 moment, free = room
-                _, decision = self.algorithm.step(rates, queue.gone, moment, weight)
+                _, decision = self.step(queue.gone, moment, weight)
                 if decision.failing_rate is None:
                     return _Plan(moment, None if moment == now else rates[0], state, free)
             start = max(start, queue.newest)
@@ -295,7 +299,7 @@ class StateRules:
         """
         failing: Rate | None = None
         for _ in range(ROUNDS):
-            steps = [self.algorithm.step(self.rates, state, moment, weight) for state in states]
+            steps = [self.step(state, moment, weight) for state in states]
             refusals = [decision for _, decision in steps if decision.failing_rate is not None]
             if not refusals:
                 return moment, failing, steps[0][0]
