@@ -37,7 +37,7 @@ def read(clock: AbstractClock) -> int | None:
 
 
 class _NoClock(AbstractClock):
-    def now(self) -> Any:
+    def now(self) -> Any:  # no other clock answers that
         """None: nothing is known about the clock of the stamps."""
         return
 

@@ -61,8 +61,9 @@ class BucketFactory(ABC):
         """Whether `get` may be called by several threads at the same time."""
         return False
 
+    # What a class takes cannot be told from it: a subclass may take something else.
     def create(self, bucket_class: type[B], *args: Any, **kwargs: Any) -> B:
-        """Build a bucket and schedule its leak.
+        """Build a bucket from the arguments of its class, and schedule its leak.
 
         A clock may stand before the class, as in 3.x; see `schedule_leak`.
         """
@@ -145,7 +146,7 @@ class BucketFactory(ABC):
             state["_swept"] = self.get_buckets()
         return state
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, Any]) -> None:  # what a subclass keeps, too
         swept = state.pop("_swept", ())
         self.__dict__.update(state)
         for bucket in swept:

@@ -28,7 +28,7 @@ class Reservation(Decision):
     __slots__ = ("handle", "item")
 
     item: RateItem
-    handle: Any
+    handle: Any  # its bucket knows its type
 
     def __init__(
         self,
