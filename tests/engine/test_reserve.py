@@ -511,6 +511,41 @@ def test_what_could_not_be_cancelled_can_be_cancelled_later():
     assert moment.cancel() is True
 
 
+def test_a_moment_of_which_the_bucket_cannot_be_told_that_nobody_comes_back_is_cancelled():
+    class Failing(StateBucket):
+        def detach(self, reservation):
+            raise OSError("lost")
+
+    bucket = Failing([Rate(1, HOUR)])
+    limiter = limiter_on(bucket)
+    assert limiter.reserve("a")
+    with pytest.raises(OSError, match="lost"):
+        limiter.reserve("b")
+    assert bucket.count() == 1
+
+
+def test_a_task_that_is_cancelled_while_the_bucket_is_told_leaves_nothing_behind():
+    begun = asyncio.Event()
+
+    class Slow(StateBucket):
+        async def detach(self, reservation):
+            begun.set()
+            await asyncio.sleep(20)
+
+    async def main():
+        bucket = Slow([Rate(1, HOUR)])
+        limiter = limiter_on(bucket)
+        assert await limiter.reserve_async("a")
+        task = asyncio.ensure_future(limiter.reserve_async("b"))
+        await begun.wait()
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        return bucket.count()
+
+    assert asyncio.run(main()) == 1
+
+
 def test_a_task_that_is_cancelled_while_it_reserves_leaves_nothing_behind():
     class Slow(InMemoryBucket):
         blocks = True

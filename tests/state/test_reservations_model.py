@@ -139,6 +139,7 @@ def test_who_does_not_come_back_counts_as_used_when_his_moment_comes(weights, da
     reserved = list(zip(moments, weights, strict=True))
     for place in detached:
         assert queue.detach(*reserved[place])
+    assert not queue.detach(moments[-1] + 1, 1)
     now = data.draw(st.integers(0, moments[-1]))
     gone = {place for place in detached if moments[place] <= now}
     left = [it for place, it in enumerate(reserved) if place not in gone]

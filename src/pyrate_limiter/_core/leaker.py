@@ -145,10 +145,8 @@ class Leaker(Generic[BucketT]):
         """Leak the async buckets on the event loop that runs here, if one does."""
         import asyncio
 
-        try:
+        with suppress(RuntimeError):
             self._loop = asyncio.get_running_loop()
-        except RuntimeError:
-            return
 
     def start(self) -> None:
         """Sweep from now on."""

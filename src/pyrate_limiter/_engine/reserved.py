@@ -112,8 +112,8 @@ class Reserves:
         """A reservation whose holder does not come back; cancelled if the bucket is not told."""
         if type(bucket).detach is AbstractBucket.detach:
             return reservation
-        work = self._acquisition.work(bucket, None, bucket.detach, reservation)
         try:
+            work = self._acquisition.work(bucket, None, bucket.detach, reservation)
             detached: Reservation = yield to_end(work)
         except BaseException:
             yield from self._cancel(bucket, reservation)
