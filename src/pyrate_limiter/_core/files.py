@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
 
+
+@cache
 def text_of(*place: str) -> str:
     """The text of a file of this package, given by the parts of its path within it."""
     from importlib.resources import files

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from pyrate_limiter._core.files import text_of
@@ -85,16 +84,11 @@ class GCRA(StateAlgorithm):
 
     def redis_script(self) -> str:
         """The script beside this file; it says what it takes and gives."""
-        return _script()
+        return text_of("algorithms", "gcra.lua")
 
     def redis_args(self, rates: Sequence[Rate]) -> list[int]:
         """``[emission_us, burst, ...]``, two for each rate."""
         return [number for rate in rates for number in (rate.emission_us, rate.burst)]
-
-
-@lru_cache(maxsize=1)
-def _script() -> str:
-    return text_of("algorithms", "gcra.lua")
 
 
 def _completed(rates: Sequence[Rate], state: State) -> State:
