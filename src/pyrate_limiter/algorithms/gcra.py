@@ -42,7 +42,9 @@ class GCRA(StateAlgorithm):
     ) -> tuple[State, Decision]:
         """All rates are judged before any is charged."""
         if len(state) != len(rates):
-            return self._step_beside_others(rates, state, now, weight)
+            state = _completed(rates, state)
+            own, decision = self.step(rates, state[: len(rates)], now, weight)
+            return own + state[len(rates) :], decision
         now_us = now * _US
         charged = []
         for rate, tat in zip(rates, state):
@@ -52,13 +54,6 @@ class GCRA(StateAlgorithm):
                 return state, _refusal(rates, state, now_us, weight)
             charged.append(owed)
         return tuple(charged), ADMITTED
-
-    def _step_beside_others(
-        self, rates: Sequence[Rate], state: State, now: int, weight: int
-    ) -> tuple[State, Decision]:
-        state = _completed(rates, state)
-        own, decision = self.step(rates, state[: len(rates)], now, weight)
-        return own + state[len(rates) :], decision
 
     def outlook(
         self, rates: Sequence[Rate], state: State, now: int
