@@ -130,13 +130,13 @@ class AbstractBucket(ABC):
         """`put`, with the wait as part of the answer."""
 
         def judge(admitted: bool) -> Decision | Awaitable[Decision]:
-            return ADMITTED if admitted else then(self.waiting(item), refuse)
-
-        def refuse(waiting_ms: int) -> Decision:
-            failing_rate = self.failing_rate or self.rates[0]
-            return Decision(failing_rate, None if waiting_ms < 0 else waiting_ms)
+            return ADMITTED if admitted else then(self.waiting(item), self._denied)
 
         return then(self.put(item), judge)
+
+    def _denied(self, waiting_ms: int) -> Decision:
+        failing_rate = self.failing_rate or self.rates[0]
+        return Decision(failing_rate, None if waiting_ms < 0 else waiting_ms)
 
     def waiting(self, item: RateItem) -> int | Awaitable[int]:
         """Milliseconds after the item's own timestamp until its weight fits.

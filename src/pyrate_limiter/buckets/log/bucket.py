@@ -125,9 +125,8 @@ class LogBucket(LogRules, AbstractBucket):
                 moment = full[3]
             else:
                 check_item(item)
-                if is_unchanged(
-                    type(self), self._backend(), ("peek",)
-                ):  # another one says what the wait is
+                # Another `peek` says what the wait is.
+                if is_unchanged(type(self), self._backend(), ("peek",)):
                     now = self._observe(item.timestamp, asks=True)
                     moment = self._earliest(now, item.weight)[0]
                 largest = min(map(self._algorithm.max_weight, self._rates))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pyrate_limiter._core.validation import BEGINNING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from pyrate_limiter.abstracts.algorithm import Decision, State
 
