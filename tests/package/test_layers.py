@@ -31,7 +31,6 @@ LONGER = {
 CIRCLES = [
     {"_engine.held", "_engine.wait_queue", "_engine.waiter"},
     {"_engine.acquisition", "_engine.looking", "_engine.reserving", "_engine.waiting"},
-    {"compat.v3.acquisition", "compat.v3.decorator", "compat.v3.limiter"},
 ]
 
 

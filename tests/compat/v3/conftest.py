@@ -3,5 +3,5 @@ import pytest
 
 @pytest.fixture
 def world(world, monkeypatch):
-    monkeypatch.setattr("pyrate_limiter.compat.v3.acquisition.monotonic", world.monotonic)
+    monkeypatch.setattr("pyrate_limiter.compat.v3.limiter.monotonic", world.monotonic)
     return world

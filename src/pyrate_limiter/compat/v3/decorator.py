@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from functools import wraps
-from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from pyrate_limiter.compat.awaiting import run, run_async
-from pyrate_limiter.compat.v3.acquisition import refusal
+from pyrate_limiter.compat.awaiting import admitted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Awaitable, Callable
 
     from typing_extensions import ParamSpec
-
-    from pyrate_limiter.compat.v3.limiter import Limiter
 
     P = ParamSpec("P")
     R = TypeVar("R")
@@ -27,36 +22,28 @@ class Decorator:
     """See `Limiter.as_decorator`.
 
     Args:
-        limiter: admits each call.
-        mapping: names and weighs it.
+        admit: takes room under a name for a weight, or raises; it may return an awaitable.
+        admit_async: the same, always awaited.
+        mapping: gives the name and the weight of each call.
     """
 
-    def __init__(self, limiter: Limiter, mapping: Mapping) -> None:
-        self._limiter, self._mapping = limiter, mapping
+    def __init__(
+        self,
+        admit: Callable[[str, int], object],
+        admit_async: Callable[[str, int], Awaitable[None]],
+        mapping: Mapping,
+    ) -> None:
+        self._admit, self._admit_async, self._mapping = admit, admit_async, mapping
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Make each call of the function pass through the limiter."""
-        limiter, mapping = self._limiter, self._mapping
-        if iscoroutinefunction(function):
 
-            @wraps(function)
-            async def limited_async(*args: P.args, **kwargs: P.kwargs) -> Any:
-                name, weight = mapping(*args, **kwargs)
-                if not await limiter.try_acquire_async(name, weight):
-                    raise await run_async(refusal(limiter, name, weight))
-                return await function(*args, **kwargs)
+        def admit(*args: P.args, **kwargs: P.kwargs) -> object:
+            name, weight = self._mapping(*args, **kwargs)
+            return self._admit(name, weight)
 
-            return limited_async  # type: ignore[return-value] # R is a coroutine here
+        async def admit_async(*args: P.args, **kwargs: P.kwargs) -> None:
+            name, weight = self._mapping(*args, **kwargs)
+            await self._admit_async(name, weight)
 
-        @wraps(function)
-        def limited(*args: P.args, **kwargs: P.kwargs) -> R:
-            name, weight = mapping(*args, **kwargs)
-
-            def call() -> Generator[Any, Any, R]:
-                if not (yield limiter.try_acquire(name, weight)):
-                    raise (yield from refusal(limiter, name, weight))
-                return function(*args, **kwargs)
-
-            return run(call())  # type: ignore[return-value] # to be awaited, if the bucket is async
-
-        return limited
+        return admitted(function, admit, admit_async)

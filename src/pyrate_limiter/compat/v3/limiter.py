@@ -1,50 +1,51 @@
 """The limiter of 3.x: it raises, or answers False, where today's waits."""
 
+# mypy: disable-error-code="override"
+# The methods have the signatures of 3.x, of which today's know more.
+
 from __future__ import annotations
 
+import logging
+import math
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from time import monotonic
+from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter import (
     AbstractBucket,
     AbstractClock,
+    BucketAsyncWrapper,
     Duration,
     Rate,
     RateItem,
 )
-from pyrate_limiter import (
-    BucketFactory as CurrentBucketFactory,
-)
-from pyrate_limiter import (
-    Limiter as CurrentLimiter,
-)
-from pyrate_limiter import (
-    SingleBucketFactory as CurrentSingleBucketFactory,
-)
+from pyrate_limiter import limiter as current
 from pyrate_limiter.compat.awaiting import run, run_async
 from pyrate_limiter.compat.exceptions import (
     BucketFullException,
     InvalidMaxDelay,
     LimiterDelayException,
 )
-from pyrate_limiter.compat.v3.acquisition import acquire, delay, put
 from pyrate_limiter.compat.v3.buckets import InMemoryBucket
 from pyrate_limiter.compat.v3.clocks import TimeClock
 from pyrate_limiter.compat.v3.decorator import Decorator
 from pyrate_limiter.compat.v3.factories import BucketFactory, SingleBucketFactory
-from pyrate_limiter.errors import InvalidWeight, WrongType
-from pyrate_limiter.limiter import combined_lock as current_combined_lock
+from pyrate_limiter.errors import (
+    AsyncBucketInSyncCode,
+    InvalidBucket,
+    InvalidWeight,
+    WrongType,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from contextlib import AbstractContextManager
 
-    from typing_extensions import ParamSpec
-
+    from pyrate_limiter.compat.awaiting import Program
+    from pyrate_limiter.compat.v3.decorator import Mapping
     from pyrate_limiter.limiter import LockLike
 
-    P = ParamSpec("P")
-    R = TypeVar("R")
+    Argument = current.BucketFactory | AbstractBucket | Rate | list[Rate]
     Verdict = bool | Awaitable[bool]
 
 __all__ = [
@@ -64,9 +65,10 @@ __all__ = [
 ]
 
 _CLOCK = TimeClock()
+_log = logging.getLogger("pyrate_limiter")
 
 
-class Limiter(CurrentLimiter):
+class Limiter(current.Limiter):
     """Lets calls through at a rate; the others wait for `max_delay` at the most, or are refused.
 
     All arguments but the first two are attributes that are read at each call, and may be assigned.
@@ -87,11 +89,11 @@ class Limiter(CurrentLimiter):
         WrongType: ``clock`` has no ``now()``.
     """
 
-    __factory: Any = None
+    _factory: current.BucketFactory
 
     def __init__(
         self,
-        argument: CurrentBucketFactory | AbstractBucket | Rate | list[Rate],
+        argument: Argument,
         clock: AbstractClock = _CLOCK,
         raise_when_fail: bool = True,
         max_delay: float | Duration | None = None,
@@ -107,7 +109,7 @@ class Limiter(CurrentLimiter):
         bucket = getattr(self.bucket_factory, "bucket", None)
         shared = bucket.limiter_lock() if isinstance(bucket, AbstractBucket) else None
         if shared is not None:
-            self.lock: Any = (shared, self.lock)  # as programs read it; the engine has its own hold
+            self.lock: Any = (shared, self.lock)  # as programs read it; the engine has its own
 
     @property
     def max_delay(self) -> float | None:
@@ -124,18 +126,18 @@ class Limiter(CurrentLimiter):
         self.__max_delay: float | None = milliseconds
 
     @property
-    def bucket_factory(self) -> CurrentBucketFactory:
+    def bucket_factory(self) -> current.BucketFactory:
         """Finds the bucket of each item; may be assigned."""
-        factory: CurrentBucketFactory = self.__factory
-        return factory
+        return self._factory
 
     @bucket_factory.setter
-    def bucket_factory(self, factory: CurrentBucketFactory) -> None:
-        before, self.__factory = self.__factory, factory
+    def bucket_factory(self, factory: current.BucketFactory) -> None:
+        before = vars(self).get("_factory")
+        self._factory = factory
         if before is not None and before is not factory:
             super().__init__(factory, self.buffer_ms)  # the engine has its own hold on it
 
-    def try_acquire(self, name: str, weight: int = 1) -> Verdict:  # type: ignore[override] # as in 3.x
+    def try_acquire(self, name: str, weight: int = 1) -> Verdict:
         """Admit ``weight`` units under ``name``, waiting for `max_delay` at the most.
 
         Returns:
@@ -151,26 +153,26 @@ class Limiter(CurrentLimiter):
         if _is_nothing(weight):
             return True
         first: Verdict | None = None
-        if type(self.bucket_factory) is CurrentSingleBucketFactory:
+        if type(self._factory) is current.SingleBucketFactory:
             first = super().try_acquire(name, weight, False)  # the shortest way to the bucket
             if first is True:
                 return True
-        return run(acquire(self, name, weight, False, first))
+        return run(self._acquired(name, weight, False, first))
 
-    async def try_acquire_async(self, name: str, weight: int = 1) -> bool:  # type: ignore[override] # as in 3.x
+    async def try_acquire_async(self, name: str, weight: int = 1) -> bool:
         """`try_acquire` for asyncio, over sync and async buckets."""
         if _is_nothing(weight):
             return True
         first = None
-        if type(self.bucket_factory) is CurrentSingleBucketFactory:
+        if type(self._factory) is current.SingleBucketFactory:
             first = await super().try_acquire_async(name, weight, False)
-        return bool(first) or await run_async(acquire(self, name, weight, True, first))
+        return bool(first) or await run_async(self._acquired(name, weight, True, first))
 
-    def handle_bucket_put(  # type: ignore[override] # as in 3.x
+    def handle_bucket_put(
         self, bucket: AbstractBucket, item: RateItem, _force_async: bool = False
     ) -> Verdict:
         """Put a stamped item into its bucket; what is refused there goes to `delay_or_raise`."""
-        return run(put(self, bucket, item, _force_async))
+        return run(self._put(bucket, item, _force_async))
 
     def delay_or_raise(
         self, bucket: AbstractBucket, item: RateItem, _force_async: bool = False
@@ -182,10 +184,11 @@ class Limiter(CurrentLimiter):
         """
         replaced = super().delay_or_raise
         if replaced is not None:
-            return replaced(bucket, item)  # type: ignore[no-any-return] # as what replaces it
-        return run(delay(self, bucket, item, _force_async))
+            verdict: Verdict = replaced(bucket, item)
+            return verdict
+        return run(self._delay(bucket, item, _force_async))
 
-    def as_decorator(self) -> Callable[[Callable[..., tuple[str, int]]], Decorator]:  # type: ignore[override] # as in 3.x
+    def as_decorator(self) -> Callable[[Mapping], Decorator]:
         """Make each call of a function pass through the limiter.
 
         Returns:
@@ -196,7 +199,86 @@ class Limiter(CurrentLimiter):
             BucketFullException: at a call that is refused, also where `raise_when_fail` is false.
             LimiterDelayException: at a call that would have to wait too long.
         """
-        return partial(Decorator, self)
+
+        def admit(name: str, weight: int) -> Awaitable[None] | None:
+            return run(self._admit(self.try_acquire, name, weight))
+
+        async def admit_async(name: str, weight: int) -> None:
+            await run_async(self._admit(self.try_acquire_async, name, weight))
+
+        return partial(Decorator, admit, admit_async)
+
+    def _acquired(
+        self, name: str, weight: int, in_event_loop: bool, first: Verdict | None
+    ) -> Program[bool]:
+        """Find the item's bucket, and admit it there.
+
+        ``first`` is the answer to a first attempt, if there was one.
+        """
+        if first is not None and (yield first):
+            return True
+        item = yield self.bucket_factory.wrap_item(name, weight)
+        if not hasattr(item, "timestamp"):
+            raise WrongType("what the factory's wrap_item returns", item, "a RateItem")
+        bucket = yield self.bucket_factory.get(item)
+        if not isinstance(bucket, AbstractBucket):
+            where = f"Invalid bucket: item: {name}: what the factory's get returns"
+            raise InvalidBucket(bucket, where)
+        if in_event_loop and bucket.blocks:
+            bucket = BucketAsyncWrapper(bucket)
+        go_on = self.handle_bucket_put if first is None else self.delay_or_raise
+        return bool((yield go_on(bucket, item, in_event_loop)))
+
+    def _put(self, bucket: AbstractBucket, item: RateItem, force_async: bool) -> Program[bool]:
+        if (yield super().handle_bucket_put(bucket, item, False, force_async)):
+            return True
+        return bool((yield self.delay_or_raise(bucket, item, force_async)))
+
+    def _delay(self, bucket: AbstractBucket, item: RateItem, force_async: bool) -> Program[bool]:
+        called = monotonic()
+        rate = bucket.failing_rate or bucket.rates[0]
+        waiting = yield bucket.waiting(item)
+        max_delay = self.max_delay
+        if waiting < 0:
+            if max_delay is not None:
+                _log.error("Cannot fit item into bucket: item=%s, rate=%s", item, rate)
+            return self._refuse(BucketFullException(item, rate))
+        full = BucketFullException(item, rate, waiting / 1000)
+        if max_delay is None:
+            return self._refuse(full)
+        # 3.x counts to the edge of the window, one millisecond before there is room.
+        needed = max(0, waiting - 1) + self.buffer_ms
+        if needed > max_delay:
+            _log.error("Required delay too large: actual=%s, expected=%s", needed, max_delay)
+            return self._refuse(LimiterDelayException(item, rate, needed, int(max_delay)))
+        deadline = None if math.isinf(max_delay) else called + max_delay / 1000
+        if (yield super().handle_bucket_put(bucket, item, True, force_async, deadline)):
+            return True
+        _log.error("Total delay exceeded max_delay: %s", max_delay)
+        if not self.retry_until_max_delay:
+            return self._refuse(full)
+        waited = int(max_delay) + needed
+        return self._refuse(LimiterDelayException(item, rate, waited, int(max_delay)))
+
+    def _refuse(self, error: BucketFullException | LimiterDelayException) -> bool:
+        if self.raise_when_fail:
+            raise error
+        return False
+
+    def _admit(
+        self, acquire: Callable[[str, int], Verdict], name: str, weight: int
+    ) -> Program[None]:
+        """Acquire, and raise where the answer is False."""
+        if (yield acquire(name, weight)):
+            return
+        try:
+            decision = self.check(name, weight)
+        except AsyncBucketInSyncCode:
+            decision = yield self.check_async(name, weight)
+        wait = decision.retry_after_ms
+        item = RateItem(name, _CLOCK.now(), weight)
+        rate = decision.failing_rate
+        raise BucketFullException(item, rate, None if wait is None else wait / 1000)
 
 
 def combined_lock(
@@ -207,10 +289,10 @@ def combined_lock(
     Raises:
         TimeoutError: one of them could not be had within ``timeout_sec``. Then none is held.
     """
-    return current_combined_lock(locks, True, -1 if timeout_sec is None else timeout_sec)
+    return current.combined_lock(locks, True, -1 if timeout_sec is None else timeout_sec)
 
 
-def _with_clock(argument: Any, clock: AbstractClock) -> Any:
+def _with_clock(argument: Argument, clock: AbstractClock) -> Argument:
     if isinstance(argument, Rate):
         argument = [argument]
     if (
@@ -220,7 +302,7 @@ def _with_clock(argument: Any, clock: AbstractClock) -> Any:
     ):
         argument = InMemoryBucket(argument)
     if isinstance(argument, AbstractBucket):
-        argument = CurrentSingleBucketFactory(argument, clock)
+        argument = current.SingleBucketFactory(argument, clock)
     return argument
 
 

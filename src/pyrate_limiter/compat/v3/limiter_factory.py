@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pyrate_limiter import (
     AbstractBucket,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     LIMITER: Limiter | None
 else:
 
-    def __getattr__(name: str) -> Any:
+    def __getattr__(name: str) -> object:
         if name == "LIMITER":
             return current.LIMITER
         msg = f"module {__name__!r} has no attribute {name!r}"
