@@ -78,7 +78,7 @@ def admitted(
         return function(*args, **kwargs)
 
     @wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> Any:
-        return run(steps(*args, **kwargs))  # it may have to be awaited, which R does not say
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        return run(steps(*args, **kwargs))  # type: ignore[return-value] # or to be awaited for one
 
     return call

@@ -18,7 +18,13 @@ __all__ = [
 ]
 
 
-class BucketFullException(PyrateError):
+class _Refusal(PyrateError):
+    def __init__(self, error: str, **about: object) -> None:
+        super().__init__(error)
+        self.meta_info: dict[str, Any] = {"error": error, **about}  # of which programs know more
+
+
+class BucketFullException(_Refusal):
     """A call was refused.
 
     Args:
@@ -36,20 +42,18 @@ class BucketFullException(PyrateError):
 
     def __init__(self, item: Any, rate: Any, remaining_time: float | None = None) -> None:
         if remaining_time is None or isinstance(item, RateItem):
-            self.item: Any = item
-            self.rate: Any = rate
+            self.item: RateItem = item
+            self.rate: Rate = rate
             error = f"Bucket for item={item.name} with Rate {rate} is already full"
-            about = {"name": item.name, "weight": item.weight}
+            super().__init__(error, name=item.name, weight=item.weight, rate=str(rate))
         else:
             error = f"Bucket for {item} with Rate {rate} is already full"
-            about = {"identity": item}
-        self.meta_info: dict[str, Any] = {"error": error, **about, "rate": str(rate)}
+            super().__init__(error, identity=item, rate=str(rate))
         if remaining_time is not None:
             self.meta_info["remaining_time"] = remaining_time
-        super().__init__(error)
 
 
-class LimiterDelayException(PyrateError):
+class LimiterDelayException(_Refusal):
     """The wait until an item fits is longer than the limiter's ``max_delay``.
 
     Attributes:
@@ -67,20 +71,18 @@ class LimiterDelayException(PyrateError):
             f"Bucket for {item.name} with Rate {rate} is already full",
             "",
         )
-        error = "\n        ".join(lines)  # programs read `actual=` out of this very text
+        super().__init__(
+            "\n        ".join(lines),  # programs read `actual=` out of this very text
+            name=item.name,
+            weight=item.weight,
+            rate=str(rate),
+            max_delay=max_delay,
+            actual_delay=actual_delay,
+        )
         self.item: RateItem = item
         self.rate: Rate = rate
         self.actual_delay: int = actual_delay
         self.max_delay: int = max_delay
-        self.meta_info: dict[str, Any] = {
-            "error": error,
-            "name": item.name,
-            "weight": item.weight,
-            "rate": str(rate),
-            "max_delay": max_delay,
-            "actual_delay": actual_delay,
-        }
-        super().__init__(error)
 
 
 class InvalidMaxDelay(PyrateError, ValueError, AssertionError):

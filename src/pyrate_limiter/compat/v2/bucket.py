@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
+from importlib import import_module
 from math import ceil
 from queue import Empty, Full, Queue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pyrate_limiter.compat.exceptions import InvalidParams
 from pyrate_limiter.errors import MissingDriver
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from redis import ConnectionPool, Redis
+    from redis.client import Pipeline
 
 __all__ = [
     "AbstractBucket",
@@ -33,7 +36,7 @@ class AbstractBucket(ABC):
         _kwargs: ignored.
     """
 
-    def __init__(self, maxsize: float = 0, **_kwargs: Any) -> None:
+    def __init__(self, maxsize: float = 0, **_kwargs: object) -> None:
         self._maxsize = maxsize
 
     def maxsize(self) -> float:
@@ -80,7 +83,7 @@ class AbstractBucket(ABC):
 class _Locked(AbstractBucket):
     """A bucket with a lock for the threads of this process."""
 
-    def __init__(self, maxsize: float = 0, **_kwargs: Any) -> None:
+    def __init__(self, maxsize: float = 0, **_kwargs: object) -> None:
         super().__init__(maxsize)
         self._lock = threading.RLock()
 
@@ -94,7 +97,7 @@ class _Locked(AbstractBucket):
 class MemoryQueueBucket(_Locked):
     """Times in a queue. One with `maxsize` 0 holds any number."""
 
-    def __init__(self, maxsize: float = 0, **_kwargs: Any) -> None:
+    def __init__(self, maxsize: float = 0, **_kwargs: object) -> None:
         super().__init__(maxsize)
         self._q: Queue[float] = Queue(maxsize)  # type: ignore[arg-type] # it only compares it
 
@@ -126,7 +129,7 @@ class MemoryQueueBucket(_Locked):
 class MemoryListBucket(_Locked):
     """Times in a list."""
 
-    def __init__(self, maxsize: float = 0, **_kwargs: Any) -> None:
+    def __init__(self, maxsize: float = 0, **_kwargs: object) -> None:
         super().__init__(maxsize)
         self._q: list[float] = []
 
@@ -169,11 +172,11 @@ class RedisBucket(AbstractBucket):
     def __init__(
         self,
         maxsize: float = 0,
-        redis_pool: Any = None,
+        redis_pool: ConnectionPool | Redis | None = None,
         bucket_name: str | None = None,
-        identity: Any = None,
+        identity: object = None,
         expire_time: float | None = None,
-        **_kwargs: Any,
+        **_kwargs: object,
     ) -> None:
         super().__init__(maxsize)
         if not redis_pool:
@@ -185,22 +188,26 @@ class RedisBucket(AbstractBucket):
         self._bucket_name = f"{bucket_name}___{identity}"
         self._expire_time = expire_time
 
-    def get_connection(self) -> Any:
+    def get_connection(self) -> Redis:
         """The client that everything goes through; subclasses may give another."""
         if not hasattr(self._pool, "connection_kwargs"):
             return self._pool
+        return self._client_class()(connection_pool=self._pool)
+
+    @staticmethod
+    def _client_class() -> Callable[..., Redis]:
         try:
             from redis import Redis
         except ImportError as error:
             raise MissingDriver("redis", "redis") from error
-        return Redis(connection_pool=self._pool)
+        return Redis
 
-    def get_pipeline(self) -> Any:
+    def get_pipeline(self) -> Pipeline:
         """A pipeline of that client."""
         return self.get_connection().pipeline()
 
     def size(self) -> int:
-        return int(self.get_connection().llen(self._bucket_name))
+        return self.get_connection().llen(self._bucket_name)
 
     def put(self, item: float) -> int:
         if self._is_full():
@@ -224,7 +231,9 @@ class RedisBucket(AbstractBucket):
     def flush(self) -> None:
         self.get_connection().delete(self._bucket_name)
 
-    def admit(self, now: float, weight: int, windows: Sequence[tuple[int, float]]) -> Any:
+    def admit(
+        self, now: float, weight: int, windows: Sequence[tuple[int, float]]
+    ) -> tuple[int, float] | None:
         """Store ``weight`` times ``now``, if that fits, in one step on the server.
 
         Args:
@@ -282,10 +291,7 @@ class RedisClusterBucket(RedisBucket):
         redis_pool: a ``redis.cluster.RedisCluster``, or the pool that redis-py-cluster takes.
     """
 
-    def get_connection(self) -> Any:
-        """The client; see `RedisBucket.get_connection`."""
-        if not hasattr(self._pool, "connection_kwargs"):
-            return self._pool
-        from rediscluster import RedisCluster  # type: ignore[import-not-found] # has no types
-
-        return RedisCluster(connection_pool=self._pool)
+    @staticmethod
+    def _client_class() -> Callable[..., Redis]:
+        cluster: Callable[..., Redis] = import_module("rediscluster").RedisCluster
+        return cluster

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from functools import partial, wraps
-from inspect import iscoroutinefunction
+from functools import partial
 from time import sleep
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
+from pyrate_limiter.compat.awaiting import admitted
 from pyrate_limiter.compat.exceptions import BucketFullException
 from pyrate_limiter.compat.v2.request_rate import seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Hashable
     from typing import Protocol
 
     from typing_extensions import ParamSpec
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     class Acquires(Protocol):
         """The `Limiter` of 2.x."""
 
-        def try_acquire(self, *identities: str) -> None:
+        def try_acquire(self, *identities: Hashable) -> None:
             """Take one unit for each identity, or raise."""
 
     P = ParamSpec("P")
@@ -47,7 +47,7 @@ class LimitContextDecorator:
     def __init__(
         self,
         limiter: Acquires,
-        *identities: Any,
+        *identities: Hashable,
         delay: bool = False,
         max_delay: float | Duration | None = None,
     ) -> None:
@@ -57,21 +57,11 @@ class LimitContextDecorator:
 
     def __call__(self, func: Callable[P, R]) -> Callable[P, R]:
         """Make each call of a function, sync or async, pass through the limiter."""
-        if iscoroutinefunction(func):
-
-            @wraps(func)
-            async def limited_async(*args: P.args, **kwargs: P.kwargs) -> Any:
-                await self.async_delayed_acquire()
-                return await func(*args, **kwargs)
-
-            return limited_async  # type: ignore[return-value] # R is a coroutine here
-
-        @wraps(func)
-        def limited(*args: P.args, **kwargs: P.kwargs) -> R:
-            self.delayed_acquire()
-            return func(*args, **kwargs)
-
-        return limited
+        return admitted(
+            func,
+            lambda *_, **__: self.delayed_acquire(),
+            lambda *_, **__: self.async_delayed_acquire(),
+        )
 
     def __enter__(self) -> None:
         self.delayed_acquire()

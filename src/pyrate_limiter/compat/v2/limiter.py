@@ -1,10 +1,14 @@
 """The limiter of 2.x: a bucket for each identity, and an exception where it is full."""
 
+# mypy: disable-error-code="override"
+# The methods have the signatures of 2.x.
+
 from __future__ import annotations
 
 import threading
 import time
 import warnings
+from collections import Counter
 from contextlib import ExitStack
 from itertools import pairwise
 from math import ceil
@@ -23,7 +27,7 @@ from pyrate_limiter.compat.v2.sqlite_bucket import SQLiteBucket
 from pyrate_limiter.errors import WrongType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Hashable, Mapping
 
     from typing_extensions import Self
 
@@ -54,7 +58,7 @@ class HalfOpenWindow(SlidingWindowLog):
 
 
 _POLICY = HalfOpenWindow()
-_SUCCESSORS: dict[Any, type[AbstractBucket]] = {
+_SUCCESSORS: dict[object, type[AbstractBucket]] = {
     CurrentSQLiteBucket: SQLiteBucket,
     CurrentRedisBucket: RedisBucket,
 }
@@ -91,15 +95,15 @@ class Limiter(CurrentLimiter):
     def __init__(
         self,
         *rates: RequestRate,
-        bucket_class: type[Any] = MemoryQueueBucket,
-        bucket_kwargs: Mapping[str, Any] | None = None,
+        bucket_class: Callable[..., AbstractBucket] = MemoryQueueBucket,
+        bucket_kwargs: Mapping[str, object] | None = None,
         time_function: Callable[[], float] | None = None,
     ) -> None:
         _check_order(rates)
         self._rates: tuple[RequestRate, ...] = rates
         self._windows: list[Rate | None] = [rate.window() for rate in rates]
-        self._bkclass: type[AbstractBucket] = _bucket_class(bucket_class)
-        self._bucket_args: dict[str, Any] = dict(bucket_kwargs or {})
+        self._bkclass: Callable[..., AbstractBucket] = _bucket_class(bucket_class)
+        self._bucket_args: dict[str, object] = dict(bucket_kwargs or {})
         self.bucket_group: dict[Any, AbstractBucket] = {}
         self.time_function: Callable[[], float] = time_function or time.monotonic
         self._making = threading.Lock()
@@ -107,7 +111,7 @@ class Limiter(CurrentLimiter):
         self._made("_")
         self.time_function()
 
-    def try_acquire(self, *identities: Any) -> None:  # type: ignore[override] # as in 2.x
+    def try_acquire(self, *identities: Hashable) -> None:
         """Admit one call for each identity, or none of them. Without identities, do nothing.
 
         Raises:
@@ -116,32 +120,27 @@ class Limiter(CurrentLimiter):
         """
         if not identities:
             return
-        units: dict[Any, int] = {}
-        for identity in identities:
-            units[identity] = units.get(identity, 0) + 1
+        units: Counter[Any] = Counter(identities)
         self._check_possible(units)
         in_lock_order = sorted(units) if len(units) > 1 else list(units)
         buckets = {identity: self._bucket(identity) for identity in units}
-        if isinstance(buckets[in_lock_order[0]], RedisBucket):
-            self._admit_on_server(buckets, units)
+        on_server = {name: one for name, one in buckets.items() if isinstance(one, RedisBucket)}
+        if on_server:
+            self._admit_on_server(on_server, units)
             return
-        locked = []
-        try:
+        with ExitStack() as locked:
             for identity in in_lock_order:
                 buckets[identity].lock_acquire()
-                locked.append(buckets[identity])
+                locked.callback(buckets[identity].lock_release)
             now = self._time()
             for rate, window in zip(self._rates, self._windows):
                 for identity, weight in units.items():
-                    self._judge(rate, window, identity, buckets[identity], weight, now)
+                    self._make_room(rate, window, identity, buckets[identity], weight, now)
             for identity in identities:
                 buckets[identity].put(now)
-        finally:
-            for bucket in reversed(locked):
-                bucket.lock_release()
 
     def ratelimit(
-        self, *identities: Any, delay: bool = False, max_delay: float | Duration | None = None
+        self, *identities: Hashable, delay: bool = False, max_delay: float | Duration | None = None
     ) -> LimitContextDecorator:
         """A decorator and context manager that acquires at each call, or on entering.
 
@@ -154,7 +153,7 @@ class Limiter(CurrentLimiter):
             warnings.warn("ratelimit() without an identity limits nothing", stacklevel=2)
         return LimitContextDecorator(self, *identities, delay=delay, max_delay=max_delay)
 
-    def get_current_volume(self, identity: Any) -> int:
+    def get_current_volume(self, identity: Hashable) -> int:
         """How many calls are stored for an identity, those that no longer count included.
 
         Raises:
@@ -181,7 +180,7 @@ class Limiter(CurrentLimiter):
     def _time(self) -> float:
         return round(self.time_function(), 3)
 
-    def _bucket(self, identity: Any) -> AbstractBucket:
+    def _bucket(self, identity: Hashable) -> AbstractBucket:
         known = self.bucket_group.get(identity)
         if known is not None:
             return known
@@ -190,11 +189,11 @@ class Limiter(CurrentLimiter):
                 self.bucket_group[identity] = self._made(identity)
             return self.bucket_group[identity]
 
-    def _made(self, identity: Any) -> AbstractBucket:
+    def _made(self, identity: Hashable) -> AbstractBucket:
         limit = self._rates[-1].limit
         return self._bkclass(maxsize=limit, identity=identity, **self._bucket_args)
 
-    def _check_possible(self, units: Mapping[Any, int]) -> None:
+    def _check_possible(self, units: Mapping[Hashable, int]) -> None:
         for identity, weight in units.items():
             for rate in self._rates:
                 if weight <= rate.limit:  # nor is it too much for the others: limits rise
@@ -205,11 +204,11 @@ class Limiter(CurrentLimiter):
                     msg = f"{identity} is named {weight} times, which {rate} never admits"
                     raise InvalidParams(msg)
 
-    def _judge(
+    def _make_room(
         self,
         rate: RequestRate,
         window: Rate | None,
-        identity: Any,
+        identity: Hashable,
         bucket: AbstractBucket,
         weight: int,
         now: float,
@@ -231,7 +230,9 @@ class Limiter(CurrentLimiter):
         if rate is self._rates[-1]:
             bucket.get(size - live)
 
-    def _admit_on_server(self, buckets: Mapping[Any, Any], units: Mapping[Any, int]) -> None:
+    def _admit_on_server(
+        self, buckets: Mapping[Hashable, RedisBucket], units: Mapping[Hashable, int]
+    ) -> None:
         """One step for each identity; one that is full gives back what those before it took."""
         now = self._time()
         limiting = [(rate, window) for rate, window in zip(self._rates, self._windows) if window]
@@ -258,18 +259,19 @@ def _check_order(rates: tuple[RequestRate, ...]) -> None:
             raise InvalidParams(f"{shorter} cannot come before {longer}")
 
 
-def _bucket_class(given: Any) -> type[AbstractBucket]:
+def _bucket_class(given: Callable[..., AbstractBucket]) -> Callable[..., AbstractBucket]:
     """The class of 2.x, also where one of this release, or what derives from one, was given."""
     if given in _SUCCESSORS:
         return _SUCCESSORS[given]
-    if not isinstance(given, type) or not issubclass(given, CurrentBucket):
-        return given  # type: ignore[return-value] # or anything that makes such buckets
-    if issubclass(given, CurrentRedisBucket) and hasattr(given, "get_connection"):
-        return type(given.__name__, (RedisBucket,), {"get_connection": given.get_connection})
-    if hasattr(given, "all_items"):
+    kind: type = given if isinstance(given, type) else object
+    if not issubclass(kind, CurrentBucket):
+        return given  # it may be anything that makes such buckets
+    if issubclass(kind, CurrentRedisBucket) and hasattr(kind, "get_connection"):
+        return type(kind.__name__, (RedisBucket,), {"get_connection": kind.get_connection})
+    if hasattr(kind, "all_items"):
         # Written for 2.x over today's base, whose other methods it does not need.
         not_needed = dict.fromkeys(("count", "leak", "peek"))
-        return type(given.__name__, (given, AbstractBucket), not_needed)
+        return type(kind.__name__, (kind, AbstractBucket), not_needed)
     raise WrongType(
         "bucket_class", given, "a class of 2.x: derive it from one of pyrate_limiter.compat.v2"
     )
@@ -284,6 +286,6 @@ def _edge(window: Rate, now: float) -> float:
     return (_POLICY.window_start(window, _ms(now)) - 1) / 1000
 
 
-def _full(identity: Any, rate: RequestRate, wait_ms: int, now: float) -> BucketFullException:
+def _full(identity: object, rate: RequestRate, wait_ms: int, now: float) -> BucketFullException:
     whole = isinstance(now, int) and isinstance(rate.interval, int)
     return BucketFullException(identity, rate, wait_ms // 1000 if whole else wait_ms / 1000)

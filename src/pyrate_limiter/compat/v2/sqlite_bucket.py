@@ -8,19 +8,22 @@ import sqlite3
 import tempfile
 import threading
 from contextlib import contextmanager, suppress
+from functools import cached_property, partial
 from hashlib import sha1
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakValueDictionary
 
 from pyrate_limiter.buckets.sqlite.file_lock import SharedFileLock
 from pyrate_limiter.compat.v2.bucket import AbstractBucket
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from filelock import BaseFileLock
     from typing_extensions import Self
+
 
 T = TypeVar("T")
 
@@ -57,33 +60,31 @@ class FileLock:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.lock_file: str = os.fspath(path)
-        self._lock: SharedFileLock | None = None
 
-    def _made(self) -> SharedFileLock:
-        if self._lock is None:
-            self._lock = SharedFileLock(self.lock_file)
-        return self._lock
+    @cached_property
+    def _lock(self) -> SharedFileLock:
+        return SharedFileLock(self.lock_file)
 
     def after_fork(self) -> None:
         """In the child: the parent's hold is not ours."""
-        self._lock = None
+        vars(self).pop("_lock", None)
 
     @property
     def is_locked(self) -> bool:
         """Whether this process holds it."""
-        return self._made().is_locked
+        return self._lock.is_locked
 
     def acquire(self, timeout: float = -1) -> bool:
         """Take it; False if that failed within ``timeout`` seconds, -1 for ever."""
-        return self._made().acquire(timeout=timeout)
+        return self._lock.acquire(timeout=timeout)
 
     def release(self) -> None:
         """Let it go."""
-        self._made().release()
+        self._lock.release()
 
     def close(self) -> None:
         """Close the file; the next use opens it again."""
-        if self._lock is not None:
+        if "_lock" in vars(self):
             self._lock.close()
 
     def __enter__(self) -> Self:
@@ -97,8 +98,9 @@ class FileLock:
 class _File:
     """A database as this process sees it: one connection, and one transaction at a time."""
 
-    def __init__(self, path: Path, kwargs: dict[str, Any]) -> None:
-        self._path, self._kwargs = path, {"timeout": _BUSY_SECONDS, **kwargs}
+    def __init__(self, path: Path, kwargs: Mapping[str, object]) -> None:
+        connect: Callable[..., sqlite3.Connection] = sqlite3.connect  # says what it does not know
+        self._connect = partial(connect, path, **{"timeout": _BUSY_SECONDS, **kwargs})
         self._connection: sqlite3.Connection | None = None
         self._threads = threading.RLock()
         self._depth = 0
@@ -112,7 +114,7 @@ class _File:
         """The connection, opened if need be."""
         with self._threads:
             if self._connection is None:
-                self._connection = sqlite3.connect(self._path, **self._kwargs)
+                self._connection = self._connect()
             return self._connection
 
     def acquire(self) -> None:
@@ -153,10 +155,10 @@ atexit.register(FILE_LOCK.close)
 _BUSY_SECONDS = 60  # for another process to end its transaction, unless the program says otherwise
 _files: WeakValueDictionary[tuple[str, str], _File] = WeakValueDictionary()
 _files_lock = threading.Lock()
-_inherited: list[Any] = []
+_inherited: list[object] = []
 
 
-def _file(path: Path, kwargs: dict[str, Any]) -> _File:
+def _file(path: Path, kwargs: Mapping[str, object]) -> _File:
     """The file, shared by its buckets: they may have to be locked together."""
     if str(path).startswith(":memory:"):
         return _File(path, kwargs)
@@ -193,19 +195,21 @@ class SQLiteBucket(AbstractBucket):
     def __init__(
         self,
         maxsize: float = 0,
-        identity: Any = None,
+        identity: object = None,
         path: str | os.PathLike[str] = DEFAULT_DB_PATH,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         super().__init__(maxsize)
         if not identity:
             msg = "Bucket identity is required"
             raise ValueError(msg)
-        self.connection_kwargs: dict[str, Any] = {"check_same_thread": False, **kwargs}
+        self.connection_kwargs: dict[str, object] = {"check_same_thread": False, **kwargs}
         self.table: str = f"ratelimit_{sha1(str(identity).encode()).hexdigest()}"  # noqa: S324 - a name
         self._path = Path(path)
         self._database = _file(self._path, self.connection_kwargs)
-        self._lock: Any = self._database  # programs' subclasses put a lock file here
+        self._lock: _File | FileLock | BaseFileLock = (
+            self._database
+        )  # programs' subclasses put a lock file here
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -277,8 +281,9 @@ class SQLiteBucket(AbstractBucket):
 class FileLockSQLiteBucket(SQLiteBucket):
     """`SQLiteBucket` that also takes `FILE_LOCK`, as programs that run 2.x do."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, **kwargs: object) -> None:
+        initialize: Callable[..., None] = super().__init__
+        initialize(**kwargs)
         self._lock = FILE_LOCK
 
     def size(self) -> int:

@@ -9,7 +9,7 @@ import logging
 import math
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pyrate_limiter import (
     AbstractBucket,
@@ -109,7 +109,7 @@ class Limiter(current.Limiter):
         bucket = getattr(self.bucket_factory, "bucket", None)
         shared = bucket.limiter_lock() if isinstance(bucket, AbstractBucket) else None
         if shared is not None:
-            self.lock: Any = (shared, self.lock)  # as programs read it; the engine has its own
+            vars(self)["lock"] = (shared, self.lock)  # for programs; the engine has its own hold
 
     @property
     def max_delay(self) -> float | None:
