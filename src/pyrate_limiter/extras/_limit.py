@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pyrate_limiter._core.rate_list import RateList, sorted_rates
 from pyrate_limiter.errors import OutOfRange, WrongType
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from pyrate_limiter.abstracts.rate import Rate
     from pyrate_limiter.extras._request import Key, WebRequest
 
-    Cost = int | Mapping[str, int] | Callable[[WebRequest], "int | Awaitable[int]"]
+    Costs = Callable[[WebRequest], "int | Awaitable[int]"]
+    Cost = int | Mapping[str, int] | Costs
 
 
 class Paths:
@@ -95,7 +96,7 @@ class Limit:
         self.key: Key = by_address() if key is None else key
         self.wait: float = wait
         self.name: str = name
-        self.cost: Callable[[WebRequest], Any] = _cost(cost)
+        self.cost: Costs = _cost(cost)
         self._only = None if paths is None else Paths(paths)
         self._exempt = Paths(exempt)
         self._rates: Sequence[Rate] = _rates_of(limiter) if rates is None else sorted_rates(rates)
@@ -129,7 +130,7 @@ class Limit:
         return None if rate is None else rate.limit
 
 
-def _cost(cost: Cost) -> Callable[[WebRequest], Any]:
+def _cost(cost: Cost) -> Costs:
     if callable(cost):
         return cost
     if isinstance(cost, int):

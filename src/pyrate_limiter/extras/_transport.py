@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from pyrate_limiter.errors import WrongType
-from pyrate_limiter.extras._pace import Pace, RequestT
+from pyrate_limiter.extras._outgoing import OutgoingLimit, RequestT
 
 if TYPE_CHECKING:
     import logging
@@ -40,8 +40,8 @@ class _Limited(Generic[RequestT]):
         transport: object = None,
         **kwargs: object,
     ) -> None:
-        self._pace: Pace[RequestT] = Pace(key, weight, timeout, feedback)
-        self._pace.check(limiter, sync=self._sync)
+        self._limit: OutgoingLimit[RequestT] = OutgoingLimit(key, weight, timeout, feedback)
+        self._limit.check(limiter, sync=self._sync)
         self.limiter: Limiter = limiter
         self.name: str = self._logger.name if name is None else name
         self._wrapped = transport
@@ -50,6 +50,9 @@ class _Limited(Generic[RequestT]):
         elif kwargs:
             given = ", ".join(kwargs)
             raise WrongType(given, kwargs, "left out: the transport that is wrapped has its own")
+
+    def _inner(self) -> Any:  # the library's transport, of which the mixins know the methods only
+        return super() if self._wrapped is None else self._wrapped
 
 
 class LimitedTransport(_Limited[RequestT], Generic[RequestT, ResponseT]):
@@ -63,10 +66,10 @@ class LimitedTransport(_Limited[RequestT], Generic[RequestT, ResponseT]):
         Raises:
             RateLimitExceeded: it was not admitted, and not sent.
         """
-        name = self._pace.admit(self.limiter, self.name, request)
+        name = self._limit.admit(self.limiter, self.name, request)
         self._logger.debug("Acquired lock")
         response: ResponseT = self._inner().handle_request(request, **kwargs)
-        self._pace.learn(self.limiter, name, response)
+        self._limit.learn(self.limiter, name, response)
         return response
 
     def close(self) -> None:
@@ -80,9 +83,6 @@ class LimitedTransport(_Limited[RequestT], Generic[RequestT, ResponseT]):
     def __exit__(self, *exc: object) -> None:
         self._inner().__exit__(*exc)
 
-    def _inner(self) -> Any:
-        return super() if self._wrapped is None else self._wrapped
-
 
 class LimitedAsyncTransport(_Limited[RequestT], Generic[RequestT, ResponseT]):
     """A transport for asyncio that asks a limiter first."""
@@ -91,15 +91,16 @@ class LimitedAsyncTransport(_Limited[RequestT], Generic[RequestT, ResponseT]):
 
     async def handle_async_request(self, request: RequestT, **kwargs: object) -> ResponseT:
         """See `LimitedTransport.handle_request`."""
-        name = await self._pace.admit_async(self.limiter, self.name, request)
+        name = await self._limit.admit_async(self.limiter, self.name, request)
         self._logger.debug("Acquired lock")
-        response: Any = await self._inner().handle_async_request(request, **kwargs)
+        response = await self._inner().handle_async_request(request, **kwargs)
         try:
-            await self._pace.learn_async(self.limiter, name, response)
+            await self._limit.learn_async(self.limiter, name, response)
         except BaseException:  # cancelled: nobody else has the response
             await response.aclose()
             raise
-        return response  # type: ignore[no-any-return] # as the parent class types it
+        answer: ResponseT = response
+        return answer
 
     async def aclose(self) -> None:
         """Close the connections, or the transport that is wrapped; not the limiter."""
@@ -111,6 +112,3 @@ class LimitedAsyncTransport(_Limited[RequestT], Generic[RequestT, ResponseT]):
 
     async def __aexit__(self, *exc: object) -> None:
         await self._inner().__aexit__(*exc)
-
-    def _inner(self) -> Any:
-        return super() if self._wrapped is None else self._wrapped

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Coroutine
-from functools import update_wrapper
+from contextlib import AbstractAsyncContextManager
+from functools import WRAPPER_ASSIGNMENTS, update_wrapper
+from operator import methodcaller
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
+from pyrate_limiter._core.awaitables import Pending
 from pyrate_limiter.errors import MissingDriver
-from pyrate_limiter.extras._pace import Pace
+from pyrate_limiter.extras._outgoing import OutgoingLimit
 from pyrate_limiter.limiter import Limiter
 
 try:
@@ -25,13 +27,12 @@ except ModuleNotFoundError as _error:
     raise MissingDriver("aiohttp", "aiohttp") from _error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
+    from types import TracebackType
 
-    from typing_extensions import ParamSpec, Self
+    from typing_extensions import Self
 
     from pyrate_limiter.http.profiles import Feedback, Profile
-
-    P = ParamSpec("P")
 
 __all__ = ["ClientSession", "Limiter", "OutgoingRequest", "RateLimitedSession", "logger", "logging"]
 
@@ -49,64 +50,55 @@ class OutgoingRequest(NamedTuple):
     """The keyword arguments of the call."""
 
 
-class _Call(Coroutine[Any, Any, T], Generic[T]):
+class _Call(Pending[T]):
     """A call that can be awaited, made a task, or entered with ``async with``, like aiohttp's."""
 
-    __slots__ = ("_coroutine", "_result")
-
-    _result: T
-
-    def __init__(self, coroutine: Coroutine[object, object, T]) -> None:
-        self._coroutine = coroutine
-
-    def send(self, value: object) -> Any:
-        return self._coroutine.send(value)
-
-    def throw(self, *error: Any) -> Any:
-        return self._coroutine.throw(*error)
-
-    def close(self) -> None:
-        self._coroutine.close()
-
-    def __await__(self) -> Generator[Any, Any, T]:
-        return self._coroutine.__await__()
+    __slots__ = ("_result",)
 
     async def __aenter__(self) -> T:
-        self._result = await self._coroutine
+        self._result: T = await self
         return self._result
 
-    async def __aexit__(self, *exc: object) -> None:
-        result: Any = self._result
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        result = self._result
         if isinstance(result, ClientWebSocketResponse):
             await result.close()
-        else:
-            await result.__aexit__(*exc)
+        elif isinstance(result, AbstractAsyncContextManager):
+            await result.__aexit__(exc_type, exc, tb)
 
 
-class _Verb:
+class _Verb(Generic[T]):
     """A method that makes a `_Call` of its coroutine function's coroutine.
 
     It has what `inspect` looks at, and so passes for that function: mocks made by its
     specification return awaitables, too.
     """
 
-    def __init__(self, function: Any) -> None:
-        update_wrapper(self, function)
+    def __init__(self, function: Callable[..., Coroutine[object, object, T]]) -> None:
+        looked_at = ("__code__", "__defaults__", "__kwdefaults__")
+        update_wrapper(self, function, (*WRAPPER_ASSIGNMENTS, *looked_at))
         self._function = function
-        self.__code__ = function.__code__
-        self.__defaults__ = function.__defaults__
-        self.__kwdefaults__ = function.__kwdefaults__
 
-    def __get__(self, session: object, owner: object) -> Any:
+    def __get__(self, session: object, owner: object) -> Callable[..., _Call[T]]:
         return self if session is None else MethodType(self, session)
 
-    def __call__(self, *args: object, **kwargs: object) -> _Call[Any]:
-        return _Call(self._function(*args, **kwargs))
+    def __call__(self, *args: object, **kwargs: object) -> _Call[T]:
+        return _Call(self._function(*args, **kwargs), None)
 
 
-def _verb(function: Callable[P, Coroutine[object, object, T]]) -> Callable[P, _Call[T]]:
-    verb: Any = _Verb(function)
-    return verb  # type: ignore[no-any-return] # it is called like a method
+def _verb(name: str) -> _Verb[ClientResponse]:
+    async def send(self: RateLimitedSession, *a: object, **k: object) -> ClientResponse:
+        return await self._send(name, a, k)
+
+    send.__name__ = name
+    send.__qualname__ = f"RateLimitedSession.{name}"
+    send.__doc__ = f"``ClientSession.{name}``, when it is admitted."
+    return _Verb(send)
 
 
 class RateLimitedSession:
@@ -114,7 +106,8 @@ class RateLimitedSession:
 
     It has a session inside, made on first use, and all of its attributes. What a method returns
     can be awaited, or entered with ``async with``. A chain of redirects is one request, and so is
-    the handshake of a websocket. The wait does not count for the session's timeouts.
+    the handshake of a websocket. The wait does not count for the session's timeouts. A call that
+    is not admitted raises `RateLimitExceeded`, and nothing is sent.
 
     Args:
         limiter: what is asked. It is not closed with the session.
@@ -141,13 +134,15 @@ class RateLimitedSession:
         weight: int | Callable[[OutgoingRequest], int] = 1,
         wait_timeout: float = -1,
         feedback: Feedback | Profile | bool | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         inspect.signature(ClientSession).bind(**kwargs)  # its TypeError, before the first use
         self.name = name
         self._limiter = limiter
-        self._pace: Pace[OutgoingRequest] = Pace(key, weight, wait_timeout, feedback)
-        self._pace.check(limiter, sync=False)
+        self._limit: OutgoingLimit[OutgoingRequest] = OutgoingLimit(
+            key, weight, wait_timeout, feedback
+        )
+        self._limit.check(limiter, sync=False)
         self._options = kwargs
         self._made: ClientSession | None = None
         self._closed = False
@@ -155,7 +150,8 @@ class RateLimitedSession:
     @property
     def _session(self) -> ClientSession:
         if self._made is None:
-            self._made = ClientSession(**self._options)
+            make: Callable[..., ClientSession] = ClientSession
+            self._made = make(**self._options)
         return self._made
 
     @property
@@ -169,55 +165,24 @@ class RateLimitedSession:
             raise AttributeError(message)
         return getattr(self._session, attribute)
 
-    @_verb
-    async def get(self, *a: object, **k: object) -> ClientResponse:
-        """``ClientSession.get``, when it is admitted.
+    get: _Verb[ClientResponse] = _verb("get")
+    post: _Verb[ClientResponse] = _verb("post")
+    put: _Verb[ClientResponse] = _verb("put")
+    patch: _Verb[ClientResponse] = _verb("patch")
+    delete: _Verb[ClientResponse] = _verb("delete")
+    head: _Verb[ClientResponse] = _verb("head")
+    options: _Verb[ClientResponse] = _verb("options")
 
-        Raises:
-            RateLimitExceeded: it was not admitted, and not sent. The same holds for all methods.
-        """
-        return await self._send("get", a, k)
-
-    @_verb
-    async def post(self, *a: object, **k: object) -> ClientResponse:
-        """``ClientSession.post``, when it is admitted."""
-        return await self._send("post", a, k)
-
-    @_verb
-    async def put(self, *a: object, **k: object) -> ClientResponse:
-        """``ClientSession.put``, when it is admitted."""
-        return await self._send("put", a, k)
-
-    @_verb
-    async def patch(self, *a: object, **k: object) -> ClientResponse:
-        """``ClientSession.patch``, when it is admitted."""
-        return await self._send("patch", a, k)
-
-    @_verb
-    async def delete(self, *a: object, **k: object) -> ClientResponse:
-        """``ClientSession.delete``, when it is admitted."""
-        return await self._send("delete", a, k)
-
-    @_verb
-    async def head(self, *a: object, **k: object) -> ClientResponse:
-        """``ClientSession.head``, when it is admitted."""
-        return await self._send("head", a, k)
-
-    @_verb
-    async def options(self, *a: object, **k: object) -> ClientResponse:
-        """``ClientSession.options``, when it is admitted."""
-        return await self._send("options", a, k)
-
-    @_verb
+    @_Verb
     async def request(self, method: str, *a: object, **k: object) -> ClientResponse:
         """``ClientSession.request``, when it is admitted."""
         return await self._send("request", a, k, method)
 
-    @_verb
+    @_Verb
     async def ws_connect(self, *a: object, **k: object) -> ClientWebSocketResponse:
         """``ClientSession.ws_connect``, when it is admitted."""
-        connected: Any = await self._send("ws_connect", a, k)
-        return connected  # type: ignore[no-any-return] # this verb's answer
+        name = await self._admitted("GET", a, k)
+        return await self._answered(name, methodcaller("ws_connect", *a, **k)(self._session))
 
     async def close(self) -> None:
         """Close the session inside; may be called again."""
@@ -234,37 +199,36 @@ class RateLimitedSession:
     async def _send(
         self, verb: str, a: tuple[object, ...], k: dict[str, object], *method: str
     ) -> ClientResponse:
+        name = await self._admitted(method[0] if method else verb, a, k)
+        send = methodcaller(verb, *method, *a, **k)
+        response: ClientResponse = await self._answered(name, send(self._session))
+        try:
+            await self._limit.learn_async(self._limiter, name, response)
+        except BaseException:  # cancelled: nobody else has the response
+            response.close()
+            raise
+        return response
+
+    async def _admitted(self, method: str, a: tuple[object, ...], k: dict[str, object]) -> str:
         if self.closed:
             message = "Session is closed"
             raise RuntimeError(message)  # as aiohttp says it, but nothing was taken
-        request = self._described(method[0] if method else verb, a, k)
-        name = await self._pace.admit_async(self._limiter, self.name, request)
-        sent: Coroutine[object, object, ClientResponse] = getattr(self._session, verb)(
-            *method, *a, **k
-        )
-        try:
-            response = await sent
-        except ClientResponseError as error:  # raise_for_status, or a handshake's refusal
-            await self._pace.learn_async(self._limiter, name, error)
-            raise
-        if verb != "ws_connect":
-            try:
-                await self._pace.learn_async(self._limiter, name, response)
-            except BaseException:  # cancelled: nobody else has the response
-                response.close()
-                raise
-        return response
+        request: OutgoingRequest | None = None
+        if self._limit.by_request:
+            url = _url(a[0] if a else k["url"])
+            base = self._options.get("base_url")
+            if base is not None and not url.absolute:
+                url = _url(base).join(url)
+            request = OutgoingRequest(method.upper(), url, k)
+        return await self._limit.admit_async(self._limiter, self.name, request)
 
-    def _described(
-        self, method: str, a: tuple[Any, ...], k: dict[str, Any]
-    ) -> OutgoingRequest | None:
-        """The request, where the limiter is asked by it."""
-        if not self._pace.by_request:
-            return None
-        url = URL(a[0] if a else k["url"])
-        base = self._options.get("base_url")
-        return OutgoingRequest(
-            "GET" if method == "ws_connect" else method.upper(),
-            url if base is None or url.absolute else URL(base).join(url),
-            k,
-        )
+    async def _answered(self, name: str, call: Awaitable[T]) -> T:
+        try:
+            return await call
+        except ClientResponseError as error:  # raise_for_status, or a handshake's refusal
+            await self._limit.learn_async(self._limiter, name, error)
+            raise
+
+
+def _url(given: object) -> URL:
+    return given if isinstance(given, URL) else URL(str(given))

@@ -5,25 +5,21 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pyrate_limiter._core.driver import run_async
 from pyrate_limiter.extras._address import by_address, by_header, by_path
-from pyrate_limiter.extras._judge import Middleware
 from pyrate_limiter.extras._limit import Limit
+from pyrate_limiter.extras._limits import Middleware
 from pyrate_limiter.extras._request import WebRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, MutableMapping
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from pyrate_limiter.algorithms.decision import Decision
-    from pyrate_limiter.extras._judge import Answer, Ask, Fields
+    from pyrate_limiter.extras._limits import Answer, Fields
 
-    Scope = MutableMapping[str, Any]
-    Message = MutableMapping[str, Any]
-    Receive = Callable[[], Awaitable[Message]]
-    Send = Callable[[Message], Awaitable[None]]
-    App = Callable[[Scope, Receive, Send], Awaitable[None]]
+    App = ASGIApp
 
 __all__ = [
     "Limit",
@@ -61,11 +57,11 @@ class RateLimitMiddleware(Middleware["App"]):
         if scope["type"] not in {"http", "websocket"}:
             await self.app(scope, receive, send)
             return
-        arrivals = Arrivals(receive)
-        answer = await run_async(self._limits.judge(AsgiRequest(scope), arrivals.ask))
-        if arrivals.client_left:
+        client = Client(receive)
+        answer = await run_async(self._limits.ask(AsgiRequest(scope), client.acquire))
+        if client.has_left:
             return
-        receive = arrivals.replayed
+        receive = client.replayed
         if answer is None:
             await self.app(scope, receive, send)
         elif answer.status:
@@ -101,15 +97,15 @@ class AsgiRequest(WebRequest):
         return b", ".join(found).decode("latin-1") if found else None
 
 
-class Arrivals:
-    """What comes from the client: kept for the application while the request waits."""
+class Client:
+    """Who sends a request. What arrives while it waits is kept for the application."""
 
-    __slots__ = ("_kept", "_receive", "client_left")
+    __slots__ = ("_kept", "_receive", "has_left")
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._kept: list[Message] = []
-        self.client_left: bool = False
+        self.has_left: bool = False
 
     @property
     def replayed(self) -> Receive:
@@ -120,29 +116,29 @@ class Arrivals:
         """The next message, of those that were kept or from the client."""
         return self._kept.pop(0) if self._kept else await self._receive()
 
-    async def ask(self, ask: Ask) -> Decision:
+    async def acquire(self, limit: Limit, name: str, weight: int) -> Decision:
         """Ask a limiter; where there is a wait, look out for a client that leaves."""
-        decision = await ask.soon(0)
-        wait = ask.limit.wait
-        retry = decision.retry_after_ms
+        acquire = limit.limiter.acquire_async
+        decision = await acquire(name, weight, blocking=False)
+        wait, retry = limit.wait, decision.retry_after_ms
         if decision or not wait or retry is None or retry > wait * 1000:
             return decision
-        waiting = asyncio.ensure_future(ask.soon(wait))
-        leaving = asyncio.ensure_future(self._until_client_leaves())
+        waiting = asyncio.ensure_future(acquire(name, weight, timeout=wait))
+        leaving = asyncio.ensure_future(self._until_it_leaves())
         try:
             await asyncio.wait({waiting, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            self.client_left = not waiting.done()
+            self.has_left = not waiting.done()
         finally:
             for task in (waiting, leaving):
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await asyncio.wait({task})
-        if not self.client_left:
+        if not self.has_left:
             return waiting.result()
         leaving.result()  # what receiving raised
         return decision
 
-    async def _until_client_leaves(self) -> None:
+    async def _until_it_leaves(self) -> None:
         kept = 0
         while kept <= _KEPT_BYTES:
             message = await self._receive()

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from pyrate_limiter._core.driver import run_async
 from pyrate_limiter.errors import MissingDriver
 from pyrate_limiter.extras._address import by_address, by_header, by_path
-from pyrate_limiter.extras._judge import Answer, Limits
 from pyrate_limiter.extras._limit import Limit
+from pyrate_limiter.extras._limits import Answer, Limits
 from pyrate_limiter.extras._request import WebRequest
-from pyrate_limiter.extras.asgi import Arrivals, AsgiRequest, stating
+from pyrate_limiter.extras.asgi import AsgiRequest, Client, stating
 from pyrate_limiter.http.fields import RATE_LIMIT, RATE_LIMIT_POLICY, RETRY_AFTER
 from pyrate_limiter.limiter import Limiter
 
@@ -21,8 +21,9 @@ except ModuleNotFoundError as _error:
     raise MissingDriver("fastapi", "fastapi") from _error
 
 if TYPE_CHECKING:
-    from pyrate_limiter.extras._judge import Fields
-    from pyrate_limiter.extras.asgi import App, Receive, Scope, Send
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from pyrate_limiter.extras._limits import Fields
 
 __all__ = [
     "Limit",
@@ -35,6 +36,7 @@ __all__ = [
     "install",
 ]
 
+Json = dict[str, Any]  # what the OpenAPI document is made of
 _POLICY_VIOLATION = 1008
 _STATE = "pyrate_limiter"  # where the scope of a connection has what `install` put there
 
@@ -81,8 +83,8 @@ class RateLimit:
         """
         scope = connection.scope
         state = scope.get(_STATE)
-        ask = None if state is None else state.arrivals.ask
-        answer = await run_async(self._limits.judge(AsgiRequest(scope), ask))
+        acquire = None if state is None else state.client.acquire
+        answer = await run_async(self._limits.ask(AsgiRequest(scope), acquire))
         if answer is None:
             return
         if answer.status:
@@ -96,7 +98,7 @@ class RateLimit:
             response.headers.append(name, value)
 
     @property
-    def responses(self) -> dict[int | str, dict[str, Any]]:
+    def responses(self) -> dict[int | str, Json]:
         """What ``responses=`` of a route, router or application takes to document a refusal."""
         plain = self._limits.plain
         kind = "text/plain" if plain else "application/problem+json"
@@ -111,7 +113,7 @@ class RateLimit:
         }
 
     @property
-    def headers(self) -> dict[str, Any]:
+    def headers(self) -> Json:
         """What OpenAPI says of the headers that tell a client where it stands."""
         found = {
             RATE_LIMIT_POLICY: _header("The limits that hold for the request."),
@@ -130,15 +132,14 @@ def install(app: FastAPI) -> None:
     exception handler, which answers refusals; and to the OpenAPI document the refusals and headers
     of each route that has such a dependency.
     """
-    app.add_middleware(_Carrier)
+    app.add_middleware(_Middleware)
     app.add_exception_handler(RateLimitRefused, _refused)
     plain = app.openapi
 
-    def documented() -> dict[str, Any]:
+    def documented() -> Json:
         if app.openapi_schema is None:
             _document(app, plain())
-        schema: dict[str, object] = app.openapi_schema or {}
-        return schema
+        return app.openapi_schema or {}
 
     app.openapi = documented  # type: ignore[method-assign] # the way that FastAPI documents
 
@@ -147,34 +148,33 @@ class _State:
     """What the middleware and the dependencies of one connection share."""
 
     def __init__(self, receive: "Receive") -> None:
-        self.arrivals = Arrivals(receive)
+        self.client = Client(receive)
         self.fields: Fields = []
 
 
-class _Carrier:
+class _Middleware:
     """The middleware of `install`."""
 
-    def __init__(self, app: "App") -> None:
+    def __init__(self, app: "ASGIApp") -> None:
         self.app = app
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         if scope["type"] in {"http", "websocket"}:
             state = scope[_STATE] = _State(receive)
             # The dependencies add to the fields until the answer begins.
-            receive, send = state.arrivals.receive, stating(send, state.fields)
+            receive, send = state.client.receive, stating(send, state.fields)
         await self.app(scope, receive, send)
 
 
-async def _refused(_: object, error: Any) -> Response:
-    answer: Answer = error.answer
+async def _refused(_: object, error: Exception) -> Response:
+    answer: Answer = vars(error)["answer"]  # only a `RateLimitRefused` gets here
     fields = dict(answer.fields)
     return Response(answer.body, answer.status, fields, media_type=answer.content_type)
 
 
-def _document(app: FastAPI, schema: dict[str, Any]) -> None:
+def _document(app: FastAPI, schema: Json) -> None:
     # Since routers are included without being copied, there is a function that finds all routes.
-    found: Any = getattr(routing, "iter_route_contexts", iter)(app.routes)
-    for route in found:
+    for route in getattr(routing, "iter_route_contexts", iter)(app.routes):
         limits = list(_dependencies(getattr(route, "dependant", None)))
         path = schema.get("paths", {}).get(getattr(route, "path_format", None), {})
         for method in (getattr(route, "methods", None) or ()) if limits else ():
@@ -183,7 +183,7 @@ def _document(app: FastAPI, schema: dict[str, Any]) -> None:
                 _document_operation(operation["responses"], limits)
 
 
-def _document_operation(responses: dict[str, Any], limits: list[RateLimit]) -> None:
+def _document_operation(responses: Json, limits: list[RateLimit]) -> None:
     for limit in limits:
         for status, response in responses.items():
             if status.startswith("2"):
@@ -199,5 +199,5 @@ def _dependencies(dependant: object) -> Iterator[RateLimit]:
         yield from _dependencies(dependency)
 
 
-def _header(description: str, kind: str = "string") -> dict[str, Any]:
+def _header(description: str, kind: str = "string") -> Json:
     return {"description": description, "schema": {"type": kind}}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from contextvars import ContextVar
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pyrate_limiter.errors import MissingDriver, WrongType
-from pyrate_limiter.extras._pace import Pace
+from pyrate_limiter.extras._outgoing import OutgoingLimit
 from pyrate_limiter.limiter import Limiter
 
 try:
@@ -55,7 +55,7 @@ class RateLimitedRequestsSession(Session):
         WrongType: an argument is nothing of the above.
     """
 
-    __attrs__: list[str] = [*Session.__attrs__, "_limiter", "_name", "_pace"]  # noqa: RUF012
+    __attrs__: list[str] = [*Session.__attrs__, "_limit", "_limiter", "_name"]  # noqa: RUF012
 
     def __init__(
         self,
@@ -70,8 +70,8 @@ class RateLimitedRequestsSession(Session):
     ) -> None:
         self._limiter = limiter
         self._name = name
-        self._pace: Pace[PreparedRequest] = Pace(key, weight, timeout, feedback)
-        self._pace.check(limiter, sync=True)
+        self._limit: OutgoingLimit[PreparedRequest] = OutgoingLimit(key, weight, timeout, feedback)
+        self._limit.check(limiter, sync=True)
         super().__init__()
         for attribute, value in _.items():
             if attribute not in _SETTABLE:
@@ -82,24 +82,28 @@ class RateLimitedRequestsSession(Session):
             else:
                 setattr(self, attribute, value)
 
-    def request(self, method: str | bytes, url: str | bytes, *args: Any, **kwargs: Any) -> Response:
+    def request(
+        self, method: str | bytes, url: str | bytes, *args: object, **kwargs: object
+    ) -> Response:
         """Wait until the limiter admits the request, then send it.
 
         Raises:
             RateLimitExceeded: it was not admitted, and not sent.
         """
-        call = partial(super().request, method, url, *args, **kwargs)
-        if self._pace.by_request:
+        request: Callable[..., Response] = super().request
+        call = partial(request, method, url, *args, **kwargs)
+        if self._limit.by_request:
             return self._as(None, call)  # `send` gets to know the request, and asks
         return self._admitted(None, call)
 
-    def send(self, request: PreparedRequest, **kwargs: Any) -> Response:
+    def send(self, request: PreparedRequest, **kwargs: object) -> Response:
         """`request` for one that is prepared."""
-        call = partial(super().send, request, **kwargs)
+        send: Callable[..., Response] = super().send
+        call = partial(send, request, **kwargs)
         return call() if _sending.get() is self else self._admitted(request, call)
 
     def _admitted(self, request: PreparedRequest | None, call: Callable[[], Response]) -> Response:
-        name = self._pace.admit(self._limiter, self._name, request)
+        name = self._limit.admit(self._limiter, self._name, request)
         response: Response | None = None
         try:
             response = self._as(self, call)
@@ -108,7 +112,7 @@ class RateLimitedRequestsSession(Session):
             raise
         finally:
             if response is not None:
-                self._pace.learn(self._limiter, name, response)
+                self._limit.learn(self._limiter, name, response)
         return response
 
     @staticmethod

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pyrate_limiter._core.awaitables import discard, is_awaitable
-from pyrate_limiter._core.driver import run_blocking
-from pyrate_limiter.errors import AsyncBucketInSyncCode
 from pyrate_limiter.extras._address import by_address, by_header, by_path
-from pyrate_limiter.extras._judge import Middleware
+from pyrate_limiter.extras._call import at_once
 from pyrate_limiter.extras._limit import Limit
+from pyrate_limiter.extras._limits import Middleware
 from pyrate_limiter.extras._request import WebRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from pyrate_limiter.extras._judge import Answer
+    from _typeshed import OptExcInfo
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-    Environ = dict[str, Any]
-    StartResponse = Callable[..., Callable[[bytes], object]]
-    App = Callable[[Environ, StartResponse], Iterable[bytes]]
+    from pyrate_limiter.extras._limits import Answer
+
+    App = WSGIApplication
 
 __all__ = [
     "Limit",
@@ -37,26 +36,17 @@ class RateLimitMiddleware(Middleware["App"]):
 
     WSGI does not say whether a client has left: a request waits its time out.
 
-    Args:
-        app: the application.
-        limits: a `Limit`, a `Limiter` for a limit by address, or several of them.
-        exempt: patterns of paths that are not limited: a path, or the beginning of paths followed
-            by ``*``.
-        plain: whether refusals are a plain text, not an ``application/problem+json``.
-        legacy: whether answers have the older ``X-RateLimit`` fields as well.
+    The arguments are those of `pyrate_limiter.extras.asgi.RateLimitMiddleware`.
 
     Raises:
         WrongType: an argument is nothing of the above.
         AsyncBucketInSyncCode: at a request, when a limiter, a key or a cost has to be awaited.
     """
 
-    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
-        answer: Any = run_blocking(self._limits.judge(WsgiRequest(environ)))
-        if is_awaitable(answer):
-            discard(answer)
-            message = "a WSGI application cannot await its limits: make key and cost sync functions"
-            raise AsyncBucketInSyncCode(message)
+        message = "a WSGI application cannot await its limits: make key and cost sync functions"
+        answer = at_once(self._limits.ask(WsgiRequest(environ)), message)
         if answer is None:
             return self.app(environ, start_response)
         if answer.status:
@@ -97,7 +87,9 @@ class WsgiRequest(WebRequest):
 def _stating(start_response: StartResponse, answer: Answer) -> StartResponse:
     """``start_response`` that adds the fields to the headers of the application's answer."""
 
-    def stating(status: str, headers: list[tuple[str, str]], *exc_info: object) -> Any:
+    def stating(
+        status: str, headers: list[tuple[str, str]], *exc_info: OptExcInfo | None
+    ) -> Callable[[bytes], object]:
         return start_response(status, [*headers, *answer.fields], *exc_info)
 
     return stating

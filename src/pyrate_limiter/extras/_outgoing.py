@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import logging
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from pyrate_limiter._core.awaitables import discard, is_awaitable
+from pyrate_limiter._core.driver import run_async, run_blocking
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.algorithms.decision import Decision
 from pyrate_limiter.errors import AsyncBucketInSyncCode, CannotHold, RateLimitExceeded, WrongType
+from pyrate_limiter.extras._call import LimiterCall, at_once
 from pyrate_limiter.http.profiles import Feedback, Profile
 from pyrate_limiter.limiter import Limiter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pyrate_limiter._core.driver import Program
     from pyrate_limiter.abstracts.bucket import BucketFactory
 
 RequestT = TypeVar("RequestT")
 
+_NOT_AWAITED = (
+    "a sync HTTP client cannot await its limiter, whose bucket, clock or factory is async: "
+    "use the async client, or a sync bucket"
+)
 _log = logging.getLogger("pyrate_limiter")
 
 
-class Pace(Generic[RequestT]):
+class OutgoingLimit(Generic[RequestT]):
     """What a helper asks its limiter for, request by request.
 
     Args:
@@ -58,7 +64,7 @@ class Pace(Generic[RequestT]):
         self.by_request: bool = key is not None or callable(weight)
         """Whether the request has to be known when the limiter is asked."""
 
-    def __reduce__(self) -> tuple[type[Pace[RequestT]], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[type[OutgoingLimit[RequestT]], tuple[object, ...]]:
         return type(self), (self._key, self._weight, self._timeout, self._feedback)
 
     def check(self, limiter: Limiter, *, sync: bool) -> None:
@@ -75,7 +81,7 @@ class Pace(Generic[RequestT]):
                 if type(bucket).hold is AbstractBucket.hold:
                     raise CannotHold(bucket)
         if sync and _is_async(limiter.bucket_factory):
-            raise _not_awaited()
+            raise AsyncBucketInSyncCode(_NOT_AWAITED)
 
     def admit(self, limiter: Limiter, name: str, request: RequestT | None) -> str:
         """Wait until the request may be sent, and return the name under which it was admitted.
@@ -84,33 +90,29 @@ class Pace(Generic[RequestT]):
             RateLimitExceeded: it was refused; it must not be sent.
             AsyncBucketInSyncCode: the limiter has to be awaited.
         """
-        name, weight = self._asked(name, request)
-        answer: object
-        if self._timeout == -1:
-            answer = limiter.try_acquire(name, **_unless_one(weight))
-        else:
-            answer = limiter.acquire(name, weight, timeout=self._timeout)
-        if is_awaitable(answer):
-            discard(answer)
-            raise _not_awaited()
-        if not answer:
-            if not isinstance(answer, Decision):
-                answer = limiter.check(name, weight) if isinstance(limiter, Limiter) else Decision()
-            raise _not_sent(name, weight, answer)
-        return name
+        return at_once(self._admit(limiter, name, request), _NOT_AWAITED)
 
     async def admit_async(self, limiter: Limiter, name: str, request: RequestT | None) -> str:
         """`admit` for asyncio, over sync and async buckets."""
-        name, weight = self._asked(name, request)
-        answer: object
+        return await run_async(self._admit(limiter, name, request))
+
+    def _admit(self, limiter: Limiter, name: str, request: RequestT | None) -> Program[str]:
+        weight = 1 if callable(self._weight) else self._weight
+        if request is not None:
+            name = name if self._key is None else self._key(request)
+            weight = self._weight(request) if callable(self._weight) else weight
         if self._timeout == -1:
-            answer = await limiter.try_acquire_async(name, **_unless_one(weight))
+            # A limiter in the place of ours may know only the name.
+            named = {} if weight == 1 else {"weight": weight}
+            answer = yield LimiterCall(limiter, "try_acquire", name, **named)
         else:
-            answer = await limiter.acquire_async(name, weight, timeout=self._timeout)
-        if not answer:
+            answer = yield LimiterCall(limiter, "acquire", name, weight, timeout=self._timeout)
+        if not (yield answer):  # which has to be awaited in vain by a sync client
             if not isinstance(answer, Decision):
                 known = isinstance(limiter, Limiter)
-                answer = await limiter.check_async(name, weight) if known else Decision()
+                answer = (
+                    (yield LimiterCall(limiter, "check", name, weight)) if known else Decision()
+                )
             raise _not_sent(name, weight, answer)
         return name
 
@@ -122,37 +124,28 @@ class Pace(Generic[RequestT]):
             name: under which name.
             response: of any library, or its error that has a status and headers.
         """
-        if seconds := self._held_for(response):
-            try:
-                limiter.hold(name, seconds)
-            except Exception as error:  # noqa: BLE001 - the response must reach the caller
-                _not_held(name, seconds, error)
+        run_blocking(self._learn(limiter, name, response))
 
     async def learn_async(self, limiter: Limiter, name: str, response: object) -> None:
         """`learn` for asyncio."""
-        if seconds := self._held_for(response):
-            try:
-                await limiter.hold_async(name, seconds)
-            except Exception as error:  # noqa: BLE001 - the response must reach the caller
-                _not_held(name, seconds, error)
+        await run_async(self._learn(limiter, name, response))
 
-    def _held_for(self, response: Any) -> float:
+    def _learn(self, limiter: Limiter, name: str, response: object) -> Program[None]:
         if self._feedback is None:
-            return 0
-        status = response.status if hasattr(response, "status") else response.status_code
-        return self._feedback.seconds(status, response.headers or {})
+            return
+        status = getattr(response, "status", getattr(response, "status_code", 0))
+        seconds = self._feedback.seconds(status, getattr(response, "headers", None) or {})
+        if seconds:
+            try:
+                yield LimiterCall(limiter, "hold", name, seconds)
+            except Exception as error:  # noqa: BLE001 - the response must reach the caller
+                message = "a server asked for %.1f s without calls, and %r could not be held"
+                _log.warning(message, seconds, name, exc_info=error)
 
-    def _asked(self, name: str, request: Any) -> tuple[str, int]:
-        weight = self._weight
-        return (
-            name if self._key is None else self._key(request),
-            weight if isinstance(weight, int) else weight(request),
-        )
 
-
-def host_of(request: Any) -> str:
+def host_of(request: object) -> str:
     """The host that a request's URL names, in lower case; empty where it names none."""
-    return urlsplit(str(request.url)).hostname or ""
+    return urlsplit(str(getattr(request, "url", ""))).hostname or ""
 
 
 def _is_async(factory: BucketFactory) -> bool:
@@ -164,25 +157,8 @@ def _is_async(factory: BucketFactory) -> bool:
     )
 
 
-def _unless_one(weight: int) -> dict[str, Any]:
-    """The keyword for a weight; a limiter in the place of ours may know only the name."""
-    return {} if weight == 1 else {"weight": weight}
-
-
-def _not_awaited() -> AsyncBucketInSyncCode:
-    return AsyncBucketInSyncCode(
-        "a sync HTTP client cannot await its limiter, whose bucket, clock or factory is async: "
-        "use the async client, or a sync bucket"
-    )
-
-
 def _not_sent(name: str, weight: int, decision: Decision) -> RateLimitExceeded:
     message = f"The request was not sent: the limiter refused {name!r} with weight={weight}"
     if decision.retry_after_ms is not None:
         message += f"; it fits in {decision.retry_after_ms} ms"
     return RateLimitExceeded(name, weight, decision, message)
-
-
-def _not_held(name: str, seconds: float, error: Exception) -> None:
-    message = "a server asked for %.1f s without calls, and %r could not be held"
-    _log.warning(message, seconds, name, exc_info=error)

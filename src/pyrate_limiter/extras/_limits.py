@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
-from pyrate_limiter._core.driver import BlockingEffect
 from pyrate_limiter.errors import TooManyKeys
+from pyrate_limiter.extras._call import LimiterCall
 from pyrate_limiter.extras._limit import Limit, Paths
 from pyrate_limiter.http.fields import (
     RATE_LIMIT,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pyrate_limiter.extras._request import WebRequest
 
     Fields = list[tuple[str, str]]
-    Patiently = Callable[["Ask"], Awaitable[Decision]]
+    Acquire = Callable[[Limit, str, int], Awaitable[Decision]]
 
 AppT = TypeVar("AppT")
 
@@ -38,60 +38,7 @@ _problem = lru_cache(maxsize=256)(problem)  # the names of limits are few
 _RESCAN_MS = 1000  # a keyed limiter that is full of live keys looks again so soon
 
 
-class Ask(BlockingEffect["Decision"]):
-    """Ask a limiter for an admission; the answer is a Decision.
-
-    Args:
-        limit: whose limiter.
-        name: under which name.
-        weight: units.
-        patiently: asks where there is an event loop, in the place of `soon`: it looks after the
-            client, who may leave.
-    """
-
-    __slots__ = ("_patiently", "limit", "name", "weight")
-
-    def __init__(self, limit: Limit, name: str, weight: int, patiently: Patiently | None) -> None:
-        self.limit: Limit = limit
-        self.name: str = name
-        self.weight: int = weight
-        self._patiently = patiently
-
-    def block(self) -> Decision:
-        """Ask in this thread."""
-        wait = self.limit.wait
-        return self.limit.limiter.acquire(self.name, self.weight, wait > 0, wait or -1)
-
-    async def wait(self) -> Decision:
-        """Ask in the event loop."""
-        return await (
-            self.soon(self.limit.wait) if self._patiently is None else self._patiently(self)
-        )
-
-    async def soon(self, seconds: float) -> Decision:
-        """Ask for an admission within so many seconds; 0 is at once."""
-        limiter = self.limit.limiter
-        return await limiter.acquire_async(self.name, self.weight, seconds > 0, seconds or -1)
-
-
-class Look(BlockingEffect["Decision"]):
-    """Ask a limiter when one more unit will fit; the answer is a Decision."""
-
-    __slots__ = ("_limiter", "_name")
-
-    def __init__(self, limiter: Limiter, name: str) -> None:
-        self._limiter, self._name = limiter, name
-
-    def block(self) -> Decision:
-        """Ask in this thread."""
-        return self._limiter.check(self._name)
-
-    async def wait(self) -> Decision:
-        """Ask in the event loop."""
-        return await self._limiter.check_async(self._name)
-
-
-class _Asked(NamedTuple):
+class _Answered(NamedTuple):
     """What a limit said of a request, and what it will say next where all is used up."""
 
     limit: Limit
@@ -147,15 +94,8 @@ class Answer(NamedTuple):
 class Limits:
     """All limits of an application, and how their answers look.
 
-    Args:
-        limits: limits, or limiters of which each is a limit by address. They are asked in order;
-            what one took is not given back when a later one refuses.
-        exempt: patterns of paths that none of them limits.
-        plain: whether refusals are a plain text, not an ``application/problem+json``.
-        legacy: whether answers have the older ``X-RateLimit`` fields as well.
-
-    Raises:
-        WrongType: an argument is nothing of the above.
+    They are asked in order; what one took is not given back when a later one refuses. The
+    arguments are those of the middleware.
     """
 
     def __init__(
@@ -172,42 +112,49 @@ class Limits:
         self.plain: bool = plain
         self._legacy = legacy
 
-    def judge(
-        self, request: WebRequest, patiently: Patiently | None = None
-    ) -> Program[Answer | None]:
+    def ask(self, request: WebRequest, acquire: Acquire | None = None) -> Program[Answer | None]:
         """Ask the limits in turn, up to the first that refuses. None is "nothing limits this".
 
-        It is a program for the engine's drivers. See `Ask` for ``patiently``.
+        It is a program for the engine's drivers.
+
+        Args:
+            request: what is limited.
+            acquire: takes so many units under a name, where there is an event loop; it looks after
+                the client, who may leave.
         """
         path = request.path
         if self._exempt and path in self._exempt:
             return None
-        asked: list[_Asked] = []
+        answered: list[_Answered] = []
         for limit in self._limits:
             if not limit.applies_to(path):
                 continue
-            key: Any = limit.key(request)
-            if key.__class__ is not str:  # what is at hand need not go to the driver and back
-                key = yield key
-                if key is None:
-                    continue
-            cost: Any = limit.cost(request)
-            if cost.__class__ is not int:
-                cost = yield cost
+            key = limit.key(request)
+            # What is at hand need not go to the driver and back.
+            name = key if isinstance(key, str) else (yield key)
+            if name is None:
+                continue
+            cost = limit.cost(request)
+            weight = cost if isinstance(cost, int) else (yield cost)
             try:
-                decision = following = yield Ask(limit, key, cost, patiently)
+                wait = limit.wait
+                decision = following = yield (
+                    LimiterCall(limit.limiter, "acquire", name, weight, wait > 0, wait or -1)
+                    if acquire is None
+                    else acquire(limit, name, weight)
+                )
                 if decision and decision.remaining == 0:
-                    following = yield Look(limit.limiter, key)
+                    following = yield LimiterCall(limit.limiter, "check", name)
             except TooManyKeys:
                 return self._refusal(UNAVAILABLE, [(RETRY_AFTER, format_retry_after(_RESCAN_MS))])
-            asked.append(_Asked(limit, decision, following))
+            answered.append(_Answered(limit, decision, following))
             if not decision:
-                return self._exceeded(asked)
-        return Answer(0, self._fields(asked)) if asked else None
+                return self._exceeded(answered)
+        return Answer(0, self._fields(answered)) if answered else None
 
-    def _exceeded(self, asked: list[_Asked]) -> Answer:
-        limit, decision, _ = asked[-1]
-        fields = self._fields(asked)
+    def _exceeded(self, answered: list[_Answered]) -> Answer:
+        limit, decision, _ = answered[-1]
+        fields = self._fields(answered)
         if decision.retry_after_ms is not None:
             fields.insert(0, (RETRY_AFTER, format_retry_after(decision.retry_after_ms)))
         violated = limit.policy_name(decision.failing_rate)
@@ -223,17 +170,17 @@ class Limits:
             body, kind = _problem(status, violated), "application/problem+json"
         return Answer(status, fields, body, kind)
 
-    def _fields(self, asked: list[_Asked]) -> Fields:
+    def _fields(self, answered: list[_Answered]) -> Fields:
         fields: Fields = []
-        policies = [each.limit.policy for each in asked if each.limit.policy]
-        quotas = [item for each in asked if (item := each.stated()) is not None]
+        policies = [each.limit.policy for each in answered if each.limit.policy]
+        quotas = [item for each in answered if (item := each.stated()) is not None]
         if policies:
             fields.append((RATE_LIMIT_POLICY, ", ".join(policies)))
         if quotas:
             fields.append((RATE_LIMIT, ", ".join(quotas)))
         if self._legacy:
-            refused = not asked[-1].decision
-            fields += (asked[-1] if refused else min(asked, key=_left)).legacy()
+            refused = not answered[-1].decision
+            fields += (answered[-1] if refused else min(answered, key=_left)).legacy()
         return fields
 
 
@@ -253,6 +200,6 @@ class Middleware(Generic[AppT]):
         self._limits = Limits(limits, exempt=exempt, plain=plain, legacy=legacy)
 
 
-def _left(asked: _Asked) -> int:
-    remaining = asked.remaining()
+def _left(answered: _Answered) -> int:
+    remaining = answered.remaining()
     return sys.maxsize if remaining is None else remaining
