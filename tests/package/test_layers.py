@@ -26,7 +26,6 @@ LONGER = {
     "limiter.py",
     "buckets/redis/bucket.py",
     "buckets/redis/log_steps.lua",
-    "testing/conformance.py",  # a list of promises, which programs look through
 }
 CIRCLES = [
     {"_engine.held", "_engine.wait_queue", "_engine.waiter"},

@@ -3,73 +3,79 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from functools import wraps
-from typing import TYPE_CHECKING, Any
-
-from pyrate_limiter._core.awaitables import is_awaitable
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
+    from pyrate_limiter.abstracts.bucket import AbstractBucket
+    from pyrate_limiter.abstracts.store import StateStore
+
+    Steps = Callable[..., Awaitable[None]]
     Test = Callable[..., None]
+
+T = TypeVar("T")
 
 
 class Suite:
     """A pytest class whose tests are for one kind of thing or another.
 
-    A test that is marked with `needs` is left out of subclasses that say otherwise.
+    What is derived from a suite has only those tests that are meant for its kind: see `scenario`.
     """
 
-    _made: list[Any]
+    _made: list[AbstractBucket | StateStore]
     _left_out: set[str]
 
-    def __init_subclass__(cls, **kwargs: object) -> None:
+    def __init_subclass__(cls, *, suite: bool = False, **kwargs: object) -> None:
         """Leave out the tests of what this kind of thing does not do."""
         super().__init_subclass__(**kwargs)
-        cls._left_out = set()
-        if cls.__base__ is Suite:
+        if suite:
             return  # a suite itself has all of its tests
-        suite = next(base for base in cls.__mro__ if base.__base__ is Suite)
-        for name, test in vars(suite).items():
-            kinds = getattr(test, "_needs", {})
-            if any(getattr(cls, kind) is not wanted for kind, wanted in kinds.items()):
+        cls._left_out = set()
+        scenarios = {
+            name: test
+            for base in reversed(cls.__mro__)
+            for name, test in vars(base).items()
+            if hasattr(test, "_kinds")
+        }
+        for name, test in scenarios.items():
+            definer: object = next(base for base in cls.__mro__ if name in vars(base))
+            if any(getattr(cls, kind) is not wanted for kind, wanted in test._kinds.items()):
                 setattr(cls, name, None)
                 cls._left_out.add(name)
-            elif kinds:
-                definer: object = next(base for base in cls.__mro__ if name in vars(base))
-                if name in vars(definer).get("_left_out", ()):
-                    setattr(cls, name, test)  # a base class does not do it, but this one does
+            elif name in vars(definer).get("_left_out", ()):
+                setattr(cls, name, test)  # a base class does not do it, but this one does
 
-    async def _closing(self, steps: Callable[..., Awaitable[None]]) -> None:
-        made = self._made = []
+    async def _closing(self, steps: Steps) -> None:
+        self._made = []
         try:
             await steps(self)
         finally:
-            for thing in made:
+            for thing in self._made:
                 await get(thing.close())
 
 
-def scenario(steps: Callable[..., Awaitable[None]]) -> Test:
-    """Make a coroutine function a test, for what is sync and for what is async alike."""
+def scenario(**kinds: bool) -> Callable[[Steps], Test]:
+    """Make a coroutine function a test, for what is sync and for what is async alike.
 
-    @wraps(steps)
-    def test(self: Suite) -> None:
-        asyncio.run(self._closing(steps))
+    Args:
+        **kinds: attributes of the suite, and what they have to be for the test to be meant.
+    """
 
-    del test.__wrapped__  # pytest would call the test asynchronous
-    return test
+    def make(steps: Steps) -> Test:
+        @wraps(steps)
+        def test(self: Suite) -> None:
+            asyncio.run(self._closing(steps))
 
-
-def needs(**kinds: bool) -> Callable[[Test], Test]:
-    """Name the kinds, by the attributes of the suite, for which a test is meant."""
-
-    def mark(test: Test) -> Test:
-        test._needs = kinds  # type: ignore[attr-defined] # functions take attributes
+        del test.__wrapped__  # pytest would call the test asynchronous
+        vars(test)["_kinds"] = kinds
         return test
 
-    return mark
+    return make
 
 
-async def get(value: Any) -> Any:
+async def get(value: T | Awaitable[T]) -> T:
     """The value, or what it is once it was awaited."""
-    return await value if is_awaitable(value) else value
+    return await value if isinstance(value, Awaitable) else value

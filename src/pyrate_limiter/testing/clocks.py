@@ -9,7 +9,7 @@ from pyrate_limiter.clocks import AbstractClock
 from pyrate_limiter.errors import OutOfRange, WrongType
 
 
-class _HandMoved(AbstractClock):
+class _ManualTime(AbstractClock):
     """What both forms share: the time, and how it is moved."""
 
     __slots__ = ("_lock", "_ms")
@@ -50,7 +50,7 @@ class _HandMoved(AbstractClock):
         return f"{type(self).__name__}({self._ms})"
 
 
-class ManualClock(_HandMoved):
+class ManualClock(_ManualTime):
     """A clock that moves only when told to: ``bucket._clock = ManualClock()``.
 
     Thread-safe. It knows no fractions of a millisecond, so a waiter on it sleeps whole ones; see
@@ -66,7 +66,7 @@ class ManualClock(_HandMoved):
         return self._ms
 
 
-class ManualAsyncClock(_HandMoved):
+class ManualAsyncClock(_ManualTime):
     """`ManualClock` in awaitable form, for code that has to await its clock.
 
     Args:

@@ -6,7 +6,7 @@ import heapq
 import itertools
 import math
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import asyncio
@@ -47,43 +47,40 @@ def sleeping_advances(clock: ManualClock | ManualAsyncClock) -> Iterator[list[fl
         The seconds of each wait so far, in the order in which they began.
     """
     import asyncio
+    from unittest.mock import patch
 
     from pyrate_limiter import limiter as module
 
     slept: list[float] = []
-    naps = _Naps(clock)
-    real, real_async = module.sleep, asyncio.sleep
+    sleepers = _Sleepers(clock)
+    real_async = asyncio.sleep
 
     def sleep(seconds: float) -> None:
         slept.append(seconds)
         clock.advance(_ms(seconds))
 
-    async def sleep_async(delay: float, result: object = None) -> Any:
+    async def sleep_async(delay: float, result: object = None) -> object:
         if delay <= 0:
             return await real_async(0, result)
         slept.append(delay)
-        await naps.until(clock.ms + _ms(delay))
+        await sleepers.until(clock.ms + _ms(delay))
         return result
 
-    module.sleep = sleep  # type: ignore[assignment] # a plain function in the place of a built-in
-    asyncio.sleep = sleep_async
-    try:
+    with patch.object(module, "sleep", sleep), patch.object(asyncio, "sleep", sleep_async):
         yield slept
-    finally:
-        module.sleep, asyncio.sleep = real, real_async
 
 
 def _ms(seconds: float) -> int:
     return max(0, math.ceil(round(seconds * 1000, 6)))
 
 
-class _Naps:
+class _Sleepers:
     """The tasks that sleep, by the moment at which they wake."""
 
     def __init__(self, clock: ManualClock | ManualAsyncClock) -> None:
         self._clock = clock
         self._heap: list[tuple[int, int, asyncio.Future[None]]] = []
-        self._turn = itertools.count()
+        self._order = itertools.count()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pumping = False
         self._quiet = 0
@@ -94,13 +91,13 @@ class _Naps:
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._loop, self._heap, self._pumping = loop, [], False
-        nap: asyncio.Future[None] = loop.create_future()
-        heapq.heappush(self._heap, (moment, next(self._turn), nap))
+        woken: asyncio.Future[None] = loop.create_future()
+        heapq.heappush(self._heap, (moment, next(self._order), woken))
         if not self._pumping:
             self._pumping = True
             loop.call_soon(self._pump, loop)
         self._quiet = 0
-        await nap
+        await woken
 
     def _pump(self, loop: asyncio.AbstractEventLoop) -> None:
         """Wake the next sleeper once the loop has nothing else to do."""
@@ -115,8 +112,8 @@ class _Naps:
 
     def _wake_next(self) -> None:
         while self._heap:
-            moment, _, nap = heapq.heappop(self._heap)
-            if not nap.done():
+            moment, _, woken = heapq.heappop(self._heap)
+            if not woken.done():
                 self._clock.set(max(moment, self._clock.ms))
-                nap.set_result(None)
+                woken.set_result(None)
                 return
