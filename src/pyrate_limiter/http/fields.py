@@ -10,13 +10,15 @@ import math
 import re
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pyrate_limiter.errors import InvalidField
 from pyrate_limiter.http.structured import format_bytes, format_list, format_text, parse_list
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from pyrate_limiter.http.structured import Bare
 
     Headers = Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
 
@@ -78,9 +80,8 @@ class QuotaPolicy(NamedTuple):
 
 def fields_of(headers: Headers) -> dict[str, str]:
     """The fields by their names in lower case; lines of one name are joined."""
-    items: Any = headers.items() if hasattr(headers, "items") else headers
     fields: dict[str, str] = {}
-    for name, value in items:
+    for name, value in headers.items() if hasattr(headers, "items") else headers:
         key, text = _text(name).lower(), _text(value)
         fields[key] = f"{fields[key]}, {text}" if key in fields else text
     return fields
@@ -251,7 +252,7 @@ def _draft_07(text: str) -> list[Quota] | None:
     return [Quota("default", remaining, more_after=reset, limit=whole(parts.get("limit")))]
 
 
-def _named_items(text: str) -> list[tuple[str, dict[str, Any]]]:
+def _named_items(text: str) -> list[tuple[str, dict[str, Bare]]]:
     try:
         items = parse_list(text)
     except InvalidField:

@@ -21,7 +21,7 @@ from pyrate_limiter.http.fields import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from pyrate_limiter.http.fields import Headers
 
@@ -153,36 +153,36 @@ def _standard(fields: Fields, now: float) -> list[Quota]:
 
 def _openai(fields: Fields, now: float) -> list[Quota]:
     del now
+    found = []
+    for kind in ("requests", "tokens", "project-tokens"):
+        limit = whole(fields.get(f"x-ratelimit-limit-{kind}"))
+        remaining = whole(fields.get(f"x-ratelimit-remaining-{kind}"))
+        reset = fields.get(f"x-ratelimit-reset-{kind}")
+        after = go_duration(reset) or seconds(reset)
+        if remaining is not None and remaining >= 0 and limit != -1:  # -1: Azure does not know
+            found.append(Quota(kind, remaining, all_after=after or None, limit=limit))
+    return found
 
-    def read() -> Iterator[Quota]:
-        for kind in ("requests", "tokens", "project-tokens"):
-            limit = whole(fields.get(f"x-ratelimit-limit-{kind}"))
-            remaining = whole(fields.get(f"x-ratelimit-remaining-{kind}"))
-            reset = fields.get(f"x-ratelimit-reset-{kind}")
-            after = go_duration(reset) or seconds(reset)
-            if remaining is not None and remaining >= 0 and limit != -1:  # -1: Azure does not know
-                yield Quota(kind, remaining, all_after=after or None, limit=limit)
 
-    return list(read())
+_ANTHROPIC = {  # what its fields call a quota, and its name here
+    "ratelimit-requests": "requests",
+    "ratelimit-tokens": "tokens",
+    "ratelimit-input-tokens": "input-tokens",
+    "ratelimit-output-tokens": "output-tokens",
+    "priority-input-tokens": "priority-input-tokens",
+    "priority-output-tokens": "priority-output-tokens",
+}
 
 
 def _anthropic(fields: Fields, now: float) -> list[Quota]:
-    def read() -> Iterator[Quota]:
-        for family, kinds in (
-            ("anthropic-ratelimit", ("requests", "tokens", "input-tokens", "output-tokens")),
-            ("anthropic-priority", ("input-tokens", "output-tokens")),
-        ):
-            for kind in kinds:
-                remaining = whole(fields.get(f"{family}-{kind}-remaining"))
-                if remaining is not None and remaining >= 0:
-                    yield Quota(
-                        kind if family == "anthropic-ratelimit" else f"priority-{kind}",
-                        remaining,
-                        all_after=_until(iso_date(fields.get(f"{family}-{kind}-reset")), now),
-                        limit=whole(fields.get(f"{family}-{kind}-limit")),
-                    )
-
-    return list(read())
+    found = []
+    for family, name in _ANTHROPIC.items():
+        remaining = whole(fields.get(f"anthropic-{family}-remaining"))
+        if remaining is not None and remaining >= 0:
+            after = _until(iso_date(fields.get(f"anthropic-{family}-reset")), now)
+            limit = whole(fields.get(f"anthropic-{family}-limit"))
+            found.append(Quota(name, remaining, all_after=after, limit=limit))
+    return found
 
 
 def _shopify(fields: Fields, now: float) -> list[Quota]:
