@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 _KEPT_BYTES = 65_536  # of a body that arrives while its request waits
-_POLICY_VIOLATION = 1008
+POLICY_VIOLATION = 1008
 
 
 class RateLimitMiddleware(Middleware["App"]):
@@ -175,13 +175,10 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, answer: Answer) ->
     if scope["type"] == "websocket":
         await receive()  # the client's wish to connect
         if "websocket.http.response" not in scope.get("extensions", {}):
-            await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
+            await send({"type": "websocket.close", "code": POLICY_VIOLATION})
             return
         kind = "websocket.http.response"
     headers = _encoded(answer.headers)
+    body = b"" if scope.get("method") == "HEAD" else answer.body
     await send({"type": f"{kind}.start", "status": answer.status, "headers": headers})
-    await send({"type": f"{kind}.body", "body": b"" if _is_head(scope) else answer.body})
-
-
-def _is_head(scope: Scope) -> bool:
-    return scope.get("method") == "HEAD"
+    await send({"type": f"{kind}.body", "body": body})

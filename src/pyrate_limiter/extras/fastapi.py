@@ -10,7 +10,7 @@ from pyrate_limiter.extras._address import by_address, by_header, by_path
 from pyrate_limiter.extras._limit import Limit
 from pyrate_limiter.extras._limits import Answer, Limits
 from pyrate_limiter.extras._request import WebRequest
-from pyrate_limiter.extras.asgi import AsgiRequest, Client, stating
+from pyrate_limiter.extras.asgi import POLICY_VIOLATION, AsgiRequest, Client, stating
 from pyrate_limiter.http.fields import RATE_LIMIT, RATE_LIMIT_POLICY, RETRY_AFTER
 from pyrate_limiter.limiter import Limiter
 
@@ -37,7 +37,6 @@ __all__ = [
 ]
 
 Json = dict[str, Any]  # what the OpenAPI document is made of
-_POLICY_VIOLATION = 1008
 _STATE = "pyrate_limiter"  # where the scope of a connection has what `install` put there
 
 
@@ -89,7 +88,7 @@ class RateLimit:
             return
         if answer.status:
             if scope["type"] == "websocket":
-                raise WebSocketException(_POLICY_VIOLATION, "Too many requests")
+                raise WebSocketException(POLICY_VIOLATION, "Too many requests")
             raise RateLimitRefused(answer)
         if state is not None:
             state.fields += answer.fields

@@ -22,8 +22,7 @@ _TOKEN = re.compile(r"[A-Za-z*][!#$%&'*+.^_`|~0-9A-Za-z:/-]*")
 _BYTES = re.compile(r":([A-Za-z0-9+/]*={0,2}):")
 _BOOLEAN = re.compile(r"\?([01])")
 _DATE = re.compile(r"@(-?[0-9]{1,15})")
-_KEY = re.compile(r"[a-z*][a-z0-9_.*-]*")
-_SPACES = re.compile(r" *")
+_KEY = re.compile(r" *([a-z*][a-z0-9_.*-]*)")
 _COMMA = re.compile(r"[ \t]*,[ \t]*")
 _LARGEST = 999_999_999_999_999
 
@@ -73,13 +72,13 @@ def format_list(items: Iterable[tuple[str, Iterable[tuple[str, int | str | bytes
 
 
 def _parameter(text: str, position: int) -> tuple[str, Bare, int]:
-    key = _KEY.match(text, _past_spaces(text, position + 1))
+    key = _KEY.match(text, position + 1)
     if key is None:
         raise _malformed(text, position)
     if not text.startswith("=", key.end()):
-        return key[0], True, key.end()
+        return key[1], True, key.end()
     value, position = _bare(text, key.end() + 1)
-    return key[0], value, position
+    return key[1], value, position
 
 
 def _bare(text: str, position: int) -> tuple[Bare, int]:
@@ -100,11 +99,6 @@ def _bare(text: str, position: int) -> tuple[Bare, int]:
     if found := _DATE.match(text, position):
         return int(found[1]), found.end()
     raise _malformed(text, position)
-
-
-def _past_spaces(text: str, position: int) -> int:
-    found = _SPACES.match(text, position)
-    return position if found is None else found.end()
 
 
 @lru_cache(maxsize=256)  # a program has few names, and writes them into each answer

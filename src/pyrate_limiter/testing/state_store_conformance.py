@@ -60,13 +60,11 @@ class StateStoreConformance(Suite, suite=True):
 
     @scenario()
     async def test_a_new_store_reads_the_initial_state(self) -> None:
-        """Nothing stored is nothing owed."""
         store, policy, rates = await self._new(), GCRA(), [Rate(5, 1000), Rate(20, 10_000)]
         assert tuple(await get(store.read(policy, rates))) == policy.initial(rates)
 
     @scenario()
     async def test_admits_the_burst_and_then_refuses_with_the_wait(self) -> None:
-        """Each admitted step is stored, a refused one is not."""
         store, policy, rates = await self._new(), GCRA(), [Rate(5, 60_000)]
         for _ in range(5):
             decision = await get(store.check(policy, rates, _NOW, 1))
@@ -79,7 +77,6 @@ class StateStoreConformance(Suite, suite=True):
 
     @scenario(manual_time=True)
     async def test_what_is_stored_is_the_policys_own_state(self) -> None:
-        """The store keeps every number of the policy's state as it is."""
         store, policy = await self._new(), GCRA()
         rates = [Rate(5, 1000), Rate(20, 10_000)]
         expected = policy.initial(rates)
@@ -90,7 +87,6 @@ class StateStoreConformance(Suite, suite=True):
 
     @scenario(manual_time=True)
     async def test_the_wait_is_exact(self) -> None:
-        """One millisecond before its time is refused, its time is not."""
         store, policy, rates = await self._new(), GCRA(), [Rate(2, 1000)]
         await get(store.check(policy, rates, _NOW, 2))
         refused = await get(store.check(policy, rates, _NOW, 1))
@@ -102,7 +98,6 @@ class StateStoreConformance(Suite, suite=True):
 
     @scenario()
     async def test_a_weight_above_the_burst_never_fits(self) -> None:
-        """No wait is named for what can never be."""
         store, policy, rates = await self._new(), GCRA(), [Rate(5, 1000, burst=3)]
         refused = await get(store.check(policy, rates, _NOW, 4))
         assert refused.failing_rate == rates[0]
@@ -110,7 +105,6 @@ class StateStoreConformance(Suite, suite=True):
 
     @scenario()
     async def test_reset_forgets_the_state(self) -> None:
-        """After it, the whole burst is free again."""
         store, policy, rates = await self._new(), GCRA(), [Rate(5, 60_000)]
         await get(store.check(policy, rates, _NOW, 5))
         await get(store.reset())
@@ -120,7 +114,6 @@ class StateStoreConformance(Suite, suite=True):
 
     @scenario()
     async def test_close_may_be_called_again(self) -> None:
-        """Closing is idempotent."""
         store = await self._new()
         close: Callable[[], object] = store.close
         await get(close())
@@ -128,7 +121,6 @@ class StateStoreConformance(Suite, suite=True):
 
     @scenario(reserves=True, manual_time=True)
     async def test_reservations_stand_in_line_and_can_be_cancelled(self) -> None:
-        """A store that reserves stores units ahead, in order, and takes them out again."""
         store, policy, rates = await self._new(), GCRA(), [Rate(2, 1000, burst=1)]
         clock = ManualClock(_NOW)
         items = [RateItem("name", _NOW) for _ in range(3)]
@@ -152,7 +144,6 @@ class StateStoreConformance(Suite, suite=True):
 
     @scenario(reserves_several=True, manual_time=True)
     async def test_a_line_reserves_for_several_and_cancels_parts(self) -> None:
-        """Several reservations are one step, and what is cancelled between others is used again."""
         store, policy, rates = await self._new(), GCRA(), [Rate(2, 1000)]
         clock = ManualClock(_NOW)
         items = [RateItem("name", _NOW, weight) for weight in (2, 1, 2, 1, 2)]
@@ -174,7 +165,6 @@ class StateStoreConformance(Suite, suite=True):
 
     @scenario(reserves=True, manual_time=True)
     async def test_who_comes_late_is_told_when_to_go_or_refused(self) -> None:
-        """Late units are moved to the true time; whoever has no room then sleeps on, or leaves."""
         store, policy, rates = await self._new(), GCRA(), [Rate(1, 1000)]
         clock = ManualClock(_NOW)
         items = [RateItem("name", _NOW) for _ in range(4)]
@@ -199,7 +189,6 @@ class StateStoreConformance(Suite, suite=True):
 
     @scenario(holds=True, manual_time=True)
     async def test_a_store_that_holds_admits_nothing_before_the_end(self) -> None:
-        """What is owed is not changed by a hold, and a shorter hold changes nothing."""
         store, policy, rates = await self._new(), GCRA(), [Rate(2, 1000)]
         clock = ManualClock(_NOW)
         assert await get(store.hold(policy, rates, _NOW, 5000, clock)) == 5000

@@ -286,9 +286,6 @@ class FileLockSQLiteBucket(SQLiteBucket):
         initialize(**kwargs)
         self._lock = FILE_LOCK
 
-    def size(self) -> int:
-        return super().size()
-
 
 def chunkify(iterable: Iterable[T], max_size: int) -> Iterator[list[T]]:
     """Lists of ``max_size`` values in their order; the last may be shorter."""

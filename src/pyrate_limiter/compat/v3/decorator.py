@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from pyrate_limiter.compat.awaiting import admitted
+from pyrate_limiter.compat.awaiting import admitted, run, run_async
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from typing_extensions import ParamSpec
+
+    from pyrate_limiter.compat.awaiting import Program
 
     P = ParamSpec("P")
     R = TypeVar("R")
@@ -22,28 +24,23 @@ class Decorator:
     """See `Limiter.as_decorator`.
 
     Args:
-        admit: takes room under a name for a weight, or raises; it may return an awaitable.
-        admit_async: the same, always awaited.
+        admit: a program that takes room under a name for a weight, or raises, as it is done in an
+            event loop or not.
         mapping: gives the name and the weight of each call.
     """
 
-    def __init__(
-        self,
-        admit: Callable[[str, int], object],
-        admit_async: Callable[[str, int], Awaitable[None]],
-        mapping: Mapping,
-    ) -> None:
-        self._admit, self._admit_async, self._mapping = admit, admit_async, mapping
+    def __init__(self, admit: Callable[[str, int, bool], Program[None]], mapping: Mapping) -> None:
+        self._admit, self._mapping = admit, mapping
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Make each call of the function pass through the limiter."""
 
         def admit(*args: P.args, **kwargs: P.kwargs) -> object:
             name, weight = self._mapping(*args, **kwargs)
-            return self._admit(name, weight)
+            return run(self._admit(name, weight, False))
 
         async def admit_async(*args: P.args, **kwargs: P.kwargs) -> None:
             name, weight = self._mapping(*args, **kwargs)
-            await self._admit_async(name, weight)
+            await run_async(self._admit(name, weight, True))
 
         return admitted(function, admit, admit_async)

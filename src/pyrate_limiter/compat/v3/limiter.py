@@ -199,14 +199,7 @@ class Limiter(current.Limiter):
             BucketFullException: at a call that is refused, also where `raise_when_fail` is false.
             LimiterDelayException: at a call that would have to wait too long.
         """
-
-        def admit(name: str, weight: int) -> Awaitable[None] | None:
-            return run(self._admit(self.try_acquire, name, weight))
-
-        async def admit_async(name: str, weight: int) -> None:
-            await run_async(self._admit(self.try_acquire_async, name, weight))
-
-        return partial(Decorator, admit, admit_async)
+        return partial(Decorator, self._admit)
 
     def _acquired(
         self, name: str, weight: int, in_event_loop: bool, first: Verdict | None
@@ -265,10 +258,9 @@ class Limiter(current.Limiter):
             raise error
         return False
 
-    def _admit(
-        self, acquire: Callable[[str, int], Verdict], name: str, weight: int
-    ) -> Program[None]:
+    def _admit(self, name: str, weight: int, in_event_loop: bool) -> Program[None]:
         """Acquire, and raise where the answer is False."""
+        acquire = self.try_acquire_async if in_event_loop else self.try_acquire
         if (yield acquire(name, weight)):
             return
         try:
