@@ -73,12 +73,16 @@ def admitted(
 
         return call_async  # type: ignore[return-value] # R is a coroutine here
 
-    def steps(*args: P.args, **kwargs: P.kwargs) -> Program[R]:
-        yield admit(*args, **kwargs)
-        return function(*args, **kwargs)
-
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        return run(steps(*args, **kwargs))  # type: ignore[return-value] # or to be awaited for one
+        asked = admit(*args, **kwargs)
+        if not isawaitable(asked):
+            return function(*args, **kwargs)
+
+        async def when_admitted() -> R:
+            await asked
+            return function(*args, **kwargs)
+
+        return when_admitted()  # type: ignore[return-value] # R is what it gives
 
     return call

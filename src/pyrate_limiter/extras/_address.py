@@ -54,7 +54,7 @@ def by_address(
         if is_proxy:
             for hop in reversed((request.header(header) or "").split(",")):
                 if _address(hop) is None:
-                    break  # whoever wrote before this one cannot be trusted
+                    break  # what stands before it cannot be trusted
                 found, is_proxy = look_up(hop)
                 if not is_proxy:
                     break

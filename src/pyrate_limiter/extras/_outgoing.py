@@ -124,17 +124,18 @@ class OutgoingLimit(Generic[RequestT]):
             name: under which name.
             response: of any library, or its error that has a status and headers.
         """
-        run_blocking(self._learn(limiter, name, response))
+        if self._feedback is not None:
+            run_blocking(self._learn(self._feedback, limiter, name, response))
 
     async def learn_async(self, limiter: Limiter, name: str, response: object) -> None:
         """`learn` for asyncio."""
-        await run_async(self._learn(limiter, name, response))
+        if self._feedback is not None:
+            await run_async(self._learn(self._feedback, limiter, name, response))
 
-    def _learn(self, limiter: Limiter, name: str, response: object) -> Program[None]:
-        if self._feedback is None:
-            return
+    @staticmethod
+    def _learn(feedback: Feedback, limiter: Limiter, name: str, response: object) -> Program[None]:
         status = getattr(response, "status", getattr(response, "status_code", 0))
-        seconds = self._feedback.seconds(status, getattr(response, "headers", None) or {})
+        seconds = feedback.seconds(status, getattr(response, "headers", None) or {})
         if seconds:
             try:
                 yield LimiterCall(limiter, "hold", name, seconds)

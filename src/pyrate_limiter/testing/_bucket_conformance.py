@@ -104,7 +104,7 @@ async def unit_of(bucket: AbstractBucket, index: int) -> RateItem:
 
 
 def limiter_on(bucket: AbstractBucket) -> Limiter:
-    """A limiter whose bucket nobody sweeps meanwhile."""
+    """A limiter on the bucket, which is not swept."""
     return Limiter(SingleBucketFactory(bucket, schedule_leak=False))
 
 

@@ -140,7 +140,7 @@ class Holding(BucketSuite, suite=True):
                 now += decision.wait_ms
             assert decision.allowed
             gone.append(now)
-        gone.sort()  # whoever is at the front of a line takes the first
+        gone.sort()  # the first in line takes the first moment
         assert gone[0] >= end
         assert gone[1] <= end + self.interval_ms
         assert gone[2] >= frees_at(bucket, 1, end)

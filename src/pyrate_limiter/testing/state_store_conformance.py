@@ -147,15 +147,14 @@ class StateStoreConformance(Suite, suite=True):
         store, policy, rates = await self._new(), GCRA(), [Rate(2, 1000)]
         clock = ManualClock(_NOW)
         items = [RateItem("name", _NOW, weight) for weight in (2, 1, 2, 1, 2)]
-        terms = (2000, 0)
-        line = await get(store.reserve_several(policy, rates, items, *terms, None, clock))
+        line = await get(store.reserve_several(policy, rates, items, 2000, 0, None, clock))
         assert [decision.wait_ms for decision in line[:-1]] == [0, 500, 1500, 2000]
         assert line[-1].retry_after_ms == 3000
         halves = [reservation_of(line[2]).part(weight) for weight in (1, 2, 1)]
         assert await get(store.cancel(policy, rates, halves[0])) is True
         assert await get(store.cancel(policy, rates, halves[1])) is False
         other, bound = RateItem("other", _NOW), items[1].timestamp
-        (found,) = await get(store.reserve_several(policy, rates, [other], *terms, bound, clock))
+        (found,) = await get(store.reserve_several(policy, rates, [other], 2000, 0, bound, clock))
         assert (found.wait_ms, other.timestamp) == (1500, items[2].timestamp)
         for reservation in map(reservation_of, (line[1], halves[2], found, line[3])):
             moment = reservation.item.timestamp

@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 import time
 import warnings
-from collections import Counter
 from contextlib import ExitStack
 from itertools import pairwise
 from math import ceil
@@ -120,24 +119,30 @@ class Limiter(CurrentLimiter):
         """
         if not identities:
             return
-        units: Counter[Any] = Counter(identities)
+        units: dict[Any, int] = {}
+        for identity in identities:
+            units[identity] = units.get(identity, 0) + 1
         self._check_possible(units)
         in_lock_order = sorted(units) if len(units) > 1 else list(units)
         buckets = {identity: self._bucket(identity) for identity in units}
-        on_server = {name: one for name, one in buckets.items() if isinstance(one, RedisBucket)}
-        if on_server:
+        if isinstance(buckets[in_lock_order[0]], RedisBucket):
+            on_server = {key: one for key, one in buckets.items() if isinstance(one, RedisBucket)}
             self._admit_on_server(on_server, units)
             return
-        with ExitStack() as locked:
+        locked = []
+        try:
             for identity in in_lock_order:
                 buckets[identity].lock_acquire()
-                locked.callback(buckets[identity].lock_release)
+                locked.append(buckets[identity])
             now = self._time()
             for rate, window in zip(self._rates, self._windows):
                 for identity, weight in units.items():
                     self._make_room(rate, window, identity, buckets[identity], weight, now)
             for identity in identities:
                 buckets[identity].put(now)
+        finally:
+            for bucket in reversed(locked):
+                bucket.lock_release()
 
     def ratelimit(
         self, *identities: Hashable, delay: bool = False, max_delay: float | Duration | None = None

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from pyrate_limiter.compat.awaiting import admitted, run, run_async
+from pyrate_limiter.compat.awaiting import admitted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from typing_extensions import ParamSpec
-
-    from pyrate_limiter.compat.awaiting import Program
 
     P = ParamSpec("P")
     R = TypeVar("R")
@@ -24,12 +22,14 @@ class Decorator:
     """See `Limiter.as_decorator`.
 
     Args:
-        admit: a program that takes room under a name for a weight, or raises, as it is done in an
-            event loop or not.
+        admit: takes room under a name for a weight, in an event loop or not, or raises. What it
+            returns is to be awaited, unless it is None.
         mapping: gives the name and the weight of each call.
     """
 
-    def __init__(self, admit: Callable[[str, int, bool], Program[None]], mapping: Mapping) -> None:
+    def __init__(
+        self, admit: Callable[[str, int, bool], Awaitable[None] | None], mapping: Mapping
+    ) -> None:
         self._admit, self._mapping = admit, mapping
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
@@ -37,10 +37,12 @@ class Decorator:
 
         def admit(*args: P.args, **kwargs: P.kwargs) -> object:
             name, weight = self._mapping(*args, **kwargs)
-            return run(self._admit(name, weight, False))
+            return self._admit(name, weight, False)
 
         async def admit_async(*args: P.args, **kwargs: P.kwargs) -> None:
             name, weight = self._mapping(*args, **kwargs)
-            await run_async(self._admit(name, weight, True))
+            waiting = self._admit(name, weight, True)
+            if waiting is not None:
+                await waiting
 
         return admitted(function, admit, admit_async)

@@ -258,10 +258,14 @@ class Limiter(current.Limiter):
             raise error
         return False
 
-    def _admit(self, name: str, weight: int, in_event_loop: bool) -> Program[None]:
+    def _admit(self, name: str, weight: int, in_event_loop: bool) -> Awaitable[None] | None:
         """Acquire, and raise where the answer is False."""
         acquire = self.try_acquire_async if in_event_loop else self.try_acquire
-        if (yield acquire(name, weight)):
+        answer = acquire(name, weight)
+        return None if answer is True else run(self._insist(answer, name, weight))
+
+    def _insist(self, answer: Verdict, name: str, weight: int) -> Program[None]:
+        if (yield answer):
             return
         try:
             decision = self.check(name, weight)
