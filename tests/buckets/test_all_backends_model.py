@@ -7,6 +7,7 @@ clock that is moved by hand. They may differ in this alone:
 - While reservations are open, Redis and PostgreSQL may name a later moment than memory does, though
   none that is later than for somebody behind all of them. They search only so far for room in front
   of one, and keep a pad clear of it; PostgreSQL does not search for somebody who does not wait.
+  In fixed windows Redis may name an earlier one, with room in front of others: memory looks behind.
   On a state Redis knows no more than how many units are open, so it may name any other moment: a
   waiter that wakes is judged by those who have gone.
 - PostgreSQL leaves the units of somebody who comes late in their place among the others.

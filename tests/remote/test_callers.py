@@ -418,3 +418,23 @@ def test_a_small_pool_whose_connections_hang_is_an_outage(server, there, kind):
         assert callers.together(asked) == [True] * 8
     finally:
         server.thaw()
+
+
+def test_what_was_stored_for_a_call_that_gave_up_is_given_back(server, there, kind):
+    callers = there()
+    limiter = callers.limiter(kind, Rate(3, HOUR), postgres.table())
+    assert ask(callers, limiter)
+    server.freeze()
+    try:
+        with pytest.raises((redis.TimeoutError, psycopg.OperationalError)):
+            ask(callers, limiter, timeout=0.3)
+    finally:
+        server.thaw()
+    for _ in range(2):
+        eventually(callers, lambda: is_admitted(callers, limiter))
+    assert not ask(callers, limiter)
+
+
+def is_admitted(callers, limiter):
+    with contextlib.suppress(redis.RedisError, psycopg.Error):
+        return ask(callers, limiter)
