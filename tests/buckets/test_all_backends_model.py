@@ -159,9 +159,11 @@ class Backends(RuleBasedStateMachine):
 
     def bounds(self, weight):
         """Ms between which an answer may lie that is not the model's: None where it has to be."""
-        if self.exact or not 0 < weight <= min(rate.burst for rate in self.rates):
+        is_state = self.kinds is STATES
+        most = min(rate.burst if is_state else rate.limit for rate in self.rates)
+        if self.exact or not 0 < weight <= most:
             return None
-        if self.kinds is STATES:
+        if is_state:
             return 0, FOREVER
         if self.kinds is not LOGS:
             first = self.first_window(weight)

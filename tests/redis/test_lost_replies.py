@@ -20,8 +20,15 @@ from pyrate_limiter import (
     StateBucket,
 )
 from pyrate_limiter.buckets.redis import reservations
+from pyrate_limiter.testing import ManualClock
 from tests.support.redis_proxy import Proxy
-from tests.support.redis_servers import async_client, fresh_key, shared_url, sync_client
+from tests.support.redis_servers import (
+    async_client,
+    fresh_key,
+    shared_url,
+    sync_client,
+    wait_until,
+)
 
 FOR_EVER = 1 << 50
 AGAIN = {"retry_on_error": [redis.ConnectionError]}  # later releases do by themselves
@@ -180,3 +187,58 @@ def test_a_call_that_fails_for_good_is_made_good_by_the_next(proxy, admin):
         assert admin.zcard(key) == 3
         assert Limiter(bucket).try_acquire("a")
         assert admin.zcard(key) == 1
+
+
+@pytest.mark.parametrize(("policy", "goes"), [("deny", False), ("allow", True)])
+def test_who_asks_in_vain_whether_to_go_is_answered_by_the_policy_and_holds_nothing(
+    proxy, admin, policy, goes
+):
+    assert Limiter(log(admin, Rate(9, 60_000), fresh_key())).try_acquire("loads the script")
+    with contextlib.closing(redis.Redis.from_url(proxy.url, retry=Retry(NoBackoff(), 0))) as ours:
+        bucket = RedisBucket([Rate(1, 60_000)], ours, fresh_key(), on_error=policy)
+        clock = bucket._clock = ManualClock(10**12)
+        assert bucket.put(RateItem("first", clock.ms))
+        reservation = bucket.reserve(RateItem("a", clock.ms), FOR_EVER, 0)
+        clock.advance(reservation.wait_ms)
+        proxy.losses = 1
+        assert bucket.confirm(reservation, clock.ms, FOR_EVER).allowed is goes
+        assert proxy.lost == 1
+        wait_until(lambda: bucket.check(RateItem("b", clock.ms)) and not bucket._server.outage.away)
+        clock.advance(1)
+        assert bucket.put(RateItem("b", clock.ms))
+        assert not bucket.put(RateItem("c", clock.ms))
+
+
+@pytest.mark.parametrize("heard", [False, True], ids=["before", "after"])
+def test_the_unit_of_a_waiter_that_is_cancelled_while_it_asks_whether_to_go_is_used_once(
+    proxy, admin, heard
+):
+    key = fresh_key()
+
+    async def main():
+        bucket = RedisBucket([Rate(1, 300)], await async_client(proxy.url), key)
+        limiter, confirm, asking = Limiter(bucket), bucket.confirm, asyncio.Event()
+
+        def held_up(*terms):
+            proxy.replies.clear()
+            asking.set()
+            return confirm(*terms)
+
+        assert await limiter.try_acquire_async("first")
+        bucket.confirm = held_up
+        first, *others = (
+            asyncio.ensure_future(limiter.try_acquire_async(name)) for name in ("a", "b", "c")
+        )
+        await asking.wait()
+        bucket.confirm, before = confirm, admin.zrange(key, 0, -1)
+        if heard:
+            await asyncio.to_thread(wait_until, lambda: admin.zrange(key, 0, -1) != before)
+        first.cancel()
+        proxy.replies.set()
+        assert await asyncio.gather(*others) == [True, True]
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        # What came of its last question is undone when the answer is there.
+        await asyncio.to_thread(wait_until, lambda: admin.zcard(key) == 3)
+
+    asyncio.run(main())

@@ -11,6 +11,7 @@ from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.reservation import Reservation
 from pyrate_limiter.buckets.redis.calling import Asks
 from pyrate_limiter.buckets.redis.client import LAST_MS, Server
+from pyrate_limiter.buckets.redis.errors import may_have_run
 from pyrate_limiter.buckets.redis.outage import Down
 from pyrate_limiter.buckets.redis.request import MOST_UNITS, NUMBERS, Request, Script
 from pyrate_limiter.buckets.redis.reservations import (
@@ -221,25 +222,42 @@ class RedisSteps(Asks, AbstractBucket):
     def _confirm(
         self, reservation: Reservation, now: int, max_wait_ms: int
     ) -> Generator[Any, Any, Decision]:
-        claim = stored_by(reservation)
-        if claim is None or claim.mark is None:
+        claim, item = reservation.handle, reservation.item
+        if claim is None or not item.weight:
             return reservation.with_wait()
         if claim.fallback is not None:
             decision = yield from claim.fallback.confirm(max_wait_ms)
             return reservation.with_wait(decision.wait_ms) if decision else decision
-        sent = time.monotonic()
-        if not self._chosen and not claim.ask and sent <= claim.late:
+        mark = claim.mark
+        if not claim.weight or mark is None:  # given back, or in doubt, which is dropped
+            again = self._claim(item, max_wait_ms, 0, self._stamp(now), max(max_wait_ms, LAST_MS))
+            return (yield from again)
+        if not self._chosen and not claim.ask and time.monotonic() <= claim.late:
             return reservation.with_wait()
-        mark, claim.mark = claim.mark, None
+        return (yield from self._settle(reservation, mark, now, max_wait_ms))
+
+    def _settle(
+        self, reservation: Reservation, mark: str, now: int, max_wait_ms: int
+    ) -> Generator[Any, Any, Decision]:
+        """Ask the server whether a waiter may go."""
+        sent, claim, item = time.monotonic(), reservation.handle, reservation.item
+        claim.mark = None
         patience = min(max_wait_ms, PATIENT_MS)
         step = f"settle {claim.weight} {mark} {patience} {claim.label}"
         try:
             limit = max(max_wait_ms, LAST_MS)
             answer = yield from self._ask(self._stamp(now), limit, [step], doubtful=True)
-        except Down:
-            return reservation.with_wait()
-        except Exception:
-            claim.weight = 0  # it is in doubt, and dropped when the server answers again
+        except Down as down:
+            if down.__cause__ is None or not may_have_run(down.__cause__):
+                claim.mark = mark
+                return reservation.with_wait()  # the units stay where they are
+            claim.weight = 0
+            return (yield from self._without(item, max_wait_ms, 0))
+        except BaseException as error:
+            if may_have_run(error):
+                claim.weight = 0  # it is in doubt, and dropped when the server answers again
+            else:
+                claim.mark = mark
             raise
         time_there, verdict, further, slack = answer[:4]
         if verdict:
@@ -248,7 +266,7 @@ class RedisSteps(Asks, AbstractBucket):
         claim.mark = f"={mark[1:]}" if slack > 0 else UNMARKED
         if further:
             claim.place(sent, further, slack)
-            reservation.item.timestamp = time_there + further
+            item.timestamp = time_there + further
         return reservation.with_wait(further)
 
     def _cancel(self, reservation: Reservation) -> Generator[Any, Any, bool]:

@@ -154,9 +154,11 @@ class StepsInDoubt(InDoubt[tuple[int, str]]):
     def add(self, steps: Sequence[str]) -> None:
         """Have later calls drop what these steps may have stored."""
         for step in steps:
-            kind, weight, _, first, label = step.split(" ", 4)
+            kind, weight, mark, first, label = step.split(" ", 4)
             if kind in _STORING:
                 self.extend([(int(weight), f"forget {weight} 0 0 {label}")])
+            if kind == "settle":  # it may not have run: then the members have their mark still
+                self.extend([(int(weight), f"release {weight} {mark} 1 {label}")])
             elif kind == "part":
                 self.extend([(int(weight), f"release {weight} {UNMARKED} {first} {label}")])
             elif kind == "forget" or (kind == "release" and first == "1"):
