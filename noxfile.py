@@ -13,13 +13,13 @@ nox.options.reuse_existing_virtualenvs = True
 nox.options.sessions = ["tests", "lint", "types", "docs"]
 
 # The parts in which a branch that no test takes is a limit that nobody has checked, and how much of
-# each is taken at the least, in percent.
+# each is taken at the least, in percent. Of the log, one branch is taken in a race alone.
 COVERED = {
     "*/pyrate_limiter/algorithms/*": 100,
-    "*/pyrate_limiter/_engine/*": 99,
+    "*/pyrate_limiter/_engine/*": 100,
     "*/pyrate_limiter/buckets/log/*": 99,
-    "*/pyrate_limiter/buckets/state/*": 99,
-    "*/pyrate_limiter/buckets/remote/*": 99,
+    "*/pyrate_limiter/buckets/state/*": 100,
+    "*/pyrate_limiter/buckets/remote/*": 100,
 }
 
 # The extras whose drivers are tested at both ends of what is admitted, and the tests that are run

@@ -66,6 +66,8 @@ class HoldMachine(RuleBasedStateMachine):
         self.stack = ExitStack()
         folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory()))
         self.bucket = Ends(folder, self.stack).make(self.kind, rates)
+        if self.kind == "redis gcra":
+            self.bucket.store.ttl_ms = 3_600_000  # the server's own clock goes on
         self.clock = self.bucket._clock = ManualClock(START)
         self.rates, self.held, self.waiting = rates, START, 0
         self.model = self.empty()

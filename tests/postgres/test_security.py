@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import enum
 import itertools
+import time
 
 import psycopg
 import pytest
@@ -81,7 +82,9 @@ def test_a_role_that_may_select_insert_and_delete_needs_nothing_more(pool):
         kinds = [*every_judge(theirs, [Rate(2, 100)], table)]
         for bucket in kinds[:4]:
             assert waits_in_order(bucket) == [True] * 4
-            assert admitted(bucket, 5) <= 2
+            began = time.monotonic()
+            most = admitted(bucket, 5)
+            assert most <= 2 + 2 * ((time.monotonic() - began) // 0.1)
             assert bucket.count()
             bucket.leak()
         # A state is changed in place.

@@ -85,14 +85,17 @@ def test_a_frozen_server_holds_nobody_longer_than_the_timeout(server, client, ti
 
 
 def test_call_timeout_bounds_calls_that_do_not_wait(server, client):
-    limiter = Limiter(make(client, call_timeout=0.2))
+    bucket = make(client, call_timeout=15)
+    limiter = Limiter(bucket)
     assert limiter.try_acquire("a", blocking=False)
     server.freeze()
+    bucket._server.call_timeout = 0.2
     start = time.monotonic()
     with pytest.raises(redis.TimeoutError):
         limiter.try_acquire("a", blocking=False)
     assert time.monotonic() - start < 10
     server.thaw()
+    bucket._server.call_timeout = 15
     assert limiter.try_acquire("a", blocking=False)
 
 
