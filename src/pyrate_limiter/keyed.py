@@ -6,8 +6,8 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pyrate_limiter._core.awaitables import discard, is_awaitable, then
-from pyrate_limiter._core.closing import refuse
+from pyrate_limiter._core.awaitables import then
+from pyrate_limiter._core.closing import refuse, retires
 from pyrate_limiter._core.fork_safe_locks import shared_lock
 from pyrate_limiter._core.leaker import Leaker
 from pyrate_limiter._core.rate_list import sorted_rates
@@ -284,14 +284,7 @@ class _Keys:
 
     def _drop_if_idle(self, name: str) -> bool:
         bucket = self.buckets.get(name)
-        retire = getattr(bucket, "retire", None)
-        if bucket is None or retire is None:
-            return False
-        now = bucket.now()
-        if is_awaitable(now):
-            discard(now)
-            return False
-        if not retire(now):
+        if bucket is None or not retires(bucket):
             return False
         with self.lock:
             return self.buckets.get(name) is bucket and self.buckets.pop(name, None) is bucket

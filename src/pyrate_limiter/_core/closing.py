@@ -1,11 +1,17 @@
-"""What a bucket that was closed does from then on: it admits nothing, and says so."""
+"""The end of a bucket: one that was closed admits nothing, and an idle one may be dropped."""
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
+from pyrate_limiter._core.awaitables import discard, is_awaitable
 from pyrate_limiter._core.clocks import AbstractClock
 from pyrate_limiter.errors import BucketClosed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyrate_limiter.abstracts.bucket import AbstractBucket
 
 
 class StoppedClock(AbstractClock):
@@ -41,7 +47,7 @@ async def _leak_nothing_async(current_timestamp: int | None = None) -> int:
 
 
 # The methods of a closed bucket.
-_SYNC: dict[str, Any] = {
+_SYNC: dict[str, object] = {
     "check": refuse,
     "reserve": refuse,
     "reserve_several": refuse,
@@ -53,7 +59,7 @@ _SYNC: dict[str, Any] = {
     "confirm_several": refuse,
     "waiting": refuse,
 }
-_ASYNC: dict[str, Any] = {**_SYNC, "leak": _leak_nothing_async}
+_ASYNC: dict[str, object] = {**_SYNC, "leak": _leak_nothing_async}
 
 
 class Closable:
@@ -73,3 +79,18 @@ class Closable:
 
     def _let_go(self) -> None:
         """Nothing: programs close one limiter after the other over the same bucket."""
+
+
+def retires(bucket: AbstractBucket) -> bool:
+    """Have an idle bucket refuse all use from now on; False if it goes on.
+
+    A bucket goes on that has no ``retire``, or whose clock has to be awaited.
+    """
+    retire: Callable[[int], bool] | None = getattr(bucket, "retire", None)
+    if retire is None:
+        return False
+    now = bucket.now()
+    if is_awaitable(now):
+        discard(now)
+        return False
+    return retire(now)

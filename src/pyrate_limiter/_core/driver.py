@@ -32,7 +32,7 @@ class Effect(Generic[R_co]):
 
     __slots__ = ()
 
-    awaitable: Awaitable[Any] | None = None
+    awaitable: Awaitable[object] | None = None
     """What it awaits first, if it is known: that is closed where it is never begun."""
 
     async def wait(self) -> R_co:
@@ -75,7 +75,8 @@ def run_blocking(
         try:
             step = program.send(answer) if error is None else program.throw(error)
         except StopIteration as done:
-            return done.value  # type: ignore[no-any-return] # what the program returns
+            result: T = done.value
+            return result
         answer = error = None
         try:
             if isinstance(step, BlockingEffect):
@@ -89,7 +90,7 @@ def run_blocking(
             error = raised
 
 
-async def run_async(program: Program[T], step: Any = None) -> T:
+async def run_async(program: Program[T], step: object = None) -> T:
     """Run a program, or the rest of it from ``step`` on, in the running event loop."""
     while True:
         answer: object = None
@@ -104,4 +105,5 @@ async def run_async(program: Program[T], step: Any = None) -> T:
         try:
             step = program.send(answer) if error is None else program.throw(error)
         except StopIteration as done:
-            return done.value  # type: ignore[no-any-return] # what the program returns
+            result: T = done.value
+            return result

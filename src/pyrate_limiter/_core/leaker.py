@@ -211,7 +211,7 @@ async def _leak_all(buckets: Sequence[Leakable]) -> None:
         try:
             leaked = bucket.leak()
             if is_awaitable(leaked):  # a bucket that has nothing to leak says so at once
-                await leaked  # type: ignore[misc] # it is awaitable
+                await leaked
         except Exception as error:  # noqa: BLE001 - a user's bucket may raise anything
             _report(bucket, error)
 

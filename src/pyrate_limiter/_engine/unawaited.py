@@ -52,7 +52,7 @@ def at_once(outcome: T | Awaitable[T], method: str) -> T:
             f"await {method}_async instead"
         )
         raise AsyncBucketInSyncCode(msg)
-    return outcome  # type: ignore[return-value] # it is no awaitable
+    return outcome
 
 
 def verdict(outcome: bool | Pending[bool], call: str) -> bool | Unawaited:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter._core.awaitables import is_awaitable
 from pyrate_limiter._core.driver import BlockingEffect
 from pyrate_limiter.buckets.postgres.exchange import comes_to_an_end, resolve
 
@@ -147,7 +147,7 @@ def _where(pool: Any) -> bytes | None:  # another kind of pool may not have what
 def _made(value: Any) -> Any:
     """What a pool is given, or makes anew for each connection, as a password that changes."""
     made = value() if callable(value) else value
-    if is_awaitable(made):
+    if isinstance(made, Coroutine):
         import asyncio
 
         return asyncio.run(made)  # this thread has no event loop

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pyrate_limiter._core.awaitables import discard, is_awaitable
+from pyrate_limiter._core.closing import retires
+from pyrate_limiter._core.rate_list import sorted_rates
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.rate import RateItem
@@ -67,18 +68,16 @@ class FallbackUnits:
 
     def confirm(self, max_wait_ms: int) -> Program[Decision]:
         """See `AbstractBucket.confirm`."""
-        now: Any = self.bucket.now()
-        now = (yield now) if is_awaitable(now) else now
-        verdict: Any = self.bucket.confirm(self.reservation, now, max_wait_ms)
-        decision: Decision = (yield verdict) if is_awaitable(verdict) else verdict
+        now: int = yield self.bucket.now()
+        decision: Decision = yield self.bucket.confirm(self.reservation, now, max_wait_ms)
         if isinstance(decision, Reservation):
             self.reservation = decision
         return decision
 
     def cancel(self) -> Program[bool]:
         """See `AbstractBucket.cancel`."""
-        cancelled: Any = self.bucket.cancel(self.reservation)
-        return bool((yield cancelled) if is_awaitable(cancelled) else cancelled)
+        cancelled: bool = yield self.bucket.cancel(self.reservation)
+        return cancelled
 
     def pause(self) -> float:
         """Seconds to sleep before they may be used, see `AbstractBucket.pause`."""
@@ -100,7 +99,7 @@ class Fallback:
 
     def decide(
         self,
-        rates: RateList | Sequence[Rate],
+        rates: Sequence[Rate],
         item: RateItem,
         max_wait_ms: int,
         buffer_ms: int | None,
@@ -117,17 +116,14 @@ class Fallback:
             retry_ms: milliseconds until the server is asked again.
             key: which of the buckets that are limited apart from each other.
         """
-        if isinstance(self.on_error, str):
-            return self.verdict(rates, retry_ms), None
         bucket = self.bucket(rates, key)
-        now: Any = bucket.now()
-        now = (yield now) if is_awaitable(now) else now
+        if bucket is None:
+            return self.verdict(rates, retry_ms), None
+        now: int = yield bucket.now()
         copy = RateItem(item.name, now, item.weight)
-        if max_wait_ms < 0:
-            verdict: Any = bucket.check(copy)
-        else:
-            verdict = bucket.reserve(copy, max_wait_ms, buffer_ms)
-        decision: Decision = (yield verdict) if is_awaitable(verdict) else verdict
+        decision: Decision = yield (
+            bucket.check(copy) if max_wait_ms < 0 else bucket.reserve(copy, max_wait_ms, buffer_ms)
+        )
         if not isinstance(decision, Reservation):
             return decision, None
         return decision, FallbackUnits(bucket, decision)
@@ -136,30 +132,20 @@ class Fallback:
         """What there is to say without a bucket that takes the server's place."""
         return ADMITTED if self.on_error == "allow" else Decision(rates[0], retry_ms)
 
-    def bucket(self, rates: RateList | Sequence[Rate], key: str = "") -> AbstractBucket:
-        """The bucket that takes the server's place; made when it is first asked for."""
-        if isinstance(self.on_error, AbstractBucket):
-            return self.on_error
+    def bucket(self, rates: Sequence[Rate], key: str = "") -> AbstractBucket | None:
+        """The bucket that takes the server's place, if one does; made when it is first used."""
+        on_error = self.on_error
+        if isinstance(on_error, str):
+            return None
+        if isinstance(on_error, AbstractBucket):
+            return on_error
         bucket = self._made.get(key)
         if bucket is None:
-            make: Any = self.on_error  # a function that makes one
             if len(self._made) >= _MOST_MADE:
                 self._made = {}
-            bucket = self._made.setdefault(key, make(rates))
+            bucket = self._made.setdefault(key, on_error(sorted_rates(rates)))
         return bucket
 
     def retire(self) -> bool:
-        """Refuse all use of the buckets that were made here, unless one still holds units.
-
-        Each is asked at the time of its own clock. One that cannot say so holds some.
-        """
-        return all(map(_retires, [*self._made.values()]))
-
-
-def _retires(bucket: AbstractBucket) -> bool:
-    retire: Any = getattr(bucket, "retire", None)
-    now: Any = None if retire is None else bucket.now()
-    if now is None or is_awaitable(now):
-        discard(now)
-        return False
-    return bool(retire(now))
+        """Refuse all use of the buckets that were made here, unless one still holds units."""
+        return all(map(retires, [*self._made.values()]))
