@@ -18,16 +18,29 @@ from typing import TYPE_CHECKING, Any
 from pyrate_limiter.errors import ReentrantCall
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from types import FrameType, TracebackType
+    from typing import Protocol, TypeAlias
+
+    RLock: TypeAlias = Any  # its type in the stubs does not have the two methods
+
+    class Owner(Protocol):
+        """An object that makes steps as a whole."""
+
+        _lock: AbstractContextManager[object]
+
+        def _restore(self, before: Any, /) -> None:  # what it has given to `Whole`
+            """Be again what it was before."""
+
 
 _LOOK_SECONDS = 0.05  # between two looks whether a lock is still held by a call that goes on
 
 _AT_ONCE = (False,)
 
-_LOCKS: weakref.WeakSet[Any] = weakref.WeakSet()
+_LOCKS: weakref.WeakSet[RLock] = weakref.WeakSet()
 
 
-def shared_lock() -> Any:
+def shared_lock() -> threading.RLock:
     """A new lock between threads, for the use of one object.
 
     In a forked child it is free, whoever held it in the parent. So what it guards has to be whole
@@ -63,11 +76,11 @@ class Whole:
 
     __slots__ = ("_around", "before", "lock", "owner")
 
-    def __init__(self, owner: Any, before: object) -> None:
-        self.owner: Any = owner
-        self.before: Any = before
-        self._around: Any = owner._lock  # a step may be made of others
-        self.lock: Any = self._around.lock if type(self._around) is Busy else self._around
+    def __init__(self, owner: Owner, before: object) -> None:
+        self.owner: Owner = owner
+        self.before: object = before
+        self._around = around = owner._lock  # a step may be made of others
+        self.lock: RLock = around.lock if type(around) is Busy else around
 
     def __enter__(self) -> None:
         self.owner._lock = Busy(self)
@@ -90,7 +103,7 @@ class Busy:
 
     def __init__(self, step: Whole) -> None:
         self._step = step
-        self.lock: Any = step.lock
+        self.lock: RLock = step.lock
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Take the lock when the step is over."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 
-def resolver(module: str, places: Mapping[str, str]) -> Callable[[str], Any]:
+def resolver(module: str, places: Mapping[str, str]) -> Callable[[str], object]:
     """A module's ``__getattr__`` that finds each name in the module that ``places`` gives for it.
 
     The submodules that lead to those are attributes as well, without being imported first.
@@ -18,7 +18,7 @@ def resolver(module: str, places: Mapping[str, str]) -> Callable[[str], Any]:
     children = {place[len(module) + 1 :].partition(".")[0] for place in places.values()}
     places = {**{child: f"{module}.{child}" for child in children}, **places}
 
-    def __getattr__(name: str) -> Any:  # noqa: N807 - it becomes the module's own
+    def __getattr__(name: str) -> object:  # noqa: N807 - it becomes the module's own
         try:
             place = places[name]
         except KeyError:

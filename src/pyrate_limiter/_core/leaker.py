@@ -6,7 +6,7 @@ import itertools
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Generic
 
 from pyrate_limiter._core.awaitables import discard, is_awaitable
 from pyrate_limiter._core.fork_safe_locks import shared_lock
@@ -37,7 +37,7 @@ class Leaker(Generic[BucketT]):
 
     def __init__(self, leak_interval: int) -> None:
         self.leak_interval = leak_interval
-        self.lock: Any = shared_lock()
+        self.lock: threading.RLock = shared_lock()
         """Of the stock buckets that `BucketFactory.create` makes: one each takes much memory."""
         self._swept: Swept[BucketT] = Swept()
         self.async_buckets: dict[int, BucketT] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pyrate_limiter._core.rates import Rate
 from pyrate_limiter._core.value_errors import InvalidRateList, WrongType
@@ -65,11 +65,11 @@ class RateList(list[Rate]):
     __slots__ = ("bounds", "least", "longest_ms", "shortest_ms")
 
     def __init__(self, rates: Rate | Sequence[Rate]) -> None:
-        given: list[Any]
         given = [rates] if isinstance(rates, Rate) or not hasattr(rates, "__iter__") else [*rates]
-        if not all(isinstance(rate, Rate) for rate in given):
+        checked = [rate for rate in given if isinstance(rate, Rate)]
+        if len(checked) < len(given):
             raise WrongType("rates", rates, "a Rate or a list of Rate")
-        super().__init__(sorted(given, key=lambda rate: rate.interval))
+        super().__init__(sorted(checked, key=lambda rate: rate.interval))
         enforce_rate_list(self)
         self.bounds: tuple[tuple[int, int, Rate], ...] = tuple(
             (min(rate.limit, _MOST), rate.interval, rate) for rate in self

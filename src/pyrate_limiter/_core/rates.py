@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from enum import Enum
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from pyrate_limiter._core.validation import number_of, whole_number
 from pyrate_limiter._core.value_errors import InvalidRate, InvalidRateText, WrongType
@@ -234,7 +234,7 @@ class Rate:
         burst = "" if self.burst == self.limit else f", burst={self.burst}"
         return f"limit={self.limit}/{interval}{burst}"
 
-    def __reduce__(self) -> tuple[type[Rate], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[type[Rate], tuple[int, ...]]:
         return type(self), (self.limit, self.interval, self.burst)
 
     def __setattr__(self, field: str, value: object) -> NoReturn:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pyrate_limiter._core.value_errors import InvalidTimestamp, InvalidWeight, OutOfRange, WrongType
 
@@ -65,13 +65,16 @@ def check_clock(clock: object) -> None:
         raise WrongType("clock", clock, "a clock with now(), such as WallClock()")
 
 
-def check_timestamp(stamp: Any) -> int:
+def check_timestamp(stamp: object) -> int:
     """A timestamp as an ``int``, fractions of a ms dropped; refuses what is no number."""
     try:
-        # A float such as time.time() * 1000 has digits after the point.
-        return int(stamp) if isinstance(stamp, float) else operator.index(stamp)
+        if isinstance(stamp, float):  # such as time.time() * 1000
+            return int(stamp)
+        if hasattr(stamp, "__index__"):
+            return operator.index(stamp)
     except (TypeError, ValueError, OverflowError):
-        raise InvalidTimestamp(stamp) from None
+        pass
+    raise InvalidTimestamp(stamp)
 
 
 def whole_number(value: object) -> int | None:
@@ -138,12 +141,12 @@ def check_seconds(field: str, value: object) -> float | None:
     return seconds
 
 
-def number_of(value: Any) -> float | None:
+def number_of(value: object) -> float | None:
     """The number that a value of any numeric type is; None if it is none, or too large a one."""
-    if not (hasattr(value, "__float__") or hasattr(value, "__index__")):
-        return None  # a text can be read as a number, and is none
     try:
-        return float(value)
+        if hasattr(value, "__float__"):  # a text has none: it can be read as a number, and is none
+            return float(value)
+        return float(operator.index(value)) if hasattr(value, "__index__") else None
     except (TypeError, ValueError, OverflowError):
         return None
 

@@ -5,7 +5,7 @@ They are public in `pyrate_limiter.errors`, which has the others.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,7 +34,7 @@ def _rebuild(
 class PyrateError(Exception):
     """The base of the family."""
 
-    def __reduce__(self) -> tuple[Callable[..., PyrateError], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[Callable[..., PyrateError], tuple[object, ...]]:
         """Pickle the message and the data, whatever the constructor looks like."""
         return _rebuild, (type(self), self.args, self.__dict__)
 

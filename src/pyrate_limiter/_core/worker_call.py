@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pyrate_limiter._core.worker_threads import submit
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from pyrate_limiter.abstracts.bucket import AbstractBucket
 
+R = TypeVar("R")
+
 _NOT_IN_THREAD, _QUEUED, _RUNNING, _DONE, _WITHDRAWN = range(5)
 _GRACE_SECONDS = 0.1  # how long a cancellation waits for the worker thread
 
@@ -22,7 +24,7 @@ class OutOfTime(Exception):
     """The caller's time was up before there was an answer."""
 
 
-class WorkerCall:
+class WorkerCall(Generic[R]):
     """A call that may wait for a disk, a socket or a lock. ``result`` is there once it returned.
 
     Args:
@@ -43,26 +45,26 @@ class WorkerCall:
         "result",
     )
 
-    def __init__(self, bucket: AbstractBucket, call: Callable[..., object], *args: object) -> None:
+    def __init__(self, bucket: AbstractBucket, call: Callable[..., R], *args: object) -> None:
         self._bucket = bucket
-        self.call: Callable[..., Any] = call
-        self.args: tuple[Any, ...] = args
-        self.result: Any = None
+        self.call: Callable[..., R] = call
+        self.args: tuple[object, ...] = args
+        self.result: Any = None  # what `call` returns, once it has
         self.must_run: bool = False
         """Whether it is made even where its caller has gone before a thread has begun."""
         self._error: BaseException | None = None
-        self._afterwards: Callable[[Any], object] | None = None
+        self._afterwards: Callable[[R], object] | None = None
         self._lock = threading.Lock()
         self._state = _NOT_IN_THREAD
 
-    def run(self) -> Any:
+    def run(self) -> R:
         """Do it, here."""
-        self.result = self.call(*self.args)
-        return self.result
+        self.result = result = self.call(*self.args)
+        return result
 
     async def in_thread(
         self, grace_seconds: float | None = _GRACE_SECONDS, seconds: float | None = None
-    ) -> Any:
+    ) -> R:
         """Do it in a worker thread.
 
         A cancellation is passed on when the thread has returned; or, if it takes longer than
@@ -98,9 +100,10 @@ class WorkerCall:
                 raise self._error
             finally:
                 self._error = None  # it holds this frame, and this frame holds it
-        return self.result
+        result: R = self.result
+        return result
 
-    def afterwards(self, step: Callable[[object], object]) -> bool:
+    def afterwards(self, step: Callable[[R], object]) -> bool:
         """Leave ``step``, called with the result, to the thread; False if none is at it."""
         with self._lock:
             if self._state != _RUNNING:

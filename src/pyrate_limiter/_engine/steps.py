@@ -81,7 +81,7 @@ class Acquire(BlockingEffect[bool]):
         return True
 
 
-class Work(WorkerCall, BlockingEffect[Any]):
+class Work(WorkerCall[Any], BlockingEffect[Any]):
     """A call, made in this thread, or in a worker thread under asyncio.
 
     Args:

@@ -68,7 +68,7 @@ class Reservation(Decision):
         item = RateItem(self.item.name, self.item.timestamp, weight)
         return Reservation(item, self.wait_ms, self.handle)
 
-    def _values(self) -> tuple[Any, ...]:
+    def _values(self) -> tuple[object, ...]:
         item = self.item  # the handle is the bucket's affair
         return (*super()._values(), item.name, item.timestamp, item.weight)
 
@@ -78,6 +78,6 @@ class Reservation(Decision):
     def __repr__(self) -> str:
         return f"Reservation({self.item}, wait_ms={self.wait_ms})"
 
-    def __reduce__(self) -> tuple[type[Self], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[type[Self], tuple[object, ...]]:
         own = (self.item, self.wait_ms, self.handle, self.remaining, self.reset_after_ms)
         return type(self), own

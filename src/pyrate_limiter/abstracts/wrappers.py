@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyrate_limiter._core.awaitables import is_awaitable
 from pyrate_limiter._core.worker_call import WorkerCall
@@ -14,7 +14,10 @@ from pyrate_limiter.errors import InvalidBucket
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from pyrate_limiter._core.clocks import AbstractClock
     from pyrate_limiter.abstracts.algorithm import Decision
+
+T = TypeVar("T")
 
 __all__ = ["AbstractBucket", "BucketAsyncWrapper", "RateItem"]
 
@@ -37,8 +40,8 @@ class BucketAsyncWrapper(AbstractBucket):
         self.bucket = bucket
 
     async def _call(
-        self, method: Callable[..., object], *args: object, **grace: float | None
-    ) -> Any:
+        self, method: Callable[..., T | Awaitable[T]], *args: object, **grace: float | None
+    ) -> T:
         if self.bucket.blocks:
             result = await WorkerCall(self.bucket, method, *args).in_thread(**grace)
         else:
@@ -46,7 +49,7 @@ class BucketAsyncWrapper(AbstractBucket):
         return await result if is_awaitable(result) else result
 
     @property
-    def rates(self) -> Any:
+    def rates(self) -> list[Rate]:
         """The bucket's rates; may be assigned."""
         return self.bucket.rates
 
@@ -55,20 +58,24 @@ class BucketAsyncWrapper(AbstractBucket):
         self.bucket.rates = rates
 
     @property
-    def failing_rate(self) -> Rate | None:  # type: ignore[override] # not stored here
+    def failing_rate(self) -> Rate | None:
         """The rate that denied the bucket's last `put`."""
         return self.bucket.failing_rate
 
+    @failing_rate.setter
+    def failing_rate(self, rate: Rate | None) -> None:
+        self.bucket.failing_rate = rate
+
     @property
-    def _algorithm(self) -> Any:
+    def _algorithm(self) -> Any:  # as `AbstractBucket` has it
         return self.bucket._algorithm
 
     @property
-    def _clock(self) -> Any:
+    def _clock(self) -> AbstractClock:
         return self.bucket._clock
 
     @_clock.setter
-    def _clock(self, clock: Any) -> None:
+    def _clock(self, clock: AbstractClock) -> None:
         self.bucket._clock = clock
 
     def now(self) -> int | Awaitable[int]:
@@ -82,10 +89,10 @@ class BucketAsyncWrapper(AbstractBucket):
         return bool(await self._call(self.bucket.put, item))
 
     async def put_decision(self, item: RateItem) -> Decision:
-        return await self._call(self.bucket.put_decision, item)  # type: ignore[no-any-return]
+        return await self._call(self.bucket.put_decision, item)
 
     async def waiting(self, item: RateItem) -> int:
-        return await self._call(self.bucket.waiting, item)  # type: ignore[no-any-return]
+        return await self._call(self.bucket.waiting, item)
 
     async def reserve(
         self, item: RateItem, max_wait_ms: int = 0, buffer_ms: int | None = None
@@ -93,17 +100,18 @@ class BucketAsyncWrapper(AbstractBucket):
         """See `AbstractBucket.reserve`. One that is interrupted meanwhile is cancelled."""
         bucket = self.bucket
         if not bucket.blocks:
-            return await self._call(bucket.reserve, item, max_wait_ms, buffer_ms)  # type: ignore[no-any-return]
+            return await self._call(bucket.reserve, item, max_wait_ms, buffer_ms)
         call = WorkerCall(bucket, bucket.reserve, item, max_wait_ms, buffer_ms)
         try:
-            return await call.in_thread()  # type: ignore[no-any-return]
+            decision = await call.in_thread()
+            return await decision if is_awaitable(decision) else decision
         except BaseException:
             late = call.afterwards(self._cancel_if_made)
             if not late and isinstance(call.result, Reservation):
                 await self._call(bucket.cancel, call.result)
             raise
 
-    def _cancel_if_made(self, decision: Any) -> object:
+    def _cancel_if_made(self, decision: object) -> object:
         return isinstance(decision, Reservation) and self.bucket.cancel(decision)
 
     async def reserve_several(
@@ -115,48 +123,48 @@ class BucketAsyncWrapper(AbstractBucket):
         limit_ms: int | None = None,
     ) -> list[Decision]:
         terms = (max_wait_ms, buffer_ms, not_before, limit_ms)
-        return await self._call(self.bucket.reserve_several, items, *terms)  # type: ignore[no-any-return]
+        return await self._call(self.bucket.reserve_several, items, *terms)
 
     async def confirm(self, reservation: Reservation, now: int, max_wait_ms: int = 0) -> Decision:
         # Whoever is interrupted cancels it next, which must not come before this has ended.
         confirm = self.bucket.confirm
-        return await self._call(confirm, reservation, now, max_wait_ms, grace_seconds=None)  # type: ignore[no-any-return]
+        return await self._call(confirm, reservation, now, max_wait_ms, grace_seconds=None)
 
     async def confirm_several(
         self, reservations: Sequence[Reservation], now: int, max_wait_ms: int = 0
     ) -> list[Decision]:
         confirm = self.bucket.confirm_several
-        return await self._call(confirm, reservations, now, max_wait_ms, grace_seconds=None)  # type: ignore[no-any-return]
+        return await self._call(confirm, reservations, now, max_wait_ms, grace_seconds=None)
 
     async def cancel(self, reservation: Reservation) -> bool:
         return bool(await self._call(self.bucket.cancel, reservation))
 
     async def cancel_several(self, reservations: Sequence[Reservation]) -> list[bool]:
-        return await self._call(self.bucket.cancel_several, reservations)  # type: ignore[no-any-return]
+        return await self._call(self.bucket.cancel_several, reservations)
 
     async def hold(self, item: RateItem, hold_ms: int) -> int:
-        return int(await self._call(self.bucket.hold, item, hold_ms))
+        return await self._call(self.bucket.hold, item, hold_ms)
 
     async def release_hold(self, item: RateItem) -> bool:
-        return bool(await self._call(self.bucket.release_hold, item))
+        return await self._call(self.bucket.release_hold, item)
 
     async def check(self, item: RateItem) -> Decision:
-        return await self._call(self.bucket.check, item)  # type: ignore[no-any-return]
+        return await self._call(self.bucket.check, item)
 
     def pause(self, reservation: Reservation) -> float:
         return self.bucket.pause(reservation)
 
     async def leak(self, current_timestamp: int | None = None) -> int:
-        return await self._call(self.bucket.leak, current_timestamp)  # type: ignore[no-any-return]
+        return await self._call(self.bucket.leak, current_timestamp)
 
     async def flush(self) -> None:
         await self._call(self.bucket.flush)
 
     async def count(self) -> int:
-        return await self._call(self.bucket.count)  # type: ignore[no-any-return]
+        return await self._call(self.bucket.count)
 
     async def peek(self, index: int) -> RateItem | None:
-        return await self._call(self.bucket.peek, index)  # type: ignore[no-any-return]
+        return await self._call(self.bucket.peek, index)
 
     def limiter_lock(self) -> Any:
         """The bucket's cross-process lock."""

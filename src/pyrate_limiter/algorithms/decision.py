@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from pyrate_limiter._core.rates import Rate
@@ -53,7 +53,7 @@ class Decision:
     def __bool__(self) -> bool:
         return self.failing_rate is None
 
-    def _values(self) -> tuple[Any, ...]:
+    def _values(self) -> tuple[object, ...]:
         return (
             self.failing_rate,
             self.retry_after_ms,
@@ -76,7 +76,7 @@ class Decision:
             text += f", remaining={self.remaining}, reset_after_ms={self.reset_after_ms}"
         return f"Decision({text})"
 
-    def __reduce__(self) -> tuple[type[Decision], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[type[Decision], tuple[object, ...]]:
         return type(self), self._values()
 
     def __setattr__(self, field: str, value: object) -> NoReturn:
