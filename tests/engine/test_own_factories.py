@@ -20,8 +20,8 @@ from pyrate_limiter import (
     RateItem,
     StateBucket,
 )
-from pyrate_limiter._engine.queues import join
 from pyrate_limiter._engine.wait_options import Terms
+from pyrate_limiter._engine.wait_queue import join
 from pyrate_limiter._engine.waiter import Waiter
 from pyrate_limiter.errors import InvalidBucket, InvalidRateList, WrongType
 from pyrate_limiter.keyed import KeyedBucketFactory

@@ -30,7 +30,6 @@ LEFT = {
 }
 MOST_LINES = 350
 LONGER = {
-    "limiter.py",
     "buckets/memory/bucket.py",
     "buckets/redis/bucket.py",
     "buckets/redis/log_steps.lua",
@@ -39,8 +38,6 @@ LONGER = {
     "testing/conformance.py",  # a list of promises, which programs look through
 }
 CIRCLES = [
-    {"_engine.held", "_engine.wait_queue", "_engine.waiter"},
-    {"_engine.acquisition", "_engine.looking", "_engine.reserving", "_engine.waiting"},
     {"buckets.sqlite.bucket", "buckets.sqlite.clock", "buckets.sqlite.keys"},
     {"compat.v3.acquisition", "compat.v3.decorator", "compat.v3.limiter"},
 ]

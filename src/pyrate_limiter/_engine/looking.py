@@ -2,68 +2,52 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pyrate_limiter._engine.queues import queue_at, unwrapped
-from pyrate_limiter._engine.steps import ON_LOOP
+from pyrate_limiter._engine.wait_queue import queue_at
 from pyrate_limiter.abstracts.algorithm import Decision, SlidingWindowLog, StateAlgorithm
-from pyrate_limiter.errors import BucketRetired
 
 if TYPE_CHECKING:
     from pyrate_limiter._core.driver import Program
-    from pyrate_limiter._engine.acquisition import Acquisition
+    from pyrate_limiter._engine.access import BucketAccess
     from pyrate_limiter._engine.wait_options import Terms
     from pyrate_limiter.abstracts.bucket import AbstractBucket
     from pyrate_limiter.abstracts.rate import Rate, RateItem
 
 
-def look(acquisition: Acquisition, name: str, weight: int, terms: Terms) -> Program[Decision]:
+def look(access: BucketAccess, name: str, weight: int, terms: Terms) -> Program[Decision]:
     """What the item's bucket would say, without taking anything."""
-    while True:
-        item, bucket = yield from to_look_at(acquisition, name, weight, terms)
-        inner = unwrapped(bucket)
-        queue = queue_at(inner)
-        try:
-            if bucket.is_async:
-                yield ON_LOOP
-            if queue is not None and weight:
-                return (yield from outlook_behind(acquisition, inner, queue.units, item))
-            decision: Decision = yield acquisition.work(inner, None, inner.check, item)
-        except BucketRetired:  # dropped by its factory after we got it
-            continue
-        else:
-            return decision
+
+    def use(item: RateItem, bucket: AbstractBucket) -> Program[Decision]:
+        queue = queue_at(bucket)
+        if queue is not None and weight:
+            return (yield from behind(access, bucket, queue.units, item, terms))
+        decision: Decision = yield access.work(bucket, None, bucket.check, item)
+        return decision
+
+    return access.visit(name, weight, terms, use, looks=True)
 
 
-def to_look_at(
-    acquisition: Acquisition, name: str, weight: int, terms: Terms
-) -> Program[tuple[RateItem, AbstractBucket]]:
-    """An item and its bucket. A keyed factory makes none that lasts, for somebody who looks."""
-    keyed: Any = getattr(acquisition.factory, "look", None)
-    if keyed is None or not acquisition.stamps_by_bucket:
-        return (yield from acquisition.route(name, weight, terms))
-    bucket = keyed(name)
-    item = yield from acquisition.item(bucket, name, weight)
-    return item, bucket
-
-
-def outlook_behind(
-    acquisition: Acquisition, bucket: AbstractBucket, before: int, item: RateItem
+def behind(
+    access: BucketAccess, bucket: AbstractBucket, before: int, item: RateItem, terms: Terms
 ) -> Program[Decision]:
-    """A refusal that says when the item fits at the earliest, behind ``before`` units.
+    """A refusal for somebody who stands behind ``before`` units of others.
 
-    ``retry_after_ms`` is a lower bound: others may still come from other processes. In every
-    interval no more than ``limit`` units pass. So where more are wanted than the bucket ever admits
-    at once, the bucket is asked about what is left of them when whole intervals are taken off.
+    One who wants to know is told when the item fits at the earliest. ``retry_after_ms`` is a lower
+    bound: others may still come from other processes. In every interval no more than ``limit``
+    units pass. So where more are wanted than the bucket ever admits at once, the bucket is asked
+    about what is left of them when whole intervals are taken off.
     """
     rates, algorithm = bucket.rates, bucket._algorithm
+    if not terms.known:
+        return Decision(rates[0], 0)
     most = min(algorithm.max_weight(rate) for rate in rates)
     units = before + item.weight
     asked = units
     if item.weight <= most < units:
         asked = (units - 1) % most + 1 if isinstance(algorithm, SlidingWindowLog) else most
-    look = yield from acquisition.item(bucket, item.name, asked)
-    said: Decision = yield acquisition.work(bucket, None, bucket.check, look)
+    look = yield from access.item(bucket, item.name, asked)
+    said: Decision = yield access.work(bucket, None, bucket.check, look)
     failing_rate = said.failing_rate or rates[0]
     if item.weight > most:
         return Decision(failing_rate, None, 0, said.remaining, said.reset_after_ms)

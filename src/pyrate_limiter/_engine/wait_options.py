@@ -13,6 +13,8 @@ from pyrate_limiter.errors import InvalidReserveAhead, InvalidTimeout, TimeoutWi
 if TYPE_CHECKING:
     from typing import TypeAlias
 
+    from pyrate_limiter.algorithms.decision import Decision
+
     Timeout: TypeAlias = "float | None"
 
 ENDLESS_MS = 1 << 60
@@ -50,7 +52,7 @@ class Terms:
     Args:
         blocking: whether it waits at all.
         seconds: for how long at the most, -1 for ever.
-        buffer_ms: added to each wait; None adapts it to the failing interval.
+        buffer_ms: added to each wait; None or `ADAPTIVE` adapts it to the failing interval.
         known: whether to answer at once where the wait is known to be too long; otherwise the
             caller sleeps until its time is up, and then takes what is free. A caller who wants to
             know also gets a fresh outlook after a wait.
@@ -83,7 +85,7 @@ class Terms:
         self.blocking = blocking
         self.at_once: bool = not blocking or seconds == 0
         """Whether the caller takes what is free now, however long it takes to find that out."""
-        self.buffer_ms = buffer_ms
+        self.buffer_ms = None if isinstance(buffer_ms, AdaptiveBuffer) else buffer_ms
         self.known = known
         self.on_loop = on_loop
         self._released: int = holds.released
@@ -117,6 +119,11 @@ class Terms:
         if not self.blocking:
             return 0
         return self.limit_ms()
+
+    def gives_up(self, refusal: Decision) -> bool:
+        """Whether the caller takes a refusal as the answer, and does not wait until it fits."""
+        retry, max_wait = refusal.retry_after_ms, self.max_wait_ms()
+        return retry is None or max_wait == 0 or (self.known and retry > max_wait)
 
     def limit_ms(self) -> int:
         """How long a call may take, also one that is made at the end of the caller's time."""

@@ -11,8 +11,9 @@ takes it. So those behind a waiter that leaves move up by themselves.
 
 from __future__ import annotations
 
-import threading
-from typing import TYPE_CHECKING, Any
+import weakref
+from bisect import insort
+from typing import TYPE_CHECKING, TypeVar
 
 from pyrate_limiter._core.waited_for import waited_for
 from pyrate_limiter._engine.held import HeldReservations
@@ -20,11 +21,12 @@ from pyrate_limiter._engine.wait_options import monotonic
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
-    from pyrate_limiter._engine.held import Held
-    from pyrate_limiter._engine.waiter import Waiter
+    from pyrate_limiter._engine.waiter import Held, Waiter
     from pyrate_limiter.abstracts.bucket import AbstractBucket
-    from pyrate_limiter.abstracts.reservation import Reservation
+
+K = TypeVar("K")
 
 MOST_WOKEN = 50
 """Tasks that are woken together, so that others of their event loop come in between."""
@@ -40,39 +42,29 @@ class WaitQueue(HeldReservations):
         "__weakref__",
         "_bucket",
         "_closed",
-        "_lock",
         "_loops",
         "_room",
-        "_unneeded",
         "_watcher",
-        "_weights",
         "ask_at",
         "asking",
         "awaits",
         "blocked",
         "due",
-        "first",
-        "held",
         "last",
-        "size",
         "units",
     )
 
     def __init__(self, bucket: AbstractBucket) -> None:
+        super().__init__()
         self._bucket = bucket  # as long as somebody waits at it, no other has its id
-        self._lock = threading.RLock()
         self._closed = False
         # Parked waiters by event loop, None for threads.
-        self._loops: dict[Any, int] = {}
+        self._loops: dict[asyncio.AbstractEventLoop | None, int] = {}
         # Units that are free for those behind, of whom not all have been woken yet.
         self._room = 0
-        # Waiters by weight.
-        self._weights: dict[int, int] = {}
         # The first waiter that can tell that the front's event loop is stalled.
         self._watcher: Waiter | None = None
-        self.first: Waiter | None = None
         self.last: Waiter | None = None
-        self.size = 0
         self.units = 0
         self.due = 0.0
         """When the front wakes, on the clock of ``time.monotonic``."""
@@ -84,8 +76,6 @@ class WaitQueue(HeldReservations):
         """Whether somebody has had to wait; before that, those in the queue are about to ask."""
         self.ask_at = 0.0
         """Until when asking for reservations is of no use, on that clock."""
-        self.held: list[Held] = []
-        self._unneeded: list[Reservation] = []
 
     def join(self, waiter: Waiter, held: Held | None = None) -> bool:
         """Take a place in the order of arrival; False if the queue has been dissolved.
@@ -118,6 +108,16 @@ class WaitQueue(HeldReservations):
             elif self.lacking == 1 and self.size > 1:
                 self._wake_front()  # it may ask for one more reservation
             return True
+
+    def add(self, held: Held) -> None:
+        """Hold a reservation for whoever is at the front when it is due."""
+        with self._lock:
+            insort(self.held, held)
+            owner = held.owner
+            if owner is not None and owner.queue is self:
+                owner.held = held
+            else:
+                held.owner = None
 
     def leave(self, waiter: Waiter, room: int = 0) -> None:
         """Go, and wake whoever is at the front now. A place may be left again.
@@ -159,11 +159,9 @@ class WaitQueue(HeldReservations):
             return
         with self._lock:
             self.blocked = True
-            waiter = self.first
-            while waiter is not None:
+            for waiter in self._waiters():
                 if not waiter.terms.blocking:
                     waiter.wake()
-                waiter = waiter.next
 
     def stop_asking(self, waiter: Waiter) -> None:
         """Let others ask, who may have come to the front meanwhile."""
@@ -223,16 +221,6 @@ class WaitQueue(HeldReservations):
             while self.first is not None and self.first.loop is stalled.loop:
                 self._remove(self.first)
             self._watch()
-
-    def front(self, most: int) -> list[Waiter]:
-        """The waiters from the front on; not more than that."""
-        found: list[Waiter] = []
-        with self._lock:
-            waiter = self.first
-            while waiter is not None and len(found) < most:
-                found.append(waiter)
-                waiter = waiter.next
-        return found
 
     def _remove(self, waiter: Waiter) -> None:
         before, after = waiter.previous, waiter.next
@@ -294,7 +282,7 @@ class WaitQueue(HeldReservations):
             del waited_for[key]
 
 
-def _count_down(counts: dict[Any, int], key: Any) -> None:
+def _count_down(counts: dict[K, int], key: K) -> None:
     left = counts.get(key, 0) - 1  # it is missing where a call was struck down as it came
     if left > 0:
         counts[key] = left
@@ -306,3 +294,41 @@ def _is_later(other: Waiter, waiter: Waiter, held: Held | None) -> bool:
     if held is None:
         return other.ticket > waiter.ticket
     return other.held is None or other.held.due > held.due
+
+
+def queue_at(bucket: AbstractBucket) -> WaitQueue | None:
+    """The queue of a bucket (without its wrapper), if anybody stands in it."""
+    reference = waited_for.get(id(bucket))
+    queue: WaitQueue | None = None if reference is None else reference()
+    if queue is not None:
+        front = queue.first
+        while front is not None and front.loop is not None and front.loop.is_closed():
+            queue.leave(front)
+            front = queue.first
+        if front is None:
+            return None
+    return queue
+
+
+def join(bucket: AbstractBucket, waiter: Waiter, held: Held | None = None) -> WaitQueue:
+    """Stand in the queue of a bucket (without its wrapper), see `WaitQueue.join`."""
+    key = id(bucket)
+    queue_at(bucket)  # forgets those whose event loop is closed
+    while True:
+        reference = waited_for.get(key)
+        queue: WaitQueue | None = None if reference is None else reference()
+        if queue is not None and queue.join(waiter, held):
+            return queue
+        # It was dissolved; or the call that was about to say so was struck down.
+        if reference is not None and waited_for.get(key) is reference:
+            waited_for.pop(key, None)
+        queue = WaitQueue(bucket)
+        waited_for.setdefault(key, weakref.ref(queue, _forget(key)))
+
+
+def _forget(key: int) -> Callable[[object], None]:
+    def forget(reference: object) -> None:
+        if waited_for.get(key) is reference:
+            del waited_for[key]
+
+    return forget

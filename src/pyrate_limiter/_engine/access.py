@@ -1,0 +1,212 @@
+"""How the calls of a limiter get at its buckets, within the caller's time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from pyrate_limiter._core.awaitables import is_awaitable
+from pyrate_limiter._core.worker_call import OutOfTime
+from pyrate_limiter._engine.first_try import NOT_ASKED
+from pyrate_limiter._engine.native import cancel_made, made_by, takes_limit, unwrapped
+from pyrate_limiter._engine.steps import ON_LOOP, Acquire, Within, Work, to_end
+from pyrate_limiter.abstracts.bucket import AbstractBucket
+from pyrate_limiter.abstracts.rate import RateItem
+from pyrate_limiter.errors import BucketRetired, InvalidBucket, WrongType
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from pyrate_limiter._core.driver import Program
+    from pyrate_limiter._engine.first_try import Begun
+    from pyrate_limiter._engine.locks import LockLike
+    from pyrate_limiter._engine.steps import Step
+    from pyrate_limiter._engine.wait_options import Terms
+    from pyrate_limiter._engine.waiter import Waiter
+    from pyrate_limiter.abstracts.algorithm import Decision
+    from pyrate_limiter.abstracts.bucket import BucketFactory
+
+T = TypeVar("T")
+
+
+class BucketAccess:
+    """Stamps items, finds their buckets and calls those, for all acquisitions of one limiter.
+
+    Args:
+        factory: stamps and finds; a user's own may be slow, or have to be awaited.
+        lock: held while a user's own bucket is asked.
+        asking: held while a user's own factory is asked for a bucket.
+        ahead_ms: how far ahead the front of a wait queue reserves; 0 is not at all.
+    """
+
+    __slots__ = ("_asking", "ahead_ms", "factory", "lock", "stamps_by_bucket")
+
+    def __init__(
+        self, factory: BucketFactory, lock: LockLike, asking: LockLike, ahead_ms: int
+    ) -> None:
+        self.factory = factory
+        # Whether items are stamped with the time of their bucket, and nothing else is done to them.
+        self.stamps_by_bucket = factory._stamps_by_bucket()
+        self.lock = lock
+        self._asking = asking
+        self.ahead_ms = ahead_ms
+
+    def route(
+        self, name: str, weight: int, terms: Terms, begun: Begun | None = None
+    ) -> Program[tuple[RateItem, AbstractBucket]]:
+        """An item, and the bucket that the factory has for it."""
+        wrapped = self.factory.wrap_item(name, weight) if begun is None else begun.wrapped
+        item = _checked((yield self.bounded(wrapped, terms)))
+        found = NOT_ASKED if begun is None else begun.found
+        if found is NOT_ASKED:
+            found = yield from self._found(item, terms)
+        bucket = yield self.bounded(found, terms)
+        if not isinstance(bucket, AbstractBucket):
+            where = f"Invalid bucket: item: {name}: what the factory's get returns"
+            raise InvalidBucket(bucket, where)
+        return item, bucket
+
+    def _found(
+        self, item: RateItem, terms: Terms
+    ) -> Program[AbstractBucket | Awaitable[AbstractBucket]]:
+        """What the factory's `get` returns. A user's is called by one thread at a time."""
+        if self.factory._gets_at_once():
+            return self.factory.get(item)
+        if not (yield Acquire(self._asking, terms.lock_seconds(), contended=True)):
+            raise OutOfTime
+        try:
+            return self.factory.get(item)
+        finally:
+            self._asking.release()
+
+    def visit(
+        self,
+        name: str,
+        weight: int,
+        terms: Terms,
+        use: Callable[[RateItem, AbstractBucket], Program[T]],
+        *,
+        looks: bool = False,
+    ) -> Program[T]:
+        """What ``use`` makes of an item and its bucket (without a `BucketAsyncWrapper`).
+
+        For one who only ``looks``, a keyed factory makes no bucket that lasts.
+        """
+        keyed = getattr(self.factory, "look", None) if looks and self.stamps_by_bucket else None
+        while True:
+            if keyed is None:
+                item, bucket = yield from self.route(name, weight, terms)
+            else:
+                bucket = keyed(name)
+                item = yield from self.item(bucket, name, weight)
+            try:
+                if bucket.is_async:
+                    yield ON_LOOP
+                return (yield from use(item, unwrapped(bucket)))
+            except BucketRetired:  # dropped by its factory after we got it
+                continue
+
+    def item(
+        self, bucket: AbstractBucket, name: str, weight: int, terms: Terms | None = None
+    ) -> Program[RateItem]:
+        """An item of this moment, on the clock that this limiter's items are stamped by."""
+        if self.stamps_by_bucket:
+            now: int = yield self.bounded(bucket.stamp(), terms)
+            return RateItem(name, now, weight)
+        return _checked((yield self.bounded(self.factory.wrap_item(name, weight), terms)))
+
+    def items(self, bucket: AbstractBucket, waiters: Sequence[Waiter]) -> Program[list[RateItem]]:
+        """An item for each waiter."""
+        items: list[RateItem] = []
+        for waiter in waiters:
+            item = yield from self.item(bucket, waiter.name, waiter.weight)
+            items.append(item)
+        return items
+
+    def time(self, bucket: AbstractBucket, item: RateItem) -> Program[int]:
+        """What that clock says now."""
+        return (yield from self.item(bucket, item.name, item.weight)).timestamp
+
+    @staticmethod
+    def bounded(value: T | Awaitable[T], terms: Terms | None) -> Step[T]:
+        """The value; or, if it has to be awaited, a step that takes no longer than the caller."""
+        if terms is None or terms.at_once or not is_awaitable(value):
+            return value
+        seconds = terms.seconds_left()
+        return value if seconds is None else Within(value, seconds)
+
+    def reserves(self, bucket: AbstractBucket) -> bool:
+        """Whether waiters at a bucket that stores ahead reserve: others use it too."""
+        return self.ahead_ms > 0 and (bucket.blocks or bucket.is_async is True)
+
+    def ask(
+        self,
+        bucket: AbstractBucket,
+        item: RateItem,
+        terms: Terms,
+        max_wait_ms: int | None = None,
+    ) -> Decision | Awaitable[Decision]:
+        """What the bucket makes of the item.
+
+        Args:
+            bucket: one that stores ahead.
+            item: the item.
+            terms: the caller's.
+            max_wait_ms: how far ahead it may be stored; None is as far as this limiter looks.
+        """
+        if max_wait_ms is None:
+            ahead_ms = self.ahead_ms if self.reserves(bucket) and not terms.replaced else 0
+            max_wait_ms = min(terms.max_wait_ms(), ahead_ms)
+        if not takes_limit(bucket.__class__):
+            return bucket.reserve(item, max_wait_ms, terms.buffer_ms)
+        reserve: Callable[..., Decision | Awaitable[Decision]] = bucket.reserve
+        more = {"limit_ms": terms.limit_ms(), "brief": not terms.known}
+        return reserve(item, max_wait_ms, terms.buffer_ms, **more)
+
+    def first(
+        self,
+        bucket: AbstractBucket,
+        item: RateItem,
+        terms: Terms,
+        max_wait_ms: int | None = None,
+    ) -> Program[Decision]:
+        """The first try at a bucket that stores ahead, at which nobody waits; see `ask`."""
+        return (yield from self.told(bucket, terms, self.ask, bucket, item, terms, max_wait_ms))
+
+    def work(
+        self,
+        bucket: AbstractBucket,
+        terms: Terms | None,
+        call: Callable[..., T],
+        *args: object,
+    ) -> Step[T]:
+        """A step that calls a bucket, within the caller's time where ``terms`` are given."""
+        if not bucket.blocks:
+            return call(*args)
+        seconds = None if terms is None or terms.at_once else terms.seconds_left()
+        return Work(seconds, bucket, call, *args)
+
+    def told(
+        self,
+        bucket: AbstractBucket,
+        terms: Terms,
+        call: Callable[..., T | Awaitable[T]],
+        *args: object,
+    ) -> Program[T]:
+        """What a bucket answers; what it has stored is cancelled if the caller is not told."""
+        step = self.work(bucket, terms, call, *args)
+        try:
+            answer: T = yield step
+        except BaseException:
+            # Cancelled while a worker thread was at it: what it stores is nobody's.
+            if isinstance(step, Work) and not step.afterwards(lambda it: cancel_made(bucket, it)):
+                made = made_by(step.result)
+                if made:
+                    yield to_end(self.work(bucket, None, bucket.cancel_several, made))
+            raise
+        return answer
+
+
+def _checked(item: RateItem | None) -> RateItem:
+    if item is None:
+        raise WrongType("what the factory's wrap_item returns", item, "a RateItem")
+    return item
