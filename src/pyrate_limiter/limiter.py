@@ -6,12 +6,12 @@ from functools import partial
 from time import sleep
 from typing import TYPE_CHECKING, Generic, TypeVar, overload
 
-from pyrate_limiter._core.driver import run_async, run_blocking
+from pyrate_limiter._core.driver import run_async
 from pyrate_limiter._core.fork_safe_locks import shared_lock
 from pyrate_limiter._core.lazy import resolver
 from pyrate_limiter._core.validation import check_weight, check_whole
 from pyrate_limiter._engine.acquisition import Acquisition
-from pyrate_limiter._engine.answers import Verdict_co, verdict, verdict_of
+from pyrate_limiter._engine.answers import Verdict_co, verdict_of
 from pyrate_limiter._engine.context import Admission, decorated, refuse_positional
 from pyrate_limiter._engine.factories import (
     SingleBucketFactory,
@@ -31,6 +31,7 @@ from pyrate_limiter._engine.wait_options import (
     Terms,
     ahead_ms,
     check_timeout,
+    monotonic,
 )
 from pyrate_limiter._older import TakesOlderCalls, also_as_in_its_release, places
 from pyrate_limiter.abstracts.algorithm import Decision
@@ -193,8 +194,7 @@ class Limiter(Holds, Reserves, TakesOlderCalls, Generic[Verdict_co]):
         started = self._acquisition.start(name, weight, self._terms(blocking, timeout), taken)
         if isinstance(started, Decision):
             return started.failing_rate is None
-        outcome = run_blocking(verdict_of(started), self._sleep)
-        return verdict(outcome, f"try_acquire({name!r})")
+        return self._verdict(started, f"try_acquire({name!r})")
 
     async def try_acquire_async(
         self, name: str = "pyrate", weight: int = 1, blocking: bool = True, timeout: Timeout = -1
@@ -281,13 +281,12 @@ class Limiter(Holds, Reserves, TakesOlderCalls, Generic[Verdict_co]):
             _force_async: whether to return an awaitable whatever the bucket is.
             deadline: when to give up, on the clock of ``time.monotonic``.
         """
-        terms = self._terms(blocking, -1, on_loop=_force_async)
-        if deadline is not None:
-            terms.until(deadline)
-        program = verdict_of(self._acquisition.at_bucket(bucket, item, terms))
+        timeout = -1 if deadline is None else max(0.0, deadline - monotonic())
+        terms = self._terms(blocking, timeout, on_loop=_force_async)
+        program = self._acquisition.at_bucket(bucket, item, terms)
         if _force_async:
-            return run_async(program)
-        return verdict(run_blocking(program, self._sleep), "handle_bucket_put(...)")
+            return run_async(verdict_of(program))
+        return self._verdict(program, "handle_bucket_put(...)")
 
     def buckets(self) -> list[AbstractBucket]:
         """The buckets that are swept."""

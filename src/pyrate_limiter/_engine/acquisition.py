@@ -9,7 +9,6 @@ from pyrate_limiter._core.waited_for import waited_for
 from pyrate_limiter._core.worker_call import OutOfTime
 from pyrate_limiter._engine.access import BucketAccess
 from pyrate_limiter._engine.first_try import Begun, FirstTry
-from pyrate_limiter._engine.looking import behind
 from pyrate_limiter._engine.native import stores_ahead, unwrapped
 from pyrate_limiter._engine.reserving import Reserving
 from pyrate_limiter._engine.steps import ON_LOOP
@@ -138,7 +137,7 @@ class Acquisition(BucketAccess):
             queue = queue_at(bucket)
             blocked = queue is not None and queue.blocked and not terms.replaced
             if queue is not None and blocked and item.weight and terms.max_wait_ms() == 0:
-                return (yield from behind(self, bucket, queue.units, item, terms))
+                return (yield from self.behind(bucket, queue.units, item, terms))
             if native and not _asks_in_turn(bucket, item.weight, terms, blocked, on_loop):
                 first = yield from self.first(bucket, item, terms)
         if first is not None and not first.wait_ms and (first or terms.gives_up(first)):

@@ -67,6 +67,11 @@ class RunsPrograms:
             raise AsyncBucketInSyncCode(msg)
         return outcome
 
+    def _verdict(self, program: Program[Decision], call: str) -> bool | Unawaited:
+        """Whether it was admitted; what has to be awaited for that as an `Unawaited`."""
+        outcome = run_blocking(verdict_of(program), self._sleep)
+        return outcome if isinstance(outcome, bool) else Unawaited(outcome, call)
+
     def _run(self, program: Program[T]) -> Awaitable[T]:
         bind_sweeper(self.bucket_factory)
         return run_async(program)
@@ -76,11 +81,6 @@ def verdict_of(program: Program[Decision]) -> Program[bool]:
     """Whether it was admitted, in place of the decision."""
     decision = yield from program
     return decision.failing_rate is None
-
-
-def verdict(outcome: bool | Pending[bool], call: str) -> bool | Unawaited:
-    """A verdict as it is; what has to be awaited for one as an `Unawaited`."""
-    return outcome if isinstance(outcome, bool) else Unawaited(outcome, call)
 
 
 class Unawaited(Pending[bool]):

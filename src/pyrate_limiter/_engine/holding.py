@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from pyrate_limiter._core.validation import check_weight, number_of
 from pyrate_limiter._engine.answers import RunsPrograms
-from pyrate_limiter._engine.looking import look
 from pyrate_limiter._engine.wait_options import Terms, holds
 from pyrate_limiter._engine.wait_queue import queue_at
 from pyrate_limiter.errors import OutOfRange, WrongType
@@ -32,11 +31,11 @@ class Holds(RunsPrograms):
         Raises:
             AsyncBucketInSyncCode: the bucket, its clock or the factory is async.
         """
-        return self._now(look(self._acquisition, name, check_weight(weight), _TERMS), "check")
+        return self._now(self._acquisition.look(name, check_weight(weight), _TERMS), "check")
 
     async def check_async(self, name: str = "pyrate", weight: int = 1) -> Decision:
         """`check` for asyncio, over sync and async buckets."""
-        return await self._run(look(self._acquisition, name, check_weight(weight), _TERMS))
+        return await self._run(self._acquisition.look(name, check_weight(weight), _TERMS))
 
     def hold(self, name: str, seconds: float) -> float:
         """Admit nothing under a name for some time: a server has asked for that, for example.

@@ -9,7 +9,6 @@ from pyrate_limiter._core.validation import check_weight, number_of
 from pyrate_limiter._core.worker_call import OutOfTime
 from pyrate_limiter._engine.acquisition import UNANSWERED
 from pyrate_limiter._engine.answers import RunsPrograms
-from pyrate_limiter._engine.looking import behind
 from pyrate_limiter._engine.native import stores_ahead
 from pyrate_limiter._engine.reserving import MOST_ITEMS
 from pyrate_limiter._engine.steps import ON_LOOP, to_end
@@ -85,15 +84,6 @@ class Reserves(RunsPrograms):
         except OutOfTime:
             return Reserved(UNANSWERED, RateItem(name, 0, weight), self)
 
-    def _cancel(self, bucket: AbstractBucket, reservation: Reservation) -> Program[bool]:
-        """Give units back, and let those have them who wait here."""
-        work = self._acquisition.work(bucket, None, bucket.cancel, reservation)
-        cancelled: bool = yield to_end(work)
-        queue = queue_at(bucket)
-        if cancelled and queue is not None:
-            queue.look_again()
-        return bool(cancelled)
-
 
 class Reserved(Reservation):
     """What `Limiter.reserve` answers: true where a moment is reserved, false where not.
@@ -143,20 +133,23 @@ class Reserved(Reservation):
         return await self._limiter._run(self._give_back())
 
     def _give_back(self) -> Program[bool]:
-        if not self._stored:
-            return False
-        bucket = self._stored[0][0]
-        if bucket.is_async:
+        """Give the units back, and let those have them who wait here."""
+        if self._stored and self._stored[0][0].is_async:
             yield ON_LOOP
         try:
-            stored = self._stored.pop()
-        except IndexError:  # another thread has done so meanwhile
+            stored = bucket, reservation = self._stored.pop()
+        except IndexError:  # there is nothing, or another thread has done so meanwhile
             return False
         try:
-            return (yield from self._limiter._cancel(*stored))
+            work = self._limiter._acquisition.work(bucket, None, bucket.cancel, reservation)
+            cancelled: bool = yield to_end(work)
         except Exception:
             self._stored.append(stored)
             raise
+        queue = queue_at(bucket)
+        if cancelled and queue is not None:
+            queue.look_again()
+        return bool(cancelled)
 
     def __repr__(self) -> str:
         if self.failing_rate is None:
@@ -195,7 +188,7 @@ def _ahead(
     queue = queue_at(bucket)
     if queue is None or not queue.blocked or not item.weight:
         return (yield from acquisition.first(bucket, item, terms, terms.max_wait_ms()))
-    refusal = yield from behind(acquisition, bucket, queue.units, item, terms)
+    refusal = yield from acquisition.behind(bucket, queue.units, item, terms)
     retry = refusal.retry_after_ms
     if retry is None or retry > terms.max_wait_ms():
         return refusal

@@ -101,7 +101,7 @@ class Reserving(Waiting):
     # Waiting for reservations ---------------------------------------------------------------------
 
     def _by_reservations(self) -> Program[Decision]:
-        slept_for: object = None
+        slept_for: object = None  # in full; it is done then, for in tests time may stand still
         while True:
             if not self._waiter.is_first:
                 refused = yield from self._reach_front()
@@ -111,52 +111,45 @@ class Reserving(Waiting):
             if self._queue.trim():
                 yield from self._give_back()
                 continue
-            step = self._next_step(slept_for)
-            if step is not None:
-                slept_for = None
-                outcome = yield from step
-                if outcome is not None:
-                    return outcome
+            goal, due = self._next_goal()
+            if goal is not slept_for and due > monotonic():
+                woken = yield from self._sleep_until(due)
+                slept_for = None if woken else goal
                 continue
-            slept_for = yield from self._sleep_for_more()
-            if slept_for is self._terms:
+            slept_for = None
+            if goal is self._terms:
                 return (yield from self._last_look())
+            outcome = yield from self._ask() if goal is self._queue else self._use()
+            if outcome is not None:
+                return outcome
 
-    def _next_step(self, slept_for: object) -> Program[Decision | None] | None:
-        """What the front does now, if there is anything; answered by what the caller gets.
+    def _next_goal(self) -> tuple[object, float]:
+        """What the front does next, and when.
 
-        ``slept_for`` is what it has slept for in full. It is taken at its word, for in tests time
-        may stand still.
-        """
-        queue, now = self._queue, monotonic()
-        held = queue.held[0] if queue.held else None
-        if held is not None and (held.due <= now or held is slept_for):
-            return self._use()
-        wanted = self._wanted()
-        if wanted and (queue.ask_at <= now or slept_for is queue):
-            return self._ask(wanted)
-        return None
-
-    def _sleep_for_more(self) -> Program[object]:
-        """Sleep until there is something to do; answered by what was slept for, if in full.
-
-        That is a reservation that is due; the queue, which needs more of them; or the terms, if the
-        caller's time is up.
+        That is to use a reservation that is due; to ask for more, for the queue; or to give up, as
+        the terms of the caller want it. If there is nothing, it is the call itself.
         """
         queue, now, left = self._queue, monotonic(), self._terms.seconds_left()
-        goal: object = queue
-        due = queue.ask_at if self._wanted() else math.inf
+        goal: object = self
+        due = math.inf
+        if self._wanted():
+            goal, due = queue, max(now, queue.ask_at)
         if queue.held and queue.held[0].due <= due:
             goal, due = queue.held[0], queue.held[0].due
         if left is not None and now + left < due:
             goal, due = self._terms, now + left
+        return goal, due
+
+    def _sleep_until(self, due: float) -> Program[bool]:
+        """Sleep until that moment; answered by whether it was woken before."""
+        queue = self._queue
         queue.block()
         queue.due = due
         if self._terms.may_fit_by_now():
             queue.look_again()
-            return None
-        woken = yield Park(self._waiter, max(0.0, due - now))
-        return None if woken else goal
+            return True
+        woken: bool = yield Park(self._waiter, max(0.0, due - monotonic()))
+        return woken
 
     def _wanted(self) -> list[Waiter]:
         """Whom to ask for, from the front on: those that no reservation is there for."""
@@ -167,9 +160,10 @@ class Reserving(Waiting):
         wanted = list(takewhile(lambda waiter: waiter.stamped_by_bucket, wanting))
         return wanted or ([] if queue.held else [self._waiter])
 
-    def _ask(self, wanted: list[Waiter]) -> Program[Decision | None]:
+    def _ask(self) -> Program[Decision | None]:
         """Ask for reservations; answered by what this call gets, if that is known by now."""
         access, bucket, queue, terms = self._access, self._bucket, self._queue, self._terms
+        wanted = self._wanted()
         mine = wanted[0] is self._waiter
         items = yield from access.items(bucket, wanted)
         max_wait_ms = self._reach_ms(wanted)

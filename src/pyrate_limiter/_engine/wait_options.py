@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 ENDLESS_MS = 1 << 60
 """How long a caller waits who waits for ever."""
 
-_LONGEST_LOCK_SECONDS = threading.TIMEOUT_MAX
-
 
 def monotonic() -> float:
     """The clock of callers' deadlines, in seconds."""
@@ -98,11 +96,6 @@ class Terms:
         before, self._released = self._released, holds.released
         return self._released != before
 
-    def until(self, deadline: float) -> Terms:
-        """The same terms with an end on the clock of ``time.monotonic``."""
-        self._deadline = deadline
-        return self
-
     @property
     def bounds_steps(self) -> bool:
         """Whether what is awaited for the caller may take no longer than the caller waits."""
@@ -136,13 +129,11 @@ class Terms:
         """How much longer the caller is willing to wait; None is for ever."""
         if self._deadline is None:
             return None
-        return max(0.0, self._deadline - time.monotonic())
+        return min(threading.TIMEOUT_MAX, max(0.0, self._deadline - time.monotonic()))
 
     def lock_seconds(self) -> float | None:
         """How long to wait for a lock. One who does not block still waits for his turn."""
-        if self.at_once or not self.blocking or self._deadline is None:
-            return None
-        return min(_LONGEST_LOCK_SECONDS, max(0.0, self._deadline - time.monotonic()))
+        return None if self.at_once or not self.blocking else self.seconds_left()
 
 
 def ahead_ms(reserve_ahead: float) -> int:

@@ -8,7 +8,6 @@ from pyrate_limiter._core.awaitables import is_awaitable
 from pyrate_limiter._core.driver import Sleep
 from pyrate_limiter._core.validation import Unread, pad_ms
 from pyrate_limiter._core.worker_call import OutOfTime
-from pyrate_limiter._engine.looking import behind
 from pyrate_limiter._engine.steps import ON_LOOP, Acquire, Park
 from pyrate_limiter._engine.wait_options import ENDLESS_MS, monotonic
 from pyrate_limiter._engine.wait_queue import join
@@ -298,7 +297,7 @@ class Waiting:
 
     def _behind_others(self) -> Program[Decision]:
         before = self._queue.units_before(self._waiter)
-        return (yield from behind(self._access, self._bucket, before, self._item, self._terms))
+        return (yield from self._access.behind(self._bucket, before, self._item, self._terms))
 
     def _leave(self, room: int = 0) -> None:
         if self._waiter.queue is not None:
