@@ -28,7 +28,7 @@ from pyrate_limiter._engine.steps import sleep_is_replaced
 from pyrate_limiter._engine.wait_options import (
     ADAPTIVE,
     AdaptiveBuffer,
-    Terms,
+    WaitOptions,
     ahead_ms,
     check_timeout,
     monotonic,
@@ -191,7 +191,7 @@ class Limiter(Holds, Reserves, TakesOlderCalls, Generic[Verdict_co]):
             told = self._ask(name, weight)
             if told is not None:
                 return told
-        started = self._acquisition.start(name, weight, self._terms(blocking, timeout), taken)
+        started = self._acquisition.start(name, weight, self._options(blocking, timeout), taken)
         if isinstance(started, Decision):
             return started.failing_rate is None
         return self._verdict(started, f"try_acquire({name!r})")
@@ -213,8 +213,8 @@ class Limiter(Holds, Reserves, TakesOlderCalls, Generic[Verdict_co]):
         if taken is True or not (blocking or taken is None or taken):
             return taken is True
         bind_sweeper(self.bucket_factory)
-        terms = self._terms(blocking, timeout, on_loop=True)
-        started = await self._acquisition.start_async(name, weight, terms, taken)
+        options = self._options(blocking, timeout, on_loop=True)
+        started = await self._acquisition.start_async(name, weight, options, taken)
         if isinstance(started, Decision):
             return started.failing_rate is None
         return await run_async(verdict_of(started))
@@ -282,8 +282,8 @@ class Limiter(Holds, Reserves, TakesOlderCalls, Generic[Verdict_co]):
             deadline: when to give up, on the clock of ``time.monotonic``.
         """
         timeout = -1 if deadline is None else max(0.0, deadline - monotonic())
-        terms = self._terms(blocking, timeout, on_loop=_force_async)
-        program = self._acquisition.at_bucket(bucket, item, terms)
+        options = self._options(blocking, timeout, on_loop=_force_async)
+        program = self._acquisition.at_bucket(bucket, item, options)
         if _force_async:
             return run_async(verdict_of(program))
         return self._verdict(program, "handle_bucket_put(...)")
@@ -319,10 +319,10 @@ class Limiter(Holds, Reserves, TakesOlderCalls, Generic[Verdict_co]):
         self.__dict__.update(state)
         self._make_ready()
 
-    def _terms(
+    def _options(
         self, blocking: bool, timeout: float, *, known: bool = False, on_loop: bool = False
-    ) -> Terms:
-        return Terms(
+    ) -> WaitOptions:
+        return WaitOptions(
             blocking=blocking,
             seconds=timeout,
             buffer_ms=self.buffer_ms,
@@ -337,8 +337,8 @@ class Limiter(Holds, Reserves, TakesOlderCalls, Generic[Verdict_co]):
         weight = check_weight(weight)
         if timeout != -1:
             timeout = check_timeout(timeout, blocking)
-        terms = self._terms(blocking, timeout, known=True, on_loop=on_loop)
-        return self._acquisition.acquire(name, weight, terms)
+        options = self._options(blocking, timeout, known=True, on_loop=on_loop)
+        return self._acquisition.acquire(name, weight, options)
 
     def _sleep(self, seconds: float) -> None:
         sleep(seconds)  # looked up each time: programs' tests replace it in this module

@@ -31,7 +31,7 @@ from pyrate_limiter._engine.steps import (
     Work,
     to_end,
 )
-from pyrate_limiter._engine.wait_options import Terms
+from pyrate_limiter._engine.wait_options import WaitOptions
 from pyrate_limiter._engine.wait_queue import join
 from pyrate_limiter._engine.waiter import Held, Waiter, tickets
 from pyrate_limiter.abstracts.reservation import Reservation
@@ -343,7 +343,7 @@ class OnDisk(InMemoryBucket):
 
 
 def terms_of(**terms):
-    return Terms(**{"blocking": True, "seconds": -1, "buffer_ms": 0, "known": False, **terms})
+    return WaitOptions(**{"blocking": True, "seconds": -1, "buffer_ms": 0, "known": False, **terms})
 
 
 def at_work(program):

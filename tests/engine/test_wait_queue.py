@@ -22,7 +22,7 @@ from pyrate_limiter._core.waited_for import waited_for
 from pyrate_limiter._engine import wait_queue as module
 from pyrate_limiter._engine.native import unwrapped
 from pyrate_limiter._engine.reserving import Reserving
-from pyrate_limiter._engine.wait_options import Terms, monotonic
+from pyrate_limiter._engine.wait_options import WaitOptions, monotonic
 from pyrate_limiter._engine.wait_queue import join, queue_at
 from pyrate_limiter._engine.waiter import Held, Waiter
 from pyrate_limiter.abstracts.reservation import Reservation
@@ -32,7 +32,7 @@ arrivals = count()
 
 
 def waiter(weight=1, ticket=None, *, blocking=True):
-    terms = Terms(blocking=blocking, seconds=-1, buffer_ms=None, known=False)
+    terms = WaitOptions(blocking=blocking, seconds=-1, buffer_ms=None, known=False)
     ticket = next(arrivals) if ticket is None else ticket
     return Waiter("a", weight, terms, ticket, stamped_by_bucket=True)
 
@@ -368,7 +368,7 @@ def test_a_queue_goes_with_those_who_stand_in_it():
 def test_a_call_that_is_struck_down_leaves_its_place():
     limiter = Limiter(InMemoryBucket([Rate(1, 1000)]))
     bucket = limiter.bucket_factory.bucket
-    terms = Terms(blocking=True, seconds=-1, buffer_ms=None, known=False)
+    terms = WaitOptions(blocking=True, seconds=-1, buffer_ms=None, known=False)
     waiting = Reserving(limiter._acquisition, bucket, RateItem("a", 0), terms, 0)
     queue = join(bucket, waiting._waiter)
     assert queue_at(bucket) is queue
@@ -472,11 +472,11 @@ def test_nobody_stands_in_the_queue_in_a_forked_child():
     program = """
 import os
 from pyrate_limiter import InMemoryBucket, Rate
-from pyrate_limiter._engine.wait_options import Terms
+from pyrate_limiter._engine.wait_options import WaitOptions
 from pyrate_limiter._engine.wait_queue import join, queue_at
 from pyrate_limiter._engine.waiter import Waiter
 bucket = InMemoryBucket([Rate(1, 1000)])
-terms = Terms(blocking=True, seconds=-1, buffer_ms=None, known=False)
+terms = WaitOptions(blocking=True, seconds=-1, buffer_ms=None, known=False)
 waiter = Waiter("a", 1, terms, 0, stamped_by_bucket=True)
 queue = join(bucket, waiter)
 child = os.fork()
@@ -547,7 +547,7 @@ def test_a_queue_that_is_lost_late_leaves_its_successor_alone():
 def test_a_call_that_is_struck_down_before_it_waits_leaves_the_queue():
     bucket = InMemoryBucket([Rate(1, 1000)])
     limiter = Limiter(bucket)
-    terms = Terms(blocking=True, seconds=-1, buffer_ms=None, known=False)
+    terms = WaitOptions(blocking=True, seconds=-1, buffer_ms=None, known=False)
     item = RateItem("a", bucket.now())
     call = Reserving(limiter._acquisition, bucket, item, terms, next(arrivals))
     queue = queued(call._waiter, bucket=bucket)

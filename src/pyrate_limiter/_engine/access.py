@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pyrate_limiter._engine.first_try import Begun
     from pyrate_limiter._engine.locks import LockLike
     from pyrate_limiter._engine.steps import Step
-    from pyrate_limiter._engine.wait_options import Terms
+    from pyrate_limiter._engine.wait_options import WaitOptions
     from pyrate_limiter._engine.waiter import Waiter
     from pyrate_limiter.abstracts.bucket import BucketFactory
     from pyrate_limiter.abstracts.rate import Rate
@@ -53,27 +53,27 @@ class BucketAccess:
         self.ahead_ms = ahead_ms
 
     def route(
-        self, name: str, weight: int, terms: Terms, begun: Begun | None = None
+        self, name: str, weight: int, options: WaitOptions, begun: Begun | None = None
     ) -> Program[tuple[RateItem, AbstractBucket]]:
         """An item, and the bucket that the factory has for it."""
         wrapped = self.factory.wrap_item(name, weight) if begun is None else begun.wrapped
-        item = _checked((yield self.bounded(wrapped, terms)))
+        item = _checked((yield self.bounded(wrapped, options)))
         found = NOT_ASKED if begun is None else begun.found
         if found is NOT_ASKED:
-            found = yield from self._found(item, terms)
-        bucket = yield self.bounded(found, terms)
+            found = yield from self._found(item, options)
+        bucket = yield self.bounded(found, options)
         if not isinstance(bucket, AbstractBucket):
             where = f"Invalid bucket: item: {name}: what the factory's get returns"
             raise InvalidBucket(bucket, where)
         return item, bucket
 
     def _found(
-        self, item: RateItem, terms: Terms
+        self, item: RateItem, options: WaitOptions
     ) -> Program[AbstractBucket | Awaitable[AbstractBucket]]:
         """What the factory's `get` returns. A user's is called by one thread at a time."""
         if self.factory._gets_at_once():
             return self.factory.get(item)
-        if not (yield Acquire(self._asking, terms.lock_seconds(), contended=True)):
+        if not (yield Acquire(self._asking, options.lock_seconds(), contended=True)):
             raise OutOfTime
         try:
             return self.factory.get(item)
@@ -84,7 +84,7 @@ class BucketAccess:
         self,
         name: str,
         weight: int,
-        terms: Terms,
+        options: WaitOptions,
         use: Callable[[RateItem, AbstractBucket], Program[T]],
         *,
         looks: bool = False,
@@ -96,7 +96,7 @@ class BucketAccess:
         keyed = getattr(self.factory, "look", None) if looks and self.stamps_by_bucket else None
         while True:
             if keyed is None:
-                item, bucket = yield from self.route(name, weight, terms)
+                item, bucket = yield from self.route(name, weight, options)
             else:
                 bucket = keyed(name)
                 item = yield from self.item(bucket, name, weight)
@@ -108,13 +108,13 @@ class BucketAccess:
                 continue
 
     def item(
-        self, bucket: AbstractBucket, name: str, weight: int, terms: Terms | None = None
+        self, bucket: AbstractBucket, name: str, weight: int, options: WaitOptions | None = None
     ) -> Program[RateItem]:
         """An item of this moment, on the clock that this limiter's items are stamped by."""
         if self.stamps_by_bucket:
-            now: int = yield self.bounded(bucket.stamp(), terms)
+            now: int = yield self.bounded(bucket.stamp(), options)
             return RateItem(name, now, weight)
-        return _checked((yield self.bounded(self.factory.wrap_item(name, weight), terms)))
+        return _checked((yield self.bounded(self.factory.wrap_item(name, weight), options)))
 
     def items(self, bucket: AbstractBucket, waiters: Sequence[Waiter]) -> Program[list[RateItem]]:
         """An item for each waiter."""
@@ -129,31 +129,31 @@ class BucketAccess:
         return (yield from self.item(bucket, item.name, item.weight)).timestamp
 
     @staticmethod
-    def bounded(value: T | Awaitable[T], terms: Terms | None) -> Step[T]:
+    def bounded(value: T | Awaitable[T], options: WaitOptions | None) -> Step[T]:
         """The value; or, if it has to be awaited, a step that takes no longer than the caller."""
-        if terms is None or terms.at_once or not is_awaitable(value):
+        if options is None or options.at_once or not is_awaitable(value):
             return value
-        seconds = terms.seconds_left()
+        seconds = options.seconds_left()
         return value if seconds is None else Within(value, seconds)
 
-    def look(self, name: str, weight: int, terms: Terms) -> Program[Decision]:
+    def look(self, name: str, weight: int, options: WaitOptions) -> Program[Decision]:
         """What the item's bucket would say, without taking anything."""
 
         def use(item: RateItem, bucket: AbstractBucket) -> Program[Decision]:
             queue = queue_at(bucket)
             if queue is not None and weight:
-                return (yield from self.behind(bucket, queue.units, item, terms))
+                return (yield from self.behind(bucket, queue.units, item, options))
             decision: Decision = yield self.work(bucket, None, bucket.check, item)
             return decision
 
-        return self.visit(name, weight, terms, use, looks=True)
+        return self.visit(name, weight, options, use, looks=True)
 
     def reserves(self, bucket: AbstractBucket) -> bool:
         """Whether waiters at a bucket that stores ahead reserve: others use it too."""
         return self.ahead_ms > 0 and (bucket.blocks or bucket.is_async is True)
 
     def behind(
-        self, bucket: AbstractBucket, before: int, item: RateItem, terms: Terms
+        self, bucket: AbstractBucket, before: int, item: RateItem, options: WaitOptions
     ) -> Program[Decision]:
         """A refusal for somebody who stands behind ``before`` units of others.
 
@@ -163,7 +163,7 @@ class BucketAccess:
         bucket is asked about what is left of them when whole intervals are taken off.
         """
         rates, algorithm = bucket.rates, bucket._algorithm
-        if not terms.known:
+        if not options.known:
             return Decision(rates[0], 0)
         most = min(algorithm.max_weight(rate) for rate in rates)
         units = before + item.weight
@@ -183,7 +183,7 @@ class BucketAccess:
         self,
         bucket: AbstractBucket,
         item: RateItem,
-        terms: Terms,
+        options: WaitOptions,
         max_wait_ms: int | None = None,
     ) -> Decision | Awaitable[Decision]:
         """What the bucket makes of the item.
@@ -191,50 +191,50 @@ class BucketAccess:
         Args:
             bucket: one that stores ahead.
             item: the item.
-            terms: the caller's.
+            options: the caller's.
             max_wait_ms: how far ahead it may be stored; None is as far as this limiter looks.
         """
         if max_wait_ms is None:
-            ahead_ms = self.ahead_ms if self.reserves(bucket) and not terms.replaced else 0
-            max_wait_ms = min(terms.max_wait_ms(), ahead_ms)
+            ahead_ms = self.ahead_ms if self.reserves(bucket) and not options.replaced else 0
+            max_wait_ms = min(options.max_wait_ms(), ahead_ms)
         if not takes_limit(bucket.__class__):
-            return bucket.reserve(item, max_wait_ms, terms.buffer_ms)
+            return bucket.reserve(item, max_wait_ms, options.buffer_ms)
         reserve: Callable[..., Decision | Awaitable[Decision]] = bucket.reserve
-        more = {"limit_ms": terms.limit_ms(), "brief": not terms.known}
-        return reserve(item, max_wait_ms, terms.buffer_ms, **more)
+        more = {"limit_ms": options.limit_ms(), "brief": not options.known}
+        return reserve(item, max_wait_ms, options.buffer_ms, **more)
 
     def first(
         self,
         bucket: AbstractBucket,
         item: RateItem,
-        terms: Terms,
+        options: WaitOptions,
         max_wait_ms: int | None = None,
     ) -> Program[Decision]:
         """The first try at a bucket that stores ahead, at which nobody waits; see `ask`."""
-        return (yield from self.told(bucket, terms, self.ask, bucket, item, terms, max_wait_ms))
+        return (yield from self.told(bucket, options, self.ask, bucket, item, options, max_wait_ms))
 
     def work(
         self,
         bucket: AbstractBucket,
-        terms: Terms | None,
+        options: WaitOptions | None,
         call: Callable[..., T],
         *args: object,
     ) -> Step[T]:
-        """A step that calls a bucket, within the caller's time where ``terms`` are given."""
+        """A step that calls a bucket, within the caller's time where ``options`` are given."""
         if not bucket.blocks:
             return call(*args)
-        seconds = None if terms is None or terms.at_once else terms.seconds_left()
+        seconds = None if options is None or options.at_once else options.seconds_left()
         return Work(seconds, bucket, call, *args)
 
     def told(
         self,
         bucket: AbstractBucket,
-        terms: Terms,
+        options: WaitOptions,
         call: Callable[..., T | Awaitable[T]],
         *args: object,
     ) -> Program[T]:
         """What a bucket answers; what it has stored is cancelled if the caller is not told."""
-        step = self.work(bucket, terms, call, *args)
+        step = self.work(bucket, options, call, *args)
         try:
             answer: T = yield step
         except BaseException:

@@ -22,7 +22,7 @@ from pyrate_limiter.errors import BucketRetired
 if TYPE_CHECKING:
     from pyrate_limiter._core.driver import Program
     from pyrate_limiter._engine.locks import LockLike
-    from pyrate_limiter._engine.wait_options import Terms
+    from pyrate_limiter._engine.wait_options import WaitOptions
     from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
 
 UNANSWERED = Decision(Rate(1, 1), 0)
@@ -51,81 +51,86 @@ class Acquisition(BucketAccess):
         self._only = only if only is not None and stores_ahead(only) else None
 
     def acquire(
-        self, name: str, weight: int, terms: Terms, begun: Begun | None = None
+        self, name: str, weight: int, options: WaitOptions, begun: Begun | None = None
     ) -> Program[Decision]:
         """Find the item's bucket, and admit it there."""
         try:
             while True:
-                item, bucket = yield from self.route(name, weight, terms, begun)
+                item, bucket = yield from self.route(name, weight, options, begun)
                 begun = None
                 try:
-                    return (yield from self.at_bucket(bucket, item, terms))
+                    return (yield from self.at_bucket(bucket, item, options))
                 except BucketRetired:  # dropped by its factory after we got it
                     continue
         except OutOfTime:
             return UNANSWERED
 
     def start(
-        self, name: str, weight: int, terms: Terms, begun: bool | Begun | None
+        self, name: str, weight: int, options: WaitOptions, begun: bool | Begun | None
     ) -> Decision | Program[Decision]:
         """`acquire`, which asks at once where its bucket is called in this thread.
 
         Most calls that get here end with that one, and are spared the program.
         """
         if isinstance(begun, Begun):
-            return self.acquire(name, weight, terms.since(begun.began), begun)
+            return self.acquire(name, weight, options.since(begun.began), begun)
         bucket = self._only
         item = None if bucket is None else _stamped(bucket, name, weight)
         if bucket is None or item is None:
-            return self.acquire(name, weight, terms)
+            return self.acquire(name, weight, options)
         if bucket.blocks and id(bucket) not in waited_for:
-            ticket, first = next(tickets), self.ask(bucket, item, terms)
+            ticket, first = next(tickets), self.ask(bucket, item, options)
             if isinstance(first, Decision):
-                return self._started(bucket, item, first, ticket, terms)
+                return self._started(bucket, item, first, ticket, options)
             discard(first)
-        return self.at_bucket(bucket, item, terms)
+        return self.at_bucket(bucket, item, options)
 
     async def start_async(
-        self, name: str, weight: int, terms: Terms, begun: bool | Begun | None
+        self, name: str, weight: int, options: WaitOptions, begun: bool | Begun | None
     ) -> Decision | Program[Decision]:
         """`start` where the answer is awaited."""
-        if isinstance(begun, Begun) and not (begun.refused or terms.bounds_steps):
+        if isinstance(begun, Begun) and not (begun.refused or options.bounds_steps):
             begun = await self._first_try.go_on(begun)
             if begun is True:
                 return ADMITTED
         if isinstance(begun, Begun):
-            return self.acquire(name, weight, terms.since(begun.began), begun)
+            return self.acquire(name, weight, options.since(begun.began), begun)
         bucket = self._only
         item = None if bucket is None else _stamped(bucket, name, weight)
         if bucket is None or item is None:
-            return self.acquire(name, weight, terms)
+            return self.acquire(name, weight, options)
         if not bucket.is_async or not bucket.answers_in_order or id(bucket) in waited_for:
-            return self.at_bucket(bucket, item, terms)
-        ticket, first = next(tickets), self.ask(bucket, item, terms)
+            return self.at_bucket(bucket, item, options)
+        ticket, first = next(tickets), self.ask(bucket, item, options)
         if not isinstance(first, Decision):
             first = await first
-        return self._started(bucket, item, first, ticket, terms)
+        return self._started(bucket, item, first, ticket, options)
 
     def _started(
-        self, bucket: AbstractBucket, item: RateItem, first: Decision, ticket: int, terms: Terms
+        self,
+        bucket: AbstractBucket,
+        item: RateItem,
+        first: Decision,
+        ticket: int,
+        options: WaitOptions,
     ) -> Decision | Program[Decision]:
-        if not first.wait_ms and (first.failing_rate is None or not terms.blocking):
+        if not first.wait_ms and (first.failing_rate is None or not options.blocking):
             return first
-        return self.at_bucket(bucket, item, terms, first, ticket)
+        return self.at_bucket(bucket, item, options, first, ticket)
 
     def at_bucket(
         self,
         bucket: AbstractBucket,
         item: RateItem,
-        terms: Terms,
+        options: WaitOptions,
         first: Decision | None = None,
         ticket: int | None = None,
     ) -> Program[Decision]:
-        """Admit the item in its bucket, waiting as long as the terms allow.
+        """Admit the item in its bucket, waiting as long as the options allow.
 
         ``first`` is what the bucket has already said.
         """
-        on_loop = terms.on_loop
+        on_loop = options.on_loop
         if bucket.is_async:
             yield ON_LOOP
             on_loop = True
@@ -135,19 +140,19 @@ class Acquisition(BucketAccess):
         native = stores_ahead(bucket)
         if first is None:
             queue = queue_at(bucket)
-            blocked = queue is not None and queue.blocked and not terms.replaced
-            if queue is not None and blocked and item.weight and terms.max_wait_ms() == 0:
-                return (yield from self.behind(bucket, queue.units, item, terms))
-            if native and not _asks_in_turn(bucket, item.weight, terms, blocked, on_loop):
-                first = yield from self.first(bucket, item, terms)
-        if first is not None and not first.wait_ms and (first or terms.gives_up(first)):
+            blocked = queue is not None and queue.blocked and not options.replaced
+            if queue is not None and blocked and item.weight and options.max_wait_ms() == 0:
+                return (yield from self.behind(bucket, queue.units, item, options))
+            if native and not _asks_in_turn(bucket, item.weight, options, blocked, on_loop):
+                first = yield from self.first(bucket, item, options)
+        if first is not None and not first.wait_ms and (first or options.gives_up(first)):
             return first
         kind = Reserving if native else Waiting
-        return (yield from kind(self, bucket, item, terms, ticket).run(first))
+        return (yield from kind(self, bucket, item, options, ticket).run(first))
 
 
 def _asks_in_turn(
-    bucket: AbstractBucket, weight: int, terms: Terms, blocked: bool, on_loop: bool
+    bucket: AbstractBucket, weight: int, options: WaitOptions, blocked: bool, on_loop: bool
 ) -> bool:
     """Whether even the first try is made in the order of arrival, from the front of the queue."""
     if weight != 1 and (
@@ -156,7 +161,7 @@ def _asks_in_turn(
         return False  # it is told at once that it never fits, or always
     if blocked:
         return True
-    if terms.replaced or terms.max_wait_ms() == 0:
+    if options.replaced or options.max_wait_ms() == 0:
         return False
     return not bucket.answers_in_order if bucket.is_async else bucket.blocks and on_loop
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pyrate_limiter._core.driver import Program
     from pyrate_limiter._engine.acquisition import Acquisition
-    from pyrate_limiter._engine.wait_options import Terms
+    from pyrate_limiter._engine.wait_options import WaitOptions
     from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
     from pyrate_limiter.abstracts.rate import Rate
     from pyrate_limiter.abstracts.wrappers import BucketAsyncWrapper
@@ -47,9 +47,9 @@ class RunsPrograms:
 
         def _sleep(self, seconds: float) -> None: ...
 
-        def _terms(
+        def _options(
             self, blocking: bool, timeout: float, *, known: bool = ..., on_loop: bool = ...
-        ) -> Terms: ...
+        ) -> WaitOptions: ...
 
     def _now(self, program: Program[T], method: str) -> T:
         """What a sync method answers.

@@ -90,8 +90,8 @@ class FirstTry:
         None: the bucket was dropped by its factory after we got it, and all begins anew.
         """
         began, factory = time.monotonic(), self._factory
-        item = factory.wrap_item(name, weight)
-        if type(item) is not RateItem:
+        item: Any = factory.wrap_item(name, weight)  # `__class__` is the quickest to ask for
+        if item.__class__ is not RateItem:
             return Begun(began, item)
         found = self._found(item)
         return Begun(began, item) if found is NOT_ASKED else self._at(began, item, found)

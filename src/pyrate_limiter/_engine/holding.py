@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pyrate_limiter._core.validation import check_weight, number_of
 from pyrate_limiter._engine.answers import RunsPrograms
-from pyrate_limiter._engine.wait_options import Terms, holds
+from pyrate_limiter._engine.wait_options import WaitOptions, holds
 from pyrate_limiter._engine.wait_queue import queue_at
 from pyrate_limiter.errors import OutOfRange, WrongType
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pyrate_limiter.abstracts.rate import RateItem
 
 _MOST_SECONDS = 366 * 86_400  # more is a time since the epoch, taken for a length
-_TERMS = Terms(blocking=False, seconds=-1, buffer_ms=None, known=True)
+_LOOKS = WaitOptions(blocking=False, seconds=-1, buffer_ms=None, known=True)
 
 
 class Holds(RunsPrograms):
@@ -31,11 +31,11 @@ class Holds(RunsPrograms):
         Raises:
             AsyncBucketInSyncCode: the bucket, its clock or the factory is async.
         """
-        return self._now(self._acquisition.look(name, check_weight(weight), _TERMS), "check")
+        return self._now(self._acquisition.look(name, check_weight(weight), _LOOKS), "check")
 
     async def check_async(self, name: str = "pyrate", weight: int = 1) -> Decision:
         """`check` for asyncio, over sync and async buckets."""
-        return await self._run(self._acquisition.look(name, check_weight(weight), _TERMS))
+        return await self._run(self._acquisition.look(name, check_weight(weight), _LOOKS))
 
     def hold(self, name: str, seconds: float) -> float:
         """Admit nothing under a name for some time: a server has asked for that, for example.
@@ -94,7 +94,7 @@ def _hold(access: BucketAccess, name: str, seconds: object) -> Program[float]:
         held_ms: int = yield access.work(bucket, None, bucket.hold, item, hold_ms)
         return held_ms / 1000
 
-    return (yield from access.visit(name, 0, _TERMS, use))
+    return (yield from access.visit(name, 0, _LOOKS, use))
 
 
 def _release_hold(access: BucketAccess, name: str) -> Program[bool]:
@@ -109,4 +109,4 @@ def _release_hold(access: BucketAccess, name: str) -> Program[bool]:
             queue.look_again()
         return bool(released)
 
-    return access.visit(name, 0, _TERMS, use, looks=True)
+    return access.visit(name, 0, _LOOKS, use, looks=True)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pyrate_limiter._core.driver import Program
     from pyrate_limiter._engine.access import BucketAccess
     from pyrate_limiter._engine.acquisition import Acquisition
-    from pyrate_limiter._engine.wait_options import Terms
+    from pyrate_limiter._engine.wait_options import WaitOptions
     from pyrate_limiter._engine.wait_queue import WaitQueue
     from pyrate_limiter._engine.waiter import Waiter
     from pyrate_limiter.abstracts.bucket import AbstractBucket
@@ -73,14 +73,14 @@ class Reserves(RunsPrograms):
         self, name: str, weight: int, max_wait: object, *, on_loop: bool
     ) -> Program[Reserved]:
         weight = check_weight(weight)
-        terms = self._terms(True, _seconds(max_wait), known=True, on_loop=on_loop)
+        options = self._options(True, _seconds(max_wait), known=True, on_loop=on_loop)
 
         def use(item: RateItem, bucket: AbstractBucket) -> Program[Reserved]:
-            decision = yield from _ahead(self._acquisition, bucket, item, terms)
+            decision = yield from _ahead(self._acquisition, bucket, item, options)
             return Reserved(decision, item, self, bucket)
 
         try:
-            return (yield from self._acquisition.visit(name, weight, terms, use))
+            return (yield from self._acquisition.visit(name, weight, options, use))
         except OutOfTime:
             return Reserved(UNANSWERED, RateItem(name, 0, weight), self)
 
@@ -178,21 +178,21 @@ def _seconds(max_wait: object) -> float:
 
 
 def _ahead(
-    acquisition: Acquisition, bucket: AbstractBucket, item: RateItem, terms: Terms
+    acquisition: Acquisition, bucket: AbstractBucket, item: RateItem, options: WaitOptions
 ) -> Program[Decision]:
     """The bucket's answer to somebody who stands behind those who wait at it."""
     if not stores_ahead(bucket):
-        terms.blocking, terms.at_once = False, True
-        decision = yield from acquisition.at_bucket(bucket, item, terms)
+        options.blocking, options.at_once = False, True
+        decision = yield from acquisition.at_bucket(bucket, item, options)
         return ADMITTED if decision.allowed else decision
     queue = queue_at(bucket)
     if queue is None or not queue.blocked or not item.weight:
-        return (yield from acquisition.first(bucket, item, terms, terms.max_wait_ms()))
-    refusal = yield from acquisition.behind(bucket, queue.units, item, terms)
+        return (yield from acquisition.first(bucket, item, options, options.max_wait_ms()))
+    refusal = yield from acquisition.behind(bucket, queue.units, item, options)
     retry = refusal.retry_after_ms
-    if retry is None or retry > terms.max_wait_ms():
+    if retry is None or retry > options.max_wait_ms():
         return refusal
-    return (yield from _reserve_behind(acquisition, bucket, queue, item, terms, retry))
+    return (yield from _reserve_behind(acquisition, bucket, queue, item, options, retry))
 
 
 def _reserve_behind(
@@ -200,7 +200,7 @@ def _reserve_behind(
     bucket: AbstractBucket,
     queue: WaitQueue,
     item: RateItem,
-    terms: Terms,
+    options: WaitOptions,
     at_least_ms: int,
 ) -> Program[Decision]:
     """Reserve for an item, which fits behind those in the queue in so many ms at the earliest.
@@ -219,8 +219,8 @@ def _reserve_behind(
             if bounded:  # nobody but they themselves can stamp an item for those
                 last = max(last or 0, item.timestamp + at_least_ms)
         asked = monotonic()
-        more = terms.max_wait_ms(), terms.buffer_ms, last, terms.limit_ms()
-        answers = yield from access.told(bucket, terms, bucket.reserve_several, items, *more)
+        more = options.max_wait_ms(), options.buffer_ms, last, options.limit_ms()
+        answers = yield from access.told(bucket, options, bucket.reserve_several, items, *more)
         for waiter, its, decision in zip(askable, items, answers):
             if decision.allowed:
                 queue.add(Held.of(bucket, its, decision, asked, waiter))
@@ -236,4 +236,4 @@ def _reserve_behind(
 
 
 def _is_askable(waiter: Waiter) -> bool:
-    return waiter.stamped_by_bucket and not waiter.terms.replaced
+    return waiter.stamped_by_bucket and not waiter.options.replaced

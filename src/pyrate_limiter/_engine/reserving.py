@@ -64,17 +64,17 @@ class Reserving(Waiting):
     # Trying again after each wait -----------------------------------------------------------------
 
     def _stand(self, decision: Decision | None) -> Program[Decision]:
-        if self._terms.replaced or not self._access.reserves(self._bucket):
+        if self._options.replaced or not self._access.reserves(self._bucket):
             return (yield from super()._stand(decision))
         return (yield from self._by_reservations())
 
     def _otherwise(self) -> Program[Decision] | None:
-        reserved = self._queue.held and not self._terms.replaced
+        reserved = self._queue.held and not self._options.replaced
         return self._by_reservations() if reserved else None
 
     def _try_now(self) -> Decision | None:
         waiter, bucket = self._waiter, self._bucket
-        if self._slept_ms or not waiter.stamped_by_bucket or self._terms.known:
+        if self._slept_ms or not waiter.stamped_by_bucket or self._options.known:
             return None
         if bucket.blocks or bucket.is_async:
             return None
@@ -90,12 +90,13 @@ class Reserving(Waiting):
         item = self._item
         lag = self._planned - item.timestamp if slept else 0
         if lag <= slept // 2:
-            return (yield from self._call([item], bucket.reserve, item, 0, self._terms.buffer_ms))
+            return (yield from self._call([item], bucket.reserve, item, 0, self._options.buffer_ms))
         # The clock stands still, as in tests: whoever has slept is taken at its word.
-        decision = yield from self._call([item], bucket.reserve, item, lag, 0)
+        ahead_ms = max(lag, slept)  # the bucket may have read its clock later than the item's stamp
+        decision = yield from self._call([item], bucket.reserve, item, ahead_ms, 0)
         if isinstance(decision, Reservation) and decision.wait_ms:
             now = yield from self._access.time(bucket, item)
-            yield from self._call([item], bucket.confirm, decision, now, lag)
+            yield from self._call([item], bucket.confirm, decision, now, ahead_ms)
         return decision
 
     # Waiting for reservations ---------------------------------------------------------------------
@@ -117,7 +118,7 @@ class Reserving(Waiting):
                 slept_for = None if woken else goal
                 continue
             slept_for = None
-            if goal is self._terms:
+            if goal is self._options:
                 return (yield from self._last_look())
             outcome = yield from self._ask() if goal is self._queue else self._use()
             if outcome is not None:
@@ -127,9 +128,9 @@ class Reserving(Waiting):
         """What the front does next, and when.
 
         That is to use a reservation that is due; to ask for more, for the queue; or to give up, as
-        the terms of the caller want it. If there is nothing, it is the call itself.
+        the options of the caller want it. If there is nothing, it is the call itself.
         """
-        queue, now, left = self._queue, monotonic(), self._terms.seconds_left()
+        queue, now, left = self._queue, monotonic(), self._options.seconds_left()
         goal: object = self
         due = math.inf
         if self._wanted():
@@ -137,7 +138,7 @@ class Reserving(Waiting):
         if queue.held and queue.held[0].due <= due:
             goal, due = queue.held[0], queue.held[0].due
         if left is not None and now + left < due:
-            goal, due = self._terms, now + left
+            goal, due = self._options, now + left
         return goal, due
 
     def _sleep_until(self, due: float) -> Program[bool]:
@@ -145,7 +146,7 @@ class Reserving(Waiting):
         queue = self._queue
         queue.block()
         queue.due = due
-        if self._terms.may_fit_by_now():
+        if self._options.may_fit_by_now():
             queue.look_again()
             return True
         woken: bool = yield Park(self._waiter, max(0.0, due - monotonic()))
@@ -162,7 +163,7 @@ class Reserving(Waiting):
 
     def _ask(self) -> Program[Decision | None]:
         """Ask for reservations; answered by what this call gets, if that is known by now."""
-        access, bucket, queue, terms = self._access, self._bucket, self._queue, self._terms
+        access, bucket, queue, options = self._access, self._bucket, self._queue, self._options
         wanted = self._wanted()
         mine = wanted[0] is self._waiter
         items = yield from access.items(bucket, wanted)
@@ -170,11 +171,11 @@ class Reserving(Waiting):
         queue.asking = True
         try:
             if len(items) == 1:
-                call = self._call(items, access.ask, bucket, items[0], terms, max_wait_ms)
+                call = self._call(items, access.ask, bucket, items[0], options, max_wait_ms)
                 decisions = [(yield from call)]
             else:
                 last = queue.last_moment if queue.is_mixed else None
-                args = (max_wait_ms, terms.buffer_ms, last, terms.limit_ms())
+                args = (max_wait_ms, options.buffer_ms, last, options.limit_ms())
                 decisions = yield from self._call(items, bucket.reserve_several, items, *args)
         finally:
             queue.stop_asking(self._waiter)
@@ -189,11 +190,11 @@ class Reserving(Waiting):
         if goes:
             self._leave(queue.units_at_once())
             return first
-        return first if mine and not first.allowed and terms.gives_up(first) else None
+        return first if mine and not first.allowed and options.gives_up(first) else None
 
     def _reach_ms(self, waiters: Sequence[Waiter]) -> int:
         """How far ahead to reserve for these waiters."""
-        longest = max(waiter.terms.max_wait_ms() for waiter in waiters)
+        longest = max(waiter.options.max_wait_ms() for waiter in waiters)
         return min(longest, self._access.ahead_ms)
 
     def _hold(
@@ -273,9 +274,9 @@ class Reserving(Waiting):
     def _last_look(self) -> Program[Decision]:
         """At the end of the caller's time: take what is free now, and is nobody's."""
         access, bucket, before = self._access, self._bucket, self._item
-        self._terms.blocking = False
+        self._options.blocking = False
         item = yield from access.item(bucket, before.name, before.weight)
-        return (yield from self._call([item], access.ask, bucket, item, self._terms, 0))
+        return (yield from self._call([item], access.ask, bucket, item, self._options, 0))
 
     # What becomes of what is stored for a call that ends otherwise --------------------------------
 
@@ -284,7 +285,7 @@ class Reserving(Waiting):
     ) -> Program[T]:
         """Have the bucket do something for these items, which is undone if nobody learns of it."""
         self._asked, self._asked_at = items, monotonic()
-        self._step = self._access.work(self._bucket, self._terms, call, *args)
+        self._step = self._access.work(self._bucket, self._options, call, *args)
         answer: T = yield self._step
         self._asked = ()
         return answer

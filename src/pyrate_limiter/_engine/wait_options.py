@@ -1,4 +1,4 @@
-"""On what terms a caller waits."""
+"""How long a caller waits, and how."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class AdaptiveBuffer(int):
 ADAPTIVE = AdaptiveBuffer(50)
 
 
-class Terms:
-    """On what terms a caller waits.
+class WaitOptions:
+    """How long a caller waits, and how.
 
     Args:
         blocking: whether it waits at all.
@@ -101,8 +101,8 @@ class Terms:
         """Whether what is awaited for the caller may take no longer than the caller waits."""
         return not self.at_once and self._deadline is not None
 
-    def since(self, began: float) -> Terms:
-        """The same terms for a call that began earlier, on that clock."""
+    def since(self, began: float) -> WaitOptions:
+        """The same options for a call that began earlier, on that clock."""
         if self._deadline is not None:
             self._deadline -= time.monotonic() - began
         return self

@@ -160,7 +160,7 @@ class WaitQueue(HeldReservations):
         with self._lock:
             self.blocked = True
             for waiter in self._waiters():
-                if not waiter.terms.blocking:
+                if not waiter.options.blocking:
                     waiter.wake()
 
     def stop_asking(self, waiter: Waiter) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import asyncio
     from typing import Protocol
 
-    from pyrate_limiter._engine.wait_options import Terms
+    from pyrate_limiter._engine.wait_options import WaitOptions
     from pyrate_limiter.abstracts.algorithm import Decision
     from pyrate_limiter.abstracts.bucket import AbstractBucket
     from pyrate_limiter.abstracts.rate import RateItem
@@ -99,7 +99,7 @@ class Waiter:
     Args:
         name: what it asks for.
         weight: how many units.
-        terms: how long it waits.
+        options: how long it waits.
         ticket: its place in the order of arrival.
         stamped_by_bucket: whether its items are stamped with the bucket's own time, so that others
             can make them too.
@@ -114,21 +114,21 @@ class Waiter:
         "loop",
         "name",
         "next",
+        "options",
         "parked",
         "previous",
         "queue",
         "stamped_by_bucket",
-        "terms",
         "ticket",
         "weight",
     )
 
     def __init__(
-        self, name: str, weight: int, terms: Terms, ticket: int, *, stamped_by_bucket: bool
+        self, name: str, weight: int, options: WaitOptions, ticket: int, *, stamped_by_bucket: bool
     ) -> None:
         self.name = name
         self.weight = weight
-        self.terms = terms
+        self.options = options
         self.ticket = ticket
         self.stamped_by_bucket = stamped_by_bucket
         self.queue: _Queue | None = None

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from pyrate_limiter._core.driver import Program
     from pyrate_limiter._engine.access import BucketAccess
-    from pyrate_limiter._engine.wait_options import Terms
+    from pyrate_limiter._engine.wait_options import WaitOptions
     from pyrate_limiter._engine.wait_queue import WaitQueue
     from pyrate_limiter._engine.waiter import Held
     from pyrate_limiter.abstracts.bucket import AbstractBucket
@@ -39,7 +39,7 @@ class Waiting:
         access: stamps its items, and calls the bucket.
         bucket: where it waits; without its `BucketAsyncWrapper`.
         item: its item, as of the first attempt.
-        terms: how long it waits.
+        options: how long it waits.
         ticket: its place in the order of arrival.
     """
 
@@ -48,10 +48,10 @@ class Waiting:
         "_began",
         "_bucket",
         "_item",
+        "_options",
         "_planned",
         "_queue",
         "_slept_ms",
-        "_terms",
         "_waiter",
     )
 
@@ -63,16 +63,16 @@ class Waiting:
         access: BucketAccess,
         bucket: AbstractBucket,
         item: RateItem,
-        terms: Terms,
+        options: WaitOptions,
         ticket: int,
     ) -> None:
         self._access = access
         self._bucket = bucket
         self._item = item
-        self._terms = terms
+        self._options = options
         self._began = monotonic()
         by_bucket = self._stores_ahead and access.stamps_by_bucket
-        self._waiter = Waiter(item.name, item.weight, terms, ticket, stamped_by_bucket=by_bucket)
+        self._waiter = Waiter(item.name, item.weight, options, ticket, stamped_by_bucket=by_bucket)
         self._queue: WaitQueue
         # When the last full sleep at the front was to end, on the items' clock, and its length.
         self._planned = 0
@@ -100,13 +100,13 @@ class Waiting:
         # Whoever is admitted goes at once: the next in the queue gives back what is too much.
         if self._keeps_something() and not (decision.allowed and self._queue.first is not None):
             yield from self._give_back()
-        if not self._terms.known or not decision.allowed:
+        if not self._options.known or not decision.allowed:
             return decision
-        outlook = decision
+        fresh = decision
         if decision.remaining is None:
             look = yield from self._access.item(self._bucket, self._item.name, 0)
-            outlook = yield self._access.work(self._bucket, None, self._bucket.check, look)
-        return _told(decision, round((monotonic() - self._began) * 1000), outlook)
+            fresh = yield self._access.work(self._bucket, None, self._bucket.check, look)
+        return _told(decision, round((monotonic() - self._began) * 1000), fresh)
 
     # What differs where the bucket stores the future ----------------------------------------------
 
@@ -141,7 +141,7 @@ class Waiting:
     @property
     def _waits_for_ever(self) -> bool:
         """Whether the call waits for ever, and does not want to know how long that is."""
-        return not self._terms.known and self._terms.max_wait_ms() == ENDLESS_MS
+        return not self._options.known and self._options.max_wait_ms() == ENDLESS_MS
 
     def _stand(self, decision: Decision | None) -> Program[Decision]:  # noqa: C901 - each wait goes through it
         slept = False
@@ -189,32 +189,32 @@ class Waiting:
     def _stamped_anew(self) -> Program[tuple[RateItem, int]]:
         """An item of this moment, and how many ms were slept in full just before."""
         name, weight = self._item.name, self._item.weight
-        item = yield from self._access.item(self._bucket, name, weight, self._terms)
+        item = yield from self._access.item(self._bucket, name, weight, self._options)
         slept, self._slept_ms = self._slept_ms, 0
         return item, slept
 
     def _put(self, item: RateItem) -> Program[Decision]:
-        access, bucket, terms = self._access, self._bucket, self._terms
+        access, bucket, options = self._access, self._bucket, self._options
         busy = Decision(bucket.rates[0], 0)
         shared = bucket.limiter_lock()
-        if shared is not None and not (yield Acquire(shared, terms.lock_seconds())):
+        if shared is not None and not (yield Acquire(shared, options.lock_seconds())):
             return busy
         try:
-            if not (yield Acquire(access.lock, terms.lock_seconds())):
+            if not (yield Acquire(access.lock, options.lock_seconds())):
                 return busy
             try:
                 said = None if bucket.blocks else self._ask_now(item)
             finally:
                 access.lock.release()
             if said is None:
-                said = yield access.work(bucket, terms, self._ask_locked, item)
+                said = yield access.work(bucket, options, self._ask_locked, item)
             admitted, waiting = said
             if is_awaitable(admitted):
                 self._queue.awaits = True
-                admitted = yield access.bounded(admitted, terms)
+                admitted = yield access.bounded(admitted, options)
                 if not admitted:
                     waiting = bucket.waiting(item)
-            wait_ms: int = yield access.bounded(waiting, terms)
+            wait_ms: int = yield access.bounded(waiting, options)
         finally:
             if shared is not None:
                 shared.release()
@@ -238,15 +238,15 @@ class Waiting:
 
     def _pause_ms(self, decision: Decision) -> int | None:
         """How long to sleep before the next try; None to give up."""
-        terms, wait = self._terms, decision.retry_after_ms
-        if wait is None or terms.gives_up(decision):
+        options, wait = self._options, decision.retry_after_ms
+        if wait is None or options.gives_up(decision):
             return None
-        max_wait = terms.max_wait_ms()
+        max_wait = options.max_wait_ms()
         if wait > max_wait:
-            terms.blocking = False  # the last try is at the end of the caller's time
+            options.blocking = False  # the last try is at the end of the caller's time
             return max_wait
         rate = decision.failing_rate
-        pad = terms.buffer_ms
+        pad = options.buffer_ms
         if pad is None and rate is not None:
             one_unit = isinstance(self._bucket._algorithm, StateAlgorithm)
             pad = pad_ms(rate.interval // rate.limit if one_unit else rate.interval)
@@ -262,9 +262,9 @@ class Waiting:
         queue = self._queue
         queue.block()
         queue.due = end = monotonic() + seconds
-        if self._terms.may_fit_by_now():
+        if self._options.may_fit_by_now():
             return False
-        if self._terms.replaced:
+        if self._options.replaced:
             yield Sleep(seconds)
             return True
         while self._waiter.is_first:
@@ -277,18 +277,18 @@ class Waiting:
 
     def _reach_front(self) -> Program[Decision | None]:
         """Wait until it is at the front; answered by a refusal where it does not get there."""
-        waiter, terms = self._waiter, self._terms
-        if terms.known and terms.blocking:
+        waiter, options = self._waiter, self._options
+        if options.known and options.blocking:
             refusal = yield from self._behind_others()
-            if terms.gives_up(refusal):
+            if options.gives_up(refusal):
                 return refusal
         in_time = True
         while not waiter.is_first:
             if waiter.queue is None:  # overtaken, while its event loop stood still
                 self._queue = join(self._bucket, waiter)
                 continue
-            left = terms.seconds_left()
-            if not in_time or left == 0 or (not terms.blocking and self._queue.blocked):
+            left = options.seconds_left()
+            if not in_time or left == 0 or (not options.blocking and self._queue.blocked):
                 return (yield from self._behind_others())
             if self._queue.awaits:  # perhaps by a task of this very thread
                 yield ON_LOOP
@@ -297,16 +297,16 @@ class Waiting:
 
     def _behind_others(self) -> Program[Decision]:
         before = self._queue.units_before(self._waiter)
-        return (yield from self._access.behind(self._bucket, before, self._item, self._terms))
+        return (yield from self._access.behind(self._bucket, before, self._item, self._options))
 
     def _leave(self, room: int = 0) -> None:
         if self._waiter.queue is not None:
             self._queue.leave(self._waiter, room)
 
 
-def _told(decision: Decision, waited_ms: int, outlook: Decision) -> Decision:
-    """What a caller is told who has waited: the outlook is as of now."""
-    remaining, reset = outlook.remaining, outlook.reset_after_ms
+def _told(decision: Decision, waited_ms: int, fresh: Decision) -> Decision:
+    """What a caller is told who has waited: the fresh is as of now."""
+    remaining, reset = fresh.remaining, fresh.reset_after_ms
     if isinstance(decision, Reservation):
         return Reservation(decision.item, waited_ms, decision.handle, remaining, reset)
     return Decision(None, None, waited_ms, remaining, reset)
