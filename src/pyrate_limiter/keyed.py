@@ -150,8 +150,7 @@ class KeyedBucketFactory(BucketFactory):
         bucket: Any = self._keys.buckets.get(name)  # of a class that `straight` has looked at
         if bucket is None:
             bucket = self._add(name)
-        taken: bool | None = bucket.take(name, weight)
-        return taken
+        return bucket.take(name, weight)  # type: ignore[no-any-return] # as `straight` says
 
     def get_buckets(self) -> list[AbstractBucket]:
         """All buckets there are at the moment."""
@@ -264,8 +263,6 @@ class _Keys:
 
     def make_room(self, at_most: int) -> bool:
         """Have fewer than so many buckets; a few of them are looked at, at the most."""
-        if len(self.buckets) < at_most:
-            return True
         now = time.monotonic()
         # Further away than that, it was another clock that was read: tests freeze it.
         if now < self._next_scan <= now + _RESCAN_SECONDS:

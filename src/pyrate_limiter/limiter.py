@@ -17,7 +17,6 @@ from pyrate_limiter._engine.factories import (
     SingleBucketFactory,
     as_factory,
     asking_path,
-    only_bucket,
     straight_path,
 )
 from pyrate_limiter._engine.first_try import bind_sweeper
@@ -125,8 +124,7 @@ class Limiter(Holds, Reserves, TakesOlderCalls, Generic[Verdict_co]):
         factory = self.bucket_factory
         # Not `lock`, which the front of a wait queue needs: `get` may itself wait in that queue.
         asking: LockLike = shared_lock()
-        ahead = ahead_ms(self.reserve_ahead)
-        self._acquisition = Acquisition(factory, self.lock, asking, ahead, only_bucket(factory))
+        self._acquisition = Acquisition(factory, self.lock, asking, ahead_ms(self.reserve_ahead))
         self._take = straight_path(factory, asking)
         self._take_async = straight_path(factory, asking, awaited=True)
         self._ask = asking_path(factory)

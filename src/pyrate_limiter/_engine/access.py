@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, TypeVar
 from pyrate_limiter._core.awaitables import is_awaitable
 from pyrate_limiter._core.worker_call import OutOfTime
 from pyrate_limiter._engine.first_try import NOT_ASKED
-from pyrate_limiter._engine.native import cancel_made, made_by, takes_limit, unwrapped
+from pyrate_limiter._engine.native import takes_limit, unwrapped
 from pyrate_limiter._engine.steps import ON_LOOP, Acquire, Within, Work, to_end
 from pyrate_limiter._engine.wait_queue import queue_at
 from pyrate_limiter.abstracts.algorithm import Decision, SlidingWindowLog, StateAlgorithm
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.rate import RateItem
+from pyrate_limiter.abstracts.reservation import Reservation
 from pyrate_limiter.errors import BucketRetired, InvalidBucket, WrongType
 
 if TYPE_CHECKING:
@@ -239,8 +240,8 @@ class BucketAccess:
             answer: T = yield step
         except BaseException:
             # Cancelled while a worker thread was at it: what it stores is nobody's.
-            if isinstance(step, Work) and not step.afterwards(lambda it: cancel_made(bucket, it)):
-                made = made_by(step.result)
+            if isinstance(step, Work) and not step.afterwards(lambda it: _cancel_made(bucket, it)):
+                made = _made_by(step.result)
                 if made:
                     yield to_end(self.work(bucket, None, bucket.cancel_several, made))
             raise
@@ -260,3 +261,15 @@ def _further_ms(algorithm: object, rate: Rate, units: int) -> int:
     flow = units * rate.interval // rate.limit
     # A log of another kind may admit one limit more across the edge of a window.
     return flow if isinstance(algorithm, StateAlgorithm) else max(0, flow - rate.interval)
+
+
+def _made_by(answer: object) -> list[Reservation]:
+    """The reservations in what a bucket has answered, if it has."""
+    answers = answer if isinstance(answer, list) else [answer]
+    return [each for each in answers if isinstance(each, Reservation)]
+
+
+def _cancel_made(bucket: AbstractBucket, answer: object) -> list[bool] | Awaitable[list[bool]]:
+    """Give back what was stored for somebody who is not there any more."""
+    made = _made_by(answer)
+    return bucket.cancel_several(made) if made else []

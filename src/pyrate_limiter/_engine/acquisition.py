@@ -8,6 +8,7 @@ from pyrate_limiter._core.awaitables import discard
 from pyrate_limiter._core.waited_for import waited_for
 from pyrate_limiter._core.worker_call import OutOfTime
 from pyrate_limiter._engine.access import BucketAccess
+from pyrate_limiter._engine.factories import only_bucket
 from pyrate_limiter._engine.first_try import Begun, FirstTry
 from pyrate_limiter._engine.native import stores_ahead, unwrapped
 from pyrate_limiter._engine.reserving import Reserving
@@ -30,24 +31,16 @@ UNANSWERED = Decision(Rate(1, 1), 0)
 
 
 class Acquisition(BucketAccess):
-    """All acquisitions of one limiter; see `BucketAccess` for what it is given.
-
-    Args:
-        only: the bucket of all items, if there is just one.
-    """
+    """All acquisitions of one limiter; see `BucketAccess` for what it is given."""
 
     __slots__ = ("_first_try", "_only")
 
     def __init__(
-        self,
-        factory: BucketFactory,
-        lock: LockLike,
-        asking: LockLike,
-        ahead_ms: int,
-        only: AbstractBucket | None = None,
+        self, factory: BucketFactory, lock: LockLike, asking: LockLike, ahead_ms: int
     ) -> None:
         super().__init__(factory, lock, asking, ahead_ms)
         self._first_try = FirstTry(factory, asking, awaited=True)
+        only = only_bucket(factory)
         self._only = only if only is not None and stores_ahead(only) else None
 
     def acquire(

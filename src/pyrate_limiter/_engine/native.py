@@ -1,16 +1,11 @@
-"""What a bucket can do by itself, and what of its answers has to be given back."""
+"""What a bucket can do by itself."""
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from pyrate_limiter.abstracts.bucket import AbstractBucket
-from pyrate_limiter.abstracts.reservation import Reservation
 from pyrate_limiter.abstracts.wrappers import BucketAsyncWrapper
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable
 
 
 def unwrapped(bucket: AbstractBucket) -> AbstractBucket:
@@ -59,15 +54,3 @@ def is_unchanged(kind: type) -> bool:
     return knows is not None and all(
         getattr(kind, name) is getattr(knows, name) for name in methods
     )
-
-
-def made_by(answer: object) -> list[Reservation]:
-    """The reservations in what a bucket has answered, if it has."""
-    answers = answer if isinstance(answer, list) else [answer]
-    return [each for each in answers if isinstance(each, Reservation)]
-
-
-def cancel_made(bucket: AbstractBucket, answer: object) -> list[bool] | Awaitable[list[bool]]:
-    """Give back what was stored for somebody who is not there any more."""
-    made = made_by(answer)
-    return bucket.cancel_several(made) if made else []
