@@ -1,4 +1,4 @@
-"""How the calls of a limiter get at its buckets, within the caller's time."""
+"""How a limiter finds its buckets and calls them, within the time of its caller."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class BucketAccess:
         *,
         looks: bool = False,
     ) -> Program[T]:
-        """What ``use`` makes of an item and its bucket (without a `BucketAsyncWrapper`).
+        """The result of ``use`` for an item and its bucket (without a `BucketAsyncWrapper`).
 
         For one who only ``looks``, a keyed factory makes no bucket that lasts.
         """
@@ -187,7 +187,7 @@ class BucketAccess:
         options: WaitOptions,
         max_wait_ms: int | None = None,
     ) -> Decision | Awaitable[Decision]:
-        """What the bucket makes of the item.
+        """The bucket's decision on the item.
 
         Args:
             bucket: one that stores ahead.
@@ -212,7 +212,7 @@ class BucketAccess:
         max_wait_ms: int | None = None,
     ) -> Program[Decision]:
         """The first try at a bucket that stores ahead, at which nobody waits; see `ask`."""
-        return (yield from self.told(bucket, options, self.ask, bucket, item, options, max_wait_ms))
+        return self.told(bucket, options, self.ask, bucket, item, options, max_wait_ms)
 
     def work(
         self,
@@ -234,12 +234,12 @@ class BucketAccess:
         call: Callable[..., T | Awaitable[T]],
         *args: object,
     ) -> Program[T]:
-        """What a bucket answers; what it has stored is cancelled if the caller is not told."""
+        """A bucket's answer. What it has stored is cancelled if the caller is interrupted."""
         step = self.work(bucket, options, call, *args)
         try:
             answer: T = yield step
         except BaseException:
-            # Cancelled while a worker thread was at it: what it stores is nobody's.
+            # Cancelled while a worker thread makes the call: nobody will use what that stores.
             if isinstance(step, Work) and not step.afterwards(lambda it: _cancel_made(bucket, it)):
                 made = _made_by(step.result)
                 if made:
@@ -270,6 +270,6 @@ def _made_by(answer: object) -> list[Reservation]:
 
 
 def _cancel_made(bucket: AbstractBucket, answer: object) -> list[bool] | Awaitable[list[bool]]:
-    """Give back what was stored for somebody who is not there any more."""
+    """Cancel what was stored for a caller that has gone."""
     made = _made_by(answer)
     return bucket.cancel_several(made) if made else []

@@ -61,14 +61,13 @@ class Acquisition(BucketAccess):
     def start(
         self, name: str, weight: int, options: WaitOptions, begun: bool | Begun | None
     ) -> Decision | Program[Decision]:
-        """`acquire`, which asks at once where its bucket is called in this thread.
+        """`acquire`; or its decision, where one call of the bucket in this thread gives it.
 
-        Most calls that get here end with that one, and are spared the program.
+        Most acquisitions end with that call, and are spared the program.
         """
         if isinstance(begun, Begun):
             return self.acquire(name, weight, options.since(begun.began), begun)
-        bucket = self._only
-        item = None if bucket is None else _stamped(bucket, name, weight)
+        bucket, item = self._only, self._stamped(name, weight)
         if bucket is None or item is None:
             return self.acquire(name, weight, options)
         if bucket.blocks and id(bucket) not in waited_for:
@@ -81,15 +80,14 @@ class Acquisition(BucketAccess):
     async def start_async(
         self, name: str, weight: int, options: WaitOptions, begun: bool | Begun | None
     ) -> Decision | Program[Decision]:
-        """`start` where the answer is awaited."""
+        """`start` for asyncio: one awaited call of the bucket may give the decision."""
         if isinstance(begun, Begun) and not (begun.refused or options.bounds_steps):
             begun = await self._first_try.go_on(begun)
             if begun is True:
                 return ADMITTED
         if isinstance(begun, Begun):
             return self.acquire(name, weight, options.since(begun.began), begun)
-        bucket = self._only
-        item = None if bucket is None else _stamped(bucket, name, weight)
+        bucket, item = self._only, self._stamped(name, weight)
         if bucket is None or item is None:
             return self.acquire(name, weight, options)
         if not bucket.is_async or not bucket.answers_in_order or id(bucket) in waited_for:
@@ -98,6 +96,14 @@ class Acquisition(BucketAccess):
         if not isinstance(first, Decision):
             first = await first
         return self._started(bucket, item, first, ticket, options)
+
+    def _stamped(self, name: str, weight: int) -> RateItem | None:
+        """An item for the only bucket; None if there is none, or its time has to be awaited."""
+        now = None if self._only is None else self._only.stamp()
+        if isinstance(now, int):
+            return RateItem(name, now, weight)
+        discard(now)
+        return None
 
     def _started(
         self,
@@ -147,22 +153,13 @@ class Acquisition(BucketAccess):
 def _asks_in_turn(
     bucket: AbstractBucket, weight: int, options: WaitOptions, blocked: bool, on_loop: bool
 ) -> bool:
-    """Whether even the first try is made in the order of arrival, from the front of the queue."""
+    """Whether the first try too is made from the front of the queue, in the order of arrival."""
     if weight != 1 and (
         not weight or any(weight > bucket._algorithm.max_weight(rate) for rate in bucket.rates)
     ):
-        return False  # it is told at once that it never fits, or always
+        return False  # whether it fits does not depend on others: it never does, or always
     if blocked:
         return True
     if options.replaced or options.max_wait_ms() == 0:
         return False
     return not bucket.answers_in_order if bucket.is_async else bucket.blocks and on_loop
-
-
-def _stamped(bucket: AbstractBucket, name: str, weight: int) -> RateItem | None:
-    """An item of this moment; None where the bucket's time has to be awaited."""
-    now = bucket.stamp()
-    if isinstance(now, int):
-        return RateItem(name, now, weight)
-    discard(now)
-    return None

@@ -1,4 +1,4 @@
-"""What a wait queue has reserved for those who stand in it."""
+"""The reservations that a wait queue holds for its waiters."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 class HeldReservations:
     """The reservations of a wait queue, in the order of their moments."""
-
-    __slots__ = ("_lock", "_unneeded", "_weights", "first", "held", "size")
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -40,14 +38,14 @@ class HeldReservations:
             return list(islice(self._waiters(), most))
 
     def wanting(self, most: int) -> list[Waiter]:
-        """The first waiters that have no reservation, if there are less of those than waiters."""
+        """The first waiters without a reservation; no more than there are reservations too few."""
         with self._lock:
             most = max(0, min(most, self.lacking))
             return list(islice((each for each in self._waiters() if each.held is None), most))
 
     @property
     def lacking(self) -> int:
-        """How many waiters have no reservation."""
+        """How many reservations there are too few."""
         return self.size - len(self.held)
 
     @property
@@ -79,7 +77,7 @@ class HeldReservations:
 
     @staticmethod
     def _exchange(taken: Held, own: Held | None, waiter: Waiter) -> None:
-        """Let the owner of what was taken have the taker's own; or its name, to ask under that."""
+        """Give the owner of what was taken the taker's reservation; or its name, to ask with."""
         owner = taken.owner
         if own is not None:
             own.owner = owner
@@ -89,7 +87,7 @@ class HeldReservations:
                 owner.name, waiter.name = waiter.name, owner.name
 
     def trim(self) -> bool:
-        """Set apart what is held and nobody in the queue can use; whether there is any.
+        """Set apart what no waiter can use; answered by whether there is any.
 
         Reservations are given out in the order of arrival, and nobody may pass the front: one that
         is not enough for whoever is next is of no use to those behind; one that is more than enough
@@ -120,7 +118,7 @@ class HeldReservations:
                     self._set_apart(one)
 
     def surplus(self) -> list[Reservation]:
-        """Hand over what is held and nobody in the queue can use, to be cancelled."""
+        """What no waiter can use: the caller cancels it."""
         with self._lock:
             self.trim()
             unneeded, self._unneeded = self._unneeded, []
@@ -140,6 +138,6 @@ class HeldReservations:
             held.owner.held = None
 
     def units_at_once(self) -> int:
-        """How many units may be used without anything more."""
+        """How many units are confirmed, from the first reservation on."""
         with self._lock:
             return sum(one.weight for one in takewhile(lambda one: not one.waits, self.held))

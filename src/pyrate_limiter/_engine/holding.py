@@ -94,7 +94,7 @@ def _hold(access: BucketAccess, name: str, seconds: object) -> Program[float]:
         held_ms: int = yield access.work(bucket, None, bucket.hold, item, hold_ms)
         return held_ms / 1000
 
-    return (yield from access.visit(name, 0, _LOOKS, use))
+    return access.visit(name, 0, _LOOKS, use)
 
 
 def _release_hold(access: BucketAccess, name: str) -> Program[bool]:

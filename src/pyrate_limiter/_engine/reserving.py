@@ -65,8 +65,8 @@ class Reserving(Waiting):
 
     def _stand(self, decision: Decision | None) -> Program[Decision]:
         if self._options.replaced or not self._access.reserves(self._bucket):
-            return (yield from super()._stand(decision))
-        return (yield from self._by_reservations())
+            return super()._stand(decision)
+        return self._by_reservations()
 
     def _otherwise(self) -> Program[Decision] | None:
         reserved = self._queue.held and not self._options.replaced
@@ -91,7 +91,7 @@ class Reserving(Waiting):
         lag = self._planned - item.timestamp if slept else 0
         if lag <= slept // 2:
             return (yield from self._call([item], bucket.reserve, item, 0, self._options.buffer_ms))
-        # The clock stands still, as in tests: whoever has slept is taken at its word.
+        # The clock stands still, as in tests: the sleep counts all the same.
         ahead_ms = max(lag, slept)  # the bucket may have read its clock later than the item's stamp
         decision = yield from self._call([item], bucket.reserve, item, ahead_ms, 0)
         if isinstance(decision, Reservation) and decision.wait_ms:
@@ -102,7 +102,7 @@ class Reserving(Waiting):
     # Waiting for reservations ---------------------------------------------------------------------
 
     def _by_reservations(self) -> Program[Decision]:
-        slept_for: object = None  # in full; it is done then, for in tests time may stand still
+        slept_for: object = None  # in full: then it is due, even if the clock stands still
         while True:
             if not self._waiter.is_first:
                 refused = yield from self._reach_front()
@@ -153,7 +153,7 @@ class Reserving(Waiting):
         return woken
 
     def _wanted(self) -> list[Waiter]:
-        """Whom to ask for, from the front on: those that no reservation is there for."""
+        """The waiters to ask for, from the front on: those without a reservation."""
         queue = self._queue
         if queue.lacking <= 0:
             return []
@@ -185,7 +185,7 @@ class Reserving(Waiting):
         self._hold(items[used:], decisions[used:], wanted[used:])
         if not last_said.allowed:
             self._ask_later(last_said)
-        elif queue.held:  # more is asked for when half of the time that it looks ahead is left
+        elif queue.held:  # ask when less than half of the look-ahead is left
             queue.ask_at = queue.held[-1].due - access.ahead_ms / 2000
         if goes:
             self._leave(queue.units_at_once())
@@ -272,18 +272,18 @@ class Reserving(Waiting):
         self._hold(items, decisions, [held.owner for held in due])
 
     def _last_look(self) -> Program[Decision]:
-        """At the end of the caller's time: take what is free now, and is nobody's."""
+        """The last try, at the end of the caller's time: take what is free now."""
         access, bucket, before = self._access, self._bucket, self._item
         self._options.blocking = False
         item = yield from access.item(bucket, before.name, before.weight)
         return (yield from self._call([item], access.ask, bucket, item, self._options, 0))
 
-    # What becomes of what is stored for a call that ends otherwise --------------------------------
+    # Giving back what is stored for a call that fails ---------------------------------------------
 
     def _call(
         self, items: Sequence[RateItem], call: Callable[..., T | Awaitable[T]], *args: object
     ) -> Program[T]:
-        """Have the bucket do something for these items, which is undone if nobody learns of it."""
+        """Call the bucket for these items; see `_left_over` for a call that is interrupted."""
         self._asked, self._asked_at = items, monotonic()
         self._step = self._access.work(self._bucket, self._options, call, *args)
         answer: T = yield self._step
@@ -304,7 +304,7 @@ class Reserving(Waiting):
                 yield to_end(self._access.work(self._bucket, None, cancel, left))
 
     def _left_over(self) -> list[Reservation]:
-        """What is stored for this call or those who wait, and nobody needs."""
+        """The units that are stored for this call or its queue, and that no waiter can use."""
         used, self._used = self._used, []
         items, self._asked = self._asked, ()
         step = self._step if items else None
@@ -325,7 +325,7 @@ class Reserving(Waiting):
         result: Decision | list[Decision] | None,
         used: Sequence[Held],
     ) -> list[Reservation]:
-        """Leave to those who wait what the bucket has stored; what they do not need is returned."""
+        """Hold what the bucket has stored for the queue; what no waiter can use is returned."""
         queue, unneeded = self._queue, []
         if result:
             decisions = result if isinstance(result, list) else [result]

@@ -29,30 +29,14 @@ if TYPE_CHECKING:
 K = TypeVar("K")
 
 MOST_WOKEN = 50
-"""Tasks that are woken together, so that others of their event loop come in between."""
+"""How many tasks are woken together at the most, so that other tasks of their loop run too."""
 
 GRACE_SECONDS = 0.05
-"""How long the queue stands still for tasks whose event loop is stalled, before it goes on."""
+"""How long the queue waits for tasks at its front whose event loop is stalled."""
 
 
 class WaitQueue(HeldReservations):
     """The waiters at one bucket, a linked list; and the reservations that are held for them."""
-
-    __slots__ = (
-        "__weakref__",
-        "_bucket",
-        "_closed",
-        "_loops",
-        "_room",
-        "_watcher",
-        "ask_at",
-        "asking",
-        "awaits",
-        "blocked",
-        "due",
-        "last",
-        "units",
-    )
 
     def __init__(self, bucket: AbstractBucket) -> None:
         super().__init__()
@@ -60,9 +44,9 @@ class WaitQueue(HeldReservations):
         self._closed = False
         # Parked waiters by event loop, None for threads.
         self._loops: dict[asyncio.AbstractEventLoop | None, int] = {}
-        # Units that are free for those behind, of whom not all have been woken yet.
+        # Units that are free in the bucket, for waiters that have not been woken yet.
         self._room = 0
-        # The first waiter that can tell that the front's event loop is stalled.
+        # The waiter that wakes when the front is overdue, because the front's loop may be stalled.
         self._watcher: Waiter | None = None
         self.last: Waiter | None = None
         self.units = 0
@@ -73,15 +57,15 @@ class WaitQueue(HeldReservations):
         self.awaits = False
         """Whether what the bucket has answered had to be awaited."""
         self.blocked = False
-        """Whether somebody has had to wait; before that, those in the queue are about to ask."""
+        """Whether a waiter was refused. Before that, those in the queue are about to ask."""
         self.ask_at = 0.0
-        """Until when asking for reservations is of no use, on that clock."""
+        """When to ask for reservations again, on that clock."""
 
     def join(self, waiter: Waiter, held: Held | None = None) -> bool:
         """Take a place in the order of arrival; False if the queue has been dissolved.
 
-        Those who asked the bucket at the same time, before anybody had to wait, bring what it has
-        reserved for them. Then its order counts.
+        A waiter that asked before there was a queue brings what the bucket has reserved for it. It
+        stands in the order of the reservations then.
         """
         with self._lock:
             if self._closed:
@@ -153,7 +137,7 @@ class WaitQueue(HeldReservations):
                     self._watch()
 
     def block(self) -> None:
-        """Note that somebody has to wait, and tell those who do not want to."""
+        """Note that a waiter was refused, and wake those that are not willing to wait."""
         self._room = 0
         if self.blocked:
             return
@@ -164,26 +148,26 @@ class WaitQueue(HeldReservations):
                     waiter.wake()
 
     def stop_asking(self, waiter: Waiter) -> None:
-        """Let others ask, who may have come to the front meanwhile."""
+        """Note that the bucket has answered; another waiter may be at the front by now."""
         self.asking = False
         if self.first is not waiter:
             self.wake_front()
 
     def wake_front(self) -> None:
-        """Have the front look again at what there is."""
+        """Have the front look at the queue again."""
         with self._lock:
             if self.first is not None:
                 self._wake_front()
 
     def look_again(self) -> None:
-        """Have the front ask at once, for more may fit than it was told, and earlier."""
+        """Have the front ask at once: units were given back, or a hold was ended."""
         with self._lock:
             self.give_up_future()
             self.ask_at = self.due = 0.0
             self.wake_front()
 
     def units_before(self, waiter: Waiter) -> int:
-        """How many units those want who came before."""
+        """How many units the waiters want that stand before this one."""
         with self._lock:
             if waiter.queue is not self:
                 return self.units
@@ -244,7 +228,7 @@ class WaitQueue(HeldReservations):
             waiter.parked = False
 
     def _wake_front(self) -> None:
-        """Wake the front; and with it some tasks of its event loop that follow and also fit."""
+        """Wake the front, and with it the tasks of its event loop behind it that fit as well."""
         waiter, room, left = self.first, self._room, MOST_WOKEN
         while waiter is not None:
             follower = waiter.next
@@ -260,7 +244,7 @@ class WaitQueue(HeldReservations):
             self._close()
 
     def _watch(self) -> None:
-        """Have somebody watch over the front who does not live in its event loop."""
+        """Choose a waiter outside the front's event loop to watch over the front."""
         front, watcher = self.first, self._watcher
         if front is None or front.loop is None or len(self._loops) == 1:
             self._watcher = None

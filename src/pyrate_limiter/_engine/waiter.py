@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 tickets = itertools.count()
-"""Who came first: a ticket is drawn before the first attempt."""
+"""The order of arrival: each call takes the next number before its first attempt."""
 
 
 class Held:
@@ -146,7 +146,7 @@ class Waiter:
 
     @property
     def is_first(self) -> bool:
-        """Whether it is at the front of its queue, and nobody who was is still at it."""
+        """Whether it is at the front of its queue, and no call that was there is still asking."""
         queue = self.queue
         return queue is not None and queue.first is self and not queue.asking
 
@@ -206,7 +206,7 @@ class Waiter:
     def _before_sleep(
         self, loop: asyncio.AbstractEventLoop | None, seconds: float | None
     ) -> tuple[_Queue | None, float | None, tuple[Waiter, float] | None]:
-        """Note where it sleeps; whoever watches over the front sleeps until it is overdue."""
+        """Note where it sleeps; one that watches over the front sleeps until that is overdue."""
         queue = self.queue
         if queue is None:
             return None, seconds, None

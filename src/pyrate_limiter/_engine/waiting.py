@@ -9,7 +9,7 @@ from pyrate_limiter._core.driver import Sleep
 from pyrate_limiter._core.validation import Unread, pad_ms
 from pyrate_limiter._core.worker_call import OutOfTime
 from pyrate_limiter._engine.steps import ON_LOOP, Acquire, Park
-from pyrate_limiter._engine.wait_options import ENDLESS_MS, monotonic
+from pyrate_limiter._engine.wait_options import monotonic
 from pyrate_limiter._engine.wait_queue import join
 from pyrate_limiter._engine.waiter import Waiter
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision, StateAlgorithm
@@ -97,7 +97,7 @@ class Waiting:
                 return Decision(self._bucket.rates[0], 0)
             raise
         self._leave()
-        # Whoever is admitted goes at once: the next in the queue gives back what is too much.
+        # An admitted caller goes at once: the next waiter gives back what is too much.
         if self._keeps_something() and not (decision.allowed and self._queue.first is not None):
             yield from self._give_back()
         if not self._options.known or not decision.allowed:
@@ -108,10 +108,10 @@ class Waiting:
             fresh = yield self._access.work(self._bucket, None, self._bucket.check, look)
         return _told(decision, round((monotonic() - self._began) * 1000), fresh)
 
-    # What differs where the bucket stores the future ----------------------------------------------
+    # What `Reserving` does otherwise --------------------------------------------------------------
 
     def _brought(self, first: Decision | None) -> Held | None:
-        """What the bucket has reserved already, by what it has said first."""
+        """The reservation in the bucket's first answer, if there is one."""
         del first
         return None
 
@@ -120,37 +120,28 @@ class Waiting:
             self._queue.block()
 
     def _otherwise(self) -> Program[Decision] | None:
-        """How it goes on where something is reserved for those who wait; None is as before."""
+        """What to do instead of trying, if reservations are held for the queue; else None."""
         return None
 
     def _try_now(self) -> Decision | None:
-        """`_try` without a program, for those who are woken because they fit; None: with one."""
+        """`_try` without a program, the shortest way; None where that does not admit it."""
         return None
 
     def _keeps_something(self) -> bool:
-        """Whether anything is stored for this call, or those behind, that may not be needed."""
+        """Whether units are stored for this call or its queue that may have to be cancelled."""
         return False
 
     def _give_back(self, *, closed: bool = False) -> Program[None]:
-        """Cancel that; where the program is being ``closed`` it can yield nothing."""
+        """Cancel them. A program that is being ``closed`` can yield nothing."""
         del closed
         yield from ()
 
     # ----------------------------------------------------------------------------------------------
 
-    @property
-    def _waits_for_ever(self) -> bool:
-        """Whether the call waits for ever, and does not want to know how long that is."""
-        return not self._options.known and self._options.max_wait_ms() == ENDLESS_MS
-
-    def _stand(self, decision: Decision | None) -> Program[Decision]:  # noqa: C901 - each wait goes through it
+    def _stand(self, decision: Decision | None) -> Program[Decision]:
         slept = False
         while True:
             waiter = self._waiter
-            if not waiter.is_first and self._waits_for_ever:  # there is nothing to be looked after
-                while waiter.queue is not None and not waiter.is_first:
-                    yield Park(waiter, None)
-                decision, slept = None, False
             if not waiter.is_first:
                 refused = yield from self._reach_front()
                 if refused is not None:
@@ -164,7 +155,7 @@ class Waiting:
             if decision is None:
                 decision = yield from self._try()
             if decision.allowed:
-                # Whoever has slept wakes all that fit; those need only wake the next.
+                # A waiter that has slept wakes all that fit; each of those only wakes the next.
                 self._leave((decision.remaining or 0) if slept else 0)
                 return decision
             pause = self._pause_ms(decision)
@@ -177,7 +168,7 @@ class Waiting:
     def _try(self) -> Program[Decision]:
         """Ask whether it fits now."""
         item, slept = yield from self._stamped_anew()
-        if item.timestamp >= self._item.timestamp:  # whoever has slept is taken at its word
+        if item.timestamp >= self._item.timestamp:  # its sleep counts even if the clock stood still
             item.timestamp = max(item.timestamp, self._item.timestamp + slept)
         self._item = item
         self._queue.asking = True
@@ -297,7 +288,7 @@ class Waiting:
 
     def _behind_others(self) -> Program[Decision]:
         before = self._queue.units_before(self._waiter)
-        return (yield from self._access.behind(self._bucket, before, self._item, self._options))
+        return self._access.behind(self._bucket, before, self._item, self._options)
 
     def _leave(self, room: int = 0) -> None:
         if self._waiter.queue is not None:
@@ -305,7 +296,7 @@ class Waiting:
 
 
 def _told(decision: Decision, waited_ms: int, fresh: Decision) -> Decision:
-    """What a caller is told who has waited: the fresh is as of now."""
+    """The answer to a caller that has waited: what remains is as of now."""
     remaining, reset = fresh.remaining, fresh.reset_after_ms
     if isinstance(decision, Reservation):
         return Reservation(decision.item, waited_ms, decision.handle, remaining, reset)
