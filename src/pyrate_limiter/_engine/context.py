@@ -72,7 +72,7 @@ def decorated(
         raise WrongType("what as_decorator decorates", function, expected)
     called, gate = _called(function), _Gate(limiter, name, weight)
     its: Any = function  # a checker cannot tell of which kind it is
-    wrapper: Any
+    wrapper: Any  # neither of that
     if isasyncgenfunction(called):
         wrapper = gate.before_iterating(its)
     elif iscoroutinefunction(called) or iscoroutinefunction(function):

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from pyrate_limiter._core.validation import check_weight, number_of
+from pyrate_limiter._core.validation import check_weight
 from pyrate_limiter._engine.answers import RunsPrograms
-from pyrate_limiter._engine.wait_options import WaitOptions, holds
+from pyrate_limiter._engine.wait_options import WaitOptions, check_seconds, holds
 from pyrate_limiter._engine.wait_queue import queue_at
-from pyrate_limiter.errors import OutOfRange, WrongType
 
 if TYPE_CHECKING:
     from pyrate_limiter._core.driver import Program
@@ -83,12 +82,7 @@ class Holds(RunsPrograms):
 def _hold(access: BucketAccess, name: str, seconds: object) -> Program[float]:
     """See `Limiter.hold`."""
     expected = f"a number of seconds from 0 to {_MOST_SECONDS} (366 days)"
-    length = number_of(seconds)
-    if length is None:
-        raise WrongType("seconds", seconds, expected)
-    if not 0 <= length <= _MOST_SECONDS:  # which a NaN is not
-        raise OutOfRange("seconds", seconds, expected)
-    hold_ms = math.ceil(length * 1000)
+    hold_ms = math.ceil(check_seconds("seconds", seconds, expected, _MOST_SECONDS) * 1000)
 
     def use(item: RateItem, bucket: AbstractBucket) -> Program[float]:
         held_ms: int = yield access.work(bucket, None, bucket.hold, item, hold_ms)

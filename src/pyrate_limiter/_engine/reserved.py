@@ -5,20 +5,19 @@ from __future__ import annotations
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from pyrate_limiter._core.validation import check_weight, number_of
+from pyrate_limiter._core.validation import check_weight
 from pyrate_limiter._core.worker_call import OutOfTime
 from pyrate_limiter._engine.acquisition import UNANSWERED
 from pyrate_limiter._engine.answers import RunsPrograms
 from pyrate_limiter._engine.native import stores_ahead
 from pyrate_limiter._engine.reserving import MOST_ITEMS
 from pyrate_limiter._engine.steps import ON_LOOP, to_end
-from pyrate_limiter._engine.wait_options import monotonic
+from pyrate_limiter._engine.wait_options import check_seconds, monotonic
 from pyrate_limiter._engine.wait_queue import queue_at
 from pyrate_limiter._engine.waiter import Held, tickets
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
 from pyrate_limiter.abstracts.rate import RateItem
 from pyrate_limiter.abstracts.reservation import Reservation
-from pyrate_limiter.errors import OutOfRange, WrongType
 
 if TYPE_CHECKING:
     from pyrate_limiter._core.driver import Program
@@ -73,7 +72,9 @@ class Reserves(RunsPrograms):
         self, name: str, weight: int, max_wait: object, *, on_loop: bool
     ) -> Program[Reserved]:
         weight = check_weight(weight)
-        options = self._options(True, _seconds(max_wait), known=True, on_loop=on_loop)
+        expected = "a number of seconds, 0 or more, or None"
+        seconds = -1 if max_wait is None else check_seconds("max_wait", max_wait, expected)
+        options = self._options(True, seconds, known=True, on_loop=on_loop)
 
         def use(item: RateItem, bucket: AbstractBucket) -> Program[Reserved]:
             decision = yield from _ahead(self._acquisition, bucket, item, options)
@@ -162,19 +163,6 @@ class Reserved(Reservation):
         if self.failing_rate is None:
             return Reservation, (item, self.wait_ms, None, remaining, reset)
         return Decision, (self.failing_rate, self.retry_after_ms, 0, remaining, reset)
-
-
-def _seconds(max_wait: object) -> float:
-    """How long the moment may be away, as a timeout is given: -1 is however long."""
-    if max_wait is None:
-        return -1
-    expected = "a number of seconds, 0 or more, or None"
-    seconds = number_of(max_wait)
-    if seconds is None:
-        raise WrongType("max_wait", max_wait, expected)
-    if not seconds >= 0:  # which a NaN is not
-        raise OutOfRange("max_wait", max_wait, expected)
-    return seconds
 
 
 def _ahead(

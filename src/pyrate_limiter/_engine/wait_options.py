@@ -8,7 +8,13 @@ import time
 from typing import TYPE_CHECKING
 
 from pyrate_limiter._core.validation import number_of
-from pyrate_limiter.errors import InvalidReserveAhead, InvalidTimeout, TimeoutWithoutBlocking
+from pyrate_limiter.errors import (
+    InvalidReserveAhead,
+    InvalidTimeout,
+    OutOfRange,
+    TimeoutWithoutBlocking,
+    WrongType,
+)
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -141,6 +147,16 @@ def ahead_ms(reserve_ahead: float) -> int:
     if not isinstance(reserve_ahead, (bool, int, float)) or not 0 <= reserve_ahead < math.inf:
         raise InvalidReserveAhead(reserve_ahead)
     return round(reserve_ahead * 1000)
+
+
+def check_seconds(field: str, value: object, expected: str, most: float = math.inf) -> float:
+    """A number of seconds from 0 to ``most``, which is else a `WrongType` or an `OutOfRange`."""
+    seconds = number_of(value)
+    if seconds is None:
+        raise WrongType(field, value, expected)
+    if not 0 <= seconds <= most:  # which a NaN is not
+        raise OutOfRange(field, value, expected)
+    return seconds
 
 
 def check_timeout(timeout: Timeout, blocking: bool) -> float:
