@@ -85,6 +85,15 @@ class Reserves(RunsPrograms):
         except OutOfTime:
             return Reserved(UNANSWERED, RateItem(name, 0, weight), self)
 
+    def _cancel(self, bucket: AbstractBucket, reservation: Reservation) -> Program[bool]:
+        """Give units back, and let those have them who wait here."""
+        work = self._acquisition.work(bucket, None, bucket.cancel, reservation)
+        cancelled: bool = yield to_end(work)
+        queue = queue_at(bucket)
+        if cancelled and queue is not None:
+            queue.look_again()
+        return bool(cancelled)
+
 
 class Reserved(Reservation):
     """What `Limiter.reserve` answers: true where a moment is reserved, false where not.
@@ -134,23 +143,17 @@ class Reserved(Reservation):
         return await self._limiter._run(self._give_back())
 
     def _give_back(self) -> Program[bool]:
-        """Give the units back, and let those have them who wait here."""
         if self._stored and self._stored[0][0].is_async:
             yield ON_LOOP
         try:
-            stored = bucket, reservation = self._stored.pop()
+            stored = self._stored.pop()
         except IndexError:  # there is nothing, or another thread has done so meanwhile
             return False
         try:
-            work = self._limiter._acquisition.work(bucket, None, bucket.cancel, reservation)
-            cancelled: bool = yield to_end(work)
+            return (yield from self._limiter._cancel(*stored))
         except Exception:
             self._stored.append(stored)
             raise
-        queue = queue_at(bucket)
-        if cancelled and queue is not None:
-            queue.look_again()
-        return bool(cancelled)
 
     def __repr__(self) -> str:
         if self.failing_rate is None:
