@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-F = TypeVar("F", bound="Callable[..., Any]")
+    from typing_extensions import ParamSpec
+
+    P = ParamSpec("P")
+
+R = TypeVar("R")
 
 _CLOCKS = "TimeAsyncClock TimeClock"
 _V2_SQLITE = (
@@ -87,7 +91,12 @@ class TakesOlderCalls:
     """Decides for limiters of 3.x, if it is replaced; tests of programs for 3.x do so."""
 
     def __setattr__(self, name: str, value: object) -> None:
-        if name in _V3_ATTRIBUTES and TakesOlderCalls in type(self).__bases__:
+        todays_own = TakesOlderCalls in type(self).__bases__
+        if name == "rates" and todays_own:
+            from pyrate_limiter.errors import NoRates
+
+            raise NoRates(self, "a limiter has no rates: assign to bucket.rates, or make another")
+        if name in _V3_ATTRIBUTES and todays_own:
             from pyrate_limiter.errors import WrongType
 
             expected = (
@@ -99,13 +108,13 @@ class TakesOlderCalls:
 
     if not TYPE_CHECKING:  # a checker knows today's arguments alone, from __init__
 
-        def __new__(cls, *args: object, **kwargs: object) -> Any:
+        def __new__(cls, *args: object, **kwargs: object) -> object:
             """Make the limiter, which is initialized by its own release."""
             is_todays_own = TakesOlderCalls in cls.__bases__
             return super().__new__((is_todays_own and _limiter_class(args, kwargs)) or cls)
 
 
-def also_as_in_its_release(initialize: F) -> F:
+def also_as_in_its_release(initialize: Callable[P, None]) -> Callable[P, None]:
     """Let a class derived from `Limiter` hand on what only 2.x or 3.x knows.
 
     Such an object gets the limiter of that release as a further base, before today's.
@@ -113,18 +122,19 @@ def also_as_in_its_release(initialize: F) -> F:
     from functools import wraps
 
     @wraps(initialize)
-    def __init__(self: Any, *args: object, **kwargs: object) -> None:  # noqa: N807 - it is one
-        own = type(self)
+    def __init__(*args: P.args, **kwargs: P.kwargs) -> None:  # noqa: N807 - it is one
+        limiter: Any = args[0]  # what it becomes, no checker knows
+        own = type(limiter)
         derived = TakesOlderCalls not in own.__bases__
-        release = _limiter_class(args, kwargs) if derived else None
-        if release is None or isinstance(self, release):
-            initialize(self, *args, **kwargs)
+        release = _limiter_class(args[1:], kwargs) if derived else None
+        if release is None or isinstance(limiter, release):
+            initialize(*args, **kwargs)
             return
         named = {"__module__": own.__module__, "__qualname__": own.__qualname__}
-        self.__class__ = type(own.__name__, (own, release), named)
-        release.__init__(self, *args, **kwargs)
+        limiter.__class__ = type(own.__name__, (own, release), named)
+        release.__init__(*args, **kwargs)
 
-    return __init__  # type: ignore[return-value] # it is what `initialize` is
+    return __init__
 
 
 class TakesKeywordsOf2x:
@@ -133,7 +143,7 @@ class TakesKeywordsOf2x:
     if not TYPE_CHECKING:
         __slots__ = ()
 
-        def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        def __new__(cls, *args: object, **kwargs: object) -> object:
             """Make the bucket."""
             if TakesKeywordsOf2x in cls.__bases__ and not kwargs.keys().isdisjoint(_V2_BUCKET):
                 from pyrate_limiter.compat import v2
@@ -142,7 +152,7 @@ class TakesKeywordsOf2x:
             return super().__new__(cls)
 
 
-def _limiter_class(args: tuple[object, ...], kwargs: dict[str, object]) -> Any:
+def _limiter_class(args: tuple[object, ...], kwargs: dict[str, object]) -> Any:  # one of two
     """The limiter of the only release that knows these arguments; None if it may be today's."""
     rates = sys.modules.get("pyrate_limiter.compat.v2.request_rate")  # not there: nobody has one
     if not kwargs.keys().isdisjoint(_V2_KEYWORDS) or (
@@ -169,7 +179,7 @@ def _keeps_a_clock_of_3x(factory: object) -> bool:
     return isinstance(getattr(factory, "clock", None), kinds)
 
 
-def also_as_in_3x(function: F) -> F:
+def also_as_in_3x(function: Callable[P, R]) -> Callable[P, R]:
     """Hand a call with arguments that only 3.x knows to its function of the same name."""
     from functools import wraps
 
@@ -177,12 +187,13 @@ def also_as_in_3x(function: F) -> F:
     last = known.index("buffer_ms")  # there 3.x has its max_delay
 
     @wraps(function)
-    def call(*args: object, **kwargs: object) -> Any:
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
         delay = args[last] if len(args) > last else kwargs.get("buffer_ms", 0)
         if kwargs.keys() <= set(known) and isinstance(delay, int):
             return function(*args, **kwargs)
         from pyrate_limiter.compat.v3 import limiter_factory
 
-        return getattr(limiter_factory, function.__name__)(*args, **kwargs)
+        of_3x: Callable[P, R] = getattr(limiter_factory, function.__name__)
+        return of_3x(*args, **kwargs)
 
-    return call  # type: ignore[return-value] # it is what `function` is
+    return call

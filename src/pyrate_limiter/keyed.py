@@ -21,6 +21,14 @@ from pyrate_limiter.errors import InvalidBucket, TooManyKeys, WrongType
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+    from threading import RLock
+
+    from typing_extensions import TypeIs
+
+    from pyrate_limiter._core.rate_list import RateList
+
+    _MakesByName = Callable[[RateList, str], AbstractBucket]
+    _MakesMember = Callable[[RateList, RLock], AbstractBucket]
 
 _LOOKED_AT = 64  # keys, by a call that needs room
 _RESCAN_SECONDS = 1.0  # after a look at all keys that found no idle one
@@ -67,12 +75,13 @@ class KeyedBucketFactory(BucketFactory):
         max_keys: int = 100_000,
     ) -> None:
         self._rates = sorted_rates(rates)
-        self._make = _checked_maker(bucket)
-        self._for_name: Any = getattr(bucket, "for_name", None)
+        _check_maker(bucket)
+        self._make = bucket
+        self._for_name: _MakesByName | None = getattr(bucket, "for_name", None)
         is_kind = isinstance(bucket, type) and issubclass(bucket, AbstractBucket)
         self._kind = bucket if is_kind else None  # what it makes needs no check, key by key
         is_stock = is_kind and "member" in vars(bucket)
-        self._member: Any = getattr(bucket, "member", None) if is_stock else None
+        self._member: _MakesMember | None = getattr(bucket, "member", None) if is_stock else None
         self.max_keys: int = check_whole("max_keys", max_keys, least=1)
         self._keys = _Keys()
 
@@ -121,7 +130,7 @@ class KeyedBucketFactory(BucketFactory):
 
     def _made(self, name: str) -> AbstractBucket:
         if self._member is not None:
-            return self._member(self._rates, self._keys.lock)  # type: ignore[no-any-return]
+            return self._member(self._rates, self._keys.lock)
         if self._for_name is None:
             bucket = self._make(self._rates)
         else:
@@ -138,10 +147,10 @@ class KeyedBucketFactory(BucketFactory):
 
     def take(self, name: str, weight: int) -> bool | None:
         """The straight path of the name's bucket; None where it was dropped meanwhile."""
-        bucket: Any = self._keys.buckets.get(name)
+        bucket: Any = self._keys.buckets.get(name)  # of a class that `straight` has looked at
         if bucket is None:
             bucket = self._add(name)
-        return bucket.take(name, weight)  # type: ignore[no-any-return]
+        return bucket.take(name, weight)  # type: ignore[no-any-return] # as `straight` says
 
     def get_buckets(self) -> list[AbstractBucket]:
         """All buckets there are at the moment."""
@@ -172,25 +181,30 @@ class KeyedBucketFactory(BucketFactory):
     def __len__(self) -> int:
         return len(self._keys.buckets)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         own = ("_keys", "_leaker")
         state = {name: value for name, value in self.__dict__.items() if name not in own}
         return {**state, "_buckets": dict(self._keys.buckets)}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self._keys = _Keys()
-        self._keys.buckets.update(state.pop("_buckets"))
+    def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
+        self._keys = _Keys()
+        self._keys.buckets.update(self.__dict__.pop("_buckets"))
 
 
 def for_each_key(
-    rates: Rate | Sequence[Rate], bucket: Any, max_keys: int
+    rates: Rate | Sequence[Rate],
+    bucket: Callable[[list[Rate]], AbstractBucket] | KeyedStore,
+    max_keys: int,
 ) -> BucketFactory | AbstractBucket:
     """What holds each name to the rates by itself; see `Limiter.per_key`."""
-    keyed = getattr(bucket, "keyed", None)
-    if keyed is None:
-        return KeyedBucketFactory(rates, bucket=bucket, max_keys=max_keys)
-    return keyed(rates)  # type: ignore[no-any-return]
+    if _keeps_all_names(bucket):
+        return bucket.keyed(rates)
+    return KeyedBucketFactory(rates, bucket=bucket, max_keys=max_keys)
+
+
+def _keeps_all_names(bucket: object) -> TypeIs[KeyedStore]:
+    return hasattr(bucket, "keyed")
 
 
 _FOR_EACH_NAME = {
@@ -201,22 +215,21 @@ _FOR_EACH_NAME = {
 }
 
 
-def _checked_maker(bucket: object) -> Any:
+def _check_maker(bucket: object) -> None:
     expected = "a bucket class such as InMemoryBucket, or a function that makes a bucket from rates"
     if not (callable(bucket) or hasattr(bucket, "for_name")):
         raise WrongType("bucket", bucket, expected)
     if isinstance(bucket, type) and bucket not in {InMemoryBucket, StateBucket}:
-        from inspect import signature  # slow to import, and only needed here
+        from inspect import getattr_static, signature  # slow to import, and only needed here
 
-        kind: Any = bucket
         try:
-            signature(kind).bind(None)
-            signature(kind.__init__).bind(kind, None)  # Python 3.10 may look at __new__ alone
+            signature(bucket).bind(None)
+            initialize = getattr_static(bucket, "__init__")  # Python 3.10 may look at __new__ alone
+            signature(initialize).bind(bucket, None)
         except TypeError:
             names = (base.__name__ for base in bucket.__mro__)
             fix = next((_FOR_EACH_NAME[name] for name in names if name in _FOR_EACH_NAME), expected)
             raise WrongType("bucket", bucket, f"made from rates alone: give {fix}") from None
-    return bucket
 
 
 class _Keys:
@@ -227,7 +240,7 @@ class _Keys:
 
     def __init__(self) -> None:
         # Also the lock of the buckets themselves, where they run no code of the user's.
-        self.lock: Any = shared_lock()
+        self.lock = shared_lock()
         self.buckets: dict[str, AbstractBucket] = {}
         self._round: list[str] = []  # the names that are still to be looked at, in reverse
         self._in_vain = 0  # how many were looked at since the last idle one
@@ -250,8 +263,6 @@ class _Keys:
 
     def make_room(self, at_most: int) -> bool:
         """Have fewer than so many buckets; a few of them are looked at, at the most."""
-        if len(self.buckets) < at_most:
-            return True
         now = time.monotonic()
         # Further away than that, it was another clock that was read: tests freeze it.
         if now < self._next_scan <= now + _RESCAN_SECONDS:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 from time import sleep
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Generic, TypeVar, overload
 
-from pyrate_limiter._core.driver import run_async, run_blocking
+from pyrate_limiter._core.driver import run_async
 from pyrate_limiter._core.fork_safe_locks import shared_lock
 from pyrate_limiter._core.lazy import resolver
 from pyrate_limiter._core.validation import check_weight, check_whole
 from pyrate_limiter._engine.acquisition import Acquisition
+from pyrate_limiter._engine.answers import Verdict_co, verdict_of
 from pyrate_limiter._engine.context import Admission, decorated, refuse_positional
 from pyrate_limiter._engine.factories import (
     SingleBucketFactory,
@@ -21,33 +22,33 @@ from pyrate_limiter._engine.factories import (
 from pyrate_limiter._engine.first_try import bind_sweeper
 from pyrate_limiter._engine.holding import Holds
 from pyrate_limiter._engine.locks import LockLike, combined_lock
-from pyrate_limiter._engine.looking import look
 from pyrate_limiter._engine.reserved import Reserved, Reserves
 from pyrate_limiter._engine.steps import sleep_is_replaced
-from pyrate_limiter._engine.unawaited import Verdict_co, at_once, verdict, verdict_of
 from pyrate_limiter._engine.wait_options import (
     ADAPTIVE,
     AdaptiveBuffer,
-    Terms,
+    WaitOptions,
     ahead_ms,
     check_timeout,
+    monotonic,
 )
 from pyrate_limiter._older import TakesOlderCalls, also_as_in_its_release, places
 from pyrate_limiter.abstracts.algorithm import Decision
 from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.buckets.memory.bucket import InMemoryBucket
-from pyrate_limiter.errors import NoRates
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from threading import RLock
     from types import TracebackType
     from typing import TypeAlias
 
     from typing_extensions import Never, ParamSpec, Self
 
     from pyrate_limiter._core.driver import Program
-    from pyrate_limiter._engine.unawaited import Async, Either, Sync
+    from pyrate_limiter._engine.answers import Async, Either, Sync
+    from pyrate_limiter._engine.first_try import Begun
     from pyrate_limiter._engine.wait_options import Timeout
     from pyrate_limiter.keyed import KeyedStore
 
@@ -119,13 +120,11 @@ class Limiter(Holds, Reserves, TakesOlderCalls, Generic[Verdict_co]):
         self._make_ready()
 
     def _make_ready(self) -> None:
-        self.lock: Any = shared_lock()
+        self.lock: RLock = shared_lock()
         factory = self.bucket_factory
-        only = factory.bucket if type(factory) is SingleBucketFactory else None
         # Not `lock`, which the front of a wait queue needs: `get` may itself wait in that queue.
-        asking: object = shared_lock()
-        ahead = ahead_ms(self.reserve_ahead)
-        self._acquisition = Acquisition(factory, self.lock, asking, ahead, only)
+        asking: LockLike = shared_lock()
+        self._acquisition = Acquisition(factory, self.lock, asking, ahead_ms(self.reserve_ahead))
         self._take = straight_path(factory, asking)
         self._take_async = straight_path(factory, asking, awaited=True)
         self._ask = asking_path(factory)
@@ -149,11 +148,6 @@ class Limiter(Holds, Reserves, TakesOlderCalls, Generic[Verdict_co]):
         from pyrate_limiter.keyed import for_each_key
 
         return cls(for_each_key(rates, bucket, max_keys), buffer_ms, reserve_ahead=reserve_ahead)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if name == "rates" and type(self) is Limiter:
-            raise NoRates(self, "a limiter has no rates: assign to bucket.rates, or make another")
-        super().__setattr__(name, value)
 
     def try_acquire(
         self, name: str = "pyrate", weight: int = 1, blocking: bool = True, timeout: Timeout = -1
@@ -185,15 +179,20 @@ class Limiter(Holds, Reserves, TakesOlderCalls, Generic[Verdict_co]):
         taken = self._take(name, weight)
         if taken is True or not (blocking or taken is None or taken):
             return taken is True  # type: ignore[return-value] # see `Verdict_co`
+        return self._go_on(name, weight, blocking, timeout, taken)  # type: ignore[return-value] # as above
+
+    def _go_on(
+        self, name: str, weight: int, blocking: bool, timeout: float, taken: bool | Begun | None
+    ) -> bool | Awaitable[bool]:
+        """`try_acquire` from what its first try has said on."""
         if not blocking and self._ask is not None:
             told = self._ask(name, weight)
             if told is not None:
-                return told  # type: ignore[return-value] # see `Verdict_co`
-        started = self._acquisition.start(name, weight, self._terms(blocking, timeout), taken)
+                return told
+        started = self._acquisition.start(name, weight, self._options(blocking, timeout), taken)
         if isinstance(started, Decision):
-            return started.failing_rate is None  # type: ignore[return-value] # see `Verdict_co`
-        outcome = run_blocking(verdict_of(started), _sleep)
-        return verdict(outcome, f"try_acquire({name!r})")  # type: ignore[return-value] # as above
+            return started.failing_rate is None
+        return self._verdict(started, f"try_acquire({name!r})")
 
     async def try_acquire_async(
         self, name: str = "pyrate", weight: int = 1, blocking: bool = True, timeout: Timeout = -1
@@ -212,8 +211,8 @@ class Limiter(Holds, Reserves, TakesOlderCalls, Generic[Verdict_co]):
         if taken is True or not (blocking or taken is None or taken):
             return taken is True
         bind_sweeper(self.bucket_factory)
-        terms = self._terms(blocking, timeout, on_loop=True)
-        started = await self._acquisition.start_async(name, weight, terms, taken)
+        options = self._options(blocking, timeout, on_loop=True)
+        started = await self._acquisition.start_async(name, weight, options, taken)
         if isinstance(started, Decision):
             return started.failing_rate is None
         return await run_async(verdict_of(started))
@@ -236,18 +235,6 @@ class Limiter(Holds, Reserves, TakesOlderCalls, Generic[Verdict_co]):
     ) -> Decision:
         """`acquire` for asyncio, over sync and async buckets."""
         return await self._run(self._acquire(name, weight, blocking, timeout, on_loop=True))
-
-    def check(self, name: str = "pyrate", weight: int = 1) -> Decision:
-        """What `acquire` would say without waiting, and nothing is taken.
-
-        Raises:
-            AsyncBucketInSyncCode: the bucket, its clock or the factory is async.
-        """
-        return self._now(self._check(name, weight), "check")
-
-    async def check_async(self, name: str = "pyrate", weight: int = 1) -> Decision:
-        """`check` for asyncio, over sync and async buckets."""
-        return await self._run(self._check(name, weight))
 
     def limit(self, name: str = "pyrate", weight: int = 1, timeout: Timeout = -1) -> Admission:
         """A context, for ``with`` and ``async with``, that is entered when admitted.
@@ -292,13 +279,12 @@ class Limiter(Holds, Reserves, TakesOlderCalls, Generic[Verdict_co]):
             _force_async: whether to return an awaitable whatever the bucket is.
             deadline: when to give up, on the clock of ``time.monotonic``.
         """
-        terms = self._terms(blocking, -1, on_loop=_force_async)
-        if deadline is not None:
-            terms.until(deadline)
-        program = verdict_of(self._acquisition.at_bucket(bucket, item, terms))
+        timeout = -1 if deadline is None else max(0.0, deadline - monotonic())
+        options = self._options(blocking, timeout, on_loop=_force_async)
+        program = self._acquisition.at_bucket(bucket, item, options)
         if _force_async:
-            return run_async(program)
-        return verdict(run_blocking(program, _sleep), "handle_bucket_put(...)")
+            return run_async(verdict_of(program))
+        return self._verdict(program, "handle_bucket_put(...)")
 
     def buckets(self) -> list[AbstractBucket]:
         """The buckets that are swept."""
@@ -323,7 +309,7 @@ class Limiter(Holds, Reserves, TakesOlderCalls, Generic[Verdict_co]):
     ) -> None:
         self.close()
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         own = ("lock", "_acquisition", "_take", "_take_async", "_ask")
         return {name: value for name, value in self.__dict__.items() if name not in own}
 
@@ -331,17 +317,16 @@ class Limiter(Holds, Reserves, TakesOlderCalls, Generic[Verdict_co]):
         self.__dict__.update(state)
         self._make_ready()
 
-    def _terms(
+    def _options(
         self, blocking: bool, timeout: float, *, known: bool = False, on_loop: bool = False
-    ) -> Terms:
-        replaced = sleep_is_replaced() if on_loop else sleep is not _REAL_SLEEP
-        return Terms(
+    ) -> WaitOptions:
+        return WaitOptions(
             blocking=blocking,
             seconds=timeout,
-            buffer_ms=None if isinstance(self.buffer_ms, AdaptiveBuffer) else self.buffer_ms,
+            buffer_ms=self.buffer_ms,
             known=known,
             on_loop=on_loop,
-            replaced=replaced,
+            replaced=sleep_is_replaced() if on_loop else sleep is not _REAL_SLEEP,
         )
 
     def _acquire(
@@ -350,20 +335,8 @@ class Limiter(Holds, Reserves, TakesOlderCalls, Generic[Verdict_co]):
         weight = check_weight(weight)
         if timeout != -1:
             timeout = check_timeout(timeout, blocking)
-        terms = self._terms(blocking, timeout, known=True, on_loop=on_loop)
-        return self._acquisition.acquire(name, weight, terms)
+        options = self._options(blocking, timeout, known=True, on_loop=on_loop)
+        return self._acquisition.acquire(name, weight, options)
 
-    def _check(self, name: str, weight: int) -> Program[Decision]:
-        weight = check_weight(weight)
-        return look(self._acquisition, name, weight, self._terms(False, -1, known=True))
-
-    def _now(self, program: Program[R], method: str) -> R:
-        return at_once(run_blocking(program, _sleep), method)
-
-    def _run(self, program: Program[R]) -> Awaitable[R]:
-        bind_sweeper(self.bucket_factory)
-        return run_async(program)
-
-
-def _sleep(seconds: float) -> None:
-    sleep(seconds)  # looked up each time: programs' tests replace it in this module
+    def _sleep(self, seconds: float) -> None:
+        sleep(seconds)  # looked up each time: programs' tests replace it in this module

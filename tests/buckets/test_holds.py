@@ -27,7 +27,7 @@ from pyrate_limiter import (
     SQLiteBucket,
     StateBucket,
 )
-from pyrate_limiter._engine.queues import queue_at
+from pyrate_limiter._engine.wait_queue import queue_at
 from pyrate_limiter.errors import (
     AsyncBucketInSyncCode,
     BucketRetired,

@@ -23,9 +23,7 @@ from pyrate_limiter import (
 from pyrate_limiter._core.awaitables import discard
 from pyrate_limiter._core.driver import Sleep, run_async, run_blocking
 from pyrate_limiter._core.waited_for import waited_for
-from pyrate_limiter._engine.held import Held
 from pyrate_limiter._engine.locks import take
-from pyrate_limiter._engine.queues import join
 from pyrate_limiter._engine.reserving import Reserving
 from pyrate_limiter._engine.steps import (
     Acquire,
@@ -33,9 +31,9 @@ from pyrate_limiter._engine.steps import (
     Work,
     to_end,
 )
-from pyrate_limiter._engine.wait_options import Terms
-from pyrate_limiter._engine.waiter import Waiter, tickets
-from pyrate_limiter._engine.waiting import Waiting
+from pyrate_limiter._engine.wait_options import WaitOptions
+from pyrate_limiter._engine.wait_queue import join
+from pyrate_limiter._engine.waiter import Held, Waiter, tickets
 from pyrate_limiter.abstracts.reservation import Reservation
 from tests.support.doubles import ListBucket, ManualClock, in_async_form, one
 
@@ -231,19 +229,6 @@ def test_a_lock_that_is_not_free_within_the_timeout_is_false(held):
     limiter.close()
 
 
-def test_a_program_that_is_closed_while_it_waits_gives_its_units_back(world):
-    bucket = world.on(InMemoryBucket(one()))
-    limiter = Limiter(bucket)
-    limiter.try_acquire()
-    program = limiter._acquire("x", 1, blocking=True, timeout=-1)
-    step = program.send(None)
-    while not isinstance(step, Sleep):
-        step = program.send(step)
-    assert bucket.count() == 2
-    program.close()
-    assert bucket.count() == 1
-
-
 def test_a_closed_program_leaves_no_forgotten_awaitable(world):
     bucket = in_async_form(ListBucket, "put")(one(), ManualClock(world))
     limiter = Limiter(bucket)
@@ -358,7 +343,7 @@ class OnDisk(InMemoryBucket):
 
 
 def terms_of(**terms):
-    return Terms(**{"blocking": True, "seconds": -1, "buffer_ms": 0, "known": False, **terms})
+    return WaitOptions(**{"blocking": True, "seconds": -1, "buffer_ms": 0, "known": False, **terms})
 
 
 def at_work(program):
@@ -393,7 +378,7 @@ def test_what_a_waiter_was_given_as_the_cancellation_came_is_given_back():
     bucket = OnDisk()
     acquisition = Limiter(bucket, reserve_ahead=False)._acquisition
     item = RateItem("a", 1000)
-    waiting = Waiting(acquisition, bucket, item, terms_of(), next(tickets), native=True).run(None)
+    waiting = Reserving(acquisition, bucket, item, terms_of(), next(tickets)).run(None)
     assert at_work(waiting).block().allowed
     assert bucket.count() == 1
     cancel(waiting)
@@ -401,16 +386,32 @@ def test_what_a_waiter_was_given_as_the_cancellation_came_is_given_back():
     assert id(bucket) not in waited_for
 
 
+def asleep_until_a_reservation(bucket):
+    """A program that sleeps until what it has reserved at a full bucket is due."""
+    assert bucket.put(RateItem("before", 1000))
+    acquisition, item = Limiter(bucket, reserve_ahead=7200)._acquisition, RateItem("a", 1000)
+    program = Reserving(acquisition, bucket, item, terms_of(), next(tickets)).run(None)
+    assert isinstance(program.send(at_work(program).block()), Park)
+    assert bucket.count() == 2
+    return program
+
+
+def test_a_program_that_is_closed_while_it_waits_gives_its_units_back():
+    bucket = OnDisk()
+    asleep_until_a_reservation(bucket).close()
+    assert bucket.count() == 1
+    assert id(bucket) not in waited_for
+
+
 def test_a_reservation_that_is_confirmed_after_its_cancellation_is_given_back():
     bucket = OnDisk()
-    assert bucket.put(RateItem("before", 1000))
-    limiter, item = Limiter(bucket), RateItem("a", 1000)
-    reservation = bucket.reserve(item, 3_600_001)
-    program = limiter._acquisition.confirm(bucket, reservation, terms_of(replaced=True))
-    next(program)  # its sleep
+    program = asleep_until_a_reservation(bucket)
+    step = program.send(False)  # it has slept in full
+    while not isinstance(step, Work):
+        step = program.send(step)
 
     async def confirm():
-        task = asyncio.ensure_future(at_work(program).wait())
+        task = asyncio.ensure_future(step.wait())
         while not bucket.entered.is_set():  # noqa: ASYNC110 - a thread sets it
             await asyncio.sleep(0.001)
         task.cancel()
@@ -445,7 +446,7 @@ def test_what_a_waiter_was_given_as_its_program_was_dropped_is_given_back():
     bucket = OnDisk()
     acquisition = Limiter(bucket, reserve_ahead=False)._acquisition
     item = RateItem("a", 1000)
-    waiting = Waiting(acquisition, bucket, item, terms_of(), next(tickets), native=True).run(None)
+    waiting = Reserving(acquisition, bucket, item, terms_of(), next(tickets)).run(None)
     assert at_work(waiting).block().allowed
     waiting.close()
     assert bucket.count() == 0
@@ -462,7 +463,7 @@ def parked(program):
 
 def waiting_at(bucket, **terms):
     acquisition, item = Limiter(bucket)._acquisition, RateItem("a", 1000)
-    return Waiting(acquisition, bucket, item, terms_of(**terms), next(tickets), native=True)
+    return Reserving(acquisition, bucket, item, terms_of(**terms), next(tickets))
 
 
 def full_bucket():
@@ -519,7 +520,7 @@ def test_a_hold_that_is_released_before_its_waiter_sleeps_holds_it_up_no_longer(
 def reserving(bucket):
     """A call at the front of the queue, and that."""
     item, acquisition = RateItem("a", 1000), Limiter(bucket)._acquisition
-    call = Reserving(acquisition, bucket, item, terms_of(), next(tickets), native=True)
+    call = Reserving(acquisition, bucket, item, terms_of(), next(tickets))
     call._queue = join(bucket, call._waiter)
     call._used = []
     return call, call._queue

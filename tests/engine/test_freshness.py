@@ -5,11 +5,10 @@ import asyncio
 import pytest
 
 from pyrate_limiter import Limiter, Rate, RateItem
-from pyrate_limiter._engine.held import Held
-from pyrate_limiter._engine.queues import join
 from pyrate_limiter._engine.reserving import Reserving
-from pyrate_limiter._engine.wait_options import Terms
-from pyrate_limiter._engine.waiter import tickets
+from pyrate_limiter._engine.wait_options import WaitOptions
+from pyrate_limiter._engine.wait_queue import join
+from pyrate_limiter._engine.waiter import Held, tickets
 from pyrate_limiter.abstracts.reservation import Reservation
 from tests.support.doubles import Remote, World
 
@@ -27,9 +26,9 @@ def remote(world, limit=1, **options):
 
 def at_the_front(bucket, world):
     """A call that has come at this moment, and the queue that it is at the front of."""
-    terms = Terms(blocking=True, seconds=-1, buffer_ms=0, known=False)
+    terms = WaitOptions(blocking=True, seconds=-1, buffer_ms=0, known=False)
     item, acquisition = RateItem("a", world.ms), Limiter(bucket)._acquisition
-    call = Reserving(acquisition, bucket, item, terms, next(tickets), native=True)
+    call = Reserving(acquisition, bucket, item, terms, next(tickets))
     call._queue = join(bucket, call._waiter, call._brought(None))
     return call, call._queue
 

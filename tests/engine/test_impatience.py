@@ -11,8 +11,8 @@ import textwrap
 import pytest
 
 from pyrate_limiter import BucketFactory, Limiter, Rate, RateItem
-from pyrate_limiter._engine.queues import queue_at
 from pyrate_limiter._engine.wait_options import ahead_ms
+from pyrate_limiter._engine.wait_queue import queue_at
 from tests.support import postgres_fixtures
 from tests.support.backends import ALL, bucket_of
 from tests.support.doubles import ListBucket, one

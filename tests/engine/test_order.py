@@ -23,7 +23,8 @@ from pyrate_limiter import (
     StateBucket,
 )
 from pyrate_limiter._engine import wait_queue
-from pyrate_limiter._engine.queues import queue_at, unwrapped
+from pyrate_limiter._engine.native import unwrapped
+from pyrate_limiter._engine.wait_queue import queue_at
 
 WAITERS = 100
 HEAD_START_MS = 400

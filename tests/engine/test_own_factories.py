@@ -20,8 +20,8 @@ from pyrate_limiter import (
     RateItem,
     StateBucket,
 )
-from pyrate_limiter._engine.queues import join
-from pyrate_limiter._engine.wait_options import Terms
+from pyrate_limiter._engine.wait_options import WaitOptions
+from pyrate_limiter._engine.wait_queue import join
 from pyrate_limiter._engine.waiter import Waiter
 from pyrate_limiter.errors import InvalidBucket, InvalidRateList, WrongType
 from pyrate_limiter.keyed import KeyedBucketFactory
@@ -159,7 +159,7 @@ def test_nobody_passes_those_who_wait_at_the_bucket_of_a_users_factory(form):
     factory = PerUser(MonotonicClock())
     limiter = Limiter(factory)
     bucket = factory.get(RateItem("a", 0))
-    terms = Terms(blocking=True, seconds=-1, buffer_ms=0, known=False)
+    terms = WaitOptions(blocking=True, seconds=-1, buffer_ms=0, known=False)
     waiter = Waiter("a", 1, terms, 0, stamped_by_bucket=True)
     queue = join(bucket, waiter)
     queue.block()

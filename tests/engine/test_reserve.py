@@ -24,7 +24,7 @@ from pyrate_limiter import (
     StateBucket,
 )
 from pyrate_limiter._engine import reserved
-from pyrate_limiter._engine.queues import queue_at
+from pyrate_limiter._engine.wait_queue import queue_at
 from pyrate_limiter.errors import (
     AsyncBucketInSyncCode,
     InvalidWeight,

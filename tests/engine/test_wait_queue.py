@@ -20,11 +20,11 @@ from pyrate_limiter import (
 )
 from pyrate_limiter._core.waited_for import waited_for
 from pyrate_limiter._engine import wait_queue as module
-from pyrate_limiter._engine.held import Held
-from pyrate_limiter._engine.queues import join, queue_at, unwrapped
-from pyrate_limiter._engine.wait_options import Terms, monotonic
-from pyrate_limiter._engine.waiter import Waiter
-from pyrate_limiter._engine.waiting import Waiting
+from pyrate_limiter._engine.native import unwrapped
+from pyrate_limiter._engine.reserving import Reserving
+from pyrate_limiter._engine.wait_options import WaitOptions, monotonic
+from pyrate_limiter._engine.wait_queue import join, queue_at
+from pyrate_limiter._engine.waiter import Held, Waiter
 from pyrate_limiter.abstracts.reservation import Reservation
 from pyrate_limiter.errors import BucketRetired, InvalidReserveAhead
 
@@ -32,7 +32,7 @@ arrivals = count()
 
 
 def waiter(weight=1, ticket=None, *, blocking=True):
-    terms = Terms(blocking=blocking, seconds=-1, buffer_ms=None, known=False)
+    terms = WaitOptions(blocking=blocking, seconds=-1, buffer_ms=None, known=False)
     ticket = next(arrivals) if ticket is None else ticket
     return Waiter("a", weight, terms, ticket, stamped_by_bucket=True)
 
@@ -60,7 +60,7 @@ def until(condition):
 
 
 def asleep(each):
-    return each._asleep is not None
+    return each._lock is not None or each._future is not None
 
 
 def in_thread(each, left, seconds=None):
@@ -379,8 +379,8 @@ def test_a_queue_goes_with_those_who_stand_in_it():
 def test_a_call_that_is_struck_down_leaves_its_place():
     limiter = Limiter(InMemoryBucket([Rate(1, 1000)]))
     bucket = limiter.bucket_factory.bucket
-    terms = Terms(blocking=True, seconds=-1, buffer_ms=None, known=False)
-    waiting = Waiting(limiter._acquisition, bucket, RateItem("a", 0), terms, 0, native=True)
+    terms = WaitOptions(blocking=True, seconds=-1, buffer_ms=None, known=False)
+    waiting = Reserving(limiter._acquisition, bucket, RateItem("a", 0), terms, 0)
     queue = join(bucket, waiting._waiter)
     assert queue_at(bucket) is queue
     del waiting
@@ -401,7 +401,7 @@ def test_a_waiter_whose_loop_is_closed_while_it_sleeps_cannot_be_woken():
     one = waiter()
     queued(one)
     one.loop = asyncio.new_event_loop()
-    one._asleep = one.loop.create_future()
+    one._future = one.loop.create_future()
     one.loop.close()
     assert one.wake() is False
 
@@ -483,12 +483,11 @@ def test_nobody_stands_in_the_queue_in_a_forked_child():
     program = """
 import os
 from pyrate_limiter import InMemoryBucket, Rate
-from pyrate_limiter._engine.wait_options import Terms
-from pyrate_limiter._engine.queues import join, queue_at
+from pyrate_limiter._engine.wait_options import WaitOptions
+from pyrate_limiter._engine.wait_queue import join, queue_at
 from pyrate_limiter._engine.waiter import Waiter
-from pyrate_limiter._engine.waiting import Waiting
 bucket = InMemoryBucket([Rate(1, 1000)])
-terms = Terms(blocking=True, seconds=-1, buffer_ms=None, known=False)
+terms = WaitOptions(blocking=True, seconds=-1, buffer_ms=None, known=False)
 waiter = Waiter("a", 1, terms, 0, stamped_by_bucket=True)
 queue = join(bucket, waiter)
 child = os.fork()
@@ -559,9 +558,9 @@ def test_a_queue_that_is_lost_late_leaves_its_successor_alone():
 def test_a_call_that_is_struck_down_before_it_waits_leaves_the_queue():
     bucket = InMemoryBucket([Rate(1, 1000)])
     limiter = Limiter(bucket)
-    terms = Terms(blocking=True, seconds=-1, buffer_ms=None, known=False)
+    terms = WaitOptions(blocking=True, seconds=-1, buffer_ms=None, known=False)
     item = RateItem("a", bucket.now())
-    call = Waiting(limiter._acquisition, bucket, item, terms, next(arrivals), native=True)
+    call = Reserving(limiter._acquisition, bucket, item, terms, next(arrivals))
     queue = queued(call._waiter, bucket=bucket)
     other = waiter()
     queue.join(other)

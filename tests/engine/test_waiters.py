@@ -24,7 +24,7 @@ from pyrate_limiter import (
     StateBucket,
 )
 from pyrate_limiter._core.waited_for import waited_for
-from pyrate_limiter._engine.queues import queue_at
+from pyrate_limiter._engine.wait_queue import queue_at
 from tests.support.doubles import ListBucket
 
 FULL = [Rate(1, 60_000)]

@@ -22,7 +22,7 @@ from pyrate_limiter import (
     SlidingWindowLog,
     StateBucket,
 )
-from pyrate_limiter._engine.queues import queue_at
+from pyrate_limiter._engine.wait_queue import queue_at
 from tests.support.doubles import ListBucket, Remote, World
 
 INTERVAL = 100

@@ -23,14 +23,10 @@ MAY_IMPORT_BESIDE = {
 }
 MOST_LINES = 350
 LONGER = {
-    "limiter.py",
     "buckets/redis/bucket.py",
     "buckets/redis/log_steps.lua",
 }
-CIRCLES = [
-    {"_engine.held", "_engine.wait_queue", "_engine.waiter"},
-    {"_engine.acquisition", "_engine.looking", "_engine.reserving", "_engine.waiting"},
-]
+CIRCLES = []
 
 
 def modules():

@@ -9,7 +9,7 @@ from pyrate_limiter._core.awaitables import discard, is_awaitable
 from pyrate_limiter.errors import AsyncBucketInSyncCode, RateLimitExceeded, WrongType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
     from typing import Protocol
 
     from typing_extensions import ParamSpec
@@ -19,26 +19,15 @@ if TYPE_CHECKING:
     P = ParamSpec("P")
     R = TypeVar("R")
 
-    class Acquires(Protocol):
+    class _Limiter(Protocol):
         """What is asked of a `Limiter`."""
 
-        def acquire(self, name: str, weight: int, *, timeout: float) -> Decision:
-            """Wait until the item is admitted, or say why not."""
-
-        async def acquire_async(self, name: str, weight: int, *, timeout: float) -> Decision:
-            """`acquire` for asyncio."""
-
-        def try_acquire(self, name: str, weight: int) -> object:
-            """Wait until the item is admitted; false if it never can be, or to be awaited."""
-
-        async def try_acquire_async(self, name: str, weight: int) -> bool:
-            """`try_acquire` for asyncio."""
-
-        def check(self, name: str, weight: int) -> Decision:
-            """What `acquire` would answer now."""
-
-        async def check_async(self, name: str, weight: int) -> Decision:
-            """`check` for asyncio."""
+        def acquire(self, name: str, weight: int, *, timeout: float) -> Decision: ...
+        async def acquire_async(self, name: str, weight: int, *, timeout: float) -> Decision: ...
+        def try_acquire(self, name: str, weight: int) -> object: ...
+        async def try_acquire_async(self, name: str, weight: int) -> bool: ...
+        def check(self, name: str, weight: int) -> Decision: ...
+        async def check_async(self, name: str, weight: int) -> Decision: ...
 
 
 class Admission:
@@ -46,7 +35,7 @@ class Admission:
 
     __slots__ = ("_limiter", "_name", "_timeout", "_weight")
 
-    def __init__(self, limiter: Acquires, name: str, weight: int, timeout: float) -> None:
+    def __init__(self, limiter: _Limiter, name: str, weight: int, timeout: float) -> None:
         self._limiter = limiter
         self._name, self._weight, self._timeout = name, weight, timeout
 
@@ -73,7 +62,7 @@ class Admission:
 
 
 def decorated(
-    limiter: Acquires, name: str, weight: int, function: Callable[P, R]
+    limiter: _Limiter, name: str, weight: int, function: Callable[P, R]
 ) -> Callable[P, R]:
     """See `Limiter.as_decorator`."""
     from inspect import isasyncgenfunction, iscoroutinefunction  # slow to import, needed only here
@@ -81,26 +70,27 @@ def decorated(
     if not callable(function):
         expected = "a function: it stands below @classmethod and @property, not above"
         raise WrongType("what as_decorator decorates", function, expected)
-    called = _called(function)
-    wrapper: Any = _Wrappers(limiter, name, weight)
+    called, gate = _called(function), _Gate(limiter, name, weight)
+    its: Any = function  # a checker cannot tell of which kind it is
+    wrapper: Any  # neither of that
     if isasyncgenfunction(called):
-        wrapper = wrapper.of_generator(function)
+        wrapper = gate.before_iterating(its)
     elif iscoroutinefunction(called) or iscoroutinefunction(function):
-        wrapper = wrapper.of_coroutine(function)
+        wrapper = gate.before_awaiting(its)
     else:
-        wrapper = wrapper.of_function(function)
+        wrapper = gate.before_calling(its)
     return wraps(function)(wrapper)
 
 
-class _Wrappers:
-    """Makes what waits, and then calls: one for each kind of function."""
+class _Gate:
+    """Makes functions that wait, and then call another: one for each kind of function."""
 
-    def __init__(self, limiter: Acquires, name: str, weight: int) -> None:
+    def __init__(self, limiter: _Limiter, name: str, weight: int) -> None:
         self._limiter = limiter
         self._name, self._weight = name, weight
 
-    def of_function(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def wait(*args: Any, **kwargs: Any) -> Any:
+    def before_calling(self, function: Callable[..., object]) -> Callable[..., object]:
+        def wait(*args: object, **kwargs: object) -> object:
             admitted = self._limiter.try_acquire(self._name, self._weight)
             if is_awaitable(admitted):
                 discard(admitted)
@@ -116,15 +106,19 @@ class _Wrappers:
 
         return wait
 
-    def of_coroutine(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        async def wait_async(*args: object, **kwargs: object) -> Any:
+    def before_awaiting(
+        self, function: Callable[..., Awaitable[object]]
+    ) -> Callable[..., Awaitable[object]]:
+        async def wait_async(*args: object, **kwargs: object) -> object:
             await self._admit()
             return await function(*args, **kwargs)
 
         return wait_async
 
-    def of_generator(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        async def wait_and_iterate(*args: object, **kwargs: object) -> Any:
+    def before_iterating(
+        self, function: Callable[..., AsyncGenerator[object, object]]
+    ) -> Callable[..., AsyncIterator[object]]:
+        async def wait_and_iterate(*args: object, **kwargs: object) -> AsyncIterator[object]:
             await self._admit()
             units = function(*args, **kwargs)
             step = units.asend(None)
@@ -154,7 +148,7 @@ class _Wrappers:
         return RateLimitExceeded(self._name, self._weight, decision, message)
 
 
-def _called(function: Any) -> Any:
+def _called(function: object) -> object:
     """What runs when it is called: of an object with a ``__call__``, that."""
     from functools import partial
     from inspect import isclass, isroutine
@@ -164,7 +158,7 @@ def _called(function: Any) -> Any:
     return function if isroutine(function) or isclass(function) else type(function).__call__
 
 
-def refuse_positional(given: tuple[Any, ...]) -> None:
+def refuse_positional(given: tuple[object, ...]) -> None:
     """Refuse what `Limiter.as_decorator` was given without a name, such as the function itself."""
     if given:
         expected = "given by name, and in parentheses: @limiter.as_decorator(name='search')"

@@ -7,8 +7,7 @@ from weakref import WeakValueDictionary
 
 from pyrate_limiter._core.awaitables import then
 from pyrate_limiter._engine.first_try import FirstTry
-from pyrate_limiter._engine.native import puts_at_once
-from pyrate_limiter._engine.queues import unwrapped
+from pyrate_limiter._engine.native import puts_at_once, unwrapped
 from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.buckets.memory.bucket import InMemoryBucket
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 
     from pyrate_limiter._core.clocks import AbstractClock
     from pyrate_limiter._engine.first_try import Begun
+    from pyrate_limiter._engine.locks import LockLike
 
 
 class SingleBucketFactory(BucketFactory):
@@ -63,8 +63,9 @@ class SingleBucketFactory(BucketFactory):
 class _OneForAllNames(SingleBucketFactory):
     """Routes each name to a view of the bucket: those who wait for it wait by themselves."""
 
-    def __init__(self, bucket: AbstractBucket) -> None:
+    def __init__(self, bucket: AbstractBucket, view: Callable[[], AbstractBucket]) -> None:
         super().__init__(bucket)
+        self._view = view
         self._views: WeakValueDictionary[str, AbstractBucket] = WeakValueDictionary()
 
     def _gets_at_once(self) -> bool:
@@ -72,11 +73,9 @@ class _OneForAllNames(SingleBucketFactory):
 
     def get(self, item: RateItem) -> AbstractBucket:
         """The view of the item's name, which is there while somebody is at it."""
-        name, bucket = str(item.name), self.bucket
+        name = str(item.name)
         view = self._views.get(name)
-        if view is None:
-            view = self._views.setdefault(name, bucket.of_a_name())  # type: ignore[attr-defined]
-        return view
+        return self._views.setdefault(name, self._view()) if view is None else view
 
 
 def as_factory(argument: object) -> BucketFactory:
@@ -84,9 +83,8 @@ def as_factory(argument: object) -> BucketFactory:
     if isinstance(argument, BucketFactory):
         return argument
     if isinstance(argument, AbstractBucket):
-        return (_OneForAllNames if hasattr(argument, "of_a_name") else SingleBucketFactory)(
-            argument
-        )
+        view = getattr(argument, "of_a_name", None)
+        return SingleBucketFactory(argument) if view is None else _OneForAllNames(argument, view)
     if isinstance(argument, Rate):
         argument = [argument]
     if not isinstance(argument, (list, tuple)):
@@ -98,8 +96,13 @@ def as_factory(argument: object) -> BucketFactory:
     return SingleBucketFactory(InMemoryBucket(argument))
 
 
+def only_bucket(factory: BucketFactory) -> AbstractBucket | None:
+    """The bucket of all items, if there is just one, and the factory does nothing else."""
+    return factory.bucket if type(factory) is SingleBucketFactory else None
+
+
 def straight_path(
-    factory: BucketFactory, lock: object, *, awaited: bool = False
+    factory: BucketFactory, lock: LockLike, *, awaited: bool = False
 ) -> Callable[[str, int], bool | Begun | None]:
     """The way of a first attempt without a generator: the factory's, its bucket's, or `FirstTry`.
 
@@ -107,15 +110,14 @@ def straight_path(
     answer is ``awaited`` in any case, a `BucketAsyncWrapper` around memory need not be. The
     ``lock`` is held while a user's factory is asked.
     """
-    only = factory.bucket if type(factory) is SingleBucketFactory else None
-    if only is None or puts_at_once(only) or (awaited and puts_at_once(unwrapped(only))):
-        otherwise: Callable[[str, int], bool | Begun | None]
-        otherwise = FirstTry(factory, lock, awaited=awaited).take
-    else:
-        otherwise = _nothing_at_once
+    only = only_bucket(factory)
     straight = getattr(factory if only is None else only, "straight", None)
     path: Callable[[str, int], bool | None] | None = None if straight is None else straight()
-    return path or otherwise
+    if path is not None:
+        return path
+    if only is None or puts_at_once(only) or (awaited and puts_at_once(unwrapped(only))):
+        return FirstTry(factory, lock, awaited=awaited).take
+    return lambda _name, _weight: None
 
 
 def asking_path(factory: BucketFactory) -> Callable[[str, int], bool | None] | None:
@@ -123,10 +125,6 @@ def asking_path(factory: BucketFactory) -> Callable[[str, int], bool | None] | N
 
     It takes a name and a weight, and answers None where the program has to be run.
     """
-    only = factory.bucket if type(factory) is SingleBucketFactory else None
-    asking = getattr(only, "asking", None)
-    return None if asking is None else asking()
-
-
-def _nothing_at_once(name: str, weight: int) -> None:
-    del name, weight
+    asking = getattr(only_bucket(factory), "asking", None)
+    path: Callable[[str, int], bool | None] | None = None if asking is None else asking()
+    return path

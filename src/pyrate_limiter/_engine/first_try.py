@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final
 
 from pyrate_limiter._core.awaitables import is_awaitable
 from pyrate_limiter._core.waited_for import waited_for
-from pyrate_limiter._engine.native import is_unchanged, puts_at_once
-from pyrate_limiter._engine.queues import unwrapped
+from pyrate_limiter._engine.native import is_unchanged, puts_at_once, unwrapped
 from pyrate_limiter.abstracts.rate import RateItem
 from pyrate_limiter.errors import BucketRetired
 
 if TYPE_CHECKING:
-    from pyrate_limiter.abstracts.bucket import BucketFactory
+    from collections.abc import Awaitable
 
-NOT_ASKED = object()
+    from pyrate_limiter._engine.locks import LockLike
+    from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
+
+    Found = AbstractBucket | Awaitable[AbstractBucket]
 
 _AT_ONCE = (False,)
+
+
+class _NotAsked(Enum):
+    """In place of a bucket; nothing that a user's factory may return."""
+
+    NOT_ASKED = 0
+
+
+NOT_ASKED: Final = _NotAsked.NOT_ASKED
 
 
 class Begun:
@@ -33,7 +45,12 @@ class Begun:
     __slots__ = ("began", "found", "refused", "wrapped")
 
     def __init__(
-        self, began: float, wrapped: Any, found: Any = NOT_ASKED, *, refused: bool = False
+        self,
+        began: float,
+        wrapped: RateItem | Awaitable[RateItem],
+        found: Found | _NotAsked = NOT_ASKED,
+        *,
+        refused: bool = False,
     ) -> None:
         self.began = began
         self.wrapped = wrapped
@@ -62,7 +79,7 @@ class FirstTry:
 
     __slots__ = ("_awaited", "_factory", "_lock")
 
-    def __init__(self, factory: BucketFactory, lock: Any, *, awaited: bool = False) -> None:
+    def __init__(self, factory: BucketFactory, lock: LockLike, *, awaited: bool = False) -> None:
         self._factory = factory
         self._lock = lock
         self._awaited = awaited
@@ -73,13 +90,13 @@ class FirstTry:
         None: the bucket was dropped by its factory after we got it, and all begins anew.
         """
         began, factory = time.monotonic(), self._factory
-        item: Any = factory.wrap_item(name, weight)
+        item: Any = factory.wrap_item(name, weight)  # `__class__` is the quickest to ask for
         if item.__class__ is not RateItem:
             return Begun(began, item)
         found = self._found(item)
         return Begun(began, item) if found is NOT_ASKED else self._at(began, item, found)
 
-    def _found(self, item: RateItem) -> Any:
+    def _found(self, item: RateItem) -> Found | _NotAsked:
         """What `get` returns; `NOT_ASKED` where another thread is asking."""
         taken: list[bool] = []
         try:
@@ -90,10 +107,10 @@ class FirstTry:
             if taken and taken[0]:
                 self._lock.release()
 
-    def _at(self, began: float, item: RateItem, found: Any) -> bool | Begun | None:
-        bucket = found
+    def _at(self, began: float, item: RateItem, found: Found) -> bool | Begun | None:
+        bucket: Any = found  # to ask whether it is a bucket takes as long as all the rest
         if not (is_unchanged(bucket.__class__) and bucket.puts_at_once):
-            bucket = self._inside(found)
+            bucket = self._inside(bucket)
         if bucket is None or (waited_for and id(bucket) in waited_for):
             return Begun(began, item, found)
         try:
@@ -102,7 +119,7 @@ class FirstTry:
             return None
         return True if admitted is True else Begun(began, item, found, refused=admitted is False)
 
-    def _inside(self, found: Any) -> Any:
+    def _inside(self, found: AbstractBucket) -> AbstractBucket | None:
         """The bucket in memory that is inside a `BucketAsyncWrapper`; None where there is none."""
         bucket = unwrapped(found) if self._awaited else found
         if bucket is found or not puts_at_once(bucket):
@@ -113,10 +130,11 @@ class FirstTry:
     async def go_on(self, begun: Begun) -> bool | Begun | None:
         """`take` with what it has begun, and what has to be awaited for it."""
         began, item = begun.began, begun.wrapped
-        item = await item if is_awaitable(item) else item
-        if item.__class__ is not RateItem:
+        if type(item) is not RateItem and is_awaitable(item):
+            item = await item
+        if type(item) is not RateItem:
             return Begun(began, item)
-        found: Any = self._found(item) if begun.found is NOT_ASKED else begun.found
+        found = self._found(item) if begun.found is NOT_ASKED else begun.found
         if found is NOT_ASKED:
             return Begun(began, item)
         return self._at(began, item, await found if is_awaitable(found) else found)

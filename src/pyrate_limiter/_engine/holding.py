@@ -1,40 +1,40 @@
-"""How the bucket of a name is held, and released."""
+"""How somebody looks at the bucket of a name, or holds it."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
-from pyrate_limiter._core.validation import number_of
-from pyrate_limiter._engine.looking import to_look_at
-from pyrate_limiter._engine.queues import queue_at, unwrapped
-from pyrate_limiter._engine.steps import ON_LOOP
-from pyrate_limiter._engine.wait_options import Terms, holds
-from pyrate_limiter.errors import BucketRetired, OutOfRange, WrongType
+from pyrate_limiter._core.validation import check_weight
+from pyrate_limiter._engine.answers import RunsPrograms
+from pyrate_limiter._engine.wait_options import WaitOptions, check_seconds, holds
+from pyrate_limiter._engine.wait_queue import queue_at
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
     from pyrate_limiter._core.driver import Program
-    from pyrate_limiter._engine.acquisition import Acquisition
+    from pyrate_limiter._engine.access import BucketAccess
+    from pyrate_limiter.abstracts.algorithm import Decision
     from pyrate_limiter.abstracts.bucket import AbstractBucket
     from pyrate_limiter.abstracts.rate import RateItem
 
-R = TypeVar("R")
-
 _MOST_SECONDS = 366 * 86_400  # more is a time since the epoch, taken for a length
-_TERMS = Terms(blocking=False, seconds=-1, buffer_ms=None, known=True)
+_LOOKS = WaitOptions(blocking=False, seconds=-1, buffer_ms=None, known=True)
 
 
-class Holds:
-    """The methods of `Limiter` that hold."""
+class Holds(RunsPrograms):
+    """The methods of `Limiter` that look at a bucket, and those that hold one."""
 
-    if TYPE_CHECKING:
-        _acquisition: Acquisition
+    def check(self, name: str = "pyrate", weight: int = 1) -> Decision:
+        """What `acquire` would say without waiting, and nothing is taken.
 
-        def _now(self, program: Program[R], method: str) -> R: ...
+        Raises:
+            AsyncBucketInSyncCode: the bucket, its clock or the factory is async.
+        """
+        return self._now(self._acquisition.look(name, check_weight(weight), _LOOKS), "check")
 
-        def _run(self, program: Program[R]) -> Awaitable[R]: ...
+    async def check_async(self, name: str = "pyrate", weight: int = 1) -> Decision:
+        """`check` for asyncio, over sync and async buckets."""
+        return await self._run(self._acquisition.look(name, check_weight(weight), _LOOKS))
 
     def hold(self, name: str, seconds: float) -> float:
         """Admit nothing under a name for some time: a server has asked for that, for example.
@@ -79,44 +79,28 @@ class Holds:
         return await self._run(_release_hold(self._acquisition, name))
 
 
-def _hold(acquisition: Acquisition, name: str, seconds: object) -> Program[float]:
+def _hold(access: BucketAccess, name: str, seconds: object) -> Program[float]:
     """See `Limiter.hold`."""
     expected = f"a number of seconds from 0 to {_MOST_SECONDS} (366 days)"
-    length = number_of(seconds)
-    if length is None:
-        raise WrongType("seconds", seconds, expected)
-    if not 0 <= length <= _MOST_SECONDS:  # which a NaN is not
-        raise OutOfRange("seconds", seconds, expected)
-    while True:
-        item, bucket = yield from acquisition.route(name, 0, _TERMS)
-        try:
-            held_ms = yield from _told(acquisition, bucket, "hold", item, math.ceil(length * 1000))
-        except BucketRetired:  # dropped by its factory after we got it
-            continue
-        return held_ms / 1000  # type: ignore[no-any-return] # as the bucket says
+    hold_ms = math.ceil(check_seconds("seconds", seconds, expected, _MOST_SECONDS) * 1000)
+
+    def use(item: RateItem, bucket: AbstractBucket) -> Program[float]:
+        held_ms: int = yield access.work(bucket, None, bucket.hold, item, hold_ms)
+        return held_ms / 1000
+
+    return access.visit(name, 0, _LOOKS, use)
 
 
-def _release_hold(acquisition: Acquisition, name: str) -> Program[bool]:
+def _release_hold(access: BucketAccess, name: str) -> Program[bool]:
     """See `Limiter.release_hold`."""
-    while True:
-        item, bucket = yield from to_look_at(acquisition, name, 0, _TERMS)
-        try:
-            released = yield from _told(acquisition, bucket, "release_hold", item)
-        except BucketRetired:
-            continue
+
+    def use(item: RateItem, bucket: AbstractBucket) -> Program[bool]:
+        released: bool = yield access.work(bucket, None, bucket.release_hold, item)
         if released:
             holds.released += 1  # before the look: who is about to sleep there asks once more
-        queue = queue_at(unwrapped(bucket))
+        queue = queue_at(bucket)
         if released and queue is not None:
             queue.look_again()
         return bool(released)
 
-
-def _told(
-    acquisition: Acquisition, bucket: AbstractBucket, method: str, item: RateItem, *args: int
-) -> Program[Any]:
-    """What the bucket answers."""
-    if bucket.is_async:
-        yield ON_LOOP
-    inner = unwrapped(bucket)
-    return (yield acquisition.work(inner, None, getattr(inner, method), item, *args))
+    return access.visit(name, 0, _LOOKS, use, looks=True)

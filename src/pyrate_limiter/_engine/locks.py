@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
 
 class LockLike(Protocol):
@@ -20,7 +21,7 @@ class LockLike(Protocol):
         """Let it go."""
 
 
-def take(lock: Any, seconds: float | None) -> bool:
+def take(lock: LockLike, seconds: float | None) -> bool:
     """Take a lock; False if that failed within ``seconds``, None for ever, 0 at once."""
     try:
         # By name: the first argument is a flag to some locks, and the timeout to others.
@@ -39,9 +40,9 @@ def combined_lock(
         TimeoutError: one of them could not be had within ``timeout`` seconds, or at once where
             ``blocking`` is false. Then none is held.
     """
-    several: list[Any] = list(locks) if isinstance(locks, (list, tuple)) else [locks]
+    several = locks if isinstance(locks, Sequence) else [locks]
     deadline = None if timeout == -1 else time.monotonic() + timeout
-    held: list[Any] = []
+    held: list[LockLike] = []
     try:
         for lock in several:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())

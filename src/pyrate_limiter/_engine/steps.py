@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from pyrate_limiter._core.awaitables import is_awaitable
 from pyrate_limiter._core.driver import BlockingEffect, Effect
 from pyrate_limiter._core.worker_call import OutOfTime, WorkerCall
 from pyrate_limiter._engine.locks import take
 
+T = TypeVar("T")
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
+    from typing import TypeAlias
 
+    from pyrate_limiter._engine.locks import LockLike
     from pyrate_limiter._engine.waiter import Waiter
     from pyrate_limiter.abstracts.bucket import AbstractBucket
+
+    # What a program yields where it is sent a T.
+    Step: TypeAlias = Effect[T] | Awaitable[T] | T
 
 _GRACE_SECONDS = 0.25  # in which a call that keeps to its caller's time can say what is wrong
 _LOOKS = 5  # before an event loop waits for a lock as threads do, for so long at a time:
@@ -35,7 +42,7 @@ class Park(BlockingEffect[bool]):
         """Sleep in this thread."""
         return self.waiter.sleep(self.seconds)
 
-    def wait(self) -> Coroutine[Any, Any, bool]:
+    def wait(self) -> Coroutine[object, object, bool]:
         """Sleep in the event loop."""
         return self.waiter.sleep_async(self.seconds)
 
@@ -53,7 +60,7 @@ class Acquire(BlockingEffect[bool]):
     __slots__ = ("contended", "lock", "seconds")
 
     def __init__(
-        self, lock: object, seconds: float | None = None, *, contended: bool = False
+        self, lock: LockLike, seconds: float | None = None, *, contended: bool = False
     ) -> None:
         self.lock = lock
         self.seconds = seconds
@@ -81,7 +88,7 @@ class Acquire(BlockingEffect[bool]):
         return True
 
 
-class Work(WorkerCall[Any], BlockingEffect[Any]):
+class Work(WorkerCall[T], BlockingEffect[T]):
     """A call, made in this thread, or in a worker thread under asyncio.
 
     Args:
@@ -95,32 +102,32 @@ class Work(WorkerCall[Any], BlockingEffect[Any]):
         self,
         seconds: float | None,
         bucket: AbstractBucket,
-        call: Callable[..., object],
+        call: Callable[..., T],
         *args: object,
     ) -> None:
         super().__init__(bucket, call, *args)
         self._seconds = seconds
 
-    def block(self) -> Any:
+    def block(self) -> T:
         """Do it in this thread."""
         return self.run()
 
-    async def wait(self) -> Any:
+    async def wait(self) -> T:
         """Do it in a worker thread."""
-        seconds = self._seconds
-        return await self.in_thread(seconds=None if seconds is None else seconds + _GRACE_SECONDS)
+        seconds = None if self._seconds is None else self._seconds + _GRACE_SECONDS
+        return await self.in_thread(seconds=seconds)
 
 
-class Within(Effect[Any]):
+class Within(Effect[T]):
     """Await something for so many seconds at the most; OutOfTime is raised then."""
 
     __slots__ = ("awaitable", "seconds")
 
-    def __init__(self, awaitable: Awaitable[object], seconds: float) -> None:
-        self.awaitable: Awaitable[Any] = awaitable
+    def __init__(self, awaitable: Awaitable[T], seconds: float) -> None:
+        self.awaitable: Awaitable[T] = awaitable
         self.seconds = seconds
 
-    async def wait(self) -> Any:
+    async def wait(self) -> T:
         """Await it in a task of its own."""
         import asyncio
 
@@ -147,22 +154,22 @@ class OnLoop(Effect[None]):
 ON_LOOP = OnLoop()
 
 
-class _Shielded(Effect[Any]):
+class _Shielded(Effect[T]):
     """Await something that goes on even where its task is being cancelled."""
 
     __slots__ = ("awaitable",)
 
-    def __init__(self, awaitable: Awaitable[Any]) -> None:
-        self.awaitable: Awaitable[Any] = awaitable
+    def __init__(self, awaitable: Awaitable[T]) -> None:
+        self.awaitable: Awaitable[T] = awaitable
 
-    async def wait(self) -> Any:
+    async def wait(self) -> T:
         """Await it."""
         import asyncio
 
-        return await asyncio.shield(_as_coroutine(self.awaitable))
+        return await asyncio.shield(self.awaitable)
 
 
-def to_end(step: Any) -> Any:
+def to_end(step: Step[T]) -> Step[T]:
     """The step of a program as one that is finished even while its task is being cancelled."""
     if isinstance(step, Work):
         step.must_run = True
@@ -174,7 +181,3 @@ def sleep_is_replaced() -> bool:
     import asyncio
 
     return asyncio.sleep is not asyncio.tasks.sleep
-
-
-async def _as_coroutine(step: Awaitable[object]) -> Any:
-    return await step

@@ -1,4 +1,4 @@
-"""On what terms a caller waits."""
+"""How long a caller waits, and how."""
 
 from __future__ import annotations
 
@@ -8,17 +8,23 @@ import time
 from typing import TYPE_CHECKING
 
 from pyrate_limiter._core.validation import number_of
-from pyrate_limiter.errors import InvalidReserveAhead, InvalidTimeout, TimeoutWithoutBlocking
+from pyrate_limiter.errors import (
+    InvalidReserveAhead,
+    InvalidTimeout,
+    OutOfRange,
+    TimeoutWithoutBlocking,
+    WrongType,
+)
 
 if TYPE_CHECKING:
     from typing import TypeAlias
+
+    from pyrate_limiter.algorithms.decision import Decision
 
     Timeout: TypeAlias = "float | None"
 
 ENDLESS_MS = 1 << 60
 """How long a caller waits who waits for ever."""
-
-_LONGEST_LOCK_SECONDS = threading.TIMEOUT_MAX
 
 
 def monotonic() -> float:
@@ -44,13 +50,13 @@ class AdaptiveBuffer(int):
 ADAPTIVE = AdaptiveBuffer(50)
 
 
-class Terms:
-    """On what terms a caller waits.
+class WaitOptions:
+    """How long a caller waits, and how.
 
     Args:
         blocking: whether it waits at all.
         seconds: for how long at the most, -1 for ever.
-        buffer_ms: added to each wait; None adapts it to the failing interval.
+        buffer_ms: added to each wait; None or `ADAPTIVE` adapts it to the failing interval.
         known: whether to answer at once where the wait is known to be too long; otherwise the
             caller sleeps until its time is up, and then takes what is free. A caller who wants to
             know also gets a fresh outlook after a wait.
@@ -83,7 +89,7 @@ class Terms:
         self.blocking = blocking
         self.at_once: bool = not blocking or seconds == 0
         """Whether the caller takes what is free now, however long it takes to find that out."""
-        self.buffer_ms = buffer_ms
+        self.buffer_ms = None if isinstance(buffer_ms, AdaptiveBuffer) else buffer_ms
         self.known = known
         self.on_loop = on_loop
         self._released: int = holds.released
@@ -96,18 +102,13 @@ class Terms:
         before, self._released = self._released, holds.released
         return self._released != before
 
-    def until(self, deadline: float) -> Terms:
-        """The same terms with an end on the clock of ``time.monotonic``."""
-        self._deadline = deadline
-        return self
-
     @property
     def bounds_steps(self) -> bool:
         """Whether what is awaited for the caller may take no longer than the caller waits."""
         return not self.at_once and self._deadline is not None
 
-    def since(self, began: float) -> Terms:
-        """The same terms for a call that began earlier, on that clock."""
+    def since(self, began: float) -> WaitOptions:
+        """The same options for a call that began earlier, on that clock."""
         if self._deadline is not None:
             self._deadline -= time.monotonic() - began
         return self
@@ -117,6 +118,11 @@ class Terms:
         if not self.blocking:
             return 0
         return self.limit_ms()
+
+    def gives_up(self, refusal: Decision) -> bool:
+        """Whether the caller takes a refusal as the answer, and does not wait until it fits."""
+        retry, max_wait = refusal.retry_after_ms, self.max_wait_ms()
+        return retry is None or max_wait == 0 or (self.known and retry > max_wait)
 
     def limit_ms(self) -> int:
         """How long a call may take, also one that is made at the end of the caller's time."""
@@ -129,13 +135,11 @@ class Terms:
         """How much longer the caller is willing to wait; None is for ever."""
         if self._deadline is None:
             return None
-        return max(0.0, self._deadline - time.monotonic())
+        return min(threading.TIMEOUT_MAX, max(0.0, self._deadline - time.monotonic()))
 
     def lock_seconds(self) -> float | None:
         """How long to wait for a lock. One who does not block still waits for his turn."""
-        if self.at_once or not self.blocking or self._deadline is None:
-            return None
-        return min(_LONGEST_LOCK_SECONDS, max(0.0, self._deadline - time.monotonic()))
+        return None if self.at_once or not self.blocking else self.seconds_left()
 
 
 def ahead_ms(reserve_ahead: float) -> int:
@@ -143,6 +147,16 @@ def ahead_ms(reserve_ahead: float) -> int:
     if not isinstance(reserve_ahead, (bool, int, float)) or not 0 <= reserve_ahead < math.inf:
         raise InvalidReserveAhead(reserve_ahead)
     return round(reserve_ahead * 1000)
+
+
+def check_seconds(field: str, value: object, expected: str, most: float = math.inf) -> float:
+    """A number of seconds from 0 to ``most``, which is else a `WrongType` or an `OutOfRange`."""
+    seconds = number_of(value)
+    if seconds is None:
+        raise WrongType(field, value, expected)
+    if not 0 <= seconds <= most:  # which a NaN is not
+        raise OutOfRange(field, value, expected)
+    return seconds
 
 
 def check_timeout(timeout: Timeout, blocking: bool) -> float:

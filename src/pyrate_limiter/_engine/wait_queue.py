@@ -11,8 +11,9 @@ takes it. So those behind a waiter that leaves move up by themselves.
 
 from __future__ import annotations
 
-import threading
-from typing import TYPE_CHECKING, Any
+import weakref
+from bisect import insort
+from typing import TYPE_CHECKING, TypeVar
 
 from pyrate_limiter._core.waited_for import waited_for
 from pyrate_limiter._engine.held import HeldReservations
@@ -20,59 +21,34 @@ from pyrate_limiter._engine.wait_options import monotonic
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
-    from pyrate_limiter._engine.held import Held
-    from pyrate_limiter._engine.waiter import Waiter
+    from pyrate_limiter._engine.waiter import Held, Waiter
     from pyrate_limiter.abstracts.bucket import AbstractBucket
-    from pyrate_limiter.abstracts.reservation import Reservation
+
+K = TypeVar("K")
 
 MOST_WOKEN = 50
-"""Tasks that are woken together, so that others of their event loop come in between."""
+"""How many tasks are woken together at the most, so that other tasks of their loop run too."""
 
 GRACE_SECONDS = 0.05
-"""How long the queue stands still for tasks whose event loop is stalled, before it goes on."""
+"""How long the queue waits for tasks at its front whose event loop is stalled."""
 
 
 class WaitQueue(HeldReservations):
     """The waiters at one bucket, a linked list; and the reservations that are held for them."""
 
-    __slots__ = (
-        "__weakref__",
-        "_bucket",
-        "_closed",
-        "_lock",
-        "_loops",
-        "_room",
-        "_unneeded",
-        "_watcher",
-        "_weights",
-        "ask_at",
-        "asking",
-        "awaits",
-        "blocked",
-        "due",
-        "first",
-        "held",
-        "last",
-        "size",
-        "units",
-    )
-
     def __init__(self, bucket: AbstractBucket) -> None:
+        super().__init__()
         self._bucket = bucket  # as long as somebody waits at it, no other has its id
-        self._lock = threading.RLock()
         self._closed = False
         # Parked waiters by event loop, None for threads.
-        self._loops: dict[Any, int] = {}
-        # Units that are free for those behind, of whom not all have been woken yet.
+        self._loops: dict[asyncio.AbstractEventLoop | None, int] = {}
+        # Units that are free in the bucket, for waiters that have not been woken yet.
         self._room = 0
-        # Waiters by weight.
-        self._weights: dict[int, int] = {}
-        # The first waiter that can tell that the front's event loop is stalled.
+        # The waiter that wakes when the front is overdue, because the front's loop may be stalled.
         self._watcher: Waiter | None = None
-        self.first: Waiter | None = None
         self.last: Waiter | None = None
-        self.size = 0
         self.units = 0
         self.due = 0.0
         """When the front wakes, on the clock of ``time.monotonic``."""
@@ -81,17 +57,15 @@ class WaitQueue(HeldReservations):
         self.awaits = False
         """Whether what the bucket has answered had to be awaited."""
         self.blocked = False
-        """Whether somebody has had to wait; before that, those in the queue are about to ask."""
+        """Whether a waiter was refused. Before that, those in the queue are about to ask."""
         self.ask_at = 0.0
-        """Until when asking for reservations is of no use, on that clock."""
-        self.held: list[Held] = []
-        self._unneeded: list[Reservation] = []
+        """When to ask for reservations again, on that clock."""
 
     def join(self, waiter: Waiter, held: Held | None = None) -> bool:
         """Take a place in the order of arrival; False if the queue has been dissolved.
 
-        Those who asked the bucket at the same time, before anybody had to wait, bring what it has
-        reserved for them. Then its order counts.
+        A waiter that asked before there was a queue brings what the bucket has reserved for it. It
+        stands in the order of the reservations then.
         """
         with self._lock:
             if self._closed:
@@ -118,6 +92,16 @@ class WaitQueue(HeldReservations):
             elif self.lacking == 1 and self.size > 1:
                 self._wake_front()  # it may ask for one more reservation
             return True
+
+    def add(self, held: Held) -> None:
+        """Hold a reservation for whoever is at the front when it is due."""
+        with self._lock:
+            insort(self.held, held)
+            owner = held.owner
+            if owner is not None and owner.queue is self:
+                owner.held = held
+            else:
+                held.owner = None
 
     def leave(self, waiter: Waiter, room: int = 0) -> None:
         """Go, and wake whoever is at the front now. A place may be left again.
@@ -153,39 +137,37 @@ class WaitQueue(HeldReservations):
                     self._watch()
 
     def block(self) -> None:
-        """Note that somebody has to wait, and tell those who do not want to."""
+        """Note that a waiter was refused, and wake those that are not willing to wait."""
         self._room = 0
         if self.blocked:
             return
         with self._lock:
             self.blocked = True
-            waiter = self.first
-            while waiter is not None:
-                if not waiter.terms.blocking:
+            for waiter in self._waiters():
+                if not waiter.options.blocking:
                     waiter.wake()
-                waiter = waiter.next
 
     def stop_asking(self, waiter: Waiter) -> None:
-        """Let others ask, who may have come to the front meanwhile."""
+        """Note that the bucket has answered; another waiter may be at the front by now."""
         self.asking = False
         if self.first is not waiter:
             self.wake_front()
 
     def wake_front(self) -> None:
-        """Have the front look again at what there is."""
+        """Have the front look at the queue again."""
         with self._lock:
             if self.first is not None:
                 self._wake_front()
 
     def look_again(self) -> None:
-        """Have the front ask at once, for more may fit than it was told, and earlier."""
+        """Have the front ask at once: units were given back, or a hold was ended."""
         with self._lock:
             self.give_up_future()
             self.ask_at = self.due = 0.0
             self.wake_front()
 
     def units_before(self, waiter: Waiter) -> int:
-        """How many units those want who came before."""
+        """How many units the waiters want that stand before this one."""
         with self._lock:
             if waiter.queue is not self:
                 return self.units
@@ -224,16 +206,6 @@ class WaitQueue(HeldReservations):
                 self._remove(self.first)
             self._watch()
 
-    def front(self, most: int) -> list[Waiter]:
-        """The waiters from the front on; not more than that."""
-        found: list[Waiter] = []
-        with self._lock:
-            waiter = self.first
-            while waiter is not None and len(found) < most:
-                found.append(waiter)
-                waiter = waiter.next
-        return found
-
     def _remove(self, waiter: Waiter) -> None:
         before, after = waiter.previous, waiter.next
         if before is None:
@@ -256,7 +228,7 @@ class WaitQueue(HeldReservations):
             waiter.parked = False
 
     def _wake_front(self) -> None:
-        """Wake the front; and with it some tasks of its event loop that follow and also fit."""
+        """Wake the front, and with it the tasks of its event loop behind it that fit as well."""
         waiter, room, left = self.first, self._room, MOST_WOKEN
         while waiter is not None:
             follower = waiter.next
@@ -272,7 +244,7 @@ class WaitQueue(HeldReservations):
             self._close()
 
     def _watch(self) -> None:
-        """Have somebody watch over the front who does not live in its event loop."""
+        """Choose a waiter outside the front's event loop to watch over the front."""
         front, watcher = self.first, self._watcher
         if front is None or front.loop is None or len(self._loops) == 1:
             self._watcher = None
@@ -294,7 +266,7 @@ class WaitQueue(HeldReservations):
             del waited_for[key]
 
 
-def _count_down(counts: dict[Any, int], key: Any) -> None:
+def _count_down(counts: dict[K, int], key: K) -> None:
     left = counts.get(key, 0) - 1  # it is missing where a call was struck down as it came
     if left > 0:
         counts[key] = left
@@ -306,3 +278,41 @@ def _is_later(other: Waiter, waiter: Waiter, held: Held | None) -> bool:
     if held is None:
         return other.ticket > waiter.ticket
     return other.held is None or other.held.due > held.due
+
+
+def queue_at(bucket: AbstractBucket) -> WaitQueue | None:
+    """The queue of a bucket (without its wrapper), if anybody stands in it."""
+    reference = waited_for.get(id(bucket))
+    queue: WaitQueue | None = None if reference is None else reference()
+    if queue is not None:
+        front = queue.first
+        while front is not None and front.loop is not None and front.loop.is_closed():
+            queue.leave(front)
+            front = queue.first
+        if front is None:
+            return None
+    return queue
+
+
+def join(bucket: AbstractBucket, waiter: Waiter, held: Held | None = None) -> WaitQueue:
+    """Stand in the queue of a bucket (without its wrapper), see `WaitQueue.join`."""
+    key = id(bucket)
+    queue_at(bucket)  # forgets those whose event loop is closed
+    while True:
+        reference = waited_for.get(key)
+        queue: WaitQueue | None = None if reference is None else reference()
+        if queue is not None and queue.join(waiter, held):
+            return queue
+        # It was dissolved; or the call that was about to say so was struck down.
+        if reference is not None and waited_for.get(key) is reference:
+            waited_for.pop(key, None)
+        queue = WaitQueue(bucket)
+        waited_for.setdefault(key, weakref.ref(queue, _forget(key)))
+
+
+def _forget(key: int) -> Callable[[object], None]:
+    def forget(reference: object) -> None:
+        if waited_for.get(key) is reference:
+            del waited_for[key]
+
+    return forget

@@ -3,19 +3,94 @@
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pyrate_limiter._engine.wait_options import monotonic
+from pyrate_limiter.abstracts.reservation import Reservation
 
 if TYPE_CHECKING:
     import asyncio
+    from typing import Protocol
 
-    from pyrate_limiter._engine.held import Held
-    from pyrate_limiter._engine.wait_options import Terms
-    from pyrate_limiter._engine.wait_queue import WaitQueue
+    from pyrate_limiter._engine.wait_options import WaitOptions
+    from pyrate_limiter.abstracts.algorithm import Decision
+    from pyrate_limiter.abstracts.bucket import AbstractBucket
+    from pyrate_limiter.abstracts.rate import RateItem
+
+    class _Queue(Protocol):
+        """What a waiter asks of the `WaitQueue` in which it stands."""
+
+        first: Waiter | None
+        asking: bool
+
+        def park(self, waiter: Waiter, loop: asyncio.AbstractEventLoop | None) -> None: ...
+        def leave(self, waiter: Waiter) -> None: ...
+        def overdue_in(self, watcher: Waiter) -> tuple[float, Waiter, float] | None: ...
+        def overtake(self, watcher: Waiter, stalled: Waiter, due: float) -> None: ...
+
 
 tickets = itertools.count()
-"""Who came first: a ticket is drawn before the first attempt."""
+"""The order of arrival: each call takes the next number before its first attempt."""
+
+
+class Held:
+    """A reservation that belongs to the queue. Whoever is at the front uses it.
+
+    Args:
+        reservation: the bucket's.
+        due: when it may be used, on the clock of ``time.monotonic``; long ago where the bucket has
+            admitted its item already.
+        asked: when the bucket was asked, on that clock.
+        made: when its answer was here.
+        owner: the waiter under whose name it is stored, while it waits.
+    """
+
+    __slots__ = ("asked", "due", "made", "owner", "reservation")
+
+    def __init__(
+        self,
+        reservation: Reservation,
+        due: float,
+        asked: float,
+        made: float,
+        owner: Waiter | None = None,
+    ) -> None:
+        self.reservation = reservation
+        self.due = due
+        self.asked = asked
+        self.made = made
+        self.owner = owner
+
+    @classmethod
+    def of(
+        cls,
+        bucket: AbstractBucket,
+        item: RateItem,
+        decision: Decision,
+        asked: float,
+        owner: Waiter | None,
+    ) -> Held:
+        """What a bucket has stored for an item that it has admitted."""
+        stored = decision if isinstance(decision, Reservation) else Reservation.of(item, decision)
+        now = monotonic()
+        due = now + bucket.pause(stored) if stored.wait_ms else -math.inf
+        return cls(stored, due, asked, now, owner)
+
+    @property
+    def weight(self) -> int:
+        """Its units."""
+        return self.reservation.item.weight
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is for a moment to come, and still to be confirmed."""
+        return self.reservation.wait_ms > 0
+
+    def __lt__(self, other: Held) -> bool:
+        return self.due < other.due
 
 
 class Waiter:
@@ -24,38 +99,39 @@ class Waiter:
     Args:
         name: what it asks for.
         weight: how many units.
-        terms: how long it waits.
+        options: how long it waits.
         ticket: its place in the order of arrival.
         stamped_by_bucket: whether its items are stamped with the bucket's own time, so that others
             can make them too.
     """
 
     __slots__ = (
-        "_asleep",
+        "_future",
+        "_lock",
         "_thread",
         "_woken",
         "held",
         "loop",
         "name",
         "next",
+        "options",
         "parked",
         "previous",
         "queue",
         "stamped_by_bucket",
-        "terms",
         "ticket",
         "weight",
     )
 
     def __init__(
-        self, name: str, weight: int, terms: Terms, ticket: int, *, stamped_by_bucket: bool
+        self, name: str, weight: int, options: WaitOptions, ticket: int, *, stamped_by_bucket: bool
     ) -> None:
         self.name = name
         self.weight = weight
-        self.terms = terms
+        self.options = options
         self.ticket = ticket
         self.stamped_by_bucket = stamped_by_bucket
-        self.queue: WaitQueue | None = None
+        self.queue: _Queue | None = None
         self.held: Held | None = None
         """What is reserved under its name, if anything."""
         self.next: Waiter | None = None
@@ -63,30 +139,32 @@ class Waiter:
         self.loop: asyncio.AbstractEventLoop | None = None
         self.parked = False
         # What it sleeps on: a lock that is held, or a future of its event loop, in this thread.
-        self._asleep: Any = None
+        self._lock: threading.Lock | None = None
+        self._future: asyncio.Future[None] | None = None
         self._thread = 0
         self._woken = False
 
     @property
     def is_first(self) -> bool:
-        """Whether it is at the front of its queue, and nobody who was is still at it."""
+        """Whether it is at the front of its queue, and no call that was there is still asking."""
         queue = self.queue
         return queue is not None and queue.first is self and not queue.asking
 
     def wake(self) -> bool:
         """End its sleep, or the next one where it is awake; False if its event loop is closed."""
         self._woken = True
-        asleep, loop = self._asleep, self.loop
-        if asleep is None:
-            return loop is None or not loop.is_closed()
-        if loop is None:
-            _release(asleep)
+        lock, future = self._lock, self._future
+        if lock is not None:
+            with suppress(RuntimeError):  # it was woken already
+                lock.release()
             return True
+        if future is None:
+            return self.loop is None or not self.loop.is_closed()
         try:
             if threading.get_ident() == self._thread:
-                _finish(asleep)
+                _finish(future)
             else:
-                loop.call_soon_threadsafe(_finish, asleep)
+                future.get_loop().call_soon_threadsafe(_finish, future)
         except RuntimeError:  # it is closed
             return False
         return True
@@ -94,15 +172,15 @@ class Waiter:
     def sleep(self, seconds: float | None) -> bool:
         """Block this thread until it is woken, or for so many seconds; whether it was woken."""
         queue, seconds, stalled = self._before_sleep(None, seconds)
-        asleep = threading.Lock()
-        asleep.acquire()
-        self._asleep = asleep
+        lock = threading.Lock()
+        lock.acquire()
+        self._lock = lock
         try:
             if not self._woken:
                 longest = threading.TIMEOUT_MAX
-                asleep.acquire(timeout=-1 if seconds is None else min(seconds, longest))
+                lock.acquire(timeout=-1 if seconds is None else min(seconds, longest))
         finally:
-            self._asleep = None
+            self._lock = None
         return self._after_sleep(queue, stalled)
 
     async def sleep_async(self, seconds: float | None) -> bool:
@@ -112,23 +190,23 @@ class Waiter:
         loop = asyncio.get_running_loop()
         queue, seconds, stalled = self._before_sleep(loop, seconds)
         self._thread = threading.get_ident()
-        self._asleep = asleep = loop.create_future()
+        self._future = future = loop.create_future()
         timer = None
         try:
             if not self._woken:
                 if seconds is not None:
-                    timer = loop.call_later(seconds, _finish, asleep)
-                await asleep
+                    timer = loop.call_later(seconds, _finish, future)
+                await future
         finally:
-            self._asleep = None
+            self._future = None
             if timer is not None:
                 timer.cancel()
         return self._after_sleep(queue, stalled)
 
     def _before_sleep(
         self, loop: asyncio.AbstractEventLoop | None, seconds: float | None
-    ) -> tuple[WaitQueue | None, float | None, tuple[Waiter, float] | None]:
-        """Note where it sleeps; whoever watches over the front sleeps until it is overdue."""
+    ) -> tuple[_Queue | None, float | None, tuple[Waiter, float] | None]:
+        """Note where it sleeps; one that watches over the front sleeps until that is overdue."""
         queue = self.queue
         if queue is None:
             return None, seconds, None
@@ -139,7 +217,7 @@ class Waiter:
             return queue, seconds, None
         return queue, overdue[0], overdue[1:]
 
-    def _after_sleep(self, queue: WaitQueue | None, stalled: tuple[Waiter, float] | None) -> bool:
+    def _after_sleep(self, queue: _Queue | None, stalled: tuple[Waiter, float] | None) -> bool:
         woken, self._woken = self._woken, False
         if woken or queue is None or stalled is None:
             return woken
@@ -147,11 +225,6 @@ class Waiter:
         return True
 
 
-def _release(asleep: threading.Lock) -> None:
-    with suppress(RuntimeError):  # it was woken already
-        asleep.release()
-
-
-def _finish(asleep: asyncio.Future[None]) -> None:
-    if not asleep.done():
-        asleep.set_result(None)
+def _finish(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

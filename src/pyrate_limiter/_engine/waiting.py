@@ -2,87 +2,81 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pyrate_limiter._core.awaitables import discard
+from pyrate_limiter._core.awaitables import is_awaitable
 from pyrate_limiter._core.driver import Sleep
 from pyrate_limiter._core.validation import Unread, pad_ms
 from pyrate_limiter._core.worker_call import OutOfTime
-from pyrate_limiter._engine.native import cancel_made, made_by, reservation_of, told
-from pyrate_limiter._engine.queues import join
-from pyrate_limiter._engine.steps import ON_LOOP, Park, Work, to_end
-from pyrate_limiter._engine.wait_options import ENDLESS_MS, monotonic
+from pyrate_limiter._engine.steps import ON_LOOP, Acquire, Park
+from pyrate_limiter._engine.wait_options import monotonic
+from pyrate_limiter._engine.wait_queue import join
 from pyrate_limiter._engine.waiter import Waiter
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision, StateAlgorithm
 from pyrate_limiter.abstracts.rate import RateItem
 from pyrate_limiter.abstracts.reservation import Reservation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Awaitable
 
     from pyrate_limiter._core.driver import Program
-    from pyrate_limiter._engine.acquisition import Acquisition
-    from pyrate_limiter._engine.held import Held
-    from pyrate_limiter._engine.wait_options import Terms
+    from pyrate_limiter._engine.access import BucketAccess
+    from pyrate_limiter._engine.wait_options import WaitOptions
     from pyrate_limiter._engine.wait_queue import WaitQueue
+    from pyrate_limiter._engine.waiter import Held
     from pyrate_limiter.abstracts.bucket import AbstractBucket
+
+    # What `put` says, and `waiting` if that is a refusal.
+    Said = tuple[bool | Awaitable[bool], int | Awaitable[int]]
 
 
 class Waiting:
-    """A call that waits at a bucket which this process has for itself, or which is a user's own.
+    """A call that waits at a user's own bucket, which cannot store the future.
 
     Whoever is at the front of the queue tries. If that is refused it sleeps, and tries again.
 
     Args:
-        acquisition: what stamps its items, and asks the bucket.
+        access: stamps its items, and calls the bucket.
         bucket: where it waits; without its `BucketAsyncWrapper`.
         item: its item, as of the first attempt.
-        terms: how long it waits.
+        options: how long it waits.
         ticket: its place in the order of arrival.
-        native: whether the bucket stores ahead by itself.
     """
 
     __slots__ = (
-        "_acquisition",
-        "_asked",
+        "_access",
         "_began",
         "_bucket",
         "_item",
-        "_native",
+        "_options",
         "_planned",
         "_queue",
         "_slept_ms",
-        "_step",
-        "_terms",
         "_waiter",
     )
 
+    _stores_ahead = False
+    """Whether the bucket can store the future; then one waiter may reserve for others too."""
+
     def __init__(
         self,
-        acquisition: Acquisition,
+        access: BucketAccess,
         bucket: AbstractBucket,
         item: RateItem,
-        terms: Terms,
+        options: WaitOptions,
         ticket: int,
-        *,
-        native: bool,
     ) -> None:
-        self._acquisition = acquisition
+        self._access = access
         self._bucket = bucket
         self._item = item
-        self._terms = terms
-        self._native = native
+        self._options = options
         self._began = monotonic()
-        by_bucket = native and acquisition.stamps_by_bucket
-        self._waiter = Waiter(item.name, item.weight, terms, ticket, stamped_by_bucket=by_bucket)
+        by_bucket = self._stores_ahead and access.stamps_by_bucket
+        self._waiter = Waiter(item.name, item.weight, options, ticket, stamped_by_bucket=by_bucket)
         self._queue: WaitQueue
         # When the last full sleep at the front was to end, on the items' clock, and its length.
         self._planned = 0
         self._slept_ms = 0
-        # What the bucket is doing for this call, and for which items.
-        self._step: Any = None
-        self._asked: Sequence[RateItem] = ()
 
     def __del__(self) -> None:
         # An exception that comes from outside may strike between any two lines, and skip `run`'s.
@@ -96,46 +90,28 @@ class Waiting:
         try:
             self._begin(first)
             decision = yield from self._stand(first)
-        except GeneratorExit:
-            self._leave()
-            left = list(self._left_over())
-            if left:
-                discard(self._bucket.cancel_several(left))
-            raise
         except BaseException as error:
             self._leave()
-            yield from self._give_back()
+            yield from self._give_back(closed=isinstance(error, GeneratorExit))
             if isinstance(error, OutOfTime):
                 return Decision(self._bucket.rates[0], 0)
             raise
         self._leave()
-        # Whoever is admitted goes at once: the next in the queue gives back what is too much.
+        # An admitted caller goes at once: the next waiter gives back what is too much.
         if self._keeps_something() and not (decision.allowed and self._queue.first is not None):
             yield from self._give_back()
-        if not self._terms.known or not decision.allowed:
+        if not self._options.known or not decision.allowed:
             return decision
-        outlook = decision
+        fresh = decision
         if decision.remaining is None:
-            look = yield from self._acquisition.item(self._bucket, self._item.name, 0)
-            outlook = yield self._acquisition.work(self._bucket, None, self._bucket.check, look)
-        return told(decision, round((monotonic() - self._began) * 1000), outlook)
+            look = yield from self._access.item(self._bucket, self._item.name, 0)
+            fresh = yield self._access.work(self._bucket, None, self._bucket.check, look)
+        return _told(decision, round((monotonic() - self._began) * 1000), fresh)
 
-    @property
-    def _is_plain(self) -> bool:
-        """Whether `put` is all that is needed to admit: the bucket answers at once, yes or no."""
-        bucket = self._bucket
-        return not (self._terms.known or bucket.blocks or bucket.is_async)
-
-    @property
-    def _waits_for_ever(self) -> bool:
-        """Whether the call waits for ever, and does not want to know how long that is."""
-        return not self._terms.known and self._terms.max_wait_ms() == ENDLESS_MS
-
-    def _keeps_something(self) -> bool:
-        return bool(self._asked)
+    # What `Reserving` does otherwise --------------------------------------------------------------
 
     def _brought(self, first: Decision | None) -> Held | None:
-        """What the bucket has reserved already, by what it has said first."""
+        """The reservation in the bucket's first answer, if there is one."""
         del first
         return None
 
@@ -144,17 +120,28 @@ class Waiting:
             self._queue.block()
 
     def _otherwise(self) -> Program[Decision] | None:
-        """How it goes on where something is reserved for those who wait; None is as before."""
+        """What to do instead of trying, if reservations are held for the queue; else None."""
         return None
 
-    def _stand(self, decision: Decision | None) -> Program[Decision]:  # noqa: C901 - each wait goes through it
+    def _try_now(self) -> Decision | None:
+        """`_try` without a program, the shortest way; None where that does not admit it."""
+        return None
+
+    def _keeps_something(self) -> bool:
+        """Whether units are stored for this call or its queue that may have to be cancelled."""
+        return False
+
+    def _give_back(self, *, closed: bool = False) -> Program[None]:
+        """Cancel them. A program that is being ``closed`` can yield nothing."""
+        del closed
+        yield from ()
+
+    # ----------------------------------------------------------------------------------------------
+
+    def _stand(self, decision: Decision | None) -> Program[Decision]:
         slept = False
         while True:
             waiter = self._waiter
-            if not waiter.is_first and self._waits_for_ever:  # there is nothing to be looked after
-                while waiter.queue is not None and not waiter.is_first:
-                    yield Park(waiter, None)
-                decision, slept = None, False
             if not waiter.is_first:
                 refused = yield from self._reach_front()
                 if refused is not None:
@@ -168,7 +155,7 @@ class Waiting:
             if decision is None:
                 decision = yield from self._try()
             if decision.allowed:
-                # Whoever has slept wakes all that fit; those need only wake the next.
+                # A waiter that has slept wakes all that fit; each of those only wakes the next.
                 self._leave((decision.remaining or 0) if slept else 0)
                 return decision
             pause = self._pause_ms(decision)
@@ -178,54 +165,79 @@ class Waiting:
             self._slept_ms = pause if slept else 0
             decision = None
 
-    def _try_now(self) -> Decision | None:
-        """`_try` with as little as possible around it, for those who are woken because they fit."""
-        waiter, bucket = self._waiter, self._bucket
-        if self._slept_ms or not waiter.stamped_by_bucket or not self._is_plain:
-            return None
-        now = bucket.stamp()
-        if not isinstance(now, int):
-            discard(now)
-            return None
-        return ADMITTED if bucket.put(RateItem(waiter.name, now, waiter.weight)) else None
-
     def _try(self) -> Program[Decision]:
-        """Ask whether it fits now. Whoever has slept as long as told is taken at its word."""
-        acquisition, bucket, before = self._acquisition, self._bucket, self._item
-        name, weight = before.name, before.weight
-        item = self._item = yield from acquisition.item(bucket, name, weight, self._terms)
+        """Ask whether it fits now."""
+        item, slept = yield from self._stamped_anew()
+        if item.timestamp >= self._item.timestamp:  # its sleep counts even if the clock stood still
+            item.timestamp = max(item.timestamp, self._item.timestamp + slept)
+        self._item = item
+        self._queue.asking = True
+        try:
+            return (yield from self._put(item))
+        finally:
+            self._queue.stop_asking(self._waiter)
+
+    def _stamped_anew(self) -> Program[tuple[RateItem, int]]:
+        """An item of this moment, and how many ms were slept in full just before."""
+        name, weight = self._item.name, self._item.weight
+        item = yield from self._access.item(self._bucket, name, weight, self._options)
         slept, self._slept_ms = self._slept_ms, 0
-        if not self._native:
-            if item.timestamp >= before.timestamp:
-                item.timestamp = max(item.timestamp, before.timestamp + slept)
-            self._queue.asking = True
+        return item, slept
+
+    def _put(self, item: RateItem) -> Program[Decision]:
+        access, bucket, options = self._access, self._bucket, self._options
+        busy = Decision(bucket.rates[0], 0)
+        shared = bucket.limiter_lock()
+        if shared is not None and not (yield Acquire(shared, options.lock_seconds())):
+            return busy
+        try:
+            if not (yield Acquire(access.lock, options.lock_seconds())):
+                return busy
             try:
-                return (yield from acquisition.attempt(bucket, item, self._terms, self._queue))
+                said = None if bucket.blocks else self._ask_now(item)
             finally:
-                self._queue.stop_asking(self._waiter)
-        lag = self._planned - item.timestamp if slept else 0
-        if lag <= slept // 2:
-            ask = self._call([item], bucket.reserve, item, 0, self._terms.buffer_ms)
-            return (yield from ask)  # type: ignore[no-any-return] # it is typed by what is called
-        # The clock stands still, as in tests.
-        decision: Decision = yield from self._call([item], bucket.reserve, item, lag, 0)
-        if decision.wait_ms:
-            now = yield from acquisition.time(bucket, item)
-            reservation = reservation_of(item, decision)
-            yield from self._call([item], bucket.confirm, reservation, now, lag)
-        return decision
+                access.lock.release()
+            if said is None:
+                said = yield access.work(bucket, options, self._ask_locked, item)
+            admitted, waiting = said
+            if is_awaitable(admitted):
+                self._queue.awaits = True
+                admitted = yield access.bounded(admitted, options)
+                if not admitted:
+                    waiting = bucket.waiting(item)
+            wait_ms: int = yield access.bounded(waiting, options)
+        finally:
+            if shared is not None:
+                shared.release()
+        if admitted:
+            return ADMITTED
+        failing_rate = bucket.failing_rate or bucket.rates[0]
+        return Decision(failing_rate, None if wait_ms < 0 else wait_ms)
+
+    def _ask_now(self, item: RateItem) -> Said:
+        """What the bucket says. What is async runs when it is awaited."""
+        admitted = self._bucket.put(item)
+        refused = not is_awaitable(admitted) and not admitted
+        return admitted, self._bucket.waiting(item) if refused else 0
+
+    def _ask_locked(self, item: RateItem) -> Said:
+        self._access.lock.acquire()
+        try:
+            return self._ask_now(item)
+        finally:
+            self._access.lock.release()
 
     def _pause_ms(self, decision: Decision) -> int | None:
         """How long to sleep before the next try; None to give up."""
-        terms, wait = self._terms, decision.retry_after_ms
-        max_wait = terms.max_wait_ms()
-        if wait is None or max_wait == 0 or (wait > max_wait and terms.known):
+        options, wait = self._options, decision.retry_after_ms
+        if wait is None or options.gives_up(decision):
             return None
+        max_wait = options.max_wait_ms()
         if wait > max_wait:
-            terms.blocking = False  # the last try is at the end of the caller's time
+            options.blocking = False  # the last try is at the end of the caller's time
             return max_wait
         rate = decision.failing_rate
-        pad = terms.buffer_ms
+        pad = options.buffer_ms
         if pad is None and rate is not None:
             one_unit = isinstance(self._bucket._algorithm, StateAlgorithm)
             pad = pad_ms(rate.interval // rate.limit if one_unit else rate.interval)
@@ -241,9 +253,9 @@ class Waiting:
         queue = self._queue
         queue.block()
         queue.due = end = monotonic() + seconds
-        if self._terms.may_fit_by_now():
+        if self._options.may_fit_by_now():
             return False
-        if self._terms.replaced:
+        if self._options.replaced:
             yield Sleep(seconds)
             return True
         while self._waiter.is_first:
@@ -256,18 +268,18 @@ class Waiting:
 
     def _reach_front(self) -> Program[Decision | None]:
         """Wait until it is at the front; answered by a refusal where it does not get there."""
-        waiter, terms = self._waiter, self._terms
-        if terms.known and terms.blocking:
+        waiter, options = self._waiter, self._options
+        if options.known and options.blocking:
             refusal = yield from self._behind_others()
-            if refusal.retry_after_ms is None or refusal.retry_after_ms > terms.max_wait_ms():
+            if options.gives_up(refusal):
                 return refusal
         in_time = True
         while not waiter.is_first:
             if waiter.queue is None:  # overtaken, while its event loop stood still
                 self._queue = join(self._bucket, waiter)
                 continue
-            left = terms.seconds_left()
-            if not in_time or left == 0 or (not terms.blocking and self._queue.blocked):
+            left = options.seconds_left()
+            if not in_time or left == 0 or (not options.blocking and self._queue.blocked):
                 return (yield from self._behind_others())
             if self._queue.awaits:  # perhaps by a task of this very thread
                 yield ON_LOOP
@@ -276,34 +288,16 @@ class Waiting:
 
     def _behind_others(self) -> Program[Decision]:
         before = self._queue.units_before(self._waiter)
-        return (yield from self._acquisition.behind(self._bucket, before, self._item, self._terms))
+        return self._access.behind(self._bucket, before, self._item, self._options)
 
     def _leave(self, room: int = 0) -> None:
         if self._waiter.queue is not None:
             self._queue.leave(self._waiter, room)
 
-    def _call(
-        self, items: Sequence[RateItem], call: Callable[..., object], *args: object
-    ) -> Program[Any]:
-        """Have the bucket do something for these items, which is undone if nobody learns of it."""
-        self._asked = items
-        self._step = self._acquisition.work(self._bucket, self._terms, call, *args)
-        answer = yield self._step
-        self._asked = ()
-        return answer
 
-    def _left_over(self) -> Iterator[Reservation]:
-        """What is stored for this call, and nobody needs."""
-        items, self._asked = self._asked, ()
-        step, bucket = self._step, self._bucket
-        if items and isinstance(step, Work):
-            late = step.afterwards(lambda decision: cancel_made(bucket, decision))
-            yield from [] if late else made_by(step.result)
-
-    def _give_back(self) -> Program[None]:
-        left = list(self._left_over())
-        if left:
-            # What cannot be cancelled counts until it expires.
-            with suppress(Exception):
-                cancel = self._bucket.cancel_several
-                yield to_end(self._acquisition.work(self._bucket, None, cancel, left))
+def _told(decision: Decision, waited_ms: int, fresh: Decision) -> Decision:
+    """The answer to a caller that has waited: what remains is as of now."""
+    remaining, reset = fresh.remaining, fresh.reset_after_ms
+    if isinstance(decision, Reservation):
+        return Reservation(decision.item, waited_ms, decision.handle, remaining, reset)
+    return Decision(None, None, waited_ms, remaining, reset)

@@ -1,11 +1,13 @@
-"""What has to be awaited, in place of a bare coroutine, which would be taken for "yes"."""
+"""What the methods of a limiter answer: at once, or as something that has to be awaited."""
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from pyrate_limiter._core.awaitables import Pending, discard, is_awaitable, named
+from pyrate_limiter._core.awaitables import Pending, discard, named
+from pyrate_limiter._core.driver import run_async, run_blocking
+from pyrate_limiter._engine.first_try import bind_sweeper
 from pyrate_limiter.errors import AsyncBucketInSyncCode
 
 if TYPE_CHECKING:
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar as TypeVarWithDefault
 
     from pyrate_limiter._core.driver import Program
+    from pyrate_limiter._engine.acquisition import Acquisition
+    from pyrate_limiter._engine.wait_options import WaitOptions
     from pyrate_limiter.abstracts.bucket import AbstractBucket, BucketFactory
     from pyrate_limiter.abstracts.rate import Rate
     from pyrate_limiter.abstracts.wrappers import BucketAsyncWrapper
@@ -33,31 +37,50 @@ else:
 T = TypeVar("T")
 
 
+class RunsPrograms:
+    """What the methods of `Limiter` stand on, wherever they are defined."""
+
+    bucket_factory: BucketFactory
+    _acquisition: Acquisition
+
+    if TYPE_CHECKING:
+
+        def _sleep(self, seconds: float) -> None: ...
+
+        def _options(
+            self, blocking: bool, timeout: float, *, known: bool = ..., on_loop: bool = ...
+        ) -> WaitOptions: ...
+
+    def _now(self, program: Program[T], method: str) -> T:
+        """What a sync method answers.
+
+        Raises:
+            AsyncBucketInSyncCode: it has to be awaited first.
+        """
+        outcome = run_blocking(program, self._sleep)
+        if isinstance(outcome, Pending):
+            discard(outcome)
+            msg = (
+                f"{method} cannot answer at once: the bucket, its clock or the factory is async; "
+                f"await {method}_async instead"
+            )
+            raise AsyncBucketInSyncCode(msg)
+        return outcome
+
+    def _verdict(self, program: Program[Decision], call: str) -> bool | Unawaited:
+        """Whether it was admitted; what has to be awaited for that as an `Unawaited`."""
+        outcome = run_blocking(verdict_of(program), self._sleep)
+        return outcome if isinstance(outcome, bool) else Unawaited(outcome, call)
+
+    def _run(self, program: Program[T]) -> Awaitable[T]:
+        bind_sweeper(self.bucket_factory)
+        return run_async(program)
+
+
 def verdict_of(program: Program[Decision]) -> Program[bool]:
     """Whether it was admitted, in place of the decision."""
     decision = yield from program
     return decision.failing_rate is None
-
-
-def at_once(outcome: T | Awaitable[T], method: str) -> T:
-    """What a sync method answers.
-
-    Raises:
-        AsyncBucketInSyncCode: it has to be awaited first.
-    """
-    if is_awaitable(outcome):
-        discard(outcome)
-        msg = (
-            f"{method} cannot answer at once: the bucket, its clock or the factory is async; "
-            f"await {method}_async instead"
-        )
-        raise AsyncBucketInSyncCode(msg)
-    return outcome
-
-
-def verdict(outcome: bool | Pending[bool], call: str) -> bool | Unawaited:
-    """A verdict as it is; what has to be awaited for one as an `Unawaited`."""
-    return outcome if isinstance(outcome, bool) else Unawaited(outcome, call)
 
 
 class Unawaited(Pending[bool]):
@@ -89,15 +112,15 @@ class Unawaited(Pending[bool]):
         )
         raise AsyncBucketInSyncCode(msg)
 
-    def __await__(self) -> Generator[Any, Any, bool]:
+    def __await__(self) -> Generator[object, object, bool]:
         self._fresh = False
         return super().__await__()
 
-    def send(self, value: object) -> Any:
+    def send(self, value: object) -> object:
         self._fresh = False
         return super().send(value)
 
-    def throw(self, *error: object) -> Any:
+    def throw(self, *error: object) -> object:
         self._fresh = False
         return super().throw(*error)
 
@@ -105,7 +128,7 @@ class Unawaited(Pending[bool]):
         self._fresh = False
         super().close()
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._coroutine, name)  # cr_frame and the like, which debuggers read
 
     def __del__(self) -> None:
