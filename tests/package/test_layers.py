@@ -33,7 +33,6 @@ LONGER = {
     "limiter.py",
     "buckets/memory/bucket.py",
     "buckets/redis/bucket.py",
-    "buckets/redis/log_steps.lua",
     "buckets/sqlite/bucket.py",
     "buckets/state/bucket.py",
     "testing/conformance.py",  # a list of promises, which programs look through

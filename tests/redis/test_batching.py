@@ -229,15 +229,15 @@ def requests_of(steps):
 @pytest.mark.parametrize(
     ("kinds", "most"),
     [
-        (["claim 1"], 250),
-        (["claim 100"], 20),
-        (["settle 1"], 100),
+        (["reserve 1"], 250),
+        (["reserve 100"], 20),
+        (["confirm 1"], 100),
         (["forget 1"], 25),
-        (["release 1"], 250),
+        (["cancel 1"], 250),
         # Each of these searches for room in front of others.
-        (["release 1", "claim 1"], 14),
-        (["settle 1", "claim 1"], 14),
-        ([f"claim {weight}" for weight in range(50, 0, -1)], 7),
+        (["cancel 1", "reserve 1"], 14),
+        (["confirm 1", "reserve 1"], 14),
+        ([f"reserve {weight}" for weight in range(50, 0, -1)], 7),
     ],
 )
 def test_a_call_of_many_holds_no_more_work_than_holds_up_the_server_shortly(kinds, most):
@@ -246,4 +246,4 @@ def test_a_call_of_many_holds_no_more_work_than_holds_up_the_server_shortly(kind
 
 
 def test_a_single_request_is_never_divided():
-    assert fitting(requests_of([f"claim 100000 {FOR_EVER} 0 a:1"] * 2)) == 1
+    assert fitting(requests_of([f"reserve 100000 {FOR_EVER} 0 a:1"] * 2)) == 1

@@ -136,7 +136,7 @@ def test_what_calls_have_left_behind_costs_no_more_in_a_great_log(server, left):
         assert all(made)
         client.config_resetstat()
         if left == "failed":
-            bucket._in_doubt.add([f"claim 1 0 0 a:{n:016x}" for n in range(8)])
+            bucket._in_doubt.add([f"reserve 1 0 0 a:{n:016x}" for n in range(8)])
             assert Limiter(bucket).try_acquire("a")
         else:
             assert all(bucket.cancel(reservation) for reservation in made)

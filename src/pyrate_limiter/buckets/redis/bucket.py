@@ -71,7 +71,7 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
         call_timeout: seconds that one call to the server may take, whatever the client's timeouts
             and retries are; 1, where ``on_error`` is given. A caller's own timeout bounds it too.
         denial_memory_ms: a refusal is repeated without asking the server until its wait is over,
-            and for so long at the most: a `flush` or `release` by others is seen after that.
+            and for so long at the most: a `flush` or `cancel` by others is seen after that.
             0 switches this off.
 
     Raises:
@@ -249,7 +249,7 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
             return None
         sent = time.monotonic()
         try:
-            answer = self._answer_at_once(self._head, f"claim {weight} 0 0 {label_of(name)}")
+            answer = self._answer_at_once(self._head, f"reserve {weight} 0 0 {label_of(name)}")
         except Down:
             return None
         if answer[1]:
@@ -265,7 +265,7 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
     def put_decision(self, item: RateItem) -> Decision | Awaitable[Decision]:
         """See `AbstractBucket.put_decision`. The item is judged by its own timestamp."""
         check_in_reach(item)
-        return self._server.run(self._claim(item, 0, 0, item.timestamp, 0))
+        return self._server.run(self._reserve(item, 0, 0, item.timestamp, 0))
 
     def reserve(
         self,
@@ -285,7 +285,7 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
         limit_ms = max_wait_ms if limit_ms is None else limit_ms
         pad = -1 if buffer_ms is None else buffer_ms
         stamp = self._stamp(item.timestamp)
-        return self._server.run(self._claim(item, max_wait_ms, pad, stamp, limit_ms))
+        return self._server.run(self._reserve(item, max_wait_ms, pad, stamp, limit_ms))
 
     def reserve_several(
         self,
@@ -331,11 +331,11 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
         return self._server.run(self._cancel(reservation))
 
     def pause(self, reservation: Reservation) -> float:
-        claim = stored_by(reservation)
-        if claim is not None and claim.fallback is not None:
-            return claim.fallback.pause()
-        if claim is not None and not self._chosen:
-            return max(0.0, claim.due - time.monotonic())
+        stored = stored_by(reservation)
+        if stored is not None and stored.fallback is not None:
+            return stored.fallback.pause()
+        if stored is not None and not self._chosen:
+            return max(0.0, stored.due - time.monotonic())
         return self._clock.pause(reservation.item.timestamp, reservation.wait_ms)
 
     def leak(self, current_timestamp: int | None = None) -> int | Awaitable[int]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-LAST_MS = 200  # also one whose time is up waits so long to learn what became of its claim
+LAST_MS = 200  # also one whose time is up waits so long to learn what became of its reservation
 _ON_ERROR_SECONDS = 1.0  # the `call_timeout` where there is something to go on with
 _NO_LIMIT_MS = 1 << 50  # patience without end
 _NS = 1_000_000  # nanoseconds in a millisecond

@@ -6,9 +6,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter._core.awaitables import discard, is_awaitable
+from pyrate_limiter._core.timeline import LATEST_MS, ROUNDS
+from pyrate_limiter._core.validation import LARGEST_PAD_MS, PADS_IN_INTERVAL
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.reservation import Reservation
+from pyrate_limiter.buckets.log.moments import LogMoments
 from pyrate_limiter.buckets.redis.calling import Asks
 from pyrate_limiter.buckets.redis.client import LAST_MS, Server
 from pyrate_limiter.buckets.redis.outage import Down
@@ -16,7 +19,7 @@ from pyrate_limiter.buckets.redis.request import MOST_UNITS, NUMBERS, Request, S
 from pyrate_limiter.buckets.redis.reservations import (
     PATIENT_MS,
     UNMARKED,
-    Claim,
+    Stored,
     StepsInDoubt,
     label_of,
     stored_by,
@@ -30,7 +33,23 @@ if TYPE_CHECKING:
     from pyrate_limiter._core.rate_list import RateList
     from pyrate_limiter.abstracts.rate import RateItem
 
-LOG_SCRIPT = Script.read("log.lua", "log_steps.lua")
+_SPARE_MS = 60_000  # a key is kept so much longer than its units count, at the most
+_SLACK = 128  # units beside twice as many as count, before the expired ones are dropped
+
+LOG_CONSTANTS = {
+    "forever": PATIENT_MS,
+    "largest_pad": LARGEST_PAD_MS,
+    "latest": LATEST_MS,
+    "looks": LogMoments._looks,
+    "most_units": MOST_UNITS,
+    "pads": PADS_IN_INTERVAL,
+    "rounds": ROUNDS,
+    "slack": _SLACK,
+    "spare": _SPARE_MS,
+}
+"""What the script of the log has in common with the rest of the library."""
+
+LOG_SCRIPT = Script.read("log.lua", "log_steps.lua", **LOG_CONSTANTS)
 _MOST_IN_LINE = 100  # waiters of a line, in one call
 
 
@@ -91,7 +110,7 @@ class RedisSteps(Asks, AbstractBucket):
         steps = undoing(request.steps, answer)
         return Request(request.head, steps, self._server.call_timeout) if steps else None
 
-    def _claim(
+    def _reserve(
         self, item: RateItem, max_wait_ms: int, pad: int, stamp: int | None, limit_ms: int
     ) -> Generator[Any, Any, Decision]:
         if item.weight == 0 and not max_wait_ms and stamp is not None:
@@ -101,17 +120,17 @@ class RedisSteps(Asks, AbstractBucket):
         refused = self._refused(item.weight, max_wait_ms, sent) if stamp is None else None
         if refused is not None:
             return refused
-        label, step = _claim_step("claim", item, max_wait_ms, pad)
+        label, step = _reserve_step("reserve", item, max_wait_ms, pad)
         try:
             if MOST_UNITS < item.weight <= self._rates[0].limit:
-                answer = yield from self._claim_in_parts(label, int(item.weight), stamp, limit_ms)
+                answer = yield from self._reserve_in_parts(label, int(item.weight), stamp, limit_ms)
             else:
                 answer = yield from self._ask(stamp, limit_ms, [step], doubtful=True)
         except Down:
             return (yield from self._without(item, max_wait_ms, pad))
         return self._decide(item, label, stamp, sent, answer)
 
-    def _claim_in_parts(
+    def _reserve_in_parts(
         self, label: str, weight: int, stamp: int | None, limit_ms: int
     ) -> Generator[Any, Any, list[int]]:
         """Take a great weight now or not at all, in calls that do not hold up the server.
@@ -151,13 +170,13 @@ class RedisSteps(Asks, AbstractBucket):
         units = 0
         labels: list[str] = []
         if items[0].weight > MOST_UNITS:
-            return [(yield from self._claim(items[0], max_wait_ms, pad, stamp, limit_ms))]
+            return [(yield from self._reserve(items[0], max_wait_ms, pad, stamp, limit_ms))]
         steps = [f"after 0 {-1 if not_before is None else not_before} 0 :"]
         for item in items[:_MOST_IN_LINE]:
             units += item.weight
             if units > MOST_UNITS:
                 break
-            label, step = _claim_step("next", item, max_wait_ms, pad)
+            label, step = _reserve_step("next", item, max_wait_ms, pad)
             labels.append(label)
             steps.append(step)
         try:
@@ -189,10 +208,10 @@ class RedisSteps(Asks, AbstractBucket):
         if verdict:
             return self._refuse(item.weight, sent, answer)
         self.failing_rate = None
-        claim = Claim(label, item.weight)
-        claim.place(sent, wait, slack)
+        stored = Stored(label, item.weight)
+        stored.place(sent, wait, slack)
         item.timestamp = now + wait if stamp is None or wait else int(item.timestamp)
-        return Reservation(item, wait, claim, free, reset)
+        return Reservation(item, wait, stored, free, reset)
 
     def _refuse(self, weight: int, sent: float, answer: list[int]) -> Decision:
         now, verdict, wait, _, free, reset = answer
@@ -209,7 +228,7 @@ class RedisSteps(Asks, AbstractBucket):
     def _look(self, item: RateItem, stamp: int | None) -> Generator[Any, Any, Decision]:
         try:
             answer = yield from self._ask(
-                stamp, 0, [f"claim {int(item.weight)} -1 0 :"], doubtful=False
+                stamp, 0, [f"reserve {int(item.weight)} -1 0 :"], doubtful=False
             )
         except Down:
             return (yield from self._without(item, -1, 0))
@@ -221,51 +240,51 @@ class RedisSteps(Asks, AbstractBucket):
     def _confirm(
         self, reservation: Reservation, now: int, max_wait_ms: int
     ) -> Generator[Any, Any, Decision]:
-        claim = stored_by(reservation)
-        if claim is None or claim.mark is None:
+        stored = stored_by(reservation)
+        if stored is None or stored.mark is None:
             return reservation.with_wait()
-        if claim.fallback is not None:
-            decision = yield from claim.fallback.confirm(max_wait_ms)
+        if stored.fallback is not None:
+            decision = yield from stored.fallback.confirm(max_wait_ms)
             return reservation.with_wait(decision.wait_ms) if decision else decision
         sent = time.monotonic()
-        if not self._chosen and not claim.ask and sent <= claim.late:
+        if not self._chosen and not stored.ask and sent <= stored.late:
             return reservation.with_wait()
-        mark, claim.mark = claim.mark, None
+        mark, stored.mark = stored.mark, None
         patience = min(max_wait_ms, PATIENT_MS)
-        step = f"settle {claim.weight} {mark} {patience} {claim.label}"
+        step = f"confirm {stored.weight} {mark} {patience} {stored.label}"
         try:
             limit = max(max_wait_ms, LAST_MS)
             answer = yield from self._ask(self._stamp(now), limit, [step], doubtful=True)
         except Down:
             return reservation.with_wait()
         except Exception:
-            claim.weight = 0  # it is in doubt, and dropped when the server answers again
+            stored.weight = 0  # it is in doubt, and dropped when the server answers again
             raise
         time_there, verdict, further, slack = answer[:4]
         if verdict:
-            weight, claim.weight = claim.weight, 0
+            weight, stored.weight = stored.weight, 0
             return self._refuse(weight, sent, answer)
-        claim.mark = f"={mark[1:]}" if slack > 0 else UNMARKED
+        stored.mark = f"={mark[1:]}" if slack > 0 else UNMARKED
         if further:
-            claim.place(sent, further, slack)
+            stored.place(sent, further, slack)
             reservation.item.timestamp = time_there + further
         return reservation.with_wait(further)
 
     def _cancel(self, reservation: Reservation) -> Generator[Any, Any, bool]:
-        claim, item = stored_by(reservation), reservation.item
-        if claim is None:
+        stored, item = stored_by(reservation), reservation.item
+        if stored is None:
             return False
-        if claim.fallback is not None:
-            units, claim.fallback = claim.fallback, None
+        if stored.fallback is not None:
+            units, stored.fallback = stored.fallback, None
             return (yield from units.cancel())
-        weight = min(int(item.weight), claim.weight)
-        claim.weight -= weight
-        # A settle of unknown outcome may have renamed the members.
-        kind, mark = ("forget", 0) if claim.mark is None else ("release", claim.mark)
-        end, gone = claim.weight + weight, 0
+        weight = min(int(item.weight), stored.weight)
+        stored.weight -= weight
+        # A confirm of unknown outcome may have renamed the members.
+        kind, mark = ("forget", 0) if stored.mark is None else ("cancel", stored.mark)
+        end, gone = stored.weight + weight, 0
         stamp = self._stamp(item.timestamp)
-        for first in range(claim.weight + 1, end + 1, MOST_UNITS):
-            step = f"{kind} {min(MOST_UNITS, end + 1 - first)} {mark} {first} {claim.label}"
+        for first in range(stored.weight + 1, end + 1, MOST_UNITS):
+            step = f"{kind} {min(MOST_UNITS, end + 1 - first)} {mark} {first} {stored.label}"
             try:
                 answer = yield from self._ask(stamp, 0, [step], doubtful=True)
             except Down:
@@ -281,13 +300,13 @@ class RedisSteps(Asks, AbstractBucket):
         self.failing_rate, self._learnt = decision.failing_rate, None
         if units is None:
             return decision
-        claim = Claim("", item.weight)
-        claim.fallback = units
+        stored = Stored("", item.weight)
+        stored.fallback = units
         item.timestamp = units.reservation.item.timestamp
-        return Reservation.of(item, decision, claim)
+        return Reservation.of(item, decision, stored)
 
 
-def _claim_step(kind: str, item: RateItem, max_wait_ms: int, pad: int) -> tuple[str, str]:
-    """A label of its own for an item, and the step that claims under it."""
+def _reserve_step(kind: str, item: RateItem, max_wait_ms: int, pad: int) -> tuple[str, str]:
+    """A label of its own for an item, and the step that reserves under it."""
     label = label_of(item.name)
     return label, f"{kind} {int(item.weight)} {min(max_wait_ms, PATIENT_MS)} {pad} {label}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +24,9 @@ NUMBERS = 5  # of the reply to each step
 MOST_STEPS = 250
 MOST_UNITS = 2000  # one step alone may have more
 _MOST_WORK = 5000  # about as many microseconds
-_WORK = {"settle": 60, "forget": 200}  # of steps that look for more than a usual one
+_WORK = {"confirm": 60, "forget": 200}  # of steps that look for more than a usual one
 _STEP_WORK = 18
-_TAKE_OUT = {"settle", "release", "forget"}
+_TAKE_OUT = {"confirm", "cancel", "forget"}
 # For room in front of others: once, unless units are taken out or a lighter one comes.
 _SEARCH_WORK = 700
 
@@ -54,9 +55,7 @@ class Script:
             constants: what stands there as ``@name@``.
         """
         text = "".join(text_of("buckets", "redis", name) for name in names)
-        for name, value in constants.items():
-            text = text.replace(f"@{name}@", str(value))
-        return cls(text)
+        return cls(re.sub("@([a-z_]+)@", lambda found: str(constants[found[1]]), text))
 
 
 class Request:

@@ -29,7 +29,7 @@ MOST_IN_NAME = 512  # characters: it stands in the name of each unit
 
 _UNASKED_MS = 50  # a waiter goes without asking again where he was told so no longer ago
 
-_STORING = {"claim", "next", "settle"}
+_STORING = {"reserve", "next", "confirm"}
 
 # One of our own: a program that seeds the common one must not get the same ids again.
 _random = Random()  # noqa: S311 - the ids need to be different, not secret
@@ -37,7 +37,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_random.seed)
 
 
-class Claim:
+class Stored:
     """The units of an item in the log."""
 
     __slots__ = ("ask", "due", "fallback", "label", "late", "mark", "weight")
@@ -63,10 +63,10 @@ class Claim:
         self.late = sent + (wait + 1) / 1000
 
 
-def stored_by(reservation: Reservation) -> Claim | None:
+def stored_by(reservation: Reservation) -> Stored | None:
     """What is stored for a reservation; None where its units were given back."""
-    claim: Claim | None = reservation.handle
-    return claim if claim is not None and (claim.weight or claim.fallback) else None
+    stored: Stored | None = reservation.handle
+    return stored if stored is not None and (stored.weight or stored.fallback) else None
 
 
 def label_of(name: str) -> str:
@@ -125,7 +125,7 @@ def safe_name(name: object) -> str:
 
 
 def marked(wait: int, slack: int) -> str:
-    """The mark of a claim of which the script said this."""
+    """The mark of a reservation of which the script said this."""
     if not wait:
         return UNMARKED
     return f"-{wait}" if slack < 0 else f"+{wait}"
@@ -138,11 +138,11 @@ def undoing(steps: Sequence[str], answer: Sequence[int]) -> list[str]:
         verdict, wait, slack = answer[1 + NUMBERS * number :][:3]
         kind, weight, mark, first, label = step.split(" ", 4)
         if kind == "part" and not verdict:
-            undo.append(f"release {weight} {UNMARKED} {first} {label}")
+            undo.append(f"cancel {weight} {UNMARKED} {first} {label}")
         elif kind in _STORING and not verdict:
-            early = kind == "settle" and slack > 0
+            early = kind == "confirm" and slack > 0
             mark = f"={mark[1:]}" if early else marked(wait, slack)
-            undo.append(f"release {weight} {mark} 1 {label}")
+            undo.append(f"cancel {weight} {mark} 1 {label}")
     return undo
 
 
@@ -158,8 +158,8 @@ class StepsInDoubt(InDoubt[tuple[int, str]]):
             if kind in _STORING:
                 self.extend([(int(weight), f"forget {weight} 0 0 {label}")])
             elif kind == "part":
-                self.extend([(int(weight), f"release {weight} {UNMARKED} {first} {label}")])
-            elif kind == "forget" or (kind == "release" and first == "1"):
+                self.extend([(int(weight), f"cancel {weight} {UNMARKED} {first} {label}")])
+            elif kind == "forget" or (kind == "cancel" and first == "1"):
                 self.extend([(int(weight), step)])
 
     def some(self) -> list[str]:

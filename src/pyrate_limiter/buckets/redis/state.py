@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 class RedisStateStore(StateSteps, StateStore):
     """One state in a Redis hash, shared by all who use the key.
 
-    Claims are judged by the server's own clock, read in the same round trip, unless the bucket was
+    Reservations are judged by the server's own clock, read in the same round trip, unless the bucket was
     given a clock of its own. The key can be shared with programs that run 4.5.1.
 
     Args:

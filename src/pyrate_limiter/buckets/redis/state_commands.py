@@ -11,12 +11,12 @@ from pyrate_limiter._core.validation import Unread
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
 from pyrate_limiter.abstracts.rate import RateItem
 from pyrate_limiter.abstracts.reservation import Reservation
-from pyrate_limiter.buckets.redis.algorithms import is_stock, knows_claims, script_of
+from pyrate_limiter.buckets.redis.algorithms import is_stock, knows_reservations, script_of
 from pyrate_limiter.buckets.redis.calling import Asks
 from pyrate_limiter.buckets.redis.client import LAST_MS
 from pyrate_limiter.buckets.redis.outage import Down
 from pyrate_limiter.buckets.redis.request import Request, Script
-from pyrate_limiter.buckets.redis.reservations import Claim, new_id, stored_by
+from pyrate_limiter.buckets.redis.reservations import Stored, new_id, stored_by
 from pyrate_limiter.buckets.remote.denials import Denial
 from pyrate_limiter.buckets.state.reservations import ABANDONED_MS
 from pyrate_limiter.errors import CannotHold
@@ -33,7 +33,10 @@ if TYPE_CHECKING:
     """What a call begins with: the script of GCRA, the key, and the line of what is the same for
     all steps."""
 
-GCRA_SCRIPT = Script.read("gcra.lua", "gcra_steps.lua", abandoned=ABANDONED_MS, latest=LATEST_MS)
+GCRA_CONSTANTS = {"abandoned": ABANDONED_MS, "latest": LATEST_MS}
+"""What the script of GCRA has in common with the rest of the library."""
+
+GCRA_SCRIPT = Script.read("gcra.lua", "gcra_steps.lua", **GCRA_CONSTANTS)
 BESIDE = "~replies"  # ends the name of the hash that the script keeps beside the state
 _PATIENT_MS = 1 << 42  # 139 years: in microseconds Lua still counts it exactly
 
@@ -97,9 +100,9 @@ class StateSteps(Asks):
     def _undo(self, request: Request, answer: list[int]) -> Request | None:
         now, verdict, wait = answer[:3]
         kind, weight, _ = request.steps[0].split(" ", 2)
-        if verdict or kind == "release":
+        if verdict or kind == "cancel":
             return None
-        step = f"release {weight} {now + wait if wait else 0} 0 {new_id()}"
+        step = f"cancel {weight} {now + wait if wait else 0} 0 {new_id()}"
         return Request(request.head, [step], self._server.call_timeout)
 
     def _ask(
@@ -126,10 +129,10 @@ class StateSteps(Asks):
         decision, units = yield from self._fall_back(rates, item, max_wait_ms, buffer_ms)
         if units is None:
             return decision
-        claim = Claim("", 0)
-        claim.fallback = units
+        stored = Stored("", 0)
+        stored.fallback = units
         item.timestamp += decision.wait_ms
-        return Reservation.of(item, decision, claim)
+        return Reservation.of(item, decision, stored)
 
     def _check(
         self,
@@ -190,7 +193,7 @@ class StateSteps(Asks):
         refused = None if sent is None else self._refused(rates, item.weight, max_wait_ms, sent)
         if refused is not None:
             return refused
-        step = claim_step(item, max_wait_ms, buffer_ms)
+        step = reserve_step(item, max_wait_ms, buffer_ms)
         try:
             stamp = item.timestamp
             answer = yield from self._ask(algorithm, rates, stamp, step, clock, wait_ms=limit_ms)
@@ -214,7 +217,7 @@ class StateSteps(Asks):
         if verdict:
             return self._refuse(rates, item.weight, sent, answer)
         item.timestamp = now + wait
-        return Reservation(item, wait, Claim("", item.weight), remaining, reset)
+        return Reservation(item, wait, Stored("", item.weight), remaining, reset)
 
     def _refuse(
         self, rates: Sequence[Rate], weight: int, sent: float | None, answer: list[int]
@@ -237,12 +240,12 @@ class StateSteps(Asks):
         clock: AbstractClock,
     ) -> Program[Decision]:
         script_of(algorithm)
-        if not knows_claims(algorithm):
+        if not knows_reservations(algorithm):
             state = yield from self._read(algorithm, rates)
             verdict = algorithm.step(rates, state, now, weight)[1] if weight else ADMITTED
             remaining, reset = algorithm.outlook(rates, state, now)
             return Decision(verdict.failing_rate, verdict.retry_after_ms, 0, remaining, reset)
-        step = f"claim {int(weight)} -1 0 {new_id()}"
+        step = f"reserve {int(weight)} -1 0 {new_id()}"
         try:
             answer = yield from self._ask(algorithm, rates, now, step, clock, doubtful=False)
         except Down:
@@ -261,13 +264,15 @@ class StateSteps(Asks):
         max_wait_ms: int,
         clock: AbstractClock,
     ) -> Program[Decision]:
-        claim, item = stored_by(reservation), reservation.item
-        if claim is not None and claim.fallback is not None:
-            decision = yield from claim.fallback.confirm(max_wait_ms)
-            return Reservation(item, decision.wait_ms, claim) if decision.allowed else decision
-        if claim is None or not reservation.wait_ms:
+        stored, item = stored_by(reservation), reservation.item
+        if stored is not None and stored.fallback is not None:
+            decision = yield from stored.fallback.confirm(max_wait_ms)
+            return Reservation(item, decision.wait_ms, stored) if decision.allowed else decision
+        if stored is None or not reservation.wait_ms:
             return ADMITTED
-        step = f"settle {claim.weight} {item.timestamp} {min(max_wait_ms, _PATIENT_MS)} {new_id()}"
+        step = (
+            f"confirm {stored.weight} {item.timestamp} {min(max_wait_ms, _PATIENT_MS)} {new_id()}"
+        )
         limit = max(max_wait_ms, LAST_MS)
         try:
             answer = yield from self._ask(algorithm, rates, now, step, clock, wait_ms=limit)
@@ -275,25 +280,25 @@ class StateSteps(Asks):
             return ADMITTED
         there, verdict, further, _, free, reset = answer
         if verdict:
-            claim.weight = 0
+            stored.weight = 0
             return Decision(rates[verdict - 1], None if further < 0 else further, 0, free, reset)
         if further:
             item.timestamp = there + further
-        return Reservation(item, further, claim)
+        return Reservation(item, further, stored)
 
     def _cancel(
         self, algorithm: StateAlgorithm, rates: Sequence[Rate], reservation: Reservation
     ) -> Program[bool]:
-        claim, item = stored_by(reservation), reservation.item
-        if claim is None:
+        stored, item = stored_by(reservation), reservation.item
+        if stored is None:
             return False
-        if claim.fallback is not None:
-            units, claim.fallback = claim.fallback, None
+        if stored.fallback is not None:
+            units, stored.fallback = stored.fallback, None
             return (yield from units.cancel())
-        weight = min(int(item.weight), claim.weight)
-        claim.weight -= weight
+        weight = min(int(item.weight), stored.weight)
+        stored.weight -= weight
         moment = item.timestamp if reservation.wait_ms else 0
-        step = f"release {weight} {moment} 0 {new_id()}"
+        step = f"cancel {weight} {moment} 0 {new_id()}"
         try:
             answer = yield from self._ask(algorithm, rates, "=", step)
         except Down:
@@ -314,7 +319,7 @@ class StateSteps(Asks):
             Whether a hold stood, and in how many ms the one that stands now is over.
         """
         script_of(algorithm)
-        if not knows_claims(algorithm):
+        if not knows_reservations(algorithm):
             raise CannotHold(algorithm)
         head = yield from self._head_at(algorithm, rates, now, clock)
         step = f"hold 0 {hold_ms} 0 {new_id()}"
@@ -330,9 +335,9 @@ class StateSteps(Asks):
         return algorithm.decode(stored)
 
 
-def claim_step(item: RateItem, max_wait_ms: int, pad: int) -> str:
-    """The step that claims for an item."""
-    return f"claim {int(item.weight)} {min(max_wait_ms, _PATIENT_MS)} {pad} {new_id()}"
+def reserve_step(item: RateItem, max_wait_ms: int, pad: int) -> str:
+    """The step that reserves for an item."""
+    return f"reserve {int(item.weight)} {min(max_wait_ms, _PATIENT_MS)} {pad} {new_id()}"
 
 
 def take_step(weight: int) -> str:

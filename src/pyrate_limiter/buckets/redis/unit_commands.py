@@ -1,4 +1,4 @@
-"""What a `RedisBucket` asks for besides claims: to hold, and about the units that are stored."""
+"""What a `RedisBucket` asks for besides reservations: to hold, and about the units that are stored."""
 
 from __future__ import annotations
 
