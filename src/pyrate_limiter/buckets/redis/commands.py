@@ -19,8 +19,8 @@ from pyrate_limiter.buckets.redis.request import MOST_UNITS, NUMBERS, Request, S
 from pyrate_limiter.buckets.redis.reservations import (
     PATIENT_MS,
     UNMARKED,
-    Stored,
     StepsInDoubt,
+    Stored,
     label_of,
     stored_by,
     undoing,
