@@ -10,16 +10,14 @@ from pyrate_limiter._core.closing import Closable
 from pyrate_limiter._core.rate_list import RateList, sorted_rates
 from pyrate_limiter._core.waited_for import waited_for
 from pyrate_limiter._older import TakesKeywordsOf2x
-from pyrate_limiter.abstracts.algorithm import Decision, LogAlgorithm, SlidingWindowLog
+from pyrate_limiter.abstracts.algorithm import LogAlgorithm, SlidingWindowLog
 from pyrate_limiter.buckets.redis.algorithms import checked, kind_of
-from pyrate_limiter.buckets.redis.answers import is_allowed, wait_of
 from pyrate_limiter.buckets.redis.client import Server
 from pyrate_limiter.buckets.redis.commands import LOG_SCRIPT
 from pyrate_limiter.buckets.redis.outage import Down
-from pyrate_limiter.buckets.redis.request import MOST_UNITS
+from pyrate_limiter.buckets.redis.request import MOST_UNITS, Head, Step
 from pyrate_limiter.buckets.redis.reservations import (
     StepsInDoubt,
-    at_hand,
     check_in_reach,
     label_of,
     stored_by,
@@ -27,11 +25,13 @@ from pyrate_limiter.buckets.redis.reservations import (
 from pyrate_limiter.buckets.redis.unit_commands import RedisUnits
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from typing import TypeAlias
 
     from typing_extensions import Self
 
+    from pyrate_limiter._core.driver import Program
+    from pyrate_limiter.abstracts.algorithm import Decision
     from pyrate_limiter.abstracts.rate import Rate, RateItem
     from pyrate_limiter.abstracts.reservation import Reservation
     from pyrate_limiter.buckets.redis.protocols import AsyncClient, RedisClient, SyncClient
@@ -96,8 +96,10 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
         "_learnt",
         "_rates",
         "_server",
+        "blocks",
         "bucket_key",
         "failing_rate",
+        "is_async",
         "script_hash",
     )
 
@@ -108,6 +110,8 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
 
     script_hash: str
     """What loading the script gave."""
+
+    is_async: bool
 
     def __init__(
         self,
@@ -130,6 +134,8 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
         self._algorithm = _STOCK if algorithm is None else checked(algorithm)
         self._server = server
         self._clock = server.clock
+        self.is_async = server.is_async
+        self.blocks = not server.is_async
         self.bucket_key = bucket_key
         self.script_hash = script_hash
         self.failing_rate = None
@@ -159,12 +165,22 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
     @overload
     @classmethod
     def init(
-        cls, rates: Rates, redis: SyncClient, bucket_key: str, algorithm: Log = ..., **options: Any
+        cls,
+        rates: Rates,
+        redis: SyncClient,
+        bucket_key: str,
+        algorithm: Log = ...,
+        **options: object,
     ) -> Self: ...
     @classmethod
     def init(
-        cls, rates: Rates, redis: Any, bucket_key: str, algorithm: Log = None, **options: Any
-    ) -> Any:
+        cls,
+        rates: Rates,
+        redis: RedisClient,
+        bucket_key: str,
+        algorithm: Log = None,
+        **options: Any,  # a subclass may take others than this one
+    ) -> Awaitable[Self] | Self:
         """Load the script, and make a bucket; for an asyncio client, an awaitable of it.
 
         ``options`` are the keyword arguments of the class. Where the server is away, and
@@ -172,7 +188,7 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
         """
         bucket = cls(rates, redis, bucket_key, LOG_SCRIPT.sha, algorithm, **options)
 
-        def load() -> Generator[Any, Any, RedisBucket]:
+        def load() -> Program[Self]:
             try:
                 yield from bucket._server.command("script_load", LOG_SCRIPT.text, key=bucket_key)
             except Exception as error:
@@ -180,7 +196,8 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
                     raise
             return bucket
 
-        return named(bucket._server.run(load()), "RedisBucket.init(...)")
+        made: Self = named(bucket._server.run(load()), "RedisBucket.init(...)")
+        return made
 
     @property
     def redis(self) -> Any:  # whatever kind of client it was given
@@ -193,16 +210,6 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
         return id(self._server.client)
 
     @property
-    def is_async(self) -> bool:  # type: ignore[override] # it is the client's affair
-        """See `AbstractBucket.is_async`."""
-        return self._server.is_async
-
-    @property
-    def blocks(self) -> bool:  # type: ignore[override] # it is the client's affair
-        """See `AbstractBucket.blocks`."""
-        return not self._server.is_async
-
-    @property
     def rates(self) -> RateList:
         return self._rates
 
@@ -213,7 +220,8 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
             return  # assigned before `__init__`, which does it again
         numbers = [f"{limit}/{interval}" for limit, interval, _ in self._rates.bounds]
         sliding = int(kind_of(self._algorithm) is SlidingWindowLog)
-        self._head = (LOG_SCRIPT, self.bucket_key, f"~ ~ {sliding} {' '.join(numbers)}")
+        line = f"~ ~ {sliding} {' '.join(numbers)}"
+        self._head = Head(LOG_SCRIPT, self.bucket_key, (line,))
         self._full = self._learnt = None
 
     def straight(self) -> Callable[[str, int], bool | None] | None:
@@ -231,8 +239,8 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
     def take(self, name: str, weight: int) -> bool | None:
         """False where a refusal is remembered, else None: the server has to say."""
         del name
-        full = self._remembered(weight)
-        if full is None:
+        full = self._full
+        if full is None or weight < full.weight or self._chosen or time.monotonic() >= full.until:
             return None
         self.failing_rate = full.rate
         return False
@@ -249,18 +257,19 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
             return None
         sent = time.monotonic()
         try:
-            answer = self._answer_at_once(self._head, f"reserve {weight} 0 0 {label_of(name)}")
+            step = Step("reserve", weight, 0, 0, label_of(name))
+            outcome = self._answer_at_once(self._head, step)
         except Down:
             return None
-        if answer[1]:
-            self._refuse(weight, sent, answer)
+        if outcome.verdict:
+            self._refuse(weight, sent, outcome)
             return False
         self.failing_rate = None
         return True
 
     def put(self, item: RateItem) -> bool | Awaitable[bool]:
         """See `AbstractBucket.put`. The item is judged by its own timestamp."""
-        return then(self.put_decision(item), is_allowed)
+        return then(self.put_decision(item), bool)
 
     def put_decision(self, item: RateItem) -> Decision | Awaitable[Decision]:
         """See `AbstractBucket.put_decision`. The item is judged by its own timestamp."""
@@ -283,9 +292,8 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
         del brief
         check_in_reach(item)
         limit_ms = max_wait_ms if limit_ms is None else limit_ms
-        pad = -1 if buffer_ms is None else buffer_ms
         stamp = self._stamp(item.timestamp)
-        return self._server.run(self._reserve(item, max_wait_ms, pad, stamp, limit_ms))
+        return self._server.run(self._reserve(item, max_wait_ms, buffer_ms, stamp, limit_ms))
 
     def reserve_several(
         self,
@@ -301,11 +309,9 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
         """
         for item in items:
             check_in_reach(item)
-        pad = -1 if buffer_ms is None else buffer_ms
-        stamp = self._stamp(items[0].timestamp)
         limit_ms = max_wait_ms if limit_ms is None else limit_ms
-        program = self._reserve_several(items, max_wait_ms, pad, stamp, not_before, limit_ms)
-        return self._server.run(program)
+        terms = (max_wait_ms, buffer_ms, self._stamp(items[0].timestamp), not_before, limit_ms)
+        return self._server.run(self._reserve_several(items, *terms))
 
     def check(self, item: RateItem) -> Decision | Awaitable[Decision]:
         check_in_reach(item)
@@ -318,17 +324,12 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
         if learnt is not None and learnt.weight == item.weight:
             return learnt.waiting(item)
         check_in_reach(item)
+
+        def wait_of(decision: Decision) -> int:
+            retry_after_ms = 0 if decision else decision.retry_after_ms
+            return -1 if retry_after_ms is None else retry_after_ms
+
         return then(self._server.run(self._look(item, item.timestamp)), wait_of)
-
-    def confirm(
-        self, reservation: Reservation, now: int, max_wait_ms: int = 0
-    ) -> Decision | Awaitable[Decision]:
-        """See `AbstractBucket.confirm`. It asks the server only where that can change anything."""
-        return self._server.run(self._confirm(reservation, now, max_wait_ms))
-
-    def cancel(self, reservation: Reservation) -> bool | Awaitable[bool]:
-        self._full = None
-        return self._server.run(self._cancel(reservation))
 
     def pause(self, reservation: Reservation) -> float:
         stored = stored_by(reservation)
@@ -340,12 +341,10 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
 
     def leak(self, current_timestamp: int | None = None) -> int | Awaitable[int]:
         """See `AbstractBucket.leak`. Without a time it does nothing, for the key expires itself."""
-        if current_timestamp is None:
-            return at_hand(0) if self.is_async else 0
         return self._server.run(self._leak(current_timestamp))
 
     def flush(self) -> Awaitable[None] | None:
-        def done(_: Any) -> None:
+        def done(_: object) -> None:
             self.failing_rate = self._full = self._learnt = None
 
         return then(self._server.run(self._server.command("unlink", self.bucket_key)), done)

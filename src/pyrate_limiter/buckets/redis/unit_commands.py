@@ -1,25 +1,20 @@
-"""What a `RedisBucket` asks for besides reservations: to hold, and about the units that are stored."""
+"""What a `RedisBucket` asks for besides reservations: holds, and units that are stored."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from pyrate_limiter._core.awaitables import then
+from pyrate_limiter.abstracts.rate import RateItem
 from pyrate_limiter.buckets.redis.commands import RedisSteps
-from pyrate_limiter.buckets.redis.request import Request, Script
-from pyrate_limiter.buckets.redis.reservations import (
-    PATIENT_MS,
-    check_in_reach,
-    first_unit,
-    name_of,
-    new_id,
-)
+from pyrate_limiter.buckets.redis.request import Head, Request, Script
+from pyrate_limiter.buckets.redis.reservations import PATIENT_MS, check_in_reach, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from pyrate_limiter._core.driver import Program
-    from pyrate_limiter.abstracts.rate import RateItem
+    from pyrate_limiter.buckets.redis.request import Outcome
 
 # Members that stand for what is held, and for the end of it, see log.lua.
 _HELD = ("~hold+", "~hold")  # 4.5.1 may drop the latter alone, when it is over
@@ -53,13 +48,13 @@ class RedisUnits(RedisSteps):
         """See `AbstractBucket.hold`. An outage is an error, whatever ``on_error`` says."""
         check_in_reach(item)
         answer = self._server.run(self._hold(self._stamp(item.timestamp), hold_ms))
-        return then(answer, lambda said: said[1])
+        return then(answer, lambda outcome: outcome.wait)
 
     def release_hold(self, item: RateItem) -> bool | Awaitable[bool]:
         """See `AbstractBucket.release_hold`, and of an outage `hold`."""
         check_in_reach(item)
         answer = self._server.run(self._hold(self._stamp(item.timestamp), -1))
-        return then(answer, lambda said: said[0] > 0)
+        return then(answer, lambda outcome: outcome.verdict > 0)
 
     def count(self) -> int | Awaitable[int]:
         def ask() -> Program[int]:
@@ -82,27 +77,25 @@ class RedisUnits(RedisSteps):
             else:
                 last = first + len(_HELD)
                 found = yield from command("zrevrange", key, 0, last, withscores=True)
-                units = [unit for unit in found if name_of(unit) not in _HELD][first:]
-            return first_unit([unit for unit in units if name_of(unit) != _ENDED])
+                units = [unit for unit in found if text_of(unit[0]) not in _HELD][first:]
+            for member, score in units:
+                text = text_of(member)
+                if text != _ENDED:
+                    return RateItem(text.rsplit(":", 2)[0], int(score))
+            return None
 
         return self._server.run(ask())
 
-    def _hold(self, stamp: int | None, hold_ms: int) -> Program[list[int]]:
-        """Hold, or for -1 ms end that, whatever the outage policy: nothing stands in for it.
+    def _hold(self, stamp: int | None, hold_ms: int) -> Program[Outcome]:
+        outcome = yield from self._hold_from((yield from self._head_at(stamp)), hold_ms)
+        self._learnt = None
+        return outcome
 
-        Returns:
-            Whether a hold stood, and in how many ms the one that stands now is over.
-        """
-        head = self._head if stamp is None else (yield from self._head_at(stamp))
-        request = Request(head, [f"hold 0 {hold_ms} 0 {new_id()}"], self._server.limit())
-        answer = yield from self._server.ask(request)
-        self._full = self._learnt = None
-        return answer[1:3]
-
-    def _leak(self, now: int) -> Program[int]:
-        """See `RedisBucket.leak`."""
+    def _leak(self, now: int | None) -> Program[int]:
+        if now is None:
+            return 0
         bound = f"({self._algorithm.leak_bound(self._rates, now)}"
-        head = (_LEAK_SCRIPT, self.bucket_key, _NO_UNITS, bound)
+        head = Head(_LEAK_SCRIPT, self.bucket_key, (_NO_UNITS, bound))
         request = Request(head, [], self._server.limit(), shared=False)
         answer = yield from self._server.ask(request)
-        return int(answer[0])
+        return answer[0]
