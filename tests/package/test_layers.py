@@ -32,7 +32,6 @@ MOST_LINES = 350
 LONGER = {
     "limiter.py",
     "buckets/memory/bucket.py",
-    "buckets/redis/bucket.py",
     "buckets/sqlite/bucket.py",
     "buckets/state/bucket.py",
     "testing/conformance.py",  # a list of promises, which programs look through

@@ -252,7 +252,7 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
             None where it takes more than that: somebody waits, the bucket's clock is another one or
             a method of it was replaced, the call has a time limit, there is an outage.
         """
-        plain = not self._in_doubt and weight <= MOST_UNITS and self._server.is_plain(0)
+        plain = not self._in_doubt and weight <= MOST_UNITS and self._server.is_plain
         if not plain or self._chosen or vars(self) or (waited_for and id(self) in waited_for):
             return None
         sent = time.monotonic()
@@ -295,24 +295,6 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
         stamp = self._stamp(item.timestamp)
         return self._server.run(self._reserve(item, max_wait_ms, buffer_ms, stamp, limit_ms))
 
-    def reserve_several(
-        self,
-        items: Sequence[RateItem],
-        max_wait_ms: int = 0,
-        buffer_ms: int | None = None,
-        not_before: int | None = None,
-        limit_ms: int | None = None,
-    ) -> list[Decision] | Awaitable[list[Decision]]:
-        """See `AbstractBucket.reserve_several`. It is one call of the script for up to 100 items.
-
-        ``limit_ms`` is how long that call may take; as long as the patience, if left out.
-        """
-        for item in items:
-            check_in_reach(item)
-        limit_ms = max_wait_ms if limit_ms is None else limit_ms
-        terms = (max_wait_ms, buffer_ms, self._stamp(items[0].timestamp), not_before, limit_ms)
-        return self._server.run(self._reserve_several(items, *terms))
-
     def check(self, item: RateItem) -> Decision | Awaitable[Decision]:
         check_in_reach(item)
         return self._server.run(self._look(item, self._stamp(item.timestamp)))
@@ -338,16 +320,6 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
         if stored is not None and not self._chosen:
             return max(0.0, stored.due - time.monotonic())
         return self._clock.pause(reservation.item.timestamp, reservation.wait_ms)
-
-    def leak(self, current_timestamp: int | None = None) -> int | Awaitable[int]:
-        """See `AbstractBucket.leak`. Without a time it does nothing, for the key expires itself."""
-        return self._server.run(self._leak(current_timestamp))
-
-    def flush(self) -> Awaitable[None] | None:
-        def done(_: object) -> None:
-            self.failing_rate = self._full = self._learnt = None
-
-        return then(self._server.run(self._server.command("unlink", self.bucket_key)), done)
 
     def retire(self, now: int) -> bool:
         """True: all that counts is in Redis, and a new bucket finds it there."""

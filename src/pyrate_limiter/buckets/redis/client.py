@@ -102,10 +102,10 @@ class Server:
             return seconds if self.call_timeout is None else min(seconds, self.call_timeout)
         return self.call_timeout
 
-    def is_plain(self, max_wait_ms: int) -> bool:
+    @property
+    def is_plain(self) -> bool:
         """Whether a call needs nothing but the client: it answers, and has no time limit."""
-        unlimited = self.call_timeout is None and not 0 < max_wait_ms < _NO_LIMIT_MS
-        return unlimited and not self.outage.away
+        return self.call_timeout is None and (self.outage.raises or not self.outage.away)
 
     def run(self, program: Program[T]) -> T | Awaitable[T]:
         """Run a program to its end, or return the coroutine that does, for an async client."""

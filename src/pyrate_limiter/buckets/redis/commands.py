@@ -19,6 +19,7 @@ from pyrate_limiter.buckets.redis.request import MOST_UNITS, Script, Step
 from pyrate_limiter.buckets.redis.reservations import (
     PATIENT_MS,
     Stored,
+    check_in_reach,
     label_of,
     mark_of,
     stored_by,
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from pyrate_limiter._core.rate_list import RateList
     from pyrate_limiter.abstracts.algorithm import Decision
     from pyrate_limiter.abstracts.rate import RateItem
-    from pyrate_limiter.buckets.redis.client import Server
     from pyrate_limiter.buckets.redis.request import Head, Outcome
     from pyrate_limiter.buckets.redis.reservations import StepsInDoubt
 
@@ -64,7 +64,6 @@ class RedisSteps(Asks, AbstractBucket):
 
     if TYPE_CHECKING:
         _rates: RateList
-        _server: Server
         bucket_key: str
         _head: Head  # its words are one line about clocks and rates
         _in_doubt: StepsInDoubt
@@ -85,27 +84,23 @@ class RedisSteps(Asks, AbstractBucket):
         self, stamp: int | None, max_wait_ms: int, steps: list[Step], *, doubtful: bool = True
     ) -> Program[list[Outcome]]:
         """Run steps, judged by a stamp or, where that is None, by the server's clock."""
-        if stamp is None:
-            return self._send(self._head, steps, max_wait_ms, doubtful=doubtful, by_server=True)
-        return self._ask_at(stamp, max_wait_ms, steps, doubtful=doubtful)
+        by_server = stamp is None
+        head = self._head if stamp is None else (yield from self._head_at(stamp))
+        return (
+            yield from self._send(head, steps, max_wait_ms, doubtful=doubtful, by_server=by_server)
+        )
 
-    def _ask_at(
-        self, stamp: int, max_wait_ms: int, steps: list[Step], *, doubtful: bool
-    ) -> Program[list[Outcome]]:
-        head = yield from self._head_at(stamp)
-        return (yield from self._send(head, steps, max_wait_ms, doubtful=doubtful, by_server=False))
-
-    def _head_at(self, stamp: int | None) -> Program[Head]:
+    def _head_at(self, stamp: int) -> Program[Head]:
         """What a call begins with that is judged by a stamp."""
-        if stamp is None:
-            return self._head
-        clock: object = "~"
-        if self._chosen:
-            reading = self._clock.now()
-            if is_awaitable(reading) and not self._server.is_async:
-                discard(reading)  # a sync bucket cannot ask that clock
+        if not self._chosen:
+            return self._head.at(stamp, "~")
+        clock: object = self._clock.now()
+        if is_awaitable(clock):
+            if self._server.is_async:
+                clock = yield clock
             else:
-                clock = (yield reading) if is_awaitable(reading) else reading
+                discard(clock)  # a sync bucket cannot ask that clock
+                clock = "~"
         return self._head.at(stamp, clock)
 
     def _reserve(
@@ -156,40 +151,51 @@ class RedisSteps(Asks, AbstractBucket):
         finally:
             self._in_doubt.add(parts)
 
-    def _reserve_several(
+    def reserve_several(
         self,
         items: Sequence[RateItem],
-        max_wait_ms: int,
-        buffer_ms: int | None,
-        stamp: int | None,
-        not_before: int | None,
-        limit_ms: int,
-    ) -> Program[list[Decision]]:
-        first, sent = items[0], time.monotonic()
-        refused = self._refused(first.weight, max_wait_ms, stamp, sent)
-        if refused is not None:
-            return [refused]
-        if first.weight > MOST_UNITS:
-            return [(yield from self._reserve(first, max_wait_ms, buffer_ms, stamp, limit_ms))]
-        units = 0
-        steps = [Step("after", 0, -1 if not_before is None else not_before, 0, ":")]
-        for item in items[:_MOST_IN_LINE]:
-            units += item.weight
-            if units > MOST_UNITS:
-                break
-            steps.append(_step_for("next", item, max_wait_ms, buffer_ms))
-        try:
-            outcomes = yield from self._ask(stamp, limit_ms, steps)
-        except Down:
-            return [(yield from self._without(first, max_wait_ms, buffer_ms))]
-        decisions = [
-            self._decide(item, step, stamp, sent, outcome)
-            for item, step, outcome in zip(items, steps[1:], outcomes[1:])
-            if outcome.verdict >= 0
-        ]
-        if len(decisions) > 1 or not_before is not None:
-            self._full = None  # what is true behind the others of a line is not true of everybody
-        return decisions
+        max_wait_ms: int = 0,
+        buffer_ms: int | None = None,
+        not_before: int | None = None,
+        limit_ms: int | None = None,
+    ) -> list[Decision] | Awaitable[list[Decision]]:
+        """See `AbstractBucket.reserve_several`. It is one call of the script for up to 100 items.
+
+        ``limit_ms`` is how long that call may take; as long as the patience, if left out.
+        """
+        for item in items:
+            check_in_reach(item)
+        first, stamp = items[0], self._stamp(items[0].timestamp)
+        limit = max_wait_ms if limit_ms is None else limit_ms
+
+        def program() -> Program[list[Decision]]:
+            sent = time.monotonic()
+            refused = self._refused(first.weight, max_wait_ms, stamp, sent)
+            if refused is not None:
+                return [refused]
+            if first.weight > MOST_UNITS:
+                return [(yield from self._reserve(first, max_wait_ms, buffer_ms, stamp, limit))]
+            units = 0
+            steps = [Step("after", 0, -1 if not_before is None else not_before, 0, ":")]
+            for item in items[:_MOST_IN_LINE]:
+                units += item.weight
+                if units > MOST_UNITS:
+                    break
+                steps.append(_step_for("next", item, max_wait_ms, buffer_ms))
+            try:
+                outcomes = yield from self._ask(stamp, limit, steps)
+            except Down:
+                return [(yield from self._without(first, max_wait_ms, buffer_ms))]
+            decisions = [
+                self._decide(item, step, stamp, sent, outcome)
+                for item, step, outcome in zip(items, steps[1:], outcomes[1:])
+                if outcome.verdict >= 0
+            ]
+            if len(decisions) > 1 or not_before is not None:
+                self._full = None  # what is true behind others of a line is not true of everybody
+            return decisions
+
+        return self._server.run(program())
 
     def _refused(
         self, weight: int, max_wait_ms: int, stamp: int | None, now: float

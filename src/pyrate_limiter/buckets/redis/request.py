@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+import time
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -174,10 +175,11 @@ def fitting(requests: list[Request]) -> int:
 
 
 def words_of(requests: Sequence[Request]) -> list[object]:
-    """The key and what follows it in a call for requests of one group."""
+    """The key and what follows it in a call for requests of one group, which is made now."""
     _, key, words = requests[0].head
-    sent: list[object] = [key, *words]
+    sent, now = [key, *words], time.monotonic()
     for request in requests:
+        request.asked = now
         for kind, weight, first, second, label in request.steps:
             line = f"{kind} {weight} {first} {second} {label}"
             # In UTF-8, whatever the encoding of the client.

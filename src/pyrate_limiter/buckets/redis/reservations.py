@@ -73,7 +73,7 @@ def label_of(name: str) -> str:
     """A new label for an item of that name."""
     if name.__class__ is not str or len(name) > MOST_IN_NAME or not name.isascii():
         name = safe_name(name)
-    return f"{name}:{new_id()}"
+    return f"{name}:{_random.getrandbits(64):016x}"
 
 
 def new_id() -> str:

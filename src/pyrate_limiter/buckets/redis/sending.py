@@ -59,14 +59,6 @@ def _is_over(end: float, requests: Group) -> bool:
     return time.monotonic() > end or all(request.gone for request in requests)
 
 
-def _words(group: Group) -> list[object]:
-    """What follows the script in their call, which is made now."""
-    now = time.monotonic()
-    for request in group:
-        request.asked = now
-    return words_of(group)
-
-
 class Sender(_Calls):
     """Makes the calls of a sync client, one by one."""
 
@@ -86,7 +78,7 @@ class Sender(_Calls):
             pause = min(_LONGEST_PAUSE, 2 * pause)
 
     def _answer(self, group: Group) -> Answer:
-        script, words = group[0].head.script, _words(group)
+        script, words = group[0].head.script, words_of(group)
         try:
             return answer_of(self._client.evalsha(script.sha, 1, *words))
         except self._unknown:
@@ -99,6 +91,11 @@ class AsyncSender(_Calls):
     async def send(self, groups: Sequence[Group]) -> list[Answer | Exception]:
         """The answer to the requests of each group, or their error."""
         if len(groups) == 1:
+            try:
+                return [await self._answer(groups[0])]
+            except Exception as error:  # noqa: BLE001 - it belongs to the callers
+                if not is_no_connection(error):
+                    return [error]
             return [await self._outcome(groups[0], self._answer, groups[0])]
         if hasattr(self._client, "keyslot"):  # in a cluster keys lie apart: calls side by side
             alone = [self._outcome(group, self._answer, group) for group in groups]
@@ -117,7 +114,7 @@ class AsyncSender(_Calls):
         ]
 
     async def _answer(self, group: Group) -> Answer:
-        script, words = group[0].head.script, _words(group)
+        script, words = group[0].head.script, words_of(group)
         try:
             return answer_of(await self._client.evalsha(script.sha, 1, *words))
         except self._unknown:
@@ -127,7 +124,7 @@ class AsyncSender(_Calls):
         """What the server says to each group, in one round trip."""
         async with self._client.pipeline(transaction=False) as pipe:
             for group in groups:
-                pipe.evalsha(group[0].head.script.sha, 1, *_words(group))
+                pipe.evalsha(group[0].head.script.sha, 1, *words_of(group))
             replies: list[Reply] = await pipe.execute(raise_on_error=False)
         return replies
 

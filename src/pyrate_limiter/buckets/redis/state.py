@@ -103,7 +103,7 @@ class RedisStateStore(KeepsState, StateStore):
         server, clock = self._server, self._own(clock)
         if not is_stock(algorithm):
             script_of(algorithm)
-        elif clock is NO_CLOCK and not server.is_async and server.is_plain(0):
+        elif clock is NO_CLOCK and not server.is_async and server.is_plain:
             head = self._head(algorithm, rates, now)
             try:
                 outcome = self._answer_at_once(head, take_step(weight), by_server=False)
@@ -158,7 +158,7 @@ class RedisStateStore(KeepsState, StateStore):
             own, a time limit, an outage.
         """
         server = self._server
-        if not server.is_plain(0) or not is_stock(algorithm):
+        if not server.is_plain or not is_stock(algorithm):
             return None
         sent = time.monotonic()
         refused = self._known(rates, weight, 0, sent)

@@ -46,15 +46,23 @@ class RedisUnits(RedisSteps):
 
     def hold(self, item: RateItem, hold_ms: int) -> int | Awaitable[int]:
         """See `AbstractBucket.hold`. An outage is an error, whatever ``on_error`` says."""
-        check_in_reach(item)
-        answer = self._server.run(self._hold(self._stamp(item.timestamp), hold_ms))
-        return then(answer, lambda outcome: outcome.wait)
+        return then(self._hold(item, hold_ms), lambda outcome: outcome.wait)
 
     def release_hold(self, item: RateItem) -> bool | Awaitable[bool]:
         """See `AbstractBucket.release_hold`, and of an outage `hold`."""
+        return then(self._hold(item, -1), lambda outcome: outcome.verdict > 0)
+
+    def _hold(self, item: RateItem, hold_ms: int) -> Outcome | Awaitable[Outcome]:
         check_in_reach(item)
-        answer = self._server.run(self._hold(self._stamp(item.timestamp), -1))
-        return then(answer, lambda outcome: outcome.verdict > 0)
+        stamp = self._stamp(item.timestamp)
+
+        def ask() -> Program[Outcome]:
+            head = self._head if stamp is None else (yield from self._head_at(stamp))
+            outcome = yield from self._hold_from(head, hold_ms)
+            self._learnt = None
+            return outcome
+
+        return self._server.run(ask())
 
     def count(self) -> int | Awaitable[int]:
         def ask() -> Program[int]:
@@ -86,16 +94,22 @@ class RedisUnits(RedisSteps):
 
         return self._server.run(ask())
 
-    def _hold(self, stamp: int | None, hold_ms: int) -> Program[Outcome]:
-        outcome = yield from self._hold_from((yield from self._head_at(stamp)), hold_ms)
-        self._learnt = None
-        return outcome
+    def leak(self, current_timestamp: int | None = None) -> int | Awaitable[int]:
+        """See `AbstractBucket.leak`. Without a time it does nothing, for the key expires itself."""
 
-    def _leak(self, now: int | None) -> Program[int]:
-        if now is None:
-            return 0
-        bound = f"({self._algorithm.leak_bound(self._rates, now)}"
-        head = Head(_LEAK_SCRIPT, self.bucket_key, (_NO_UNITS, bound))
-        request = Request(head, [], self._server.limit(), shared=False)
-        answer = yield from self._server.ask(request)
-        return answer[0]
+        def ask() -> Program[int]:
+            if current_timestamp is None:
+                return 0
+            bound = f"({self._algorithm.leak_bound(self._rates, current_timestamp)}"
+            head = Head(_LEAK_SCRIPT, self.bucket_key, (_NO_UNITS, bound))
+            request = Request(head, [], self._server.limit(), shared=False)
+            return (yield from self._server.ask(request))[0]
+
+        return self._server.run(ask())
+
+    def flush(self) -> Awaitable[None] | None:
+        def ask() -> Program[None]:
+            yield from self._server.command("unlink", self.bucket_key)
+            self.failing_rate = self._full = self._learnt = None
+
+        return self._server.run(ask())
