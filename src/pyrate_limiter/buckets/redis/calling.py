@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pyrate_limiter.abstracts.reservation import Reservation
 from pyrate_limiter.buckets.redis.errors import is_no_connection, may_have_run, name_key
 from pyrate_limiter.buckets.redis.outage import Down
-from pyrate_limiter.buckets.redis.request import Outcome, Request, Step, outcomes_of
+from pyrate_limiter.buckets.redis.request import Request, Step, outcome_of, outcomes_of
 from pyrate_limiter.buckets.redis.reservations import Stored, new_id, stored_by
 from pyrate_limiter.buckets.remote.denials import Denial
 from pyrate_limiter.buckets.remote.fallback import Fallback
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pyrate_limiter.abstracts.algorithm import Decision
     from pyrate_limiter.abstracts.rate import Rate, RateItem
     from pyrate_limiter.buckets.redis.client import Server
-    from pyrate_limiter.buckets.redis.request import Answer, Head
+    from pyrate_limiter.buckets.redis.request import Answer, Head, Outcome
     from pyrate_limiter.buckets.redis.reservations import StepsInDoubt
 
 
@@ -92,7 +92,7 @@ class Asks:
             raise
         if by_server:
             server.clock.learn(sent, answer[0])
-        return Outcome(*answer)
+        return outcome_of(answer)
 
     def _failed(self, error: BaseException, steps: list[Step], key: str) -> bool:
         """Note that a call about a key has failed; its steps may have been done all the same.
@@ -133,7 +133,7 @@ class Asks:
         step = Step("hold", 0, hold_ms, 0, new_id())
         answer = yield from self._server.ask(Request(head, [step], self._server.limit()))
         self._full = None
-        return Outcome(*answer)
+        return outcome_of(answer)
 
     def _cancelled(
         self,

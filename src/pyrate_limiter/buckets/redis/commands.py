@@ -115,7 +115,7 @@ class RedisSteps(Asks, AbstractBucket):
             self.failing_rate = None
             return ADMITTED
         sent = time.monotonic()
-        refused = self._refused(item.weight, max_wait_ms, stamp, sent)
+        refused = None if stamp is not None else self._refused(item.weight, max_wait_ms, sent)
         if refused is not None:
             return refused
         step = _step_for("reserve", item, max_wait_ms, buffer_ms)
@@ -170,7 +170,7 @@ class RedisSteps(Asks, AbstractBucket):
 
         def program() -> Program[list[Decision]]:
             sent = time.monotonic()
-            refused = self._refused(first.weight, max_wait_ms, stamp, sent)
+            refused = None if stamp is not None else self._refused(first.weight, max_wait_ms, sent)
             if refused is not None:
                 return [refused]
             if first.weight > MOST_UNITS:
@@ -197,12 +197,8 @@ class RedisSteps(Asks, AbstractBucket):
 
         return self._server.run(program())
 
-    def _refused(
-        self, weight: int, max_wait_ms: int, stamp: int | None, now: float
-    ) -> Decision | None:
-        refused = None
-        if stamp is None:
-            refused = self._known(self._rates, weight, max_wait_ms, now)
+    def _refused(self, weight: int, max_wait_ms: int, now: float) -> Decision | None:
+        refused = self._known(self._rates, weight, max_wait_ms, now)
         if refused is not None:
             self.failing_rate = refused.failing_rate
         return refused

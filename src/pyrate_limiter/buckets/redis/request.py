@@ -100,10 +100,15 @@ Answer = list[int]
 _NUMBERS = len(Outcome._fields) - 1
 
 
+def outcome_of(answer: Answer) -> Outcome:
+    """What an answer says of its only step."""
+    return tuple.__new__(Outcome, answer)  # as `Outcome._make` does, in half the time
+
+
 def outcomes_of(answer: Answer) -> list[Outcome]:
     """What an answer says of each step."""
     if len(answer) == 1 + _NUMBERS:
-        return [Outcome(*answer)]
+        return [outcome_of(answer)]
     places = range(1, len(answer), _NUMBERS)
     return [Outcome(answer[0], *answer[place : place + _NUMBERS]) for place in places]
 

@@ -64,7 +64,7 @@ class Sender(_Calls):
 
     def send(self, group: Group) -> Answer:
         """The answer to requests of one group."""
-        end, pause = time.monotonic() + _NO_CONNECTION_SECONDS, _FIRST_PAUSE
+        end, pause = 0.0, _FIRST_PAUSE
         while True:
             try:
                 return self._answer(group)
@@ -72,6 +72,7 @@ class Sender(_Calls):
                 if not is_no_connection(error):
                     raise
                 self._had_none(group, error)
+                end = end or time.monotonic() + _NO_CONNECTION_SECONDS
                 time.sleep(pause)
                 if _is_over(end, group):
                     raise
@@ -132,7 +133,7 @@ class AsyncSender(_Calls):
         self, requests: Group, call: Callable[[W], Awaitable[T]], what: W
     ) -> T | Exception:
         """What a call for requests gives, or its error."""
-        end, pause = time.monotonic() + _NO_CONNECTION_SECONDS, _FIRST_PAUSE
+        end, pause = 0.0, _FIRST_PAUSE
         while True:
             try:
                 return await call(what)
@@ -140,6 +141,7 @@ class AsyncSender(_Calls):
                 if not is_no_connection(error):
                     return error
                 self._had_none(requests, error)
+                end = end or time.monotonic() + _NO_CONNECTION_SECONDS
                 await asyncio.sleep(pause)
                 if _is_over(end, requests):
                     return error
