@@ -72,5 +72,4 @@ def knows_reservations(algorithm: StateAlgorithm) -> bool:
 
 def is_stock(algorithm: StateAlgorithm) -> bool:
     """Whether the script that knows reservations does what the algorithm does."""
-    kind = type(algorithm)
-    return kind.redis_script is GCRA.redis_script and not _steps_in_python(kind)
+    return knows_reservations(algorithm) and not _steps_in_python(type(algorithm))

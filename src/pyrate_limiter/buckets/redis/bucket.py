@@ -112,6 +112,7 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
     """What loading the script gave."""
 
     is_async: bool
+    blocks: bool
 
     def __init__(
         self,
