@@ -12,7 +12,7 @@ import redis
 import redis.asyncio
 
 from pyrate_limiter import InMemoryBucket, Limiter, Rate, RedisBucket
-from pyrate_limiter.buckets.redis.request import Request, fitting
+from pyrate_limiter.buckets.redis.request import Head, Request, Script, Step, fitting
 from pyrate_limiter.buckets.remote.circuit import CircuitBreaker
 from tests.support.redis_servers import async_client, shared_url, sync_client, wait_until
 
@@ -223,27 +223,29 @@ FOR_EVER = 1 << 50
 
 
 def requests_of(steps):
-    return [Request(("script", "key", "header"), [step], None) for step in steps]
+    head = Head(Script(""), "key", ())
+    return [Request(head, [step], None) for step in steps]
 
 
 @pytest.mark.parametrize(
     ("kinds", "most"),
     [
-        (["claim 1"], 250),
-        (["claim 100"], 20),
-        (["settle 1"], 100),
-        (["forget 1"], 25),
-        (["release 1"], 250),
+        ([("reserve", 1)], 250),
+        ([("reserve", 100)], 20),
+        ([("confirm", 1)], 100),
+        ([("forget", 1)], 25),
+        ([("cancel", 1)], 250),
         # Each of these searches for room in front of others.
-        (["release 1", "claim 1"], 14),
-        (["settle 1", "claim 1"], 14),
-        ([f"claim {weight}" for weight in range(50, 0, -1)], 7),
+        ([("cancel", 1), ("reserve", 1)], 14),
+        ([("confirm", 1), ("reserve", 1)], 14),
+        ([("reserve", weight) for weight in range(50, 0, -1)], 7),
     ],
 )
 def test_a_call_of_many_holds_no_more_work_than_holds_up_the_server_shortly(kinds, most):
-    steps = [f"{kind} {FOR_EVER} 0 a:{n}" for n, kind in enumerate(kinds * (500 // len(kinds)))]
+    repeated = enumerate(kinds * (500 // len(kinds)))
+    steps = [Step(kind, weight, FOR_EVER, 0, f"a:{n}") for n, (kind, weight) in repeated]
     assert 0.7 * most <= fitting(requests_of(steps)) <= most
 
 
 def test_a_single_request_is_never_divided():
-    assert fitting(requests_of([f"claim 100000 {FOR_EVER} 0 a:1"] * 2)) == 1
+    assert fitting(requests_of([Step("reserve", 100_000, FOR_EVER, 0, "a:1")] * 2)) == 1

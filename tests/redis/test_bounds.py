@@ -26,6 +26,7 @@ from pyrate_limiter import (
     RedisStateStore,
     StateBucket,
 )
+from pyrate_limiter.buckets.redis.request import Step
 from pyrate_limiter.testing import ManualClock
 from tests.support.callers import AtRedis
 from tests.support.redis_proxy import Proxy
@@ -136,7 +137,7 @@ def test_what_calls_have_left_behind_costs_no_more_in_a_great_log(server, left):
         assert all(made)
         client.config_resetstat()
         if left == "failed":
-            bucket._in_doubt.add([f"claim 1 0 0 a:{n:016x}" for n in range(8)])
+            bucket._in_doubt.add([Step("reserve", 1, 0, 0, f"a:{n:016x}") for n in range(8)])
             assert Limiter(bucket).try_acquire("a")
         else:
             assert all(bucket.cancel(reservation) for reservation in made)

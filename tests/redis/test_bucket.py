@@ -200,7 +200,7 @@ def test_a_call_that_does_not_wait_goes_by_the_clock_that_the_bucket_was_given(c
 
 
 @LOG_AND_STATE
-def test_a_remembered_refusal_is_forgotten_on_flush_and_release(client, make):
+def test_a_remembered_refusal_is_forgotten_on_flush_and_cancel(client, make):
     bucket = make(client)
     limiter = Limiter(bucket)
     item = RateItem("a", 0, 2)
@@ -231,8 +231,8 @@ def test_keys_expire_by_themselves(client):
     limiter = Limiter(RedisBucket([Rate(2, 200)], client, "unit"))
     assert limiter.try_acquire("a", blocking=False)
     assert 200 < client.pttl("unit") <= 1400
-    claims = Limiter(RedisBucket([Rate(1, 60_000)], client, "unit"))
-    claims.acquire("a", blocking=False)
+    reserves = Limiter(RedisBucket([Rate(1, 60_000)], client, "unit"))
+    reserves.acquire("a", blocking=False)
     assert client.pttl("unit") > 0
 
 
@@ -270,7 +270,7 @@ def test_a_heavy_item_is_one_call(client):
     assert bucket.count() == 0
 
 
-def test_a_claim_released_on_a_clock_of_the_callers_own_gives_back_itself_alone(client):
+def test_a_reservation_cancelled_on_a_clock_of_the_callers_own_gives_back_itself_alone(client):
     store = RedisStateStore(client, "unit")
     bucket = StateBucket([RATE], store=store, clock=ManualClock(10**12))
     item = RateItem("a", bucket.now())

@@ -82,7 +82,7 @@ class LuaAndPython(RuleBasedStateMachine):
             self.keep(state, now)
 
     @rule(weight=st.integers(0, 6))
-    def claim_now(self, weight):
+    def reserve_now(self, weight):
         now = self.moment()
         item = RateItem("a", self.now, weight)
         decision = self.store.reserve(self.algorithm, self.rates, item, 0, 0)

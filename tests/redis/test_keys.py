@@ -99,7 +99,7 @@ def test_keys_of_names_go_by_themselves_once_old(admin):
     limiter = Limiter.per_key(Rate(1, 50), bucket=RedisKeys(admin, prefix))
     for name in NAMES[:5]:
         assert limiter.try_acquire(name)
-        assert limiter.try_acquire(name)  # a claim
+        assert limiter.try_acquire(name)  # a reservation
     assert len(admin.keys(f"{prefix}*")) == 5
     wait_until(lambda: not admin.keys(f"{prefix}*"))
 

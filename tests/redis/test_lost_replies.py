@@ -118,7 +118,7 @@ def test_of_tasks_that_share_a_call_each_is_admitted_once(proxy, admin, make):
     assert make(admin, rate, key).count() == 50
 
 
-def test_a_waiter_claims_once_and_settles_once(proxy, client, admin, make):
+def test_a_waiter_reserves_once_and_confirms_once(proxy, client, admin, make):
     rate, key = Rate(1, 500), fresh_key()
     bucket = make(client, rate, key)
     assert bucket.reserve(RateItem("a", 0)).allowed

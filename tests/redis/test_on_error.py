@@ -17,12 +17,13 @@ from pyrate_limiter import (
     InMemoryBucket,
     Limiter,
     Rate,
+    RateItem,
     RedisBucket,
     RedisStateStore,
     StateBucket,
 )
 from tests.support.redis_proxy import Proxy
-from tests.support.redis_servers import RedisServer
+from tests.support.redis_servers import RedisServer, free_port
 
 RATE = Rate(9, 60_000)
 SWEEPER = "PyrateLimiter's Leaker"
@@ -234,3 +235,22 @@ def test_policies_answer_through_the_outage_log_it_once_and_go_back(site, caplog
     callers = [Caller(site, "log", policy, is_async=is_async) for policy in ANSWERS]
     through(site, what, callers, steps)
     assert said() == ["Redis is away", *["Redis is back"] * len(callers)]
+
+
+@pytest.mark.parametrize("is_state", [False, True], ids=["log", "state"])
+def test_what_a_fallback_stores_has_its_moment_on_the_buckets_own_clock(is_state):
+    with contextlib.closing(redis.Redis(port=free_port())) as client:  # nobody is there
+        store, rates = InMemoryBucket, [Rate(1, 1000)]
+        if is_state:
+            state = RedisStateStore(client, "k", on_error=store)
+            bucket = StateBucket(rates, store=state)
+        else:
+            bucket = RedisBucket(rates, client, "k", on_error=store)
+        now = int(time.time() * 1000)  # that of the fallback begins when the machine does
+        first, second = RateItem("a", now), RateItem("a", now)
+        assert bucket.reserve(first).allowed
+        assert first.timestamp == now
+        reservation = bucket.reserve(second, 60_000, 0)
+        assert second.timestamp == now + reservation.wait_ms > now
+        assert bucket.cancel(reservation)
+        assert not bucket.cancel(reservation)

@@ -87,7 +87,7 @@ def test_callers_cancelled_in_a_round_trip_leave_nothing_to_those_who_shared_it(
     at_all_moments(proxy, scenario)
 
 
-def test_waiters_cancelled_in_a_round_trip_leave_no_claim(proxy, admin):
+def test_waiters_cancelled_in_a_round_trip_leave_no_reservation(proxy, admin):
     rate = Rate(2, 700)
 
     async def scenario(client, moment):

@@ -75,7 +75,7 @@ def test_what_was_reserved_under_fewer_rates_is_served_under_more():
         assert two.cancel(later)
 
 
-def test_a_release_after_a_flush_changes_no_time(bucket):
+def test_a_cancel_after_a_flush_changes_no_time(bucket):
     bucket._clock = ManualClock(1000)  # not the server's time
     bucket.flush()
     item = RateItem("a", bucket.now())

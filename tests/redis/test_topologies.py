@@ -80,7 +80,7 @@ def test_buckets_and_stores_work_on_a_cluster(cluster):
         client.close()
 
 
-def test_a_claim_on_a_cluster_is_waited_for(cluster):
+def test_a_reservation_on_a_cluster_is_waited_for(cluster):
     client = RedisCluster(host="127.0.0.1", port=cluster[1].port)
     try:
         bucket = RedisBucket([Rate(2, 200)], client, key())

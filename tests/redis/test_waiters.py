@@ -10,6 +10,8 @@ import pytest
 from pyrate_limiter import FixedWindow, Rate, RateItem, RedisBucket, RedisKeys
 from pyrate_limiter.abstracts.reservation import Reservation
 from pyrate_limiter.buckets.redis import commands
+from pyrate_limiter.buckets.redis.request import Outcome, Step
+from pyrate_limiter.buckets.redis.reservations import undoing
 from pyrate_limiter.testing import ManualClock
 from tests.support.redis_servers import async_client, fresh_key, shared_url, sync_client
 
@@ -196,3 +198,22 @@ def test_a_refusal_behind_others_of_a_line_is_not_remembered_for_everybody(clien
     other = RedisBucket([Rate(2, 60_000)], client, bucket.bucket_key)
     assert other.cancel(decisions[0])
     assert bucket.reserve(RateItem("a", 0, 2)).allowed
+
+
+@pytest.mark.parametrize(
+    ("kind", "outcome", "mark"),
+    [
+        ("reserve", Outcome(START, 0, 0, 0, 0, 0), "0"),
+        ("reserve", Outcome(START, 0, 30, 5, 0, 0), "+30"),
+        ("next", Outcome(START, 0, 30, -1, 0, 0), "-30"),
+        ("confirm", Outcome(START, 0, 0, 1, 0, 0), "=7"),
+        ("confirm", Outcome(START, 0, 30, 5, 0, 0), "+30"),  # it was gone, and reserved anew
+        ("confirm", Outcome(START, 2, 30, 0, 0, 0), None),
+        ("cancel", Outcome(START, 0, 0, 0, 0, 0), None),
+    ],
+)
+def test_what_nobody_waits_for_is_given_back_under_the_mark_that_it_was_stored_by(
+    kind, outcome, mark
+):
+    undo = undoing(Step(kind, 3, "-7", 0, "a:1"), outcome)
+    assert undo == (None if mark is None else Step("cancel", 3, mark, 1, "a:1"))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 LARGEST_PAD_MS = 50
+PADS_IN_INTERVAL = 20
 BEGINNING = -(1 << 62)
 """Before every timestamp that can be stored, in ms."""
 FOREVER = 1 << 62
@@ -157,4 +158,4 @@ def pad_ms(interval_ms: int) -> int:
     5 % of the failing interval, at most 50 ms: enough to stay clear of a server's edge at 1 s, and
     not more than a short interval can bear.
     """
-    return min(LARGEST_PAD_MS, interval_ms // 20)
+    return min(LARGEST_PAD_MS, interval_ms // PADS_IN_INTERVAL)

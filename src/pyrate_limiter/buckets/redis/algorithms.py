@@ -65,12 +65,11 @@ def _steps_in_python(kind: type[StateAlgorithm]) -> bool:
     return definer("step") < definer("redis_script")
 
 
-def knows_claims(algorithm: StateAlgorithm) -> bool:
-    """Whether the algorithm's script is the one that knows claims."""
+def knows_reservations(algorithm: StateAlgorithm) -> bool:
+    """Whether the algorithm's script is the one that knows reservations."""
     return type(algorithm).redis_script is GCRA.redis_script
 
 
 def is_stock(algorithm: StateAlgorithm) -> bool:
-    """Whether the script that knows claims does what the algorithm does."""
-    kind = type(algorithm)
-    return kind.redis_script is GCRA.redis_script and not _steps_in_python(kind)
+    """Whether the script that knows reservations does what the algorithm does."""
+    return knows_reservations(algorithm) and not _steps_in_python(type(algorithm))

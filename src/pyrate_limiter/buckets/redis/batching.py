@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from pyrate_limiter._core.fork_safe_locks import shared_lock
 from pyrate_limiter._core.worker_threads import in_worker
@@ -13,9 +13,10 @@ from pyrate_limiter.buckets.redis.errors import interrupted
 from pyrate_limiter.buckets.redis.request import fitting, parts_of
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Hashable
 
     from pyrate_limiter.buckets.redis.request import Answer, Request
+    from pyrate_limiter.buckets.redis.sending import Sender
 
 _AT_ONCE = 2  # calls under way: with one, two threads would only wait for each other
 
@@ -34,16 +35,6 @@ class _Caller:
         self.woken.acquire()
 
 
-class Sends(Protocol):
-    """What makes calls."""
-
-    def send(self, requests: Sequence[Request], /) -> Answer:
-        """The answer to requests that go in one call."""
-
-    def too_slow(self, request: Request, /) -> Exception:
-        """The error of a request that took too long."""
-
-
 class ThreadBatcher:
     """Threads that ask while others are at it gather for one call, made by the first of them.
 
@@ -55,7 +46,7 @@ class ThreadBatcher:
         sender: makes the calls.
     """
 
-    def __init__(self, sender: Sends) -> None:
+    def __init__(self, sender: Sender) -> None:
         self._sender = sender
         self._lock = shared_lock()
         self._pid = os.getpid()

@@ -5,34 +5,23 @@ from __future__ import annotations
 import asyncio
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from pyrate_limiter.buckets.redis.errors import given_up
 from pyrate_limiter.buckets.redis.request import MOST_STEPS, fitting, parts_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Hashable, Sequence
+    from collections.abc import Awaitable, Callable, Hashable
     from typing import TypeAlias
 
     from pyrate_limiter.buckets.redis.request import Answer, Request
+    from pyrate_limiter.buckets.redis.sending import AsyncSender
 
     # A request, and who waits for its answer; nobody waits for what undoes a late one.
     Entry: TypeAlias = tuple[Request, "asyncio.Future[Answer] | None"]
 
 _HUNG_SECONDS = 1.0  # after so long, and a caller's time limit, a call holds up no others
 _MOST_HUNG = 8
-
-
-class Sends(Protocol):
-    """What makes calls."""
-
-    def send(
-        self, groups: Sequence[Sequence[Request]], /
-    ) -> Awaitable[Sequence[Answer | Exception]]:
-        """The answer to each group of requests, which go in one call, or their error."""
-
-    def too_slow(self, request: Request, /) -> Exception:
-        """The error of a request that took too long."""
 
 
 class LoopBatcher:
@@ -42,13 +31,14 @@ class LoopBatcher:
         sender: makes the calls.
     """
 
-    def __init__(self, sender: Sends) -> None:
+    def __init__(self, sender: AsyncSender) -> None:
         self._sender = sender
-        self._batchers: weakref.WeakKeyDictionary[Any, TaskBatcher] = weakref.WeakKeyDictionary()
+        self._batchers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, TaskBatcher]
+        self._batchers = weakref.WeakKeyDictionary()
         # The loop that asked last, and its batcher: a look into the dictionary takes a while.
-        self._recent: tuple[Callable[[], Any], TaskBatcher] = (_no_loop, TaskBatcher(sender))
+        self._recent: tuple[Callable[[], object], TaskBatcher] = (_no_loop, TaskBatcher(sender))
 
-    def ask(self, request: Request) -> Coroutine[Any, Any, Answer]:
+    def ask(self, request: Request) -> Awaitable[Answer]:
         """Send a request together with those of the other tasks."""
         loop = asyncio.get_running_loop()
         recent, batcher = self._recent
@@ -71,7 +61,7 @@ class TaskBatcher:
     has vanished without a word, is left to itself: the next ones take another connection.
     """
 
-    def __init__(self, sender: Sends) -> None:
+    def __init__(self, sender: AsyncSender) -> None:
         self._sender = sender
         self._waiting: list[Entry] = []
         self._runner: asyncio.Task[None] | None = None

@@ -10,16 +10,14 @@ from pyrate_limiter._core.closing import Closable
 from pyrate_limiter._core.rate_list import RateList, sorted_rates
 from pyrate_limiter._core.waited_for import is_unchanged, waited_for
 from pyrate_limiter._older import TakesKeywordsOf2x
-from pyrate_limiter.abstracts.algorithm import Decision, LogAlgorithm, SlidingWindowLog
+from pyrate_limiter.abstracts.algorithm import LogAlgorithm, SlidingWindowLog
 from pyrate_limiter.buckets.redis.algorithms import checked, kind_of
-from pyrate_limiter.buckets.redis.answers import is_allowed, wait_of
 from pyrate_limiter.buckets.redis.client import Server
 from pyrate_limiter.buckets.redis.commands import LOG_SCRIPT
 from pyrate_limiter.buckets.redis.outage import Down
-from pyrate_limiter.buckets.redis.request import MOST_UNITS
+from pyrate_limiter.buckets.redis.request import MOST_UNITS, Head, Step
 from pyrate_limiter.buckets.redis.reservations import (
     StepsInDoubt,
-    at_hand,
     check_in_reach,
     label_of,
     stored_by,
@@ -27,11 +25,13 @@ from pyrate_limiter.buckets.redis.reservations import (
 from pyrate_limiter.buckets.redis.unit_commands import RedisUnits
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from typing import TypeAlias
 
     from typing_extensions import Self
 
+    from pyrate_limiter._core.driver import Program
+    from pyrate_limiter.abstracts.algorithm import Decision
     from pyrate_limiter.abstracts.rate import Rate, RateItem
     from pyrate_limiter.abstracts.reservation import Reservation
     from pyrate_limiter.buckets.redis.protocols import AsyncClient, RedisClient, SyncClient
@@ -71,7 +71,7 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
         call_timeout: seconds that one call to the server may take, whatever the client's timeouts
             and retries are; 1, where ``on_error`` is given. A caller's own timeout bounds it too.
         denial_memory_ms: a refusal is repeated without asking the server until its wait is over,
-            and for so long at the most: a `flush` or `release` by others is seen after that.
+            and for so long at the most: a `flush` or `cancel` by others is seen after that.
             0 switches this off.
 
     Raises:
@@ -96,8 +96,10 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
         "_learnt",
         "_rates",
         "_server",
+        "blocks",
         "bucket_key",
         "failing_rate",
+        "is_async",
         "script_hash",
     )
 
@@ -108,6 +110,9 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
 
     script_hash: str
     """What loading the script gave."""
+
+    is_async: bool
+    blocks: bool
 
     def __init__(
         self,
@@ -130,6 +135,8 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
         self._algorithm = _STOCK if algorithm is None else checked(algorithm)
         self._server = server
         self._clock = server.clock
+        self.is_async = server.is_async
+        self.blocks = not server.is_async
         self.bucket_key = bucket_key
         self.script_hash = script_hash
         self.failing_rate = None
@@ -159,12 +166,22 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
     @overload
     @classmethod
     def init(
-        cls, rates: Rates, redis: SyncClient, bucket_key: str, algorithm: Log = ..., **options: Any
+        cls,
+        rates: Rates,
+        redis: SyncClient,
+        bucket_key: str,
+        algorithm: Log = ...,
+        **options: object,
     ) -> Self: ...
     @classmethod
     def init(
-        cls, rates: Rates, redis: Any, bucket_key: str, algorithm: Log = None, **options: Any
-    ) -> Any:
+        cls,
+        rates: Rates,
+        redis: RedisClient,
+        bucket_key: str,
+        algorithm: Log = None,
+        **options: Any,  # a subclass may take others than this one
+    ) -> Awaitable[Self] | Self:
         """Load the script, and make a bucket; for an asyncio client, an awaitable of it.
 
         ``options`` are the keyword arguments of the class. Where the server is away, and
@@ -172,7 +189,7 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
         """
         bucket = cls(rates, redis, bucket_key, LOG_SCRIPT.sha, algorithm, **options)
 
-        def load() -> Generator[Any, Any, RedisBucket]:
+        def load() -> Program[Self]:
             try:
                 yield from bucket._server.command("script_load", LOG_SCRIPT.text, key=bucket_key)
             except Exception as error:
@@ -193,16 +210,6 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
         return id(self._server.client)
 
     @property
-    def is_async(self) -> bool:  # type: ignore[override] # it is the client's affair
-        """See `AbstractBucket.is_async`."""
-        return self._server.is_async
-
-    @property
-    def blocks(self) -> bool:  # type: ignore[override] # it is the client's affair
-        """See `AbstractBucket.blocks`."""
-        return not self._server.is_async
-
-    @property
     def rates(self) -> RateList:
         return self._rates
 
@@ -213,7 +220,8 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
             return  # assigned before `__init__`, which does it again
         numbers = [f"{limit}/{interval}" for limit, interval, _ in self._rates.bounds]
         sliding = int(kind_of(self._algorithm) is SlidingWindowLog)
-        self._head = (LOG_SCRIPT, self.bucket_key, f"~ ~ {sliding} {' '.join(numbers)}")
+        line = f"~ ~ {sliding} {' '.join(numbers)}"
+        self._head = Head(LOG_SCRIPT, self.bucket_key, (line,))
         self._full = self._learnt = None
 
     def straight(self) -> Callable[[str, int], bool | None] | None:
@@ -228,8 +236,8 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
     def take(self, name: str, weight: int) -> bool | None:
         """False where a refusal is remembered, else None: the server has to say."""
         del name
-        full = self._remembered(weight)
-        if full is None:
+        full = self._full
+        if full is None or weight < full.weight or self._chosen or time.monotonic() >= full.until:
             return None
         self.failing_rate = full.rate
         return False
@@ -241,28 +249,29 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
             None where it takes more than that: somebody waits, the bucket's clock is another one or
             a method of it was replaced, the call has a time limit, there is an outage.
         """
-        plain = not self._in_doubt and weight <= MOST_UNITS and self._server.is_plain(0)
+        plain = not self._in_doubt and weight <= MOST_UNITS and self._server.is_plain
         if not plain or self._chosen or vars(self) or (waited_for and id(self) in waited_for):
             return None
         sent = time.monotonic()
         try:
-            answer = self._answer_at_once(self._head, f"claim {weight} 0 0 {label_of(name)}")
+            step = Step("reserve", weight, 0, 0, label_of(name))
+            outcome = self._answer_at_once(self._head, step)
         except Down:
             return None
-        if answer[1]:
-            self._refuse(weight, sent, answer)
+        if outcome.verdict:
+            self._refuse(weight, sent, outcome)
             return False
         self.failing_rate = None
         return True
 
     def put(self, item: RateItem) -> bool | Awaitable[bool]:
         """See `AbstractBucket.put`. The item is judged by its own timestamp."""
-        return then(self.put_decision(item), is_allowed)
+        return then(self.put_decision(item), bool)
 
     def put_decision(self, item: RateItem) -> Decision | Awaitable[Decision]:
         """See `AbstractBucket.put_decision`. The item is judged by its own timestamp."""
         check_in_reach(item)
-        return self._server.run(self._claim(item, 0, 0, item.timestamp, 0))
+        return self._server.run(self._reserve(item, 0, 0, item.timestamp, 0))
 
     def reserve(
         self,
@@ -280,29 +289,8 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
         del brief
         check_in_reach(item)
         limit_ms = max_wait_ms if limit_ms is None else limit_ms
-        pad = -1 if buffer_ms is None else buffer_ms
         stamp = self._stamp(item.timestamp)
-        return self._server.run(self._claim(item, max_wait_ms, pad, stamp, limit_ms))
-
-    def reserve_several(
-        self,
-        items: Sequence[RateItem],
-        max_wait_ms: int = 0,
-        buffer_ms: int | None = None,
-        not_before: int | None = None,
-        limit_ms: int | None = None,
-    ) -> list[Decision] | Awaitable[list[Decision]]:
-        """See `AbstractBucket.reserve_several`. It is one call of the script for up to 100 items.
-
-        ``limit_ms`` is how long that call may take; as long as the patience, if left out.
-        """
-        for item in items:
-            check_in_reach(item)
-        pad = -1 if buffer_ms is None else buffer_ms
-        stamp = self._stamp(items[0].timestamp)
-        limit_ms = max_wait_ms if limit_ms is None else limit_ms
-        program = self._reserve_several(items, max_wait_ms, pad, stamp, not_before, limit_ms)
-        return self._server.run(program)
+        return self._server.run(self._reserve(item, max_wait_ms, buffer_ms, stamp, limit_ms))
 
     def check(self, item: RateItem) -> Decision | Awaitable[Decision]:
         check_in_reach(item)
@@ -315,37 +303,20 @@ class RedisBucket(TakesKeywordsOf2x, Closable, RedisUnits):
         if learnt is not None and learnt.weight == item.weight:
             return learnt.waiting(item)
         check_in_reach(item)
+
+        def wait_of(decision: Decision) -> int:
+            retry_after_ms = 0 if decision else decision.retry_after_ms
+            return -1 if retry_after_ms is None else retry_after_ms
+
         return then(self._server.run(self._look(item, item.timestamp)), wait_of)
 
-    def confirm(
-        self, reservation: Reservation, now: int, max_wait_ms: int = 0
-    ) -> Decision | Awaitable[Decision]:
-        """See `AbstractBucket.confirm`. It asks the server only where that can change anything."""
-        return self._server.run(self._confirm(reservation, now, max_wait_ms))
-
-    def cancel(self, reservation: Reservation) -> bool | Awaitable[bool]:
-        self._full = None
-        return self._server.run(self._cancel(reservation))
-
     def pause(self, reservation: Reservation) -> float:
-        claim = stored_by(reservation)
-        if claim is not None and claim.fallback is not None:
-            return claim.fallback.pause()
-        if claim is not None and not self._chosen:
-            return max(0.0, claim.due - time.monotonic())
+        stored = stored_by(reservation)
+        if stored is not None and stored.fallback is not None:
+            return stored.fallback.pause()
+        if stored is not None and not self._chosen:
+            return max(0.0, stored.due - time.monotonic())
         return self._clock.pause(reservation.item.timestamp, reservation.wait_ms)
-
-    def leak(self, current_timestamp: int | None = None) -> int | Awaitable[int]:
-        """See `AbstractBucket.leak`. Without a time it does nothing, for the key expires itself."""
-        if current_timestamp is None:
-            return at_hand(0) if self.is_async else 0
-        return self._server.run(self._leak(current_timestamp))
-
-    def flush(self) -> Awaitable[None] | None:
-        def done(_: Any) -> None:
-            self.failing_rate = self._full = self._learnt = None
-
-        return then(self._server.run(self._server.command("unlink", self.bucket_key)), done)
 
     def retire(self, now: int) -> bool:
         """True: all that counts is in Redis, and a new bucket finds it there."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pyrate_limiter._core.clocks import WallClock
 from pyrate_limiter._core.driver import run_async, run_blocking
@@ -17,17 +17,17 @@ from pyrate_limiter.buckets.remote.helpers import run_within
 from pyrate_limiter.errors import WrongType
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable
 
     from pyrate_limiter._core.driver import Program
     from pyrate_limiter.buckets.redis.batching_async import LoopBatcher
-    from pyrate_limiter.buckets.redis.protocols import RedisClient
+    from pyrate_limiter.buckets.redis.protocols import RedisClient, Reply
     from pyrate_limiter.buckets.redis.request import Answer, Request
     from pyrate_limiter.buckets.remote.fallback import OnError
 
     T = TypeVar("T")
 
-LAST_MS = 200  # also one whose time is up waits so long to learn what became of its claim
+LAST_MS = 200  # also one whose time is up waits so long to learn what became of its reservation
 _ON_ERROR_SECONDS = 1.0  # the `call_timeout` where there is something to go on with
 _NO_LIMIT_MS = 1 << 50  # patience without end
 _NS = 1_000_000  # nanoseconds in a millisecond
@@ -93,7 +93,7 @@ class Server:
         else:
             self.batcher = ThreadBatcher(Sender(client))
         # Each call of a script goes this way: it returns the answer, or an awaitable of it.
-        self.call: Callable[[Request], Answer | Awaitable[Answer]] = self.batcher.ask
+        self.call: Callable[[Request], Reply] = self.batcher.ask
 
     def limit(self, max_wait_ms: int = 0) -> float | None:
         """The seconds that a call for a caller of this patience may take; None is no limit."""
@@ -102,12 +102,12 @@ class Server:
             return seconds if self.call_timeout is None else min(seconds, self.call_timeout)
         return self.call_timeout
 
-    def is_plain(self, max_wait_ms: int) -> bool:
+    @property
+    def is_plain(self) -> bool:
         """Whether a call needs nothing but the client: it answers, and has no time limit."""
-        unlimited = self.call_timeout is None and not 0 < max_wait_ms < _NO_LIMIT_MS
-        return unlimited and not self.outage.away
+        return self.call_timeout is None and (self.outage.raises or not self.outage.away)
 
-    def run(self, program: Program[T]) -> T | Coroutine[Any, Any, T]:
+    def run(self, program: Program[T]) -> T | Awaitable[T]:
         """Run a program to its end, or return the coroutine that does, for an async client."""
         return run_async(program) if self.is_async else run_blocking(program)
 
@@ -116,20 +116,20 @@ class Server:
         try:
             answer: Answer = yield self.call(request)
         except Exception as error:
-            name_key(error, request.key)
+            name_key(error, request.head.key)
             raise
         return answer
 
     def command(
-        self, method: str, *args: Any, key: str | None = None, **options: Any
-    ) -> Program[Any]:
+        self, method: str, first: str, *words: object, key: str | None = None, **options: object
+    ) -> Program[Reply]:
         """The reply to a call of one of the client's methods.
 
         An error says that it was about ``key``; that is the first argument, where it is left out.
         """
 
-        def call() -> Any:
-            return getattr(self.client, method)(*args, **options)
+        def call() -> Reply:
+            return getattr(self.client, method)(first, *words, **options)
 
         limit = self.limit()
         try:
@@ -139,7 +139,7 @@ class Server:
                 return (yield _await_within(limit, call()))
             return run_within(limit, call, lambda: too_slow(limit))
         except Exception as error:
-            name_key(error, key or args[0])
+            name_key(error, key or first)
             raise
 
 

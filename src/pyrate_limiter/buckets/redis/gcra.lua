@@ -1,13 +1,13 @@
 -- Steps of GCRA on the hash in KEYS[1], all of them at one time, in the order given.
 --
--- Fields tat1, tat2, ... hold the theoretical arrival time of each rate in microseconds, claims
+-- Fields tat1, tat2, ... hold the theoretical arrival time of each rate in microseconds, reservations
 -- included; the hash has no others while nobody waits, as programs know it that look into it.
--- "open" is there while claims are open, that is, while waiters have not gone yet: a time before
--- all that are open, the moments of the last claims of an older and of a newer generation, the units
--- of both that are open, and the arrival times without these; then, behind a semicolon, the moments
--- and units of claims that were given back in front of others, for whoever claims next. Who has
--- woken is judged by those who have gone, so nobody passes the limit, however late the others are. A
--- generation that nobody has settled in time counts as used.
+-- "open" is there while reservations are open, that is, while waiters have not gone yet: a time
+-- before all that are open, the moments of the last reservations of an older and of a newer
+-- generation, the units of both that are open, and the arrival times without these; then, behind a
+-- semicolon, the moments and units that were given back in front of others, for whoever reserves
+-- next. Who has woken is judged by those who have gone, so nobody passes the limit, however late the
+-- others are. A generation that nobody has confirmed in time counts as used.
 --
 -- A second hash beside it, named like it with a suffix, has in "at" the latest time in ms that a
 -- step was taken at, and in r0, r1, ... (rx: of many steps) the last replies, for a command that
@@ -20,9 +20,9 @@
 --   stamp may be late; the suffix; then emission interval in microseconds/burst of each rate.
 --   Then one for each step: its kind, weight, two numbers of its own, and an id of 16 digits:
 --     take     now or not at all
---     claim    patience (-1: only look), pad
---     settle   the moment of the claim, patience
---     release  the moment of the claim, 0 where it has gone already
+--     reserve  patience (-1: only look), pad
+--     confirm  the moment of the reservation, patience
+--     cancel   the moment of the reservation, 0 where it has gone already
 --     hold     for how many ms nothing is to be admitted, -1 ends that
 -- Reply: a line of numbers: the time, then five for each step: the rate that refused or 0; ms until
 --   it fits, -1 for never; ms between the earliest moment and the one given; units left; ms until
@@ -30,14 +30,14 @@
 local key, call, try, match, format = KEYS[1], redis.call, redis.pcall, string.match, string.format
 local max, ceil = math.max, math.ceil
 
-local function clock() -- the server's
+local function server_time()
   local time = call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
 local stamp, given, life, tolerance, suffix, spacing, most, more =
   match(ARGV[1], '^(%S+) (%S+) (%d+) (%d+) (%S*) (%d+)/(%d+)(.*)$')
-local now, beside, id = tonumber(stamp) or clock(), key .. suffix, string.sub(ARGV[2], -16)
+local now, beside, id = tonumber(stamp) or server_time(), key .. suffix, string.sub(ARGV[2], -16)
 local count = #ARGV
 local slot = count > 4 and 'rx' or 'r' .. string.sub(id, -1)
 local noted = try('HMGET', beside, 'at', slot, 'hold')
@@ -49,8 +49,10 @@ if noted[2] and string.sub(noted[2], 1, 16) == id then return string.sub(noted[2
 local at, hold = tonumber(noted[1] or nil), noted[3]
 life = tonumber(life)
 
+local function noted_as(reply) return #reply < 10000 and id .. ' ' .. reply or '' end
+
 local function keep(reply, owing) -- what was taken at the time, and ms until nothing is owed
-  try('HSET', beside, 'at', format('%d', now), slot, #reply < 10000 and id .. ' ' .. reply or '')
+  try('HSET', beside, 'at', format('%d', now), slot, noted_as(reply))
   local left = call('PTTL', key)
   if not at or left < life - life / 20 or left < owing then
     local longest = format('%d', max(life, owing, left))
@@ -60,13 +62,13 @@ local function keep(reply, owing) -- what was taken at the time, and ms until no
   return reply
 end
 
--- The way of nearly every call: with no claim open, one step under one rate that fits at once or is
--- refused. This says what the rest would say, at a fraction of the price.
+-- The way of nearly every call: with no reservation open, one step under one rate that fits at once
+-- or is refused. This says what the rest would say, at a fraction of the price.
 if count == 2 and more == '' and not hold then
   local kind, weight, patience = match(ARGV[2], '^(%a+) ([1-9]%d*) (%d+)')
   local stored = call('HMGET', key, 'tat1', 'open')
   local tat, start = tonumber(stored[1] or nil), now * 1000
-  if (kind == 'claim' or kind == 'take') and not stored[2] and not (tat and at and at > now) then
+  if (kind == 'reserve' or kind == 'take') and not stored[2] and not (tat and at and at > now) then
     spacing, most, weight = tonumber(spacing), tonumber(most), tonumber(weight)
     local debt = max((tat or 0) - start, 0)
     local wait = weight > most and -1 or max(ceil((debt + (weight - most) * spacing) / 1000), 0)

@@ -1,6 +1,6 @@
 -- The rest of gcra.lua: any steps, under any rates.
 
-local abandoned = @abandoned@ -- ms that a claim may be overdue
+local abandoned = @abandoned@ -- ms that a reservation may be overdue
 local most_rooms = 32 -- that are remembered
 
 local rates, fields, emission, burst = 0, {}, {}, {}
@@ -21,7 +21,7 @@ if open == '' and not hold and not (at and at > now) then
   local start = now * 1000
   repeat
     local kind, weight, patience = match(ARGV[place], '^(%a+) (%d+) (%S+)')
-    if kind ~= 'claim' and kind ~= 'take' then break end
+    if kind ~= 'reserve' and kind ~= 'take' then break end
     weight, patience = tonumber(weight), tonumber(patience)
     local failing, wait = 0, 0
     for i = 1, weight > 0 and rates or 0 do
@@ -64,8 +64,8 @@ local function save(values, reply, longest) -- and keep the reply
   end
   call('HSET', key, unpack(values))
   if stamp ~= '=' or at then try('HSET', beside, 'at', format('%d', now)) end
-  try('HSET', beside, slot, #reply < 10000 and id .. ' ' .. reply or '')
-  life = format('%d', max(life, ceil(longest), call('PTTL', key))) -- claims may last longer
+  try('HSET', beside, slot, noted_as(reply))
+  life = format('%d', max(life, ceil(longest), call('PTTL', key))) -- reservations may last longer
   call('PEXPIRE', key, life)
   try('PEXPIRE', beside, life)
   return reply
@@ -76,7 +76,7 @@ local begin, old_until, new_until, old, new, rest, given_back =
 begin, old_until, new_until = tonumber(begin) or 0, tonumber(old_until) or 0, tonumber(new_until) or 0
 old, new = tonumber(old) or 0, tonumber(new) or 0
 for number in string.gmatch(rest or '', '%S+') do gone[#gone + 1] = tonumber(number) end
-for i = #gone + 1, gone[1] and rates or 0 do gone[i] = tats[i] end -- claimed by whom has fewer rates
+for i = #gone + 1, gone[1] and rates or 0 do gone[i] = tats[i] end -- others may have fewer rates
 local room = {} -- {moment, units} that were given back in front of others, in order
 for moment, units in string.gmatch(given_back or '', '(%S+) (%S+)') do
   room[#room + 1] = {tonumber(moment), tonumber(units)}
@@ -97,7 +97,7 @@ end
 if at and at > now then
   -- Of two callers that stamp by themselves the older stamp may come second. Their clock tells
   -- whether that is so.
-  local late, reading = tonumber(tolerance), tonumber(stamp) and (tonumber(given) or clock())
+  local late, reading = tonumber(tolerance), tonumber(stamp) and (tonumber(given) or server_time())
   if at - now <= late or reading and at - reading <= late and reading - at < @latest@ then
     now = at
   else -- the clock has stepped back, and takes what is owed with it
@@ -206,7 +206,7 @@ end
 
 local steps = {}
 
-function steps.claim(weight, patience, pad)
+function steps.reserve(weight, patience, pad)
   for i = 1, rates do
     if weight > burst[i] then return i, -1, 0 end
   end
@@ -239,11 +239,11 @@ function steps.claim(weight, patience, pad)
   return 0, wait, slack
 end
 
-function steps.take(weight) return steps.claim(weight, 0, 0) end
+function steps.take(weight) return steps.reserve(weight, 0, 0) end
 
-function steps.settle(weight, moment, patience)
+function steps.confirm(weight, moment, patience)
   if old + new == 0 or not take_out(weight, moment) then
-    return steps.claim(weight, patience, 0) -- dropped as too old, or flushed
+    return steps.reserve(weight, patience, 0) -- dropped as too old, or flushed
   end
   local from = now
   if moment <= math.max(old_until, new_until) then -- who wakes early is taken at his word
@@ -269,7 +269,7 @@ function steps.settle(weight, moment, patience)
   return 0, 0, 0
 end
 
-function steps.release(weight, moment)
+function steps.cancel(weight, moment)
   local found = true
   if moment > 0 then
     found = old + new > 0 and take_out(weight, moment)

@@ -3,6 +3,9 @@
 local stored = 0 -- units, by the steps below
 local newest, top = unit(0)
 local gapless -- from which weight on there is no room before others, where that is known
+-- What is ahead of the clock: the marks by label, and the units that go without asking again.
+-- Looked up once, where it is needed.
+local ahead, sure
 
 local function store(step, mark, moment, first)
   local prefix = step.label .. mark .. ':'
@@ -17,48 +20,46 @@ local function remove(step, mark, first)
     gone = gone + call('ZREM', key, unpack(members))
   end)
   newest, top, gapless = unit(0)
+  if goes_unasked(mark) then sure = nil end
   return gone
 end
 
 -- What is ahead of the clock comes back with it. Of very much only the last is kept: a step may let
 -- some more through, but must not hold up the server.
 local function step_back()
-  local after, ahead = '(' .. text(now), nil
-  if call('ZCOUNT', key, after, '+inf') <= 2000 then
-    ahead = call('ZRANGEBYSCORE', key, after, '+inf', 'WITHSCORES')
+  local ahead, back = nil, 0
+  if count_ahead_of(now) <= @most_units@ then
+    ahead = ahead_of(now, @most_units@)
   else
-    ahead = call('ZREVRANGE', key, 0, 1999, 'WITHSCORES')
+    ahead = units(0, @most_units@)
     call('UNLINK', key)
   end
-  local back = 0
   for i = 1, #ahead, 2 do
-    local wait = claimed(ahead[i])
+    local wait = reserved(ahead[i])
     if wait then back = math.max(back, ahead[i + 1] - wait - now) end
   end
   for i = 1, #ahead, 2 do
-    local moment = claimed(ahead[i]) and math.max(now, ahead[i + 1] - back) or now
+    local moment = reserved(ahead[i]) and math.max(now, ahead[i + 1] - back) or now
     call('ZADD', key, text(moment), ahead[i])
   end
   newest, top = unit(0)
 end
 
-if newest and newest > now then
-  local latest = newest - (claimed(top) or 0) -- what the clock read when that was stored
-  local behind = latest - now
-  if behind > 0 then
-    -- Of two callers that stamp by themselves the older stamp may come second.
-    if stamp and (behind <= intervals[1]
-      or latest - clock <= intervals[1] and clock - latest < 60000) then
-      now = latest
-    else
-      step_back()
-    end
-  end
+-- Whether a time after `now` is no sign that the clock has stepped back: of two callers that stamp
+-- by themselves the older stamp may come second.
+local function is_of_another(time)
+  local ahead = time - clock
+  return stamp and (time - now <= intervals[1] or ahead <= intervals[1] and -ahead < @latest@)
 end
 
-local ahead_by = found and held - length - now or 0
-if ahead_by > 0 and not (stamp and (ahead_by <= intervals[1]
-  or held - length - clock <= intervals[1] and clock - held + length < 60000)) then
+if newest and newest > now then
+  local latest = newest - (reserved(top) or 0) -- what the clock read when that was stored
+  if latest > now then
+    if is_of_another(latest) then now = latest else step_back() end
+  end
+end
+local began = held - length
+if found and began > now and not is_of_another(began) then
   held = now + length -- no longer than it was, whatever the clock does
 end
 held = math.max(held, now)
@@ -71,34 +72,28 @@ local function too_heavy(weight)
 end
 
 -- The first moment from `moment` on at which the weight fits behind what is stored by then; the
--- rate in the way; and whether a claim decided, whose waiter may yet turn out to be late. In fixed
--- windows, if `whole`, what is stored later in a window counts too.
+-- rate in the way; and whether a reservation decided, whose waiter may yet turn out to be late. In
+-- fixed windows, if `whole`, what is stored later in a window counts too.
 local function next_fit(moment, weight, whole)
-  local failing, unsure = nil, false
-  if not sliding then
-    local i = 1
-    while i <= rates do
-      local start = moment - moment % intervals[i]
-      local upto = whole and start + intervals[i] - 1 or moment
-      if call('ZCOUNT', key, text(start), text(upto)) + weight > limits[i] then
-        failing, moment, i = failing or i, start + intervals[i], 1
-      else
-        i = i + 1
-      end
+  local failing, unsure, i = nil, false, 1
+  while not sliding and i <= rates do
+    local start = moment - moment % intervals[i]
+    local upto = whole and start + intervals[i] - 1 or moment
+    if call('ZCOUNT', key, text(start), text(upto)) + weight > limits[i] then
+      failing, moment, i = failing or i, start + intervals[i], 1
+    else
+      i = i + 1
     end
-    return moment, failing, unsure
   end
-  for _ = 1, 64 do
+  if not sliding then return moment, failing, false end
+  for _ = 1, @rounds@ do
     local fits = moment
-    local behind = 0
-    if newest and newest > moment then
-      behind = call('ZCOUNT', key, '(' .. text(moment), '+inf')
-    end
+    local behind = newest and newest > moment and count_ahead_of(moment) or 0
     for i = 1, rates do
       local time, member = unit(behind + limits[i] - weight)
       if time and time + intervals[i] >= moment then
         failing, fits = failing or i, math.max(fits, time + intervals[i] + 1)
-        unsure = unsure or claimed(member) ~= nil
+        unsure = unsure or reserved(member) ~= nil
       end
     end
     if fits == moment then break end
@@ -108,16 +103,16 @@ local function next_fit(moment, weight, whole)
   return moment, failing, unsure
 end
 
+local function usual_pad(rate) return math.min(@largest_pad@, math.floor(intervals[rate] / @pads@)) end
+
 -- The latest time at which something may be put in before a unit that is to stay where it is. Who
 -- goes without asking again is kept clear of by a pad.
-local shortest_pad = math.min(50, math.floor(intervals[1] / 20))
-
 local function latest_before(time, member, rate)
-  local early = string.find(member, '%+%d+:%d+$') and shortest_pad + 1 or 0
+  local early = string.find(member, '%+%d+:%d+$') and usual_pad(1) + 1 or 0
   return time - early - intervals[rate] - 1
 end
 
--- Where a claim was given back there is room before others: the first moment from `from` on at
+-- Where a reservation was given back there is room before others: the first moment from `from` on at
 -- which the weight fits and leaves all later units where they are, and how much later that holds.
 -- A unit stays if what is put in is older by an interval, or if the one that will then be `limit`
 -- places before it is. It looks at the last units only.
@@ -126,7 +121,7 @@ local function gap(from, weight)
     local time = unit(limits[i] - weight)
     if time and latest_before(newest, top, i) < math.min(time, from) then return end
   end
-  local places = math.min(128, call('ZCOUNT', key, '(' .. text(from), '+inf'))
+  local places = math.min(@looks@, count_ahead_of(from))
   local later, before, upto, fits, room = units(0, places + 1), {}, math.huge, nil, nil
   for i = 1, rates do before[i] = units(limits[i] - weight, places + 1) end
   for place = 1, places do
@@ -146,18 +141,16 @@ local function gap(from, weight)
   return fits, room
 end
 
--- What is ahead of the clock: the marks by label, and the units that go without asking again.
--- Looked up once, where it is needed.
-local ahead, sure
-
 local function look_ahead()
   ahead, sure = {}, {}
-  local found = call('ZRANGEBYSCORE', key, '(' .. text(now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1000)
+  local found = ahead_of(now, 1000)
   for k = 1, #found, 2 do
     local whose, mark = match(found[k], '^(.*)([-+=]%d+):%d+$')
-    if whose then ahead[whose] = mark end
-    if mark and string.byte(mark) == 43 then
-      sure[#sure + 1] = {member = found[k], time = tonumber(found[k + 1])}
+    if whose then
+      ahead[whose] = mark
+      if goes_unasked(mark) then
+        sure[#sure + 1] = {member = found[k], time = tonumber(found[k + 1])}
+      end
     end
   end
 end
@@ -169,7 +162,7 @@ local function late_fit(from, weight)
   if not newest or newest <= moment then return moment, failing end
   if not sure then look_ahead() end
   for _, other in ipairs(sure) do
-    local place = other.time > moment and call('ZCOUNT', key, '(' .. text(other.time), '+inf')
+    local place = other.time > moment and count_ahead_of(other.time)
     for i = 1, place and rates or 0 do
       local here = unit(place + limits[i] - weight)
       if here and latest_before(other.time, other.member, i) < math.min(here, moment) then
@@ -180,8 +173,8 @@ local function late_fit(from, weight)
   return moment, failing
 end
 
--- Where a claim goes, from `from` on: the moment, the rate in the way, whether a claim decided, and,
--- where it goes before others, how much later it may be.
+-- Where a reservation goes, from `from` on: the moment, the rate in the way, whether another
+-- reservation decided, and, where it goes before others, how much later it may be.
 local function earliest(from, weight)
   if not newest or newest <= from then return next_fit(from, weight) end
   local fits, room
@@ -190,9 +183,8 @@ local function earliest(from, weight)
       fits, room = gap(from, weight)
       if not fits and from == now then gapless = weight end
     end
-  elseif newest - from < 64 * intervals[1] then -- in a window in which others have claimed
-    local ahead = call('ZRANGEBYSCORE', key, '(' .. text(from), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
-    fits = next_fit(tonumber(ahead[2]), weight, true)
+  elseif newest - from < @rounds@ * intervals[1] then -- in a window in which others have reserved
+    fits = next_fit(tonumber(ahead_of(from, 1)[2]), weight, true)
     room = fits < newest and 0
   end
   if room then return fits, fits > from and 1 or nil, true, room end
@@ -200,10 +192,14 @@ local function earliest(from, weight)
   return moment, failing or 1, true
 end
 
+local function start_of(rate) -- the first moment that counts under it now
+  return now - (sliding and intervals[rate] or now % intervals[rate])
+end
+
 local function outlook() -- units still free, and ms until nothing counts any more
   local free, reset = nil, 0
   for i = 1, rates do
-    local start = sliding and now - intervals[i] or now - now % intervals[i]
+    local start = start_of(i)
     local live = newest and newest >= start and call('ZCOUNT', key, text(start), '+inf') or 0
     free = math.max(0, math.min(free or limits[i], limits[i] - live))
     if live > 0 then
@@ -225,7 +221,7 @@ local function mark_ahead(label)
   return mark
 end
 
-function steps.claim(step, floor)
+function steps.reserve(step, floor)
   local weight, patience, pad = step.weight, step.a, step.b
   local heavy = too_heavy(weight)
   if heavy then return heavy, -1, 0 end
@@ -239,13 +235,13 @@ function steps.claim(step, floor)
     if patience >= 0 then -- it may be that it comes for the second time
       if call('ZSCORE', key, step.label .. ':1') then return 0, 0, 0 end
       local mark = newest and newest > now and mark_ahead(step.label)
-      if mark and remove(step, mark) > 0 then return steps.claim(step, floor) end
+      if mark and remove(step, mark) > 0 then return steps.reserve(step, floor) end
     end
     if wait > patience then return failing, wait, 0 end
     if not room and newest and fits <= newest then room = 0 end
-    if pad < 0 then pad = math.min(50, math.floor(intervals[failing] / 20)) end
+    if pad < 0 then pad = usual_pad(failing) end
     slack = math.min(pad, patience - wait, room or pad)
-    unsure = unsure or newest and (newest > now or fits > newest and claimed(top))
+    unsure = unsure or newest and (newest > now or fits > newest and reserved(top))
     wait = wait + slack
   end
   if wait > 0 and not unsure then sure = nil end
@@ -271,23 +267,22 @@ end
 
 function steps.next(step)
   if refused then return -1, 0, 0 end
-  local verdict, wait, slack = steps.claim(step, floor)
+  local verdict, wait, slack = steps.reserve(step, floor)
   floor, refused = math.max(floor, now + wait), verdict ~= 0
   return verdict, wait, slack
 end
 
-function steps.settle(step)
+function steps.confirm(step)
   local mark, weight = step.mark, step.weight
   local due = tonumber(call('ZSCORE', key, step.label .. mark .. ':1') or nil)
-  if not due then -- flushed, or dropped as too old, or settled before: else it is claimed anew
+  if not due then -- flushed, or dropped as too old, or confirmed before: else it is reserved anew
     if call('ZSCORE', key, step.label .. ':1') then return 0, 0, 0 end
     if call('ZSCORE', key, step.label .. '=' .. string.sub(mark, 2) .. ':1') then return 0, 0, 1 end
     step.a, step.b = step.b, 0
-    local verdict, further, slack = steps.claim(step)
+    local verdict, further, slack = steps.reserve(step)
     return verdict, further, further > 0 and slack or 0
   end
   remove(step, mark)
-  if string.byte(mark) == 43 then sure = nil end
   local fits, failing = late_fit(math.max(held, due), weight)
   if fits <= now then
     store(step, '', fits)
@@ -303,10 +298,7 @@ function steps.settle(step)
   return 0, wait, -1
 end
 
-function steps.release(step)
-  if string.byte(step.mark) == 43 then sure = nil end
-  return remove(step, step.mark, step.b), 0, 0
-end
+function steps.cancel(step) return remove(step, step.mark, step.b), 0, 0 end
 
 function steps.hold(step) return hold(step.a, step.label) end
 
@@ -318,26 +310,23 @@ end
 
 local function leak(most)
   local bound = now
-  for i = 1, rates do
-    bound = math.min(bound, now - (sliding and intervals[i] or now % intervals[i]))
-  end
+  for i = 1, rates do bound = math.min(bound, start_of(i)) end
   local old = math.min(most, call('ZCOUNT', key, '-inf', '(' .. text(bound)))
-  return old > 0 and call('ZREMRANGEBYRANK', key, 0, text(old - 1)) or 0
+  if old > 0 then call('ZREMRANGEBYRANK', key, 0, text(old - 1)) end
 end
-
 
 for place = at, #ARGV do
   local kind, weight, a, b, label = match(ARGV[place], '^(%a+) (%d+) (%S+) (%S+) (.*)$')
   local step = {label = label, weight = tonumber(weight), a = tonumber(a), b = tonumber(b)}
   step.mark = a == '0' and '' or a
-  timed = timed or (kind ~= 'release' and kind ~= 'forget')
+  timed = timed or (kind ~= 'cancel' and kind ~= 'forget')
   local verdict, wait, slack = steps[kind](step)
   local free, reset = 0, 0
-  if kind == 'claim' or kind == 'next' then free, reset = outlook() end
+  if kind == 'reserve' or kind == 'next' then free, reset = outlook() end
   reply[#reply + 1] = format('%d %d %d %d %d', verdict, wait, slack, free, reset)
 end
 
-if not timed and found then -- what is given back is stamped with the moment that it was claimed for
+if not timed and found then -- what is given back is stamped with the moment that it was reserved for
   call('ZADD', key, found[1], '~hold', found[2], '~hold+')
   if found[3] > 0 and call('PTTL', key) < 0 then -- there was nothing else in it
     call('PEXPIRE', key, text(found[3]))
@@ -345,16 +334,16 @@ if not timed and found then -- what is given back is stamped with the moment tha
 elseif held > now then
   call('ZADD', key, text(held), '~hold', text(held + length), '~hold+')
 elseif ended then -- the key was to outlive the hold, and is not cleaned up while it is to live so long
-  local usual = math.max((newest or now) - now, 0) + longest + math.min(longest, 60000) + 1000
-  local left = call('PTTL', key)
-  if left > usual and left <= ended + 61000 or left < 0 then call('PEXPIRE', key, text(usual)) end
+  local usual, left = math.max((newest or now) - now, 0) + longest + spare(longest), call('PTTL', key)
+  if left > usual and left <= ended + spare(math.huge) or left < 0 then
+    call('PEXPIRE', key, text(usual))
+  end
 end
 if stored > 0 or held > now then
-  -- A clock of the caller's own may be slower than ours.
-  local spare, left = math.min(longest, 60000) + 1000, call('PTTL', key)
-  local life = math.max((newest or now) - now + longest, held - now) + spare
+  local longer, left = spare(longest), call('PTTL', key)
+  local life = math.max((newest or now) - now + longest, held - now) + longer
   if stamp then life = math.max(life, 3600000) end
-  if left < life - spare / 2 then call('PEXPIRE', key, text(life)) end
-  if left <= life and call('ZCARD', key) > 2 * limits[rates] + 128 then leak(2000 + stored) end
+  if left < life - longer / 2 then call('PEXPIRE', key, text(life)) end
+  if left <= life and is_crowded(limits[rates]) then leak(@most_units@ + stored) end
 end
 return table.concat(reply, ' ')

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pyrate_limiter.buckets.redis.errors import is_outage
-from pyrate_limiter.buckets.redis.request import Request, Script
+from pyrate_limiter.buckets.redis.request import Head, Request, Script
 from pyrate_limiter.buckets.remote.circuit import CircuitBreaker, breaker_of
 from pyrate_limiter.buckets.remote.outage import Outage
 
@@ -63,7 +63,7 @@ class RedisOutage(Outage):
     def probe(self, key: str) -> Program[None]:
         """Ask with a script that stores nothing, about a key that the caller may use."""
         try:
-            yield from self._ask(Request((_PROBE, key), [], _PROBE_SECONDS, shared=False))
+            yield from self._ask(Request(Head(_PROBE, key, ()), [], _PROBE_SECONDS, shared=False))
         except Exception as error:  # noqa: BLE001 - whoever asks next is told, if it is no outage
             if is_outage(error):
                 self.breaker.failed(error)

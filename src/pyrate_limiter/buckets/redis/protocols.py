@@ -5,33 +5,35 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Awaitable
     from typing import TypeAlias
+
+    # What a command answers, which differs from one to the next; an awaitable of it where the
+    # client is async.
+    Reply: TypeAlias = Any
 
 
 class Client(Protocol):
-    """A client: standalone, Sentinel master or cluster.
+    """A client: standalone, Sentinel master or cluster."""
 
-    What its methods return is for the driver to say: a reply, or where it is async an awaitable.
-    """
-
-    def execute_command(self, *args: Any, **options: object) -> Any:
+    # The words are typed otherwise in each release of the driver, and in each kind of client.
+    def execute_command(self, *words: Any, **options: object) -> Reply:
         """Have a command executed."""
 
-    def evalsha(self, sha: str, numkeys: int, *keys_and_args: Any) -> Any:
+    def evalsha(self, sha: str, numkeys: int, *keys_and_args: Any) -> Reply:
         """Run a script by its name."""
 
-    def eval(self, script: str, numkeys: int, *keys_and_args: Any) -> Any:
+    def eval(self, script: str, numkeys: int, *keys_and_args: Any) -> Reply:
         """Run a script by its text."""
 
-    def pipeline(self, transaction: Any = ...) -> Any:
+    def pipeline(self, transaction: Any = ...) -> Reply:
         """Several commands in one round trip."""
 
 
 class AsyncClient(Client, Protocol):
     """A client of ``redis.asyncio``."""
 
-    def aclose(self) -> Coroutine[Any, Any, None]:
+    def aclose(self) -> Awaitable[None]:
         """Close it."""
 
 

@@ -6,21 +6,20 @@ import hashlib
 import os
 import time
 from random import Random
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 from pyrate_limiter._core.validation import check_item
-from pyrate_limiter.abstracts.rate import RateItem
-from pyrate_limiter.buckets.redis.request import MOST_UNITS, NUMBERS
+from pyrate_limiter.buckets.redis.request import MOST_UNITS, Step
 from pyrate_limiter.buckets.remote.in_doubt import InDoubt
 from pyrate_limiter.errors import InvalidTimestamp
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pyrate_limiter.abstracts.rate import RateItem
     from pyrate_limiter.abstracts.reservation import Reservation
+    from pyrate_limiter.buckets.redis.request import Outcome
     from pyrate_limiter.buckets.remote.fallback import FallbackUnits
-
-T = TypeVar("T")
 
 PATIENT_MS = 1 << 52  # the largest that Lua counts exactly, and for ever
 UNMARKED = "0"
@@ -29,7 +28,7 @@ MOST_IN_NAME = 512  # characters: it stands in the name of each unit
 
 _UNASKED_MS = 50  # a waiter goes without asking again where he was told so no longer ago
 
-_STORING = {"claim", "next", "settle"}
+_STORING = {"reserve", "next", "part", "confirm"}
 
 # One of our own: a program that seeds the common one must not get the same ids again.
 _random = Random()  # noqa: S311 - the ids need to be different, not secret
@@ -37,8 +36,8 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_random.seed)
 
 
-class Claim:
-    """The units of an item in the log."""
+class Stored:
+    """The units of an item in Redis, or in the fallback bucket."""
 
     __slots__ = ("ask", "due", "fallback", "label", "late", "mark", "weight")
 
@@ -52,38 +51,34 @@ class Claim:
         self.ask: bool = False
         self.fallback: FallbackUnits | None = None
 
-    def place(self, sent: float, wait: int, slack: int) -> None:
-        """Note what a call that was sent at ``sent`` said: the ms to wait, and the slack in them.
+    def place(self, sent: float, step: Step, outcome: Outcome) -> None:
+        """Note the outcome of a step that was sent at ``sent``.
 
         The server read its clock at some time since then. So the waiter goes when it is due for
         certain, and takes itself for late as soon as it may be.
         """
-        self.mark, self.ask = marked(wait, slack), slack < 0 or wait > _UNASKED_MS
+        wait = outcome.wait
+        self.mark, self.ask = mark_of(step, outcome), outcome.slack < 0 or wait > _UNASKED_MS
         self.due = time.monotonic() + wait / 1000 if wait else sent
         self.late = sent + (wait + 1) / 1000
 
 
-def stored_by(reservation: Reservation) -> Claim | None:
+def stored_by(reservation: Reservation) -> Stored | None:
     """What is stored for a reservation; None where its units were given back."""
-    claim: Claim | None = reservation.handle
-    return claim if claim is not None and (claim.weight or claim.fallback) else None
+    stored: Stored | None = reservation.handle
+    return stored if stored is not None and (stored.weight or stored.fallback) else None
 
 
 def label_of(name: str) -> str:
     """A new label for an item of that name."""
     if name.__class__ is not str or len(name) > MOST_IN_NAME or not name.isascii():
         name = safe_name(name)
-    return f"{name}:{new_id()}"
+    return f"{name}:{_random.getrandbits(64):016x}"
 
 
 def new_id() -> str:
     """Sixteen hexadecimal digits that no other call has."""
     return f"{_random.getrandbits(64):016x}"
-
-
-async def at_hand(value: T) -> T:
-    """What has to be awaited, and is there."""
-    return value
 
 
 def check_in_reach(item: RateItem) -> None:
@@ -99,16 +94,8 @@ def check_in_reach(item: RateItem) -> None:
         raise InvalidTimestamp(item.timestamp)
 
 
-def first_unit(units: Sequence[Any]) -> RateItem | None:
-    """The item of a unit as the sorted set gives it, if there is one."""
-    if not units:
-        return None
-    return RateItem(name_of(units[0]).rsplit(":", 2)[0], int(units[0][1]))
-
-
-def name_of(unit: Sequence[Any]) -> str:
-    """The member that a unit is in the sorted set."""
-    member = unit[0]
+def text_of(member: object) -> str:
+    """A member of the sorted set, whether the client has decoded it or not."""
     return member.decode("utf-8", "surrogateescape") if isinstance(member, bytes) else str(member)
 
 
@@ -124,50 +111,47 @@ def safe_name(name: object) -> str:
     return encoded.decode()
 
 
-def marked(wait: int, slack: int) -> str:
-    """The mark of a claim of which the script said this."""
-    if not wait:
-        return UNMARKED
-    return f"-{wait}" if slack < 0 else f"+{wait}"
+def mark_of(step: Step, outcome: Outcome) -> str:
+    """The mark that units have by a step that has stored them."""
+    if outcome.wait:
+        return f"-{outcome.wait}" if outcome.slack < 0 else f"+{outcome.wait}"
+    if step.kind == "confirm" and outcome.slack > 0:
+        return f"={str(step.first)[1:]}"
+    return UNMARKED
 
 
-def undoing(steps: Sequence[str], answer: Sequence[int]) -> list[str]:
-    """The steps that give back what steps have stored by their answer."""
-    undo = []
-    for number, step in enumerate(steps):
-        verdict, wait, slack = answer[1 + NUMBERS * number :][:3]
-        kind, weight, mark, first, label = step.split(" ", 4)
-        if kind == "part" and not verdict:
-            undo.append(f"release {weight} {UNMARKED} {first} {label}")
-        elif kind in _STORING and not verdict:
-            early = kind == "settle" and slack > 0
-            mark = f"={mark[1:]}" if early else marked(wait, slack)
-            undo.append(f"release {weight} {mark} 1 {label}")
-    return undo
+def undoing(step: Step, outcome: Outcome) -> Step | None:
+    """The step that gives back what one has stored by its outcome."""
+    kind, weight, _, first, label = step
+    if outcome.verdict or kind not in _STORING:
+        return None
+    if kind == "part":
+        return Step("cancel", weight, UNMARKED, first, label)
+    return Step("cancel", weight, mark_of(step, outcome), 1, label)
 
 
-class StepsInDoubt(InDoubt[tuple[int, str]]):
-    """Steps that drop what calls may have stored whose answers never came, with their units."""
+class StepsInDoubt(InDoubt[Step]):
+    """Steps that drop what calls may have stored whose answers never came."""
 
     __slots__ = ()
 
-    def add(self, steps: Sequence[str]) -> None:
+    def add(self, steps: Sequence[Step]) -> None:
         """Have later calls drop what these steps may have stored."""
         for step in steps:
-            kind, weight, mark, first, label = step.split(" ", 4)
-            if kind in _STORING:
-                self.extend([(int(weight), f"forget {weight} 0 0 {label}")])
-            if kind == "settle":  # it may not have run: then the members have their mark still
-                self.extend([(int(weight), f"release {weight} {mark} 1 {label}")])
-            elif kind == "part":
-                self.extend([(int(weight), f"release {weight} {UNMARKED} {first} {label}")])
-            elif kind == "forget" or (kind == "release" and first == "1"):
-                self.extend([(int(weight), step)])
+            kind, weight, mark, first, label = step
+            if kind == "part":
+                self.extend([Step("cancel", weight, UNMARKED, first, label)])
+            elif kind in _STORING:
+                self.extend([Step("forget", weight, 0, 0, label)])
+                if kind == "confirm":  # it may not have run: then they have their mark still
+                    self.extend([Step("cancel", weight, mark, 1, label)])
+            elif kind == "forget" or (kind == "cancel" and first == 1):
+                self.extend([step])
 
-    def some(self) -> list[str]:
+    def some(self) -> list[Step]:
         """Take out what one call may make good."""
 
-        def fits(taken: list[tuple[int, str]], write: tuple[int, str]) -> bool:
-            return not taken or sum(units for units, _ in taken) + write[0] <= MOST_UNITS
+        def fits(taken: list[Step], step: Step) -> bool:
+            return not taken or sum(each.weight for each in [*taken, step]) <= MOST_UNITS
 
-        return [step for _, step in self.take(fits)]
+        return self.take(fits)

@@ -17,7 +17,13 @@ from pyrate_limiter.buckets.redis.algorithms import is_stock, script_of
 from pyrate_limiter.buckets.redis.client import Server
 from pyrate_limiter.buckets.redis.errors import driver_errors
 from pyrate_limiter.buckets.redis.outage import Down
-from pyrate_limiter.buckets.redis.state_commands import BESIDE, StateSteps, take_step
+from pyrate_limiter.buckets.redis.state_commands import (
+    BESIDE,
+    KeepsState,
+    StateSteps,
+    take_step,
+    verdict_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
@@ -30,10 +36,10 @@ if TYPE_CHECKING:
     from pyrate_limiter.buckets.remote.fallback import Fallback, OnError
 
 
-class RedisStateStore(StateSteps, StateStore):
+class RedisStateStore(KeepsState, StateStore):
     """One state in a Redis hash, shared by all who use the key.
 
-    Claims are judged by the server's own clock, read in the same round trip, unless the bucket was
+    Callers are judged by the server's own clock, read in the same round trip, unless the bucket was
     given a clock of its own. The key can be shared with programs that run 4.5.1.
 
     Args:
@@ -94,25 +100,24 @@ class RedisStateStore(StateSteps, StateStore):
         Raises:
             NoRedisImplementation: there is no script that does what the algorithm does.
         """
-        if not is_stock(algorithm):
-            script = script_of(algorithm)
-            return self._server.run(self._check(script, algorithm, rates, now, weight))
         server, clock = self._server, self._own(clock)
-        if clock is not NO_CLOCK or server.is_async or not server.is_plain(0):
-            return server.run(self._take(algorithm, rates, now, weight, clock))
-        head = self._head(algorithm, rates, now)
-        try:
-            answer = self._answer_at_once(head, take_step(weight), by_server=False)
-        except Down:
-            return server.run(self._without(rates, RateItem("", now, weight)))
-        return self._verdict(rates, answer)
+        if not is_stock(algorithm):
+            script_of(algorithm)
+        elif clock is NO_CLOCK and not server.is_async and server.is_plain:
+            head = self._head(algorithm, rates, now)
+            try:
+                outcome = self._answer_at_once(head, take_step(weight), by_server=False)
+            except Down:
+                return server.run(self._fall_back(rates, RateItem("", now, weight), 0, 0))
+            return verdict_of(rates, outcome)
+        return server.run(StateSteps(self, algorithm, rates, clock).check(now, weight))
 
     def _own(self, clock: AbstractClock) -> AbstractClock:
         """A bucket's clock, unless it is the server's: where stamps are to count."""
         return NO_CLOCK if clock is self._server.clock else clock
 
     def read(self, algorithm: StateAlgorithm, rates: Sequence[Rate]) -> State | Awaitable[State]:
-        return self._server.run(self._read(algorithm, rates))
+        return self._server.run(StateSteps(self, algorithm, rates).read())
 
     def reset(self) -> Awaitable[None] | None:
         def ask() -> Program[None]:
@@ -139,8 +144,9 @@ class RedisStateStore(StateSteps, StateStore):
         clock: AbstractClock = NO_CLOCK,
         limit_ms: int | None = None,
     ) -> Decision | Awaitable[Decision]:
-        terms = (max_wait_ms, buffer_ms, max_wait_ms if limit_ms is None else limit_ms, clock)
-        return self._server.run(self._reserve(algorithm, rates, item, *terms))
+        steps = StateSteps(self, algorithm, rates, clock)
+        limit_ms = max_wait_ms if limit_ms is None else limit_ms
+        return self._server.run(steps.reserve(item, max_wait_ms, buffer_ms, limit_ms))
 
     def take_at(
         self, algorithm: StateAlgorithm, rates: Sequence[Rate], weight: int
@@ -152,18 +158,21 @@ class RedisStateStore(StateSteps, StateStore):
             own, a time limit, an outage.
         """
         server = self._server
-        if not server.is_plain(0) or not is_stock(algorithm):
+        if not server.is_plain or not is_stock(algorithm):
             return None
         sent = time.monotonic()
-        if self._full is not None:
-            refused = self._refused(rates, weight, 0, sent)
-            if refused is not None:
-                return refused
+        refused = self._known(rates, weight, 0, sent)
+        if refused is not None:
+            return refused
         try:
-            answer = self._answer_at_once(self._head(algorithm, rates), take_step(weight))
+            outcome = self._answer_at_once(self._head(algorithm, rates), take_step(weight))
         except Down:
             return None
-        return self._refuse(rates, weight, sent, answer) if answer[1] else ADMITTED
+        if not outcome.verdict:
+            return ADMITTED
+        if outcome.wait >= 0:
+            self._remember(rates, weight, sent, outcome)
+        return outcome.decision(rates)
 
     def forecast(
         self,
@@ -174,7 +183,8 @@ class RedisStateStore(StateSteps, StateStore):
         clock: AbstractClock = NO_CLOCK,
     ) -> Decision | Awaitable[Decision]:
         """See `StateStore.forecast`. ``now`` counts, not the server's clock."""
-        return self._server.run(self._forecast(algorithm, rates, now, weight, self._own(clock)))
+        steps = StateSteps(self, algorithm, rates, self._own(clock))
+        return self._server.run(steps.forecast(now, weight))
 
     def confirm(
         self,
@@ -185,14 +195,14 @@ class RedisStateStore(StateSteps, StateStore):
         max_wait_ms: int,
         clock: AbstractClock = NO_CLOCK,
     ) -> Decision | Awaitable[Decision]:
-        terms = (now, max_wait_ms, clock)
-        return self._server.run(self._confirm(algorithm, rates, reservation, *terms))
+        steps = StateSteps(self, algorithm, rates, clock)
+        return self._server.run(steps.confirm(reservation, now, max_wait_ms))
 
     def cancel(
         self, algorithm: StateAlgorithm, rates: Sequence[Rate], reservation: Reservation
     ) -> bool | Awaitable[bool]:
         self._full = None
-        return self._server.run(self._cancel(algorithm, rates, reservation))
+        return self._server.run(StateSteps(self, algorithm, rates).cancel(reservation))
 
     def hold(
         self,
@@ -203,8 +213,8 @@ class RedisStateStore(StateSteps, StateStore):
         clock: AbstractClock = NO_CLOCK,
     ) -> int | Awaitable[int]:
         """See `StateStore.hold`. An outage is an error, whatever ``on_error`` says."""
-        answer = self._server.run(self._hold(algorithm, rates, now, hold_ms, clock))
-        return then(answer, lambda said: said[1])
+        held = self._server.run(StateSteps(self, algorithm, rates, clock).hold(now, hold_ms))
+        return then(held, lambda outcome: outcome.wait)
 
     def release_hold(
         self,
@@ -214,8 +224,8 @@ class RedisStateStore(StateSteps, StateStore):
         clock: AbstractClock = NO_CLOCK,
     ) -> bool | Awaitable[bool]:
         """See `StateStore.release_hold`, and of an outage `hold`."""
-        answer = self._server.run(self._hold(algorithm, rates, now, -1, clock))
-        return then(answer, lambda said: said[0] > 0)
+        held = self._server.run(StateSteps(self, algorithm, rates, clock).hold(now, -1))
+        return then(held, lambda outcome: outcome.verdict > 0)
 
     def retire(self, algorithm: StateAlgorithm, rates: Sequence[Rate], now: int) -> bool:
         """True: all that counts is in Redis, and a new bucket finds it there."""

@@ -11,13 +11,12 @@ from pyrate_limiter._core.validation import Unread
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision
 from pyrate_limiter.abstracts.rate import RateItem
 from pyrate_limiter.abstracts.reservation import Reservation
-from pyrate_limiter.buckets.redis.algorithms import is_stock, knows_claims, script_of
+from pyrate_limiter.buckets.redis.algorithms import is_stock, knows_reservations, script_of
 from pyrate_limiter.buckets.redis.calling import Asks
 from pyrate_limiter.buckets.redis.client import LAST_MS
 from pyrate_limiter.buckets.redis.outage import Down
-from pyrate_limiter.buckets.redis.request import Request, Script
-from pyrate_limiter.buckets.redis.reservations import Claim, new_id, stored_by
-from pyrate_limiter.buckets.remote.denials import Denial
+from pyrate_limiter.buckets.redis.request import Head, Request, Script, Step
+from pyrate_limiter.buckets.redis.reservations import Stored, new_id, stored_by
 from pyrate_limiter.buckets.state.reservations import ABANDONED_MS
 from pyrate_limiter.errors import CannotHold
 
@@ -27,19 +26,19 @@ if TYPE_CHECKING:
     from pyrate_limiter._core.driver import Program
     from pyrate_limiter.abstracts.algorithm import State, StateAlgorithm
     from pyrate_limiter.abstracts.rate import Rate
+    from pyrate_limiter.buckets.redis.request import Answer, Outcome
     from pyrate_limiter.clocks import AbstractClock
 
-    Head = tuple[Script, str, str]
-    """What a call begins with: the script of GCRA, the key, and the line of what is the same for
-    all steps."""
+GCRA_CONSTANTS = {"abandoned": ABANDONED_MS, "latest": LATEST_MS}
+"""What the script of GCRA has in common with the rest of the library."""
 
-GCRA_SCRIPT = Script.read("gcra.lua", "gcra_steps.lua", abandoned=ABANDONED_MS, latest=LATEST_MS)
+GCRA_SCRIPT = Script.read("gcra.lua", "gcra_steps.lua", **GCRA_CONSTANTS)
 BESIDE = "~replies"  # ends the name of the hash that the script keeps beside the state
 _PATIENT_MS = 1 << 42  # 139 years: in microseconds Lua still counts it exactly
 
 
-class StateSteps(Asks):
-    """The programs. The store that they belong to holds the data."""
+class KeepsState(Asks):
+    """What the programs need of the store that they belong to."""
 
     if not TYPE_CHECKING:
         __slots__ = ()
@@ -70,271 +69,201 @@ class StateSteps(Asks):
             # In a cluster a key of another name may lie on another node.
             beside = "" if hasattr(self._server.client, "keyslot") else BESIDE
             line = f"~ ~ {self._life(rates)} {rates[0].interval} {beside} {' '.join(each)}"
-            by_server = (GCRA_SCRIPT, self.key, line)
+            by_server = Head(GCRA_SCRIPT, self.key, (line,))
             self._usual = (by_server, rates, self.ttl_ms)
         if stamp == "~":
             return by_server
-        return (GCRA_SCRIPT, self.key, f"{stamp} {reading}{by_server[2][3:]}")
+        return by_server.at(stamp, reading)
 
-    def _head_at(
+    def _undo(self, step: Step, outcome: Outcome) -> Step | None:
+        if outcome.verdict or step.kind == "cancel":
+            return None
+        moment = outcome.now + outcome.wait if outcome.wait else 0
+        return Step("cancel", step.weight, moment, 0, new_id())
+
+
+class StateSteps:
+    """The programs, under a policy and its rates.
+
+    Args:
+        store: it holds the data.
+        algorithm: the policy.
+        rates: the limits.
+        clock: the bucket's. The server's is read in the same step; of another the stamps count.
+    """
+
+    __slots__ = ("_algorithm", "_clock", "_rates", "_store")
+
+    def __init__(
         self,
+        store: KeepsState,
         algorithm: StateAlgorithm,
         rates: Sequence[Rate],
-        stamp: int | str,
-        clock: AbstractClock,
-    ) -> Program[Head]:
-        """`_head` for a stamp of a clock, which is asked what it says now; the server's is not."""
-        if clock is self._server.clock:
-            return self._head(algorithm, rates)
+        clock: AbstractClock = NO_CLOCK,
+    ) -> None:
+        self._store = store
+        self._algorithm = algorithm
+        self._rates = rates
+        self._clock = clock
+
+    def _head_at(self, stamp: int | str) -> Program[Head]:
+        """What a call begins with at a stamp of the clock, which is asked what it says now."""
+        store, clock = self._store, self._clock
+        if clock is store._server.clock:
+            return store._head(self._algorithm, self._rates)
         now: object = clock.now()
-        if self._server.is_async and is_awaitable(now):
+        if store._server.is_async and is_awaitable(now):
             now = yield now
         if isinstance(now, int):
-            return self._head(algorithm, rates, now if stamp.__class__ is Unread else stamp, now)
+            stamp = now if stamp.__class__ is Unread else stamp
+            return store._head(self._algorithm, self._rates, stamp, now)
         discard(now)  # a sync store cannot ask that clock
-        return self._head(algorithm, rates, stamp)
-
-    def _undo(self, request: Request, answer: list[int]) -> Request | None:
-        now, verdict, wait = answer[:3]
-        kind, weight, _ = request.steps[0].split(" ", 2)
-        if verdict or kind == "release":
-            return None
-        step = f"release {weight} {now + wait if wait else 0} 0 {new_id()}"
-        return Request(request.head, [step], self._server.call_timeout)
+        return store._head(self._algorithm, self._rates, stamp)
 
     def _ask(
-        self,
-        algorithm: StateAlgorithm,
-        rates: Sequence[Rate],
-        stamp: int | str,
-        step: str,
-        clock: AbstractClock = NO_CLOCK,
-        *,
-        wait_ms: int = 0,
-        doubtful: bool = True,
-    ) -> Program[list[int]]:
-        by_server = clock is self._server.clock
-        head = yield from self._head_at(algorithm, rates, stamp, clock)
-        return (
-            yield from self._send(head, [step], wait_ms, doubtful=doubtful, by_server=by_server)
+        self, stamp: int | str, step: Step, wait_ms: int = 0, *, doubtful: bool = True
+    ) -> Program[Outcome]:
+        head, by_server = (yield from self._head_at(stamp)), self._is_by_server
+        (outcome,) = yield from self._store._send(
+            head, [step], wait_ms, doubtful=doubtful, by_server=by_server
         )
+        return outcome
+
+    @property
+    def _is_by_server(self) -> bool:
+        return self._clock is self._store._server.clock
 
     def _without(
-        self, rates: Sequence[Rate], item: RateItem, max_wait_ms: int = 0, buffer_ms: int = 0
+        self, item: RateItem, max_wait_ms: int = 0, buffer_ms: int = 0
     ) -> Program[Decision]:
-        """Answer while the server is away. -1 ms of waiting only looks."""
-        decision, units = yield from self._fall_back(rates, item, max_wait_ms, buffer_ms)
-        if units is None:
-            return decision
-        claim = Claim("", 0)
-        claim.fallback = units
-        item.timestamp += decision.wait_ms
-        return Reservation.of(item, decision, claim)
+        return self._store._fall_back(self._rates, item, max_wait_ms, buffer_ms)
 
-    def _check(
-        self,
-        script: Script,
-        algorithm: StateAlgorithm,
-        rates: Sequence[Rate],
-        now: int,
-        weight: int,
-    ) -> Program[Decision]:
-        """One step of a script of the user's own."""
-        if not self._server.outage.may_ask(self.key):
-            return (yield from self._without(rates, RateItem("", now, weight)))
-        words = (now, weight, self._life(rates), len(rates), *algorithm.redis_args(rates))
-        request = Request((script, self.key, *words), [], self._server.limit(), shared=False)
+    def check(self, now: int, weight: int) -> Program[Decision]:
+        """See `StateStore.check`."""
+        if not is_stock(self._algorithm):
+            return (yield from self._check_by_own(RateItem("", now, weight)))
         try:
-            answer = yield self._server.call(request)
+            outcome = yield from self._ask(now, take_step(weight))
+        except Down:
+            return (yield from self._without(RateItem("", now, weight)))
+        return verdict_of(self._rates, outcome)
+
+    def _check_by_own(self, item: RateItem) -> Program[Decision]:
+        """One step of a script of the user's own."""
+        store, algorithm, rates = self._store, self._algorithm, self._rates
+        server, key, script = store._server, store.key, script_of(algorithm)
+        if not server.outage.may_ask(key):
+            return (yield from self._without(item))
+        numbers = algorithm.redis_args(rates)
+        words = (item.timestamp, item.weight, store._life(rates), len(rates), *numbers)
+        request = Request(Head(script, key, words), [], server.limit(), shared=False)
+        try:
+            answer: Answer = yield server.call(request)
         except BaseException as error:
-            if self._failed(error, [], self.key):
-                return (yield from self._without(rates, RateItem("", now, weight)))
+            if store._failed(error, [], key):
+                return (yield from self._without(item))
             raise
-        self._server.outage.answered()
+        server.outage.answered()
         failing, retry = int(answer[0]), int(answer[1])
         return ADMITTED if failing < 0 else Decision(rates[failing], None if retry < 0 else retry)
 
-    def _take(
-        self,
-        algorithm: StateAlgorithm,
-        rates: Sequence[Rate],
-        now: int,
-        weight: int,
-        clock: AbstractClock,
+    def reserve(
+        self, item: RateItem, max_wait_ms: int, buffer_ms: int, limit_ms: int
     ) -> Program[Decision]:
+        """See `StateStore.reserve`."""
+        if not is_stock(self._algorithm):
+            return (yield from self._check_by_own(item))
+        store, rates, sent = self._store, self._rates, time.monotonic()
+        if self._is_by_server:
+            refused = store._known(rates, item.weight, max_wait_ms, sent)
+            if refused is not None:
+                return refused
+        patience = min(max_wait_ms, _PATIENT_MS)
+        step = Step("reserve", int(item.weight), patience, buffer_ms, new_id())
         try:
-            answer = yield from self._ask(algorithm, rates, now, take_step(weight), clock)
+            outcome = yield from self._ask(item.timestamp, step, limit_ms)
         except Down:
-            return (yield from self._without(rates, RateItem("", now, weight)))
-        return self._verdict(rates, answer)
-
-    @staticmethod
-    def _verdict(rates: Sequence[Rate], answer: list[int]) -> Decision:
-        _, verdict, wait = answer[:3]
-        return Decision(rates[verdict - 1], None if wait < 0 else wait) if verdict else ADMITTED
-
-    def _reserve(
-        self,
-        algorithm: StateAlgorithm,
-        rates: Sequence[Rate],
-        item: RateItem,
-        max_wait_ms: int,
-        buffer_ms: int,
-        limit_ms: int,
-        clock: AbstractClock,
-    ) -> Program[Decision]:
-        if not is_stock(algorithm):
-            script = script_of(algorithm)
-            return (yield from self._check(script, algorithm, rates, item.timestamp, item.weight))
-        sent = time.monotonic() if clock is self._server.clock else None
-        refused = None if sent is None else self._refused(rates, item.weight, max_wait_ms, sent)
-        if refused is not None:
-            return refused
-        step = claim_step(item, max_wait_ms, buffer_ms)
-        try:
-            stamp = item.timestamp
-            answer = yield from self._ask(algorithm, rates, stamp, step, clock, wait_ms=limit_ms)
-        except Down:
-            return (yield from self._without(rates, item, max_wait_ms, buffer_ms))
-        return self._decide(rates, item, sent, answer)
-
-    def _refused(
-        self, rates: Sequence[Rate], weight: int, max_wait_ms: int, now: float
-    ) -> Decision | None:
-        full = self._full
-        if full is None or now >= full.until or weight < full.weight or rates is not full.rates:
-            return None
-        return None if full.fits - now <= max_wait_ms / 1000 else full.again(now)
-
-    def _decide(
-        self, rates: Sequence[Rate], item: RateItem, sent: float | None, answer: list[int]
-    ) -> Decision:
-        """The verdict; ``sent`` is when it was asked for by the server's clock."""
-        now, verdict, wait, _, remaining, reset = answer
+            return (yield from self._without(item, max_wait_ms, buffer_ms))
+        now, verdict, wait, _, remaining, reset = outcome
         if verdict:
-            return self._refuse(rates, item.weight, sent, answer)
+            if wait >= 0 and self._is_by_server:
+                store._remember(rates, item.weight, sent, outcome)
+            return outcome.decision(rates)
         item.timestamp = now + wait
-        return Reservation(item, wait, Claim("", item.weight), remaining, reset)
+        return Reservation(item, wait, Stored("", item.weight), remaining, reset)
 
-    def _refuse(
-        self, rates: Sequence[Rate], weight: int, sent: float | None, answer: list[int]
-    ) -> Decision:
-        _, verdict, wait, _, remaining, reset = answer
-        failing = rates[verdict - 1]
-        if wait < 0:
-            return Decision(failing, None, 0, remaining, reset)
-        if sent is not None:
-            until = sent + min(wait / 1000, self._server.denial_memory)
-            self._full = Denial(until, sent + wait / 1000, weight, rates, failing)
-        return Decision(failing, wait, 0, remaining, reset)
-
-    def _forecast(
-        self,
-        algorithm: StateAlgorithm,
-        rates: Sequence[Rate],
-        now: int,
-        weight: int,
-        clock: AbstractClock,
-    ) -> Program[Decision]:
+    def forecast(self, now: int, weight: int) -> Program[Decision]:
+        """See `StateStore.forecast`."""
+        algorithm, rates = self._algorithm, self._rates
         script_of(algorithm)
-        if not knows_claims(algorithm):
-            state = yield from self._read(algorithm, rates)
+        if not knows_reservations(algorithm):
+            state = yield from self.read()
             verdict = algorithm.step(rates, state, now, weight)[1] if weight else ADMITTED
             remaining, reset = algorithm.outlook(rates, state, now)
             return Decision(verdict.failing_rate, verdict.retry_after_ms, 0, remaining, reset)
-        step = f"claim {int(weight)} -1 0 {new_id()}"
+        step = Step("reserve", int(weight), -1, 0, new_id())
         try:
-            answer = yield from self._ask(algorithm, rates, now, step, clock, doubtful=False)
+            outcome = yield from self._ask(now, step, doubtful=False)
         except Down:
-            return (yield from self._without(rates, RateItem("", now, weight), -1))
-        _, failing, wait, _, free, over = answer
-        if not failing:
-            return Decision(None, None, 0, free, over)
-        return Decision(rates[failing - 1], None if wait < 0 else wait, 0, free, over)
+            return (yield from self._without(RateItem("", now, weight), -1))
+        return outcome.decision(rates)
 
-    def _confirm(
-        self,
-        algorithm: StateAlgorithm,
-        rates: Sequence[Rate],
-        reservation: Reservation,
-        now: int,
-        max_wait_ms: int,
-        clock: AbstractClock,
-    ) -> Program[Decision]:
-        claim, item = stored_by(reservation), reservation.item
-        if claim is not None and claim.fallback is not None:
-            decision = yield from claim.fallback.confirm(max_wait_ms)
-            return Reservation(item, decision.wait_ms, claim) if decision.allowed else decision
-        if claim is None or not reservation.wait_ms:
+    def confirm(self, reservation: Reservation, now: int, max_wait_ms: int) -> Program[Decision]:
+        """See `StateStore.confirm`."""
+        stored, item = stored_by(reservation), reservation.item
+        if stored is not None and stored.fallback is not None:
+            decision = yield from stored.fallback.confirm(max_wait_ms)
+            return reservation.with_wait(decision.wait_ms) if decision else decision
+        if stored is None or not reservation.wait_ms:
             return ADMITTED
-        step = f"settle {claim.weight} {item.timestamp} {min(max_wait_ms, _PATIENT_MS)} {new_id()}"
-        limit = max(max_wait_ms, LAST_MS)
+        patience, limit = min(max_wait_ms, _PATIENT_MS), max(max_wait_ms, LAST_MS)
+        step = Step("confirm", stored.weight, item.timestamp, patience, new_id())
         try:
-            answer = yield from self._ask(algorithm, rates, now, step, clock, wait_ms=limit)
+            outcome = yield from self._ask(now, step, limit)
         except Down:
             return ADMITTED
-        there, verdict, further, _, free, reset = answer
-        if verdict:
-            claim.weight = 0
-            return Decision(rates[verdict - 1], None if further < 0 else further, 0, free, reset)
-        if further:
-            item.timestamp = there + further
-        return Reservation(item, further, claim)
+        if outcome.verdict:
+            stored.weight = 0
+            return outcome.decision(self._rates)
+        if outcome.wait:
+            item.timestamp = outcome.now + outcome.wait
+        return reservation.with_wait(outcome.wait)
 
-    def _cancel(
-        self, algorithm: StateAlgorithm, rates: Sequence[Rate], reservation: Reservation
-    ) -> Program[bool]:
-        claim, item = stored_by(reservation), reservation.item
-        if claim is None:
-            return False
-        if claim.fallback is not None:
-            units, claim.fallback = claim.fallback, None
-            return (yield from units.cancel())
-        weight = min(int(item.weight), claim.weight)
-        claim.weight -= weight
-        moment = item.timestamp if reservation.wait_ms else 0
-        step = f"release {weight} {moment} 0 {new_id()}"
+    def cancel(self, reservation: Reservation) -> Program[bool]:
+        """See `StateStore.cancel`."""
+        return self._store._cancelled(reservation, self._give_back)
+
+    def _give_back(self, reservation: Reservation, _: Stored, weight: int) -> Program[bool]:
+        moment = reservation.item.timestamp if reservation.wait_ms else 0
         try:
-            answer = yield from self._ask(algorithm, rates, "=", step)
+            outcome = yield from self._ask("=", Step("cancel", weight, moment, 0, new_id()))
         except Down:
             return False
-        return answer[1] > 0
+        return outcome.verdict > 0
 
-    def _hold(
-        self,
-        algorithm: StateAlgorithm,
-        rates: Sequence[Rate],
-        now: int,
-        hold_ms: int,
-        clock: AbstractClock,
-    ) -> Program[list[int]]:
-        """Hold, or for -1 ms end that, whatever the outage policy: nothing stands in for it.
+    def hold(self, now: int, hold_ms: int) -> Program[Outcome]:
+        """See `Asks._hold_from`."""
+        script_of(self._algorithm)
+        if not knows_reservations(self._algorithm):
+            raise CannotHold(self._algorithm)
+        return (yield from self._store._hold_from((yield from self._head_at(now)), hold_ms))
 
-        Returns:
-            Whether a hold stood, and in how many ms the one that stands now is over.
-        """
-        script_of(algorithm)
-        if not knows_claims(algorithm):
-            raise CannotHold(algorithm)
-        head = yield from self._head_at(algorithm, rates, now, clock)
-        step = f"hold 0 {hold_ms} 0 {new_id()}"
-        answer = yield from self._server.ask(Request(head, [step], self._server.limit()))
-        self._full = None
-        return answer[1:3]
-
-    def _read(self, algorithm: StateAlgorithm, rates: Sequence[Rate]) -> Program[State]:
-        fields = [f"tat{number + 1}" for number in range(len(rates))]
-        stored = yield from self._server.command("hmget", self.key, fields)
+    def read(self) -> Program[State]:
+        """See `StateStore.read`."""
+        fields = [f"tat{number + 1}" for number in range(len(self._rates))]
+        stored = yield from self._store._server.command("hmget", self._store.key, fields)
         if any(value is None for value in stored):
-            return algorithm.initial(rates)
-        return algorithm.decode(stored)
+            return self._algorithm.initial(self._rates)
+        return self._algorithm.decode(stored)
 
 
-def claim_step(item: RateItem, max_wait_ms: int, pad: int) -> str:
-    """The step that claims for an item."""
-    return f"claim {int(item.weight)} {min(max_wait_ms, _PATIENT_MS)} {pad} {new_id()}"
-
-
-def take_step(weight: int) -> str:
+def take_step(weight: int) -> Step:
     """The step that takes units now or not at all."""
-    return f"take {int(weight)} 0 0 {new_id()}"
+    return Step("take", int(weight), 0, 0, new_id())
+
+
+def verdict_of(rates: Sequence[Rate], outcome: Outcome) -> Decision:
+    """The bare verdict, as `StateAlgorithm.step` gives it."""
+    if not outcome.verdict:
+        return ADMITTED
+    return Decision(rates[outcome.verdict - 1], None if outcome.wait < 0 else outcome.wait)

@@ -1,25 +1,20 @@
-"""What a `RedisBucket` asks for besides claims: to hold, and about the units that are stored."""
+"""What a `RedisBucket` asks for besides reservations: holds, and units that are stored."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from pyrate_limiter._core.awaitables import then
+from pyrate_limiter.abstracts.rate import RateItem
 from pyrate_limiter.buckets.redis.commands import RedisSteps
-from pyrate_limiter.buckets.redis.request import Request, Script
-from pyrate_limiter.buckets.redis.reservations import (
-    PATIENT_MS,
-    check_in_reach,
-    first_unit,
-    name_of,
-    new_id,
-)
+from pyrate_limiter.buckets.redis.request import Head, Request, Script
+from pyrate_limiter.buckets.redis.reservations import PATIENT_MS, check_in_reach, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from pyrate_limiter._core.driver import Program
-    from pyrate_limiter.abstracts.rate import RateItem
+    from pyrate_limiter.buckets.redis.request import Outcome
 
 # Members that stand for what is held, and for the end of it, see log.lua.
 _HELD = ("~hold+", "~hold")  # 4.5.1 may drop the latter alone, when it is over
@@ -51,15 +46,23 @@ class RedisUnits(RedisSteps):
 
     def hold(self, item: RateItem, hold_ms: int) -> int | Awaitable[int]:
         """See `AbstractBucket.hold`. An outage is an error, whatever ``on_error`` says."""
-        check_in_reach(item)
-        answer = self._server.run(self._hold(self._stamp(item.timestamp), hold_ms))
-        return then(answer, lambda said: said[1])
+        return then(self._hold(item, hold_ms), lambda outcome: outcome.wait)
 
     def release_hold(self, item: RateItem) -> bool | Awaitable[bool]:
         """See `AbstractBucket.release_hold`, and of an outage `hold`."""
+        return then(self._hold(item, -1), lambda outcome: outcome.verdict > 0)
+
+    def _hold(self, item: RateItem, hold_ms: int) -> Outcome | Awaitable[Outcome]:
         check_in_reach(item)
-        answer = self._server.run(self._hold(self._stamp(item.timestamp), -1))
-        return then(answer, lambda said: said[0] > 0)
+        stamp = self._stamp(item.timestamp)
+
+        def ask() -> Program[Outcome]:
+            head = self._head if stamp is None else (yield from self._head_at(stamp))
+            outcome = yield from self._hold_from(head, hold_ms)
+            self._learnt = None
+            return outcome
+
+        return self._server.run(ask())
 
     def count(self) -> int | Awaitable[int]:
         def ask() -> Program[int]:
@@ -82,27 +85,31 @@ class RedisUnits(RedisSteps):
             else:
                 last = first + len(_HELD)
                 found = yield from command("zrevrange", key, 0, last, withscores=True)
-                units = [unit for unit in found if name_of(unit) not in _HELD][first:]
-            return first_unit([unit for unit in units if name_of(unit) != _ENDED])
+                units = [unit for unit in found if text_of(unit[0]) not in _HELD][first:]
+            for member, score in units:
+                text = text_of(member)
+                if text != _ENDED:
+                    return RateItem(text.rsplit(":", 2)[0], int(score))
+            return None
 
         return self._server.run(ask())
 
-    def _hold(self, stamp: int | None, hold_ms: int) -> Program[list[int]]:
-        """Hold, or for -1 ms end that, whatever the outage policy: nothing stands in for it.
+    def leak(self, current_timestamp: int | None = None) -> int | Awaitable[int]:
+        """See `AbstractBucket.leak`. Without a time it does nothing, for the key expires itself."""
 
-        Returns:
-            Whether a hold stood, and in how many ms the one that stands now is over.
-        """
-        head = self._head if stamp is None else (yield from self._head_at(stamp))
-        request = Request(head, [f"hold 0 {hold_ms} 0 {new_id()}"], self._server.limit())
-        answer = yield from self._server.ask(request)
-        self._full = self._learnt = None
-        return answer[1:3]
+        def ask() -> Program[int]:
+            if current_timestamp is None:
+                return 0
+            bound = f"({self._algorithm.leak_bound(self._rates, current_timestamp)}"
+            head = Head(_LEAK_SCRIPT, self.bucket_key, (_NO_UNITS, bound))
+            request = Request(head, [], self._server.limit(), shared=False)
+            return (yield from self._server.ask(request))[0]
 
-    def _leak(self, now: int) -> Program[int]:
-        """See `RedisBucket.leak`."""
-        bound = f"({self._algorithm.leak_bound(self._rates, now)}"
-        head = (_LEAK_SCRIPT, self.bucket_key, _NO_UNITS, bound)
-        request = Request(head, [], self._server.limit(), shared=False)
-        answer = yield from self._server.ask(request)
-        return int(answer[0])
+        return self._server.run(ask())
+
+    def flush(self) -> Awaitable[None] | None:
+        def ask() -> Program[None]:
+            yield from self._server.command("unlink", self.bucket_key)
+            self.failing_rate = self._full = self._learnt = None
+
+        return self._server.run(ask())
