@@ -333,7 +333,7 @@ def lost(monkeypatch):
 
     def silencing(connection, text, deadline):
         answer = yield from exchange(connection, text, deadline)
-        if "pyrate_limiter_claim" in text and lost:
+        if "pyrate_limiter_reserve" in text and lost:
             connection.pgconn.finish()
             raise silence()
         return answer

@@ -199,7 +199,7 @@ def test_several_reservations_whose_answer_is_lost_are_not_stored_twice(pool, mo
 
     def losing(connection, text, deadline):
         answer = yield from exchange(connection, text, deadline)
-        if "_claims_" in text and not lost:
+        if "_reserve_several_" in text and not lost:
             lost.append(answer)
             postgres.execute(f"SELECT pg_terminate_backend({connection.info.backend_pid})")
             connection.execute("SELECT 1")

@@ -154,7 +154,7 @@ class PostgresBucket(Closable, PostgresLine):
         if item.weight == 0:
             self.failing_rate = None
             return self._answer(True)
-        return then(self._claim(item, look=False), _is_allowed)
+        return then(self._reserve(item, look=False), _is_allowed)
 
     def put_decision(self, item: RateItem) -> Any:
         return self.reserve(item)
@@ -179,11 +179,11 @@ class PostgresBucket(Closable, PostgresLine):
             return self.check(item)
         if limit_ms is not None:
             limit_ms = max(max_wait_ms, limit_ms, LEAST_MS)
-        return self._claim(item, max_wait_ms, buffer_ms, limit_ms, look=not brief)
+        return self._reserve(item, max_wait_ms, buffer_ms, limit_ms, look=not brief)
 
     def check(self, item: RateItem) -> Any:
         check_item(item)
-        return self._claim(item, store=False)
+        return self._reserve(item, store=False)
 
     def waiting(self, item: RateItem) -> Any:
         learnt = self._learnt

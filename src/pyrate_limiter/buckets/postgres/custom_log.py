@@ -153,7 +153,7 @@ class PolicyLog:
         count = item.weight
         if self._layout.has_columns:
             key = self._steps.lock(self._name) if self._steps.keyed else "NULL"
-            claimed = seen.now if moment > seen.now else "NULL"
+            reserved = seen.now if moment > seen.now else "NULL"
             others = (
                 f", others AS (INSERT INTO {table} ({columns}, units, token, key) "
                 f"SELECT {value}, 0, {self._token}, {key} "
@@ -161,7 +161,7 @@ class PolicyLog:
             )
             columns += ", at_ms, units, claimed_ms, token, key, seq"
             value += (
-                f", {moment}, {item.weight}, {claimed}, {self._token}, {key}, coalesce((SELECT "
+                f", {moment}, {item.weight}, {reserved}, {self._token}, {key}, coalesce((SELECT "
                 f"seq + units FROM {table} WHERE units IS DISTINCT FROM 0 AND seq IS NOT NULL "
                 f"{self._mine} ORDER BY seq DESC LIMIT 1), 1)"
             )

@@ -55,7 +55,7 @@ class PostgresJudge(AbstractBucket):
         run = self._session.run(program)
         return uncancelled(run) if self.is_async else run
 
-    def _claim(
+    def _reserve(
         self,
         item: RateItem,
         max_wait_ms: int = 0,

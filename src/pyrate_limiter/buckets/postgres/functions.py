@@ -17,24 +17,24 @@ _ONE = (
     *("p_options bigint[]", "p_rates bigint[]"),
 )
 PARAMETERS = {
-    "claim": _ONE,
-    "claims": (
+    "reserve": _ONE,
+    "reserve_several": (
         *("p_lock bigint", "p_names text[]", "p_weights bigint[]", "p_tokens bigint[]"),
         *("p_options bigint[]", "p_rates bigint[]"),
     ),
-    "settle": _ONE,
-    "release": _ONE,
+    "confirm": _ONE,
+    "cancel": _ONE,
 }
 """The parameters of each step's function."""
-_CLAIM = (
+_RESERVE = (
     *("durable", "unusual", "now", "clock", "patience", "buffer", "store", "look", "again"),
     *("lock_ms", "expires", "fixed", "since", "not_before", "swept"),
 )
 OPTIONS = {
-    "claim": _CLAIM,
-    "claims": _CLAIM,
-    "settle": ("durable", "now", "patience", "fixed", "lock_ms"),
-    "release": ("durable", "expires", "since", "until", "lock_ms"),
+    "reserve": _RESERVE,
+    "reserve_several": _RESERVE,
+    "confirm": ("durable", "now", "patience", "fixed", "lock_ms"),
+    "cancel": ("durable", "expires", "since", "until", "lock_ms"),
 }
 """What the numbers in ``p_options`` of each step are; the SQL calls them ``p_now`` and so on."""
 NONE = -(1 << 62)
@@ -81,7 +81,7 @@ def body(step: str, table: str, keyed: bool) -> str:
             return f"nullif({number}, {NONE})"
         return f"({number} <> 0)" if name in _FLAGS else number
 
-    options = OPTIONS["claim" if step == "plain" else step]
+    options = OPTIONS["reserve" if step == "plain" else step]
     text = _read(step)
     for part in _PARTS:
         if f"@{part}@" in text:
@@ -89,7 +89,7 @@ def body(step: str, table: str, keyed: bool) -> str:
     text = text.replace("@bound@", _BOUND).replace("@no_note@", NO_NOTE)
     text = re.sub(r"\bp_(\w+)", parameter, text)
     for name in ("unusual", "not_before"):
-        text = text.replace(f"@{name}@", str(_CLAIM.index(name) + 1))
+        text = text.replace(f"@{name}@", str(_RESERVE.index(name) + 1))
     text = text.replace("@renumber@", _read("renumber").rstrip())
     mine = ("AND name = p_name" if step == "plain" else "AND key = p_lock") if keyed else ""
     text = text.replace("@key@", "p_lock" if keyed else "NULL")
@@ -135,9 +135,9 @@ def function_names(name: str, keyed: bool) -> dict[str, str]:
 def source(step: str, schema: str, name: str, table: str, keyed: bool) -> str:
     """The text of the function as it is made."""
     text = body(step, table, keyed)
-    if step != "claims":  # a table may be called like the word that is replaced
+    if step != "reserve_several":  # a table may be called like the word that is replaced
         return text
-    return text.replace("@claim@", f"{schema}.{function_names(name, keyed)['claim']}")
+    return text.replace("@reserve@", f"{schema}.{function_names(name, keyed)['reserve']}")
 
 
 def digest(text: str) -> str:

@@ -109,7 +109,7 @@ class Layout:
         self.calls: dict[str, str] = {
             step: self._call(step, keyed)
             for step in functions.OPTIONS
-            if self.functions or step != "claims"
+            if self.functions or step != "reserve_several"
         }
 
     def _source(self, step: str, name: str, keyed: bool) -> str:
@@ -118,7 +118,7 @@ class Layout:
     def _call(self, step: str, keyed: bool) -> str:
         if self.functions:
             return functions.call(step, self.functions[step])
-        plain = step == "claim" and not self.has_columns
+        plain = step == "reserve" and not self.has_columns
         return functions.anonymous("plain" if plain else step, self.table, keyed)
 
 

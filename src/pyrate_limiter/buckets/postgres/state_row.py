@@ -1,4 +1,4 @@
-"""A state and its claims in a row of PostgreSQL: read, and written if nobody has meanwhile."""
+"""A state and its reservations in a row of Postgres: read, and written if nobody has meanwhile."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class StateRow:
             Busy: others were at the row for as long as the caller waits.
         """
         if self._in_doubt:
-            yield from self._settle_doubt()
+            yield from self._make_good()
         write = _Write(undoing=True)
         answers: list[T] = []
 
@@ -105,7 +105,7 @@ class StateRow:
     def give_back(self, take_back: Use) -> Program[bool]:
         """Whether ``take_back`` says so, done now; or False, and a later caller has to do it."""
         if self._in_doubt:
-            yield from self._settle_doubt()
+            yield from self._make_good()
         write, done = _Write(take_back, undoing=False), False
         answers: list[object] = []
         try:
@@ -123,7 +123,7 @@ class StateRow:
         self._in_doubt.extend([_Write(take_back, undoing=False)])
         return False
 
-    def _settle_doubt(self) -> Program[None]:
+    def _make_good(self) -> Program[None]:
         for write in self._in_doubt.take(lambda _, write: time.monotonic() >= write.due, 1):
             done, undoing = False, write.undoing
             try:

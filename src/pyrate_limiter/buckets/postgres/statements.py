@@ -120,7 +120,7 @@ class Steps(Table):
     def reserve(
         self, limits: Limits, ask: Ask, *others: tuple[str, int, int]
     ) -> Program[list[Any]]:
-        """See ``sql/claim.sql``, and for others after it ``sql/claims.sql``.
+        """See ``sql/reserve.sql``, and for others after it ``sql/reserve_several.sql``.
 
         Args:
             limits: what limits them.
@@ -231,9 +231,9 @@ class Steps(Table):
         if others:
             names, weights, tokens = zip(ask[:3], *others)
             several = lock, texts(names), integers(weights), integers(tokens)
-            return self.call("claims") % (*several, terms, limits.rates)
+            return self.call("reserve_several") % (*several, terms, limits.rates)
         one = lock, literal(name), int(weight), token
-        return self.call("claim") % (*one, terms, limits.rates)
+        return self.call("reserve") % (*one, terms, limits.rates)
 
     def confirm(
         self,
@@ -243,7 +243,7 @@ class Steps(Table):
         now: int | None,
         max_wait: int,
     ) -> Program[list[list[Any]]]:
-        """See ``sql/settle.sql``; for several reservations of one name, in one transaction.
+        """See ``sql/confirm.sql``; for several reservations of one name, in one transaction.
 
         Each of them is a name, a weight and a token.
         """
@@ -255,7 +255,7 @@ class Steps(Table):
                 f"{attempt.left_ms()}}}'"
             )
             return "; ".join(
-                self.call("settle")
+                self.call("confirm")
                 % (self.lock(name), literal(name), int(weight), token, terms, limits.rates)
                 for name, weight, token in units
             )
@@ -265,12 +265,12 @@ class Steps(Table):
         return (yield from self._call(text, seconds))
 
     def cancel(self, doubts: Sequence[UnitsInDoubt]) -> Program[list[int]]:
-        """See ``sql/release.sql``. Returns units; -2 where they may still come."""
+        """See ``sql/cancel.sql``. Returns units; -2 where they may still come."""
         layout = yield from self.layout()
         if not layout.has_columns:
             units = []
             for name, weight, _, since, *_ in doubts:
-                units.append((yield from self._release_rows(name, weight, since)))
+                units.append((yield from self._cancel_rows(name, weight, since)))
             return units
 
         def text(attempt: Attempt) -> Iterable[str]:
@@ -278,7 +278,7 @@ class Steps(Table):
             for name, _, token, since, until, expires, kept in doubts:
                 terms = f"'{{{self.is_durable:d},{expires},{since},{until},{left}}}'"
                 units = self.lock(name), literal(name), kept, token
-                yield self.call("release") % (*units, terms, "'{}'")
+                yield self.call("cancel") % (*units, terms, "'{}'")
 
         def one_by_one(attempt: Attempt) -> Program[list[int]]:
             # Each in a transaction of its own, so that no lock is held while another is awaited.

@@ -138,7 +138,7 @@ class Table:
             if rows < _MOST_AT_ONCE:
                 return leaked
 
-    def _release_rows(self, name: str, weight: int, moment: int) -> Program[int]:
+    def _cancel_rows(self, name: str, weight: int, moment: int) -> Program[int]:
         """Take units out of a table that has only the columns of 4.5.1."""
         layout = yield from self.layout()
         row = yield from self.session.query(

@@ -1,5 +1,5 @@
 -- One acquisition on a table that has only the columns of 4.5.1, for a role that may not add ours:
--- stores the units now or not at all. Answers as claim.sql does.
+-- stores the units now or not at all. Answers as reserve.sql does.
 DECLARE
   v_read bigint; v_clock bigint; v_now bigint; v_newest bigint; v_start bigint; v_leaves bigint; v_fits bigint;
   v_failing int; v_count bigint; v_remaining bigint; v_store boolean; v_bound bigint;

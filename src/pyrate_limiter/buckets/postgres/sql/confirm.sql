@@ -1,4 +1,4 @@
--- The holder of a claim is awake: its units move to the true time, or to where they fit behind those
+-- The waiter of a reservation is awake: its units move to the true time, or to where they fit behind those
 -- who were late. Answers [verdict, moment, failing rate, now, clock].
 DECLARE
   v_now bigint; v_stamp bigint; v_own bigint; v_units bigint; v_upto bigint; v_place bigint; v_item timestamp;
