@@ -340,7 +340,8 @@ def test_a_reservation_that_was_made_but_not_answered_is_taken_back(server, pool
     silent.clear()
     assert bucket.count() == 8
     writes = bucket._steps.in_doubt
-    writes.extend([writes.take()[0]._replace(expires=0)])
+    (doubt,) = writes.take()
+    writes.extend([doubt._replace(told=doubt.told._replace(expires=0))])
     bucket.leak(0)
     assert bucket.count() == 5
 

@@ -11,7 +11,8 @@ import time
 from typing import TYPE_CHECKING
 
 from pyrate_limiter.buckets.log.lookback import AGAIN_MS, FRESH_MS, STANDS_MS, looks_back_ms
-from pyrate_limiter.buckets.postgres.session import driver
+from pyrate_limiter.buckets.postgres.exchange import driver
+from pyrate_limiter.buckets.postgres.literals import CLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,11 +30,10 @@ _NOTE = (
     "AND name ~ '^pyrate_limiter looks back [0-9]{1,18} ms until [0-9]{1,18}$'"
 )
 _BACK, _UNTIL = (f"split_part(name, ' ', {word})::bigint" for word in (4, 7))
-_CLOCK = "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 _SOON_SECONDS = 1.0
 
 
-def furthest(table: str, now: str = _CLOCK, beyond: int = 0) -> str:
+def furthest(table: str, now: str = CLOCK, beyond: int = 0) -> str:
     """SQL for how many ms somebody looks back; NULL where nobody looks ``beyond`` so many."""
     looks = f"max(CASE WHEN {_UNTIL} > {now} AND {_BACK} > {beyond} THEN {_BACK} END)"
     return f"(SELECT {looks} FROM {table} WHERE {_NOTE})"
@@ -69,11 +69,7 @@ class Lookback:
     ) -> Program[None]:
         """Note it, unless somebody with the same has done so just now.
 
-        Args:
-            session: the way to the server.
-            table: where, with its schema.
-            columns: those that the table has besides those of 4.5.1.
-            seconds: how long it may take.
+        ``columns`` are those that the table has besides those of 4.5.1.
         """
         self.due = time.monotonic() + AGAIN_MS / 1000  # others need not
         psycopg = driver()
@@ -94,7 +90,7 @@ class Lookback:
         if "units" in there:
             columns, values = f"{columns}, units", f"{values}, 0"
         return (
-            f"SET LOCAL synchronous_commit = off; WITH now AS MATERIALIZED (SELECT {_CLOCK} AS ms),"
+            f"SET LOCAL synchronous_commit = off; WITH now AS MATERIALIZED (SELECT {CLOCK} AS ms),"
             f" noted AS MATERIALIZED (SELECT ctid AS place, {_BACK} AS back, {_UNTIL} AS until "
             f"FROM {table} WHERE {_NOTE}), gone AS (DELETE FROM {table} WHERE ctid IN ("
             f"SELECT place FROM noted, now WHERE until < ms OR (back = {back} AND "

@@ -7,8 +7,8 @@ import zlib
 from typing import TYPE_CHECKING
 
 from pyrate_limiter.buckets.postgres import functions
+from pyrate_limiter.buckets.postgres.exchange import driver
 from pyrate_limiter.buckets.postgres.literals import literal
-from pyrate_limiter.buckets.postgres.session import driver
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -108,7 +108,7 @@ class Layout:
             self.functions = {step: f"{self.schema}.{names[step]}" for step in names}
         self.calls: dict[str, str] = {
             step: self._call(step, keyed)
-            for step in functions.OPTIONS
+            for step in functions.STEPS
             if self.functions or step != "reserve_several"
         }
 

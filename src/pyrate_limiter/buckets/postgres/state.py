@@ -11,7 +11,7 @@ from pyrate_limiter._core.timeline import NO_CLOCK
 from pyrate_limiter.abstracts.algorithm import Decision
 from pyrate_limiter.buckets.postgres.literals import short
 from pyrate_limiter.buckets.postgres.outage import PostgresOutage, breaker_of_pool
-from pyrate_limiter.buckets.postgres.session import Session, uncancelled
+from pyrate_limiter.buckets.postgres.session import Session
 from pyrate_limiter.buckets.postgres.state_row import StateRow
 from pyrate_limiter.buckets.postgres.statements import LEAST_MS, Busy
 from pyrate_limiter.buckets.state.rules import Reading, StateRules
@@ -128,7 +128,9 @@ class PostgresStateStore(RecordStore):
         async def give_back(answer: T) -> None:
             take_back = taking_back(answer)
             if take_back is not None:
-                await self._session.run(self._giving_back(take_back))
+                given_back = self._session.run(self._giving_back(take_back))
+                if not isinstance(given_back, bool):
+                    await given_back
 
         limit_ms = 0 if within_ms is None else max(within_ms, LEAST_MS)
         program = self._row.step(ruled, limit_ms, taking_back)
@@ -174,8 +176,7 @@ class PostgresStateStore(RecordStore):
     def _run(
         self, program: Program[T], undo: Callable[[T], Awaitable[None]] | None = None
     ) -> T | Awaitable[T]:
-        run = self._session.run(program)
-        return uncancelled(run, undo) if self.is_async else run
+        return self._session.run(program, undo)
 
     def _giving_back(self, take_back: Use) -> Program[bool]:
         later = partial(self._row.give_back_later, take_back)
