@@ -34,6 +34,7 @@ from tests.support.postgres_fixtures import HOUR, Own, eventually
 
 server = postgres.own_server
 pool = postgres.own_pool
+patient = postgres.patient
 
 
 def ask(limiter, **terms):
@@ -75,6 +76,7 @@ def test_without_a_server_the_drivers_error_comes_within_the_callers_time(server
     assert ask(limiter, timeout=30)
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("instead", ["allow", "deny", "bucket"])
 def test_on_error_decides_until_the_server_is_back(server, pool, instead, caplog):
     caplog.set_level(logging.WARNING)

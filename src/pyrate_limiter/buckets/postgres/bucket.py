@@ -22,7 +22,6 @@ from pyrate_limiter.buckets.postgres.decisions import first_of
 from pyrate_limiter.buckets.postgres.fair_lock import FairLock
 from pyrate_limiter.buckets.postgres.holds import hold
 from pyrate_limiter.buckets.postgres.literals import Limits, restored
-from pyrate_limiter.buckets.postgres.lookback import Lookback
 from pyrate_limiter.buckets.postgres.outage import (
     PostgresOutage,
     breaker_of_pool,
@@ -83,7 +82,6 @@ class PostgresBucket(Closable, PostgresLine):
     is_async: bool | None = False
     blocks: bool = True
     failing_rate: Rate | None
-    _lookback: Lookback | None = None
 
     def __init__(
         self,
@@ -104,15 +102,14 @@ class PostgresBucket(Closable, PostgresLine):
             raise WrongType("table", table, "a string")
         self._algorithm = algorithm
         self._in_sql = type(algorithm) in {FixedWindow, SlidingWindowLog}
-        self._lookback = lookback = Lookback(algorithm)
-        self.rates = rates
+        self._rates = sorted_rates(rates)
         self.table: str = f"{_PREFIX}{table.lower()}"
         self.pool = pool
         self._session = Session(pool, call_timeout)
         breaker = breaker_of_pool(pool, f"Postgres table {self.table}")
         self._outage = PostgresOutage(on_error, self._session, breaker)
-        self._steps = Steps(self._session, self.table, keyed=self._keyed, durable=durable)
-        self._steps.lookback = lookback
+        limits = Limits.of(self._rates, algorithm)
+        self._steps = Steps(self._session, self.table, limits, keyed=self._keyed, durable=durable)
         self._clock = self._own_clock = PostgresClock(pool)
         self.failing_rate = None
         self._learnt = None
@@ -135,9 +132,8 @@ class PostgresBucket(Closable, PostgresLine):
     @rates.setter
     def rates(self, rates: Rate | Sequence[Rate]) -> None:
         self._rates = sorted_rates(rates)
-        self._limits = Limits.of(self._rates, self._algorithm)
-        if self._lookback is not None:  # else this comes before the constructor
-            self._lookback.begin(self._rates)
+        if hasattr(self, "_steps"):  # else this comes before the constructor
+            self._steps.look_back(Limits.of(self._rates, self._algorithm))
         self._full = {}
 
     def stamp(self) -> MaybeAwaited:
@@ -208,9 +204,8 @@ class PostgresBucket(Closable, PostgresLine):
             return self._session.run(
                 self._anew(reservation, item.timestamp, time_of_item, max_wait_ms)
             )
-        return then(
-            self._session.run(self._confirm([reservation], time_of_item, max_wait_ms)), first_of
-        )
+        confirming = self._confirm([reservation], time_of_item, max_wait_ms)
+        return self._session.run(first_of(confirming))
 
     def hold(self, item: RateItem, hold_ms: int) -> MaybeAwaited:
         """See `AbstractBucket.hold`. An outage is an error, whatever ``on_error`` says."""

@@ -29,16 +29,14 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 
-def reserve_by_policy(
-    steps: Steps, limits: Limits, ask: Ask, units: Units
-) -> Program[list[Answer]]:
+def reserve_by_policy(steps: Steps, ask: Ask, units: Units) -> Program[list[Answer]]:
     """`Steps.reserve` for any policy: the live units are judged as those in memory are."""
-    begun, rates = time.monotonic(), limits.rates
+    begun, limits = time.monotonic(), steps.limits
     yield from steps.make_good()
 
     def decide(seconds: float | None) -> Program[Answer | None]:
-        seen = yield from look(steps, limits, units, ask.now, seconds, ask)
-        bucket = seen.log(rates, limits.algorithm)
+        seen = yield from look(steps, units, ask.now, seconds, ask)
+        bucket = seen.log(limits.rates, limits.algorithm)
         judged = RateItem(units.name, seen.now, units.weight)
         if not ask.store:
             decision = bucket.check(judged)
@@ -57,7 +55,7 @@ def reserve_by_policy(
                 digest=int(seen.digest),
                 bound=seen.bound,
             )
-            (stored,) = yield from steps.reserve(limits, placed, [units])
+            (stored,) = yield from steps.reserve(placed, [units])
             if stored.failing == CHANGED:
                 return None
             return stored._replace(remaining=decision.remaining)
@@ -77,13 +75,12 @@ def reserve_by_policy(
     return [(yield from _until_unchanged(steps, units, ask.limit, decide))]
 
 
-def confirm_by_policy(
-    steps: Steps, limits: Limits, ask: ConfirmTerms, units: Units
-) -> Program[list[Confirmed]]:
+def confirm_by_policy(steps: Steps, ask: ConfirmTerms, units: Units) -> Program[list[Confirmed]]:
     """`Steps.confirm` for any policy."""
+    limits = steps.limits
 
     def decide(seconds: float | None) -> Program[Confirmed | None]:
-        seen = yield from look(steps, limits, units, ask.now, seconds)
+        seen = yield from look(steps, units, ask.now, seconds)
         stamp = next((at for at, _, own in seen.rows if own), None)
         if stamp is None:
             return Confirmed(0, None, seen.now, seen.now)
@@ -98,7 +95,7 @@ def confirm_by_policy(
         if moment == stamp:
             return Confirmed(0, moment, now, now)
         placed = ask._replace(now=now, at=moment, digest=int(seen.digest), bound=seen.bound)
-        (said,) = yield from steps.confirm(limits, placed, [units])
+        (said,) = yield from steps.confirm(placed, [units])
         if said.failing == CHANGED:
             return None
         if said.failing:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from pyrate_limiter._core.driver import Program
     from pyrate_limiter._core.rate_list import RateList
     from pyrate_limiter.abstracts.algorithm import LogAlgorithm
-    from pyrate_limiter.buckets.postgres.literals import Limits
     from pyrate_limiter.buckets.postgres.rows import Ask, Units
     from pyrate_limiter.buckets.postgres.session import Attempt
     from pyrate_limiter.buckets.postgres.statements import Steps
@@ -81,7 +80,6 @@ class Seen:
 
 def look(
     steps: Steps,
-    limits: Limits,
     units: Units,
     own_time: int | None,
     seconds: float | None,
@@ -93,11 +91,12 @@ def look(
     are put right first. ``own_time`` is that of the item; None is the server's.
     """
     layout = yield from steps.layout(seconds)
-    session, leak_bound = steps.session, limits.algorithm.leak_bound
+    session, rates = steps.session, steps.limits.rates
+    leak_bound = steps.limits.algorithm.leak_bound
     guess = own_time
     if guess is None:
         guess = (session.server_ms(time.monotonic()) or 0) - _GUESS_MS
-    first_bound = leak_bound(limits.rates, guess)
+    first_bound = leak_bound(rates, guess)
 
     def once(attempt: Attempt) -> Program[Seen]:
         bound = first_bound
@@ -105,7 +104,7 @@ def look(
         if ask is not None:
             looks = ask._replace(store=False, look=False)
             nothing = [units._replace(weight=0)]
-            time_there = steps.reserve_text(attempt, layout, limits, looks, nothing)
+            time_there = steps.reserve_text(attempt, layout, looks, nothing)
         while True:
             log = functions.look(
                 *(layout.table, steps.lock(units.name), units, bound),
@@ -124,7 +123,7 @@ def look(
                 session.learn(sent, answer.read)
             elif now is None:
                 now = int(times[0][0])
-            needed = leak_bound(limits.rates, now)
+            needed = leak_bound(rates, now)
             if needed >= bound:
                 return Seen(now, bound, hold, rows, digest[0][0])
             bound = needed  # the clock reads less than was thought

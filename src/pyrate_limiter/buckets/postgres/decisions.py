@@ -6,7 +6,7 @@ import time
 from itertools import takewhile
 from typing import TYPE_CHECKING, TypeVar
 
-from pyrate_limiter._core.awaitables import discard, is_awaitable, then
+from pyrate_limiter._core.awaitables import discard, is_awaitable
 from pyrate_limiter._core.validation import Unread, check_timestamp
 from pyrate_limiter.abstracts.algorithm import Decision
 from pyrate_limiter.abstracts.bucket import AbstractBucket
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from pyrate_limiter._core.driver import Program
     from pyrate_limiter.abstracts.rate import Rate, RateItem
     from pyrate_limiter.buckets.postgres.clock import PostgresClock
-    from pyrate_limiter.buckets.postgres.literals import Limits
     from pyrate_limiter.buckets.postgres.outage import PostgresOutage
     from pyrate_limiter.buckets.postgres.rows import Answer
     from pyrate_limiter.buckets.postgres.session import Session
@@ -74,7 +73,6 @@ class PostgresJudge(AbstractBucket):
     _steps: Steps
     _outage: PostgresOutage
     _own_clock: PostgresClock
-    _limits: Limits
     _flushes: int
     _learnt: LastDenial | None
     _full: dict[str, Denial]  # by name
@@ -96,7 +94,7 @@ class PostgresJudge(AbstractBucket):
             refusal = self._recall(item, ask.max_wait)
             if refusal is not None:
                 return self._answer(refusal)
-        return then(self._session.run(self._judge([item], ask), self._undo), first_of)
+        return self._session.run(first_of(self._judge([item], ask)), lambda one: self._undo([one]))
 
     async def _undo(self, decisions: list[Decision]) -> None:
         stored = [it for it in decisions if isinstance(it, Reservation)]
@@ -137,11 +135,9 @@ class PostgresJudge(AbstractBucket):
             units = [Units(item.name, item.weight, unique()) for item in group]
             try:
                 if self._in_sql:
-                    answers = yield from self._steps.reserve(self._limits, asked, units)
+                    answers = yield from self._steps.reserve(asked, units)
                 else:
-                    answers = yield from reserve_by_policy(
-                        self._steps, self._limits, asked, units[0]
-                    )
+                    answers = yield from reserve_by_policy(self._steps, asked, units[0])
             except self._steps.errors as error:
                 if decisions:
                     break  # whoever asks next is told
@@ -256,9 +252,9 @@ class PostgresJudge(AbstractBucket):
                 return [head.with_wait()]
             answers = [Confirmed(0, None, int(head.item.timestamp), 0)]
         elif self._in_sql:
-            answers = yield from self._steps.confirm(self._limits, ask, units)
+            answers = yield from self._steps.confirm(ask, units)
         else:
-            answers = yield from confirm_by_policy(self._steps, self._limits, ask, units[0])
+            answers = yield from confirm_by_policy(self._steps, ask, units[0])
         if not answers[0].failing and answers[0].moment is None:
             # Flushed, or so late that it was cleaned away.
             return [(yield from self._anew(head, answers[0].now, time_of_items, max_wait_ms))]
@@ -325,6 +321,6 @@ async def _ready(value: T) -> T:
     return value
 
 
-def first_of(answers: list[T]) -> T:
-    """The answer for the first, or only, one."""
-    return answers[0]
+def first_of(program: Program[list[T]]) -> Program[T]:
+    """What a program says of the first, or only, one."""
+    return (yield from program)[0]

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pyrate_limiter._core.driver import Program
-    from pyrate_limiter._core.rate_list import RateList
-    from pyrate_limiter.abstracts.algorithm import LogAlgorithm
+    from pyrate_limiter.buckets.postgres.literals import Limits
     from pyrate_limiter.buckets.postgres.session import Session
 
 _MOMENT = "'1000-01-01'::timestamp"
@@ -40,29 +39,27 @@ def furthest(table: str, now: str = CLOCK, beyond: int = 0) -> str:
 
 
 class Lookback:
-    """What one bucket notes of itself.
+    """What one bucket notes of itself: how far back it looks with these limits.
 
     Attributes:
+        limits: what limits it.
         due: when it is to be noted next, on the clock of ``time.monotonic``.
     """
 
-    __slots__ = ("_algorithm", "_rates", "due")
+    __slots__ = ("due", "limits")
 
-    _rates: RateList
-    due: float
-
-    def __init__(self, algorithm: LogAlgorithm) -> None:
-        self._algorithm = algorithm
-
-    def begin(self, rates: RateList) -> None:
-        """From now on it looks as far back as these rates do."""
-        self._rates, self.due = rates, 0.0
+    def __init__(self, limits: Limits) -> None:
+        self.limits: Limits = limits
+        self.due: float = 0.0
 
     @property
     def known_ms(self) -> int:
         """How many ms it notes; 0 where that is an estimate."""
-        back = looks_back_ms(self._algorithm, self._rates)
-        return back if back <= self._rates.longest_ms else 0
+        back = self._back_ms()
+        return back if back <= self.limits.rates.longest_ms else 0
+
+    def _back_ms(self) -> int:
+        return looks_back_ms(self.limits.algorithm, self.limits.rates)
 
     def note(
         self, session: Session, table: str, columns: Sequence[str], seconds: float | None
@@ -72,20 +69,19 @@ class Lookback:
         ``columns`` are those that the table has besides those of 4.5.1.
         """
         self.due = time.monotonic() + AGAIN_MS / 1000  # others need not
-        psycopg = driver()
         try:
             yield from session.query(self._text(table, columns), seconds)
         except (*session.timeouts, *session.conflicts):
             self.due = time.monotonic() + _SOON_SECONDS
         except BaseException as error:
             away = isinstance(error, session.lost)
-            if away or not isinstance(error, psycopg.Error):
+            if away or not isinstance(error, driver().Error):
                 self.due = 0.0
                 raise
             # The server refuses it; what a caller needs to know of that, his own step will tell.
 
     def _text(self, table: str, there: Sequence[str]) -> str:
-        back = looks_back_ms(self._algorithm, self._rates)
+        back = self._back_ms()
         columns, values = "name, weight, item_timestamp", f"0, {_MOMENT}"
         if "units" in there:
             columns, values = f"{columns}, units", f"{values}, 0"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pyrate_limiter._core.awaitables import then
 from pyrate_limiter._core.validation import Unread, check_item
-from pyrate_limiter.buckets.postgres.decisions import PostgresJudge, Stored, first_of
+from pyrate_limiter.buckets.postgres.decisions import PostgresJudge, Stored
 from pyrate_limiter.buckets.postgres.exchange import driver
 from pyrate_limiter.buckets.postgres.functions import MOST_ROWS
 from pyrate_limiter.buckets.postgres.rows import Ask
@@ -95,7 +95,7 @@ class PostgresLine(PostgresJudge):
         return self._session.run(self._confirm(several, time_of_items, max_wait_ms))
 
     def cancel(self, reservation: Reservation) -> bool | Awaitable[bool]:
-        return then(self.cancel_several([reservation]), first_of)
+        return then(self.cancel_several([reservation]), lambda answers: answers[0])
 
     def cancel_several(
         self, reservations: Sequence[Reservation]

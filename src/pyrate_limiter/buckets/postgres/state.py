@@ -138,7 +138,7 @@ class PostgresStateStore(RecordStore):
             rates = rules.rates
             program = _in_time(program, lambda: instead(Decision(rates[0], 0)))
             program = self._guarded(program, lambda: instead(self._without(rates)))
-        return self._run(program, give_back)
+        return self._session.run(program, give_back)
 
     def cancel(
         self, algorithm: StateAlgorithm, rates: Sequence[Rate], reservation: Reservation
@@ -146,7 +146,7 @@ class PostgresStateStore(RecordStore):
         """See `StateStore.cancel`. Where that cannot be done now, a later call does it."""
         rules = StateRules(algorithm, rates, NO_CLOCK)
         take_back = self._ruled(rules, lambda rules: rules.cancel(reservation))
-        return self._run(self._giving_back(take_back))
+        return self._session.run(self._giving_back(take_back))
 
     def _unconfirmed(self, reservation: Reservation, verdict: Decision) -> Decision:
         """Admitted: the units are reserved, and it is the server that is away."""
@@ -157,7 +157,7 @@ class PostgresStateStore(RecordStore):
         return self._ahead
 
     def reset(self) -> Awaitable[None] | None:
-        return self._run(self._row.delete())
+        return self._session.run(self._row.delete())
 
     def _ruled(
         self, rules: StateRules, use: Callable[[StateRules], R]
@@ -172,11 +172,6 @@ class PostgresStateStore(RecordStore):
             return answer
 
         return on_record
-
-    def _run(
-        self, program: Program[T], undo: Callable[[T], Awaitable[None]] | None = None
-    ) -> T | Awaitable[T]:
-        return self._session.run(program, undo)
 
     def _giving_back(self, take_back: Use) -> Program[bool]:
         later = partial(self._row.give_back_later, take_back)

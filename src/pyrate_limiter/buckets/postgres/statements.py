@@ -61,8 +61,10 @@ class UnitsInDoubt(NamedTuple):
 class Steps(Table):
     """What a bucket asks of its table; ``durable``: a commit waits for the disk."""
 
-    def __init__(self, session: Session, name: str, *, keyed: bool, durable: bool) -> None:
-        super().__init__(session, name, keyed=keyed)
+    def __init__(
+        self, session: Session, name: str, limits: Limits, *, keyed: bool, durable: bool
+    ) -> None:
+        super().__init__(session, name, limits, keyed=keyed)
         self.is_durable = durable
         self.in_doubt: InDoubt[UnitsInDoubt] = InDoubt()
         self._fair_locks = [FairLock() for _ in range(_LOCKS if keyed else 1)]
@@ -85,7 +87,7 @@ class Steps(Table):
         """Whether it says that others were at work for all of the ms that a caller has."""
         return isinstance(error, (Busy, self._locked)) and seconds_of(limit) is not None
 
-    def reserve(self, limits: Limits, ask: Ask, units: Sequence[Units]) -> Program[list[Answer]]:
+    def reserve(self, ask: Ask, units: Sequence[Units]) -> Program[list[Answer]]:
         """See ``sql/reserve.sql``, and for several ``sql/reserve_several.sql``.
 
         All want the same. Where there is no function, the first alone is answered.
@@ -105,7 +107,7 @@ class Steps(Table):
             waited = int((tried - begun) * 1000)  # for a connection, or by earlier tries
             expires = self.session.server_ms(min(attempt.deadline, tried + _LEASE_SECONDS))
             until = NEVER if expires is None else expires
-            return self.reserve_text(attempt, layout, limits, ask, units, (waited, since, until))
+            return self.reserve_text(attempt, layout, ask, units, (waited, since, until))
 
         def orphaned() -> None:
             until = NEVER if expires is None or ask.now is not None else expires
@@ -151,7 +153,6 @@ class Steps(Table):
         self,
         attempt: Attempt,
         layout: Layout,
-        limits: Limits,
         ask: Ask,
         units: Sequence[Units],
         times: tuple[int, int, int] = (0, NONE, NEVER),
@@ -172,7 +173,7 @@ class Steps(Table):
                 since=since,
                 expires=expires,
                 swept=self._swept,
-                fixed=limits.fixed,
+                fixed=self.limits.fixed,
                 durable=self.is_durable,
             )
         )
@@ -180,20 +181,18 @@ class Steps(Table):
         lock = self.lock(name)
         if len(units) == 1 or not layout.functions:
             one = lock, literal(name), int(weight), token
-            return layout.calls["reserve"] % (*one, told, limits.sql)
+            return layout.calls["reserve"] % (*one, told, self.limits.sql)
         names, weights, tokens = zip(*units)
         several = lock, texts(names), integers(weights), integers(tokens)
-        return layout.calls["reserve_several"] % (*several, told, limits.sql)
+        return layout.calls["reserve_several"] % (*several, told, self.limits.sql)
 
-    def confirm(
-        self, limits: Limits, ask: ConfirmTerms, units: Sequence[Units]
-    ) -> Program[list[Confirmed]]:
+    def confirm(self, ask: ConfirmTerms, units: Sequence[Units]) -> Program[list[Confirmed]]:
         """See ``sql/confirm.sql``; for several reservations of one name, in one transaction."""
         # It is at the end of its time that a waiter wakes.
         seconds = seconds_of(max(ask.max_wait, LEAST_MS))
 
         def text(attempt: Attempt, layout: Layout) -> str:
-            limit = attempt.left_ms()
+            limit, limits = attempt.left_ms(), self.limits
             told = terms(ask._replace(limit=limit, fixed=limits.fixed, durable=self.is_durable))
             return "; ".join(
                 layout.calls["confirm"]

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from pyrate_limiter.buckets.postgres.fair_lock import FairLock
 from pyrate_limiter.buckets.postgres.functions import STORED_MS
 from pyrate_limiter.buckets.postgres.literals import CLOCK, literal, lock_key
-from pyrate_limiter.buckets.postgres.lookback import NO_NOTE, furthest
+from pyrate_limiter.buckets.postgres.lookback import NO_NOTE, Lookback, furthest
 from pyrate_limiter.buckets.postgres.schema import as_the_server_cuts, find_or_make
 
 if TYPE_CHECKING:
     from pyrate_limiter._core.driver import Program
-    from pyrate_limiter.buckets.postgres.lookback import Lookback
+    from pyrate_limiter.buckets.postgres.literals import Limits
     from pyrate_limiter.buckets.postgres.protocols import Row
     from pyrate_limiter.buckets.postgres.schema import Layout
     from pyrate_limiter.buckets.postgres.session import Session
@@ -29,17 +29,22 @@ class Table:
         session: the way to the server.
         name: the table's name without its schema.
         keyed: whether each name is limited by itself.
+        limits: what limits the bucket.
     """
 
-    lookback: Lookback  # the bucket says so itself
-
-    def __init__(self, session: Session, name: str, *, keyed: bool) -> None:
+    def __init__(self, session: Session, name: str, limits: Limits, *, keyed: bool) -> None:
         self.session = session
+        self.look_back(limits)
         self.name: str = as_the_server_cuts(name)
         self.keyed = keyed
         self._layout: Layout | None = None
         self._setup = FairLock()
         self._key = ""  # the lock of the whole
+
+    def look_back(self, limits: Limits) -> None:
+        """From now on it looks as far back as these limits do."""
+        self.limits: Limits = limits
+        self.lookback: Lookback = Lookback(limits)
 
     def layout(self, seconds: float | None = None) -> Program[Layout]:
         """Where the units are; made if it is not there, see `find_or_make`."""
