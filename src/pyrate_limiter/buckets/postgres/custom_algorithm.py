@@ -33,6 +33,7 @@ def reserve_by_policy(steps: Steps, ask: Ask, units: Units) -> Program[list[Answ
     """`Steps.reserve` for any policy: the live units are judged as those in memory are."""
     begun, limits = time.monotonic(), steps.limits
     yield from steps.make_good()
+    yield from steps.note_lookback(seconds_of(ask.limit))
 
     def decide(seconds: float | None) -> Program[Answer | None]:
         seen = yield from look(steps, units, ask.now, seconds, ask)
@@ -51,6 +52,7 @@ def reserve_by_policy(steps: Steps, ask: Ask, units: Units) -> Program[list[Answ
                 max_wait=FOREVER,
                 limit=_limit(seconds),
                 buffer=0,
+                now=seen.now,  # by when it comes to be stored, its moment may have passed
                 at=judged.timestamp,
                 digest=int(seen.digest),
                 bound=seen.bound,
