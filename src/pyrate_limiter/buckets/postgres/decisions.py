@@ -279,17 +279,17 @@ class PostgresJudge(AbstractBucket):
     def _confirmed(self, reservation: Reservation, answer: Confirmed) -> Decision:
         """What the server says of a reservation that it has found."""
         item, stored = reservation.item, reservation.handle
-        failing, moment, now, _ = answer
+        failing, moment = answer.failing, answer.now if answer.moment is None else answer.moment
         if not failing and moment == item.timestamp:
             return reservation.with_wait()
         self._full.pop(self._key(item), None)
-        wait = 0 if moment is None else max(0, moment - now)
+        wait = max(0, moment - answer.now)
         if failing:
             self.failing_rate = self._rates[failing - 1]
             self._learnt = LastDenial(item.weight, moment)
             stored.is_gone = True
             return Decision(self.failing_rate, wait)
-        item.timestamp, stored.flushes = now + wait if moment is None else moment, self._flushes
+        item.timestamp, stored.flushes = moment, self._flushes
         stored.due = time.monotonic() + wait / 1000
         return reservation.with_wait(wait)
 

@@ -152,8 +152,9 @@ class StateRow:
             sent = time.monotonic()
             row = yield from first(attempt, f"{attempt.bounds()}{reading}")
             while True:
-                now, text, written = int(row[0]), row[1], row[3] == "t"
-                last = None if row[4] is None else (row[2], row[4])
+                read, text, last_writer, is_written, version = row
+                now, written = int(read), is_written == "t"
+                last = None if version is None else (last_writer, version)
                 self._session.learn(sent, now)
                 # If there is something to undo; or an earlier try has done it, its answer was lost.
                 if written is not undoing:
@@ -170,7 +171,7 @@ class StateRow:
                 expires = now + int(left * 1000)
                 sent = time.monotonic()
                 writing = self._writing(table, after, last, writer, expires)
-                statement = f"{attempt.bounds()}{writing}; {reading}"
+                statement = f"{attempt.bounds(durable=self._durable)}{writing}; {reading}"
                 if last is None:  # what waits for the lock has to see what was stored meanwhile
                     statement = whole(statement)
                 *_, stored, rows = yield from attempt.fetch(statement)
@@ -201,11 +202,10 @@ class StateRow:
         expires: int,
     ) -> str:
         key, record = self._key, literal(json.dumps(after))
-        commit = "" if self._durable else "SET LOCAL synchronous_commit = off; "
-        in_time = f"extract(epoch FROM clock_timestamp()) * 1000 <= {expires}"
+        lock, in_time = "", f"extract(epoch FROM clock_timestamp()) * 1000 <= {expires}"
         if last is None:
             # The first version is newer than those of a state that was reset.
-            commit += f"SELECT pg_advisory_xact_lock({lock_key(table, key)}); "
+            lock = f"SELECT pg_advisory_xact_lock({lock_key(table, key)}); "
             change = (
                 f"INSERT INTO {table} (key, version, record, writers) SELECT {key}, {CLOCK}, "
                 f"{record}, ARRAY[{writer}]::bigint[] WHERE {in_time} "
@@ -217,7 +217,7 @@ class StateRow:
                 f"writers = {writer}::bigint || writers[1:{_WRITERS - 1}] WHERE key = {key} "
                 f"AND version = {last[1]} AND writers[1] = {last[0]} AND {in_time}"
             )
-        return f"{commit}WITH stored AS ({change} RETURNING 1) SELECT count(*) FROM stored"
+        return f"{lock}WITH stored AS ({change} RETURNING 1) SELECT count(*) FROM stored"
 
     def place(self, seconds: float | None = None) -> Program[str]:
         """The table with its schema; made if it is not there."""
