@@ -131,7 +131,9 @@ class PostgresJudge(AbstractBucket):
         decisions: list[Decision] = []
         for group in groups:
             now, clock = self._times(group[0].timestamp)
-            asked = ask._replace(now=now, clock=clock)
+            asked = ask
+            if now is not None or clock is not None:
+                asked = ask._replace(now=now, clock=clock)
             units = [Units(item.name, item.weight, unique()) for item in group]
             try:
                 if self._in_sql:

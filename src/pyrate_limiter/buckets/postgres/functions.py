@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 class _Step(NamedTuple):
     parameters: tuple[str, ...]
-    told: Mapping[str, object]
+    told: Sequence[tuple[str, object]]
     answer: Sequence[str]
 
 
@@ -33,11 +33,12 @@ _SEVERAL = (
     *("p_lock bigint", "p_names text[]", "p_weights bigint[]", "p_tokens bigint[]"),
     *("p_options bigint[]", "p_rates bigint[]"),
 )
+_ASK = (*get_type_hints(rows.Ask).items(), *get_type_hints(rows.Try).items())
 STEPS = {
-    "reserve": _Step(_ONE, get_type_hints(rows.Ask), rows.Answer._fields),
-    "reserve_several": _Step(_SEVERAL, get_type_hints(rows.Ask), rows.Answer._fields),
-    "confirm": _Step(_ONE, get_type_hints(rows.ConfirmTerms), rows.Confirmed._fields),
-    "cancel": _Step(_ONE, get_type_hints(rows.CancelTerms), rows.Cancelled._fields),
+    "reserve": _Step(_ONE, _ASK, rows.Answer._fields),
+    "reserve_several": _Step(_SEVERAL, _ASK, rows.Answer._fields),
+    "confirm": _Step(_ONE, (*get_type_hints(rows.ConfirmTerms).items(),), rows.Confirmed._fields),
+    "cancel": _Step(_ONE, (*get_type_hints(rows.CancelTerms).items(),), rows.Cancelled._fields),
 }
 """Each step's parameters, of which ``p_options`` has the numbers that it is told by their names."""
 CONFIG = ("enable_seqscan=off", "search_path=pg_catalog, pg_temp")
@@ -142,13 +143,13 @@ def body(step: str, table: str, keyed: bool, reserve: str = "@reserve@") -> str:
     plain = step == "plain"
     _, told, answer = STEPS["reserve" if plain else step]
     words = {name: f"p_rates[{place}]" for place, name in enumerate(_RATES, 1)}
-    for place, (name, kind) in enumerate(told.items(), 1):
+    for place, (name, kind) in enumerate(told, 1):
         number = words[name] = f"p_options[{place}]"
         if kind is bool:
             words[name] = f"({number} <> 0)"
         elif kind is not int:
             words[name] = f"nullif({number}, {NONE})"
-    more = {f"told_{name}": str(place) for place, name in enumerate(told, 1)}
+    more = {f"told_{name}": str(place) for place, (name, _) in enumerate(told, 1)}
     more |= {f"answer_{name}": str(place) for place, name in enumerate(answer, 1)}
     more["answer"] = f"ARRAY[{', '.join(f'v_{name}' for name in answer)}]::bigint[]"
     words |= {"table": table, "reserve": reserve}

@@ -6,9 +6,10 @@ The SQL calls the number ``now`` of the first ``p_now``, and fills in that of th
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from pyrate_limiter.buckets.postgres.literals import NEVER, NONE
+from pyrate_limiter.buckets.postgres.literals import NONE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,7 +24,7 @@ class Units(NamedTuple):
 
 
 class Ask(NamedTuple):
-    """What ``reserve.sql`` is told: what somebody wants, and what `Steps` adds to it.
+    """What ``reserve.sql`` is told of somebody's wish.
 
     Attributes:
         max_wait: ms that the caller is willing to wait.
@@ -37,13 +38,6 @@ class Ask(NamedTuple):
         at: where a policy that runs elsewhere has put the units, if one has.
         digest: what it has seen of the log, and is to be unchanged.
         bound: from which moment on it has seen the log.
-        unusual: whether it is other than a plain acquisition.
-        again: whether an earlier try may have stored it.
-        since: the server's ms before which no try was made.
-        expires: the server's ms after which nobody waits for an answer.
-        swept: what is before that moment has been deleted.
-        fixed: whether windows are aligned to the clock.
-        durable: whether the commit waits for the disk.
     """
 
     max_wait: int
@@ -57,13 +51,32 @@ class Ask(NamedTuple):
     at: int | None = None
     digest: int = 0
     bound: int | None = None
-    unusual: bool = False
-    again: bool = False
-    since: int = NONE
-    expires: int = NEVER
-    swept: int = NONE
-    fixed: bool = False
-    durable: bool = False
+
+
+class Try(NamedTuple):
+    """What ``reserve.sql`` is told of a try to fulfil it.
+
+    Attributes:
+        max_wait: what is left of that.
+        limit: what is left of that.
+        unusual: whether it is other than a plain acquisition.
+        again: whether an earlier try may have stored it.
+        since: the server's ms before which no try was made.
+        expires: the server's ms after which nobody waits for an answer.
+        swept: what is before that moment has been deleted.
+        fixed: whether windows are aligned to the clock.
+        durable: whether the commit waits for the disk.
+    """
+
+    max_wait: int
+    limit: int
+    unusual: bool
+    again: bool
+    since: int
+    expires: int
+    swept: int
+    fixed: bool
+    durable: bool
 
 
 class ConfirmTerms(NamedTuple):
@@ -148,4 +161,17 @@ CHANGED = -3
 
 def terms(row: Iterable[int | None]) -> str:
     """The row as an array in SQL."""
-    return "'{" + ",".join([str(NONE if it is None else int(it)) for it in row]) + "}'"
+    return f"'{{{_listed(row)}}}'"
+
+
+def reserve_terms(ask: Ask, attempt: Try) -> str:
+    """What ``reserve.sql`` is told, as an array in SQL."""
+    return f"'{{{_wish(ask)},{_TRY % attempt}}}'"
+
+
+def _listed(row: Iterable[int | None]) -> str:
+    return ",".join([str(NONE if it is None else int(it)) for it in row])
+
+
+_wish = lru_cache(maxsize=256)(_listed)  # most callers want the same
+_TRY = ",".join("%d" for _ in Try._fields)

@@ -24,7 +24,9 @@ from pyrate_limiter.buckets.postgres.rows import (
     CancelTerms,
     Confirmed,
     ConfirmTerms,
+    Try,
     Units,
+    reserve_terms,
     terms,
 )
 from pyrate_limiter.buckets.postgres.session import whole
@@ -159,13 +161,14 @@ class Steps(Table):
     ) -> str:
         """The statement of `reserve`.
 
-        Of the times, the first is how many ms ago it was called; for the others see `Ask`.
+        Of the times, the first is how many ms ago it was called; for the others see `Try`.
         """
         now, limit, again = ask.now, ask.limit, attempt.again
         waited, since, expires = times
-        is_plain = (now, ask.clock, ask.not_before, ask.at) == (None, None, None, None)
-        told = terms(
-            ask._replace(
+        is_plain = now is None and ask.clock is None and ask.not_before is None and ask.at is None
+        told = reserve_terms(
+            ask,
+            Try(
                 max_wait=ask.max_wait if now is not None else max(0, ask.max_wait - waited),
                 limit=attempt.left_ms() if seconds_of(limit) is None else max(1, limit - waited),
                 unusual=again or not is_plain,
@@ -175,7 +178,7 @@ class Steps(Table):
                 swept=self._swept,
                 fixed=self.limits.fixed,
                 durable=self.is_durable,
-            )
+            ),
         )
         name, weight, token = units[0]
         lock = self.lock(name)
