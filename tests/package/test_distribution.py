@@ -105,14 +105,14 @@ def test_it_limits_where_nothing_else_is_installed(python, folder):
         import pyrate_limiter
         from pyrate_limiter import *
         from pyrate_limiter import GCRA, buckets
-        from pyrate_limiter.buckets.postgres.functions import OPTIONS, definition
+        from pyrate_limiter.buckets.postgres.functions import STEPS, definition
         from pyrate_limiter.buckets.redis.commands import LOG_SCRIPT
         assert version("pyrate-limiter") == pyrate_limiter.__version__
         assert not [it for it in requires("pyrate-limiter") if "extra ==" not in it]
         assert "environment" in pyrate_limiter.__file__
         assert Path(pyrate_limiter.__file__).with_name("py.typed").is_file()
         assert LOG_SCRIPT.text and GCRA().redis_script()
-        assert all(definition(step, "s", "t", "t", False) for step in OPTIONS)
+        assert all(definition(step, "s", "t", "t", False) for step in STEPS)
         (hook,) = entry_points(group="pyinstaller40")
         assert hook.load()()
         rate = Rate(2, Duration.HOUR)

@@ -25,7 +25,7 @@ def test_every_backend_works_from_an_archive(tmp_path):
         from pyrate_limiter.buckets.redis import commands
         assert "package.zip" in functions.__file__
         assert commands.LOG_SCRIPT.text and GCRA().redis_script()
-        assert all(functions._read(name) for name in ("claim", "settle", "clean"))
+        assert all(functions._read(name) for name in ("reserve", "confirm", "clean"))
     """
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
 

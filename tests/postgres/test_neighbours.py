@@ -333,7 +333,7 @@ def lost(monkeypatch):
 
     def silencing(connection, text, deadline):
         answer = yield from exchange(connection, text, deadline)
-        if "pyrate_limiter_claim" in text and lost:
+        if "pyrate_limiter_reserve" in text and lost:
             connection.pgconn.finish()
             raise silence()
         return answer
@@ -381,7 +381,8 @@ def test_what_is_in_doubt_is_found_without_reading_the_log(server, lost, keyed):
             pool.wait()  # for a connection in place of that which was lost
             with limited(bucket, 0.5), pytest.raises(psycopg.OperationalError):
                 bucket.reserve(RateItem("a", bucket.stamp()), max_wait_ms)
-            open_ones.append(writes.take()[0]._replace(expires=0))
+            (doubt,) = writes.take()
+            open_ones.append(doubt._replace(told=doubt.told._replace(expires=0)))
         lost.clear()
         assert bucket.count() == before + 4
         writes.extend(open_ones)

@@ -34,6 +34,7 @@ from tests.support.postgres_fixtures import HOUR, Own, eventually
 
 server = postgres.own_server
 pool = postgres.own_pool
+patient = postgres.patient
 
 
 def ask(limiter, **terms):
@@ -75,6 +76,7 @@ def test_without_a_server_the_drivers_error_comes_within_the_callers_time(server
     assert ask(limiter, timeout=30)
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("instead", ["allow", "deny", "bucket"])
 def test_on_error_decides_until_the_server_is_back(server, pool, instead, caplog):
     caplog.set_level(logging.WARNING)
@@ -185,7 +187,7 @@ def test_a_connection_that_dies_during_the_step_leaves_nothing_half_made(server,
         def killed():
             return server.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE wait_event_type = 'Lock' AND query LIKE '%pyrate_limiter_claim%'"
+                "WHERE wait_event_type = 'Lock' AND query LIKE '%pyrate_limiter_reserve%'"
             )
 
         eventually(killed)
@@ -229,7 +231,7 @@ def test_an_answer_that_is_lost_after_the_commit_is_not_counted_twice(
     server, around, kind, is_async
 ):
     lost = []
-    around(losing(lost, "pyrate_limiter_claim", "WITH stored"))
+    around(losing(lost, "pyrate_limiter_reserve", "WITH stored"))
     with contextlib.closing(AtPostgres(is_async, server.dsn)) as callers:
         limiter = callers.limiter(kind, Rate(20, HOUR), postgres.table())
         assert callers.call(lambda: limiter.try_acquire("a", 3))
@@ -261,7 +263,7 @@ def test_deadlocks_and_serialization_failures_are_tried_again(pool, around):
     bucket, left = PostgresBucket(pool, postgres.table(), [Rate(20, HOUR)]), ["40001", "40P01"]
 
     def failing(sent, connection, text):
-        if left and "pyrate_limiter_claim" in text:
+        if left and "pyrate_limiter_reserve" in text:
             connection.execute(f"DO $$BEGIN RAISE SQLSTATE '{left.pop()}'; END$$")
         return (yield from sent)
 
@@ -327,7 +329,7 @@ def test_a_reservation_that_was_made_but_not_answered_is_taken_back(server, pool
 
     def silencing(sent, connection, text):
         answer = yield from sent
-        if "pyrate_limiter_claim" in text and silent:
+        if "pyrate_limiter_reserve" in text and silent:
             connection.pgconn.finish()
             raise silence()
         return answer
@@ -340,7 +342,8 @@ def test_a_reservation_that_was_made_but_not_answered_is_taken_back(server, pool
     silent.clear()
     assert bucket.count() == 8
     writes = bucket._steps.in_doubt
-    writes.extend([writes.take()[0]._replace(expires=0)])
+    (doubt,) = writes.take()
+    writes.extend([doubt._replace(told=doubt.told._replace(expires=0))])
     bucket.leak(0)
     assert bucket.count() == 5
 
@@ -376,7 +379,7 @@ def test_units_that_are_given_back_in_part_are_not_given_back_twice(server, pool
     item = RateItem("a", bucket.stamp(), 5)
     reservation = bucket.reserve(item)
     assert reservation.allowed
-    around(losing(lost, "pyrate_limiter_release"))
+    around(losing(lost, "pyrate_limiter_cancel"))
     bucket.cancel(reservation.part(2))
     assert lost
     assert bucket.count() == 3

@@ -16,7 +16,7 @@ from pyrate_limiter.abstracts.reservation import Reservation
 from pyrate_limiter.buckets.postgres import decisions, session, statements
 from pyrate_limiter.testing import ManualClock
 from tests.support import postgres_fixtures as postgres
-from tests.support.postgres_fixtures import FOREVER, Own
+from tests.support.postgres_fixtures import FOREVER, HOUR, Own
 
 START = 1_000_000
 STEPPED = START - 600_000  # by far more than an interval
@@ -194,12 +194,37 @@ def test_a_policy_of_ones_own_reserves_for_several_one_by_one(pool):
     assert bucket.count() == 3
 
 
+def test_a_reservation_by_a_policy_of_ones_own_is_found_though_it_was_stored_late(
+    pool, monkeypatch
+):
+    bucket, exchange = (
+        PostgresBucket(pool, postgres.table(), [Rate(1, 1000)], Own()),
+        session.exchange,
+    )
+    late = []
+
+    def delaying(connection, text, deadline):
+        if "pyrate_limiter_reserve" in text and "string_agg" not in text:
+            time.sleep(late.pop() if late else 0)
+        return exchange(connection, text, deadline)
+
+    monkeypatch.setattr(session, "exchange", delaying)
+    reservation = None
+    while reservation is None or not reservation.wait_ms:  # the machine may be busy for so long
+        bucket.flush()
+        assert bucket.put(RateItem("a", bucket.stamp()))
+        late.append(1.1)
+        reservation = bucket.reserve(RateItem("a", bucket.stamp()), FOREVER, 0)
+    assert bucket.confirm(reservation, bucket.stamp(), FOREVER).allowed
+    assert bucket.count() == 2
+
+
 def test_several_reservations_whose_answer_is_lost_are_not_stored_twice(pool, monkeypatch):
     bucket, exchange, lost = make(pool, Rate(2, 100)), session.exchange, []
 
     def losing(connection, text, deadline):
         answer = yield from exchange(connection, text, deadline)
-        if "_claims_" in text and not lost:
+        if "_reserve_several_" in text and not lost:
             lost.append(answer)
             postgres.execute(f"SELECT pg_terminate_backend({connection.info.backend_pid})")
             connection.execute("SELECT 1")
@@ -342,3 +367,14 @@ def test_tasks_reserve_and_cancel_several_at_once():
         await pool.close()
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("algorithm", [None, FixedWindow(), Own()])
+def test_a_bucket_that_only_refuses_still_notes_how_far_back_it_looks(pool, algorithm):
+    bucket = PostgresBucket(pool, postgres.table(), [Rate(1, HOUR)], algorithm)
+    while bucket.put(RateItem("a", bucket.stamp())):
+        pass  # a window of the clock may just have begun
+    bucket._steps.lookback.due = 0
+    bucket._full.clear()
+    assert not bucket.put(RateItem("a", bucket.stamp()))
+    assert bucket._steps.lookback.due

@@ -281,7 +281,7 @@ def test_a_function_that_somebody_else_made_first_is_not_called(keyed):
                 (text,) = postgres.execute(f"SELECT pg_get_functiondef('{name}'::regproc)")[0]
                 postgres.execute(f"DROP FUNCTION {name}")
                 with theirs.connection() as connection:
-                    if step == "claim":  # what does something else
+                    if step == "reserve":  # what does something else
                         text = text.replace("BEGIN", "BEGIN RAISE 'trapped';", 1)
                     connection.execute(text)
             bucket = log_of(ours, table, keyed)
@@ -292,7 +292,7 @@ def test_a_function_that_somebody_else_made_first_is_not_called(keyed):
 @pytest.mark.parametrize("keyed", [False, True])
 def test_an_overload_of_a_function_of_ours_is_not_called(pool, keyed):
     bucket = log_of(pool, postgres.table(), keyed)
-    name = bucket._steps._layout.functions["claim"]
+    name = bucket._steps._layout.functions["reserve"]
     for kinds in itertools.islice(
         itertools.product(
             ["bigint", "integer"], ["text", "varchar"], ["bigint", "integer"], ["bigint", "integer"]

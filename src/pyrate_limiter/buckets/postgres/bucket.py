@@ -18,15 +18,16 @@ from pyrate_limiter.abstracts.algorithm import (
 )
 from pyrate_limiter.abstracts.rate import Rate, RateItem
 from pyrate_limiter.buckets.postgres.clock import PostgresClock
+from pyrate_limiter.buckets.postgres.decisions import first_of
 from pyrate_limiter.buckets.postgres.fair_lock import FairLock
 from pyrate_limiter.buckets.postgres.holds import hold
 from pyrate_limiter.buckets.postgres.literals import Limits, restored
-from pyrate_limiter.buckets.postgres.lookback import Lookback
 from pyrate_limiter.buckets.postgres.outage import (
     PostgresOutage,
     breaker_of_pool,
     is_outage,
 )
+from pyrate_limiter.buckets.postgres.rows import Ask
 from pyrate_limiter.buckets.postgres.session import Session
 from pyrate_limiter.buckets.postgres.several import PostgresLine
 from pyrate_limiter.buckets.postgres.statements import LEAST_MS, Steps
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
     from pyrate_limiter._core.driver import Program
     from pyrate_limiter.abstracts.reservation import Reservation
-    from pyrate_limiter.buckets.postgres.protocols import Pool, Row
+    from pyrate_limiter.buckets.postgres.protocols import MaybeAwaited, Pool, Row
     from pyrate_limiter.buckets.remote.fallback import OnError
 
 _PREFIX = "ratelimit___"
@@ -81,8 +82,6 @@ class PostgresBucket(Closable, PostgresLine):
     is_async: bool | None = False
     blocks: bool = True
     failing_rate: Rate | None
-    _fixed: bool = False
-    _lookback: Lookback | None = None
 
     def __init__(
         self,
@@ -102,17 +101,15 @@ class PostgresBucket(Closable, PostgresLine):
         if not isinstance(table, str):
             raise WrongType("table", table, "a string")
         self._algorithm = algorithm
-        self._fixed = type(algorithm) is FixedWindow
-        self._lookback = lookback = Lookback(algorithm)
-        self.rates = rates
-        self._in_sql = self._fixed or type(algorithm) is SlidingWindowLog
+        self._in_sql = type(algorithm) in {FixedWindow, SlidingWindowLog}
+        self._rates = sorted_rates(rates)
         self.table: str = f"{_PREFIX}{table.lower()}"
         self.pool = pool
         self._session = Session(pool, call_timeout)
         breaker = breaker_of_pool(pool, f"Postgres table {self.table}")
         self._outage = PostgresOutage(on_error, self._session, breaker)
-        self._steps = Steps(self._session, self.table, keyed=self._keyed, durable=durable)
-        self._steps.lookback = lookback
+        limits = Limits.of(self._rates, algorithm)
+        self._steps = Steps(self._session, self.table, limits, keyed=self._keyed, durable=durable)
         self._clock = self._own_clock = PostgresClock(pool)
         self.failing_rate = None
         self._learnt = None
@@ -122,14 +119,11 @@ class PostgresBucket(Closable, PostgresLine):
         self.is_async = self._session.is_async
         self.blocks = not self.is_async
         if not self.is_async:
-            self._guarded_setup()
-
-    def _guarded_setup(self) -> None:
-        try:
-            self._session.run(self._steps.note_lookback())
-        except Exception as error:
-            if not self._outage.failed(error):
-                raise
+            try:
+                self._session.run(self._steps.note_lookback())
+            except Exception as error:
+                if not self._outage.failed(error):
+                    raise
 
     @property
     def rates(self) -> RateList:
@@ -138,25 +132,24 @@ class PostgresBucket(Closable, PostgresLine):
     @rates.setter
     def rates(self, rates: Rate | Sequence[Rate]) -> None:
         self._rates = sorted_rates(rates)
-        self._limits = Limits.of(self._rates, fixed=self._fixed)
-        if self._lookback is not None:  # else this comes before the constructor
-            self._lookback.begin(self._rates)
+        if hasattr(self, "_steps"):  # else this comes before the constructor
+            self._steps.look_back(Limits.of(self._rates, self._algorithm))
         self._full = {}
 
-    def stamp(self) -> Any:
+    def stamp(self) -> MaybeAwaited:
         """See `AbstractBucket.stamp`: the server's own reading replaces the estimate."""
         if self._clock is not self._own_clock or type(self).now is not PostgresBucket.now:
             return self.now()
         return Unread(self._session.server_ms(time.monotonic()) or 0)
 
-    def put(self, item: RateItem) -> Any:
+    def put(self, item: RateItem) -> MaybeAwaited:
         check_item(item)
         if item.weight == 0:
             self.failing_rate = None
             return self._answer(True)
-        return then(self._claim(item, look=False), _is_allowed)
+        return then(self._reserve(item, Ask(0, 0)), _is_allowed)
 
-    def put_decision(self, item: RateItem) -> Any:
+    def put_decision(self, item: RateItem) -> MaybeAwaited:
         return self.reserve(item)
 
     @property
@@ -172,20 +165,19 @@ class PostgresBucket(Closable, PostgresLine):
         limit_ms: int | None = None,
         *,
         brief: bool = False,
-    ) -> Any:
+    ) -> MaybeAwaited:
         check_item(item)
         if item.weight == 0 and not brief:
             self.failing_rate = None
             return self.check(item)
-        if limit_ms is not None:
-            limit_ms = max(max_wait_ms, limit_ms, LEAST_MS)
-        return self._claim(item, max_wait_ms, buffer_ms, limit_ms, look=not brief)
+        limit = max_wait_ms if limit_ms is None else max(max_wait_ms, limit_ms, LEAST_MS)
+        return self._reserve(item, Ask(max_wait_ms, limit, buffer_ms, look=not brief))
 
-    def check(self, item: RateItem) -> Any:
+    def check(self, item: RateItem) -> MaybeAwaited:
         check_item(item)
-        return self._claim(item, store=False)
+        return self._reserve(item, Ask(0, 0, store=False, look=True))
 
-    def waiting(self, item: RateItem) -> Any:
+    def waiting(self, item: RateItem) -> MaybeAwaited:
         learnt = self._learnt
         if self.failing_rate is None:
             return self._answer(0)
@@ -200,52 +192,55 @@ class PostgresBucket(Closable, PostgresLine):
 
         return then(self.check(item), wait)
 
-    def confirm(self, reservation: Reservation, now: int, max_wait_ms: int = 0) -> Any:
+    def confirm(self, reservation: Reservation, now: int, max_wait_ms: int = 0) -> MaybeAwaited:
         """See `AbstractBucket.confirm`: a round trip, for somebody before may have been late."""
         stored, item = reservation.handle, reservation.item
         if isinstance(stored, FallbackUnits):
-            return self._run(self._confirm_without(reservation, stored, max_wait_ms))
+            return self._session.run(self._confirm_without(reservation, stored, max_wait_ms))
         time_of_item = None if now.__class__ is Unread else int(now)
         if stored is None:
             return self._answer(reservation.with_wait())
         if stored.is_gone:
-            return self._run(self._anew(reservation, item.timestamp, time_of_item, max_wait_ms))
-        return self._run(self._confirm(reservation, time_of_item, max_wait_ms))
+            return self._session.run(
+                self._anew(reservation, item.timestamp, time_of_item, max_wait_ms)
+            )
+        confirming = self._confirm([reservation], time_of_item, max_wait_ms)
+        return self._session.run(first_of(confirming))
 
-    def hold(self, item: RateItem, hold_ms: int) -> Any:
+    def hold(self, item: RateItem, hold_ms: int) -> MaybeAwaited:
         """See `AbstractBucket.hold`. An outage is an error, whatever ``on_error`` says."""
         return then(self._hold(item, hold_ms), lambda said: said[1])
 
-    def release_hold(self, item: RateItem) -> Any:
+    def release_hold(self, item: RateItem) -> MaybeAwaited:
         """See `AbstractBucket.release_hold`, and of an outage `hold`."""
         return then(self._hold(item, None), lambda said: said[0] > 0)
 
-    def _hold(self, item: RateItem, hold_ms: int | None) -> Any:
+    def _hold(self, item: RateItem, hold_ms: int | None) -> MaybeAwaited:
         check_item(item)
         now, clock = self._times(item.timestamp)
-        now = clock if now is None else now
 
-        def done(said: tuple[int, int]) -> tuple[int, int]:
+        def program() -> Program[tuple[int, int]]:
+            said = yield from hold(self._steps, item.name, clock if now is None else now, hold_ms)
             self._full, self._learnt = {}, None
             return said
 
-        return then(self._run(hold(self._steps, item.name, now, hold_ms)), done)
+        return self._session.run(program())
 
     def pause(self, reservation: Reservation) -> float:
-        stored: Any = reservation.handle
+        stored = reservation.handle
         if isinstance(stored, FallbackUnits):
             return stored.pause()
         if stored is not None and self._clock is self._own_clock:
             return max(0.0, float(stored.due) - time.monotonic())
         return reservation.wait
 
-    def leak(self, current_timestamp: int | None = None) -> Any:
+    def leak(self, current_timestamp: int | None = None) -> MaybeAwaited:
         if current_timestamp is None and self._clock is not self._own_clock:
             return then(self.now(), self.leak)
         if current_timestamp is None:
-            return self._run(self._sweep())
+            return self._session.run(self._sweep())
         kept = current_timestamp - self._algorithm.leak_bound(self._rates, current_timestamp)
-        return self._run(self._leak(current_timestamp, kept))
+        return self._session.run(self._leak(current_timestamp, kept))
 
     def _leak(self, now: int | None, kept: int) -> Program[int]:
         yield from self._steps.make_good()
@@ -265,23 +260,23 @@ class PostgresBucket(Closable, PostgresLine):
         self._outage.breaker.answered()
         return leaked
 
-    def flush(self) -> Any:
+    def flush(self) -> MaybeAwaited:
         self._full = {}
         self._flushes += 1
         self.failing_rate = None
-        return self._run(self._steps.flush())
+        return self._session.run(self._steps.flush())
 
-    def count(self) -> Any:
-        return self._run(self._steps.count())
+    def count(self) -> MaybeAwaited:
+        return self._session.run(self._steps.count())
 
-    def peek(self, index: int) -> Any:
+    def peek(self, index: int) -> MaybeAwaited:
         if index < 0:
             return self._answer(None)
 
         def unit(row: Row) -> RateItem | None:
             return None if not row else RateItem(restored(row[0] or ""), int(row[1]))
 
-        return then(self._run(self._steps.peek(index)), unit)
+        return then(self._session.run(self._steps.peek(index)), unit)
 
 
 class PostgresKeys:
@@ -292,7 +287,7 @@ class PostgresKeys:
 
     __module__ = "pyrate_limiter.buckets.postgres"
 
-    def __init__(self, pool: Pool, table: str, **options: Any) -> None:
+    def __init__(self, pool: Pool, table: str, **options: Any) -> None:  # as its own
         self._pool, self._table, self._options = pool, table, options
 
     def keyed(self, rates: Rate | Sequence[Rate]) -> PostgresBucket:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pyrate_limiter._core.clocks import AbstractClock
+from pyrate_limiter.buckets.postgres.literals import CLOCK
 from pyrate_limiter.buckets.postgres.session import Session
 
 if TYPE_CHECKING:
@@ -32,13 +33,11 @@ class PostgresClock(AbstractClock):
         self._session = Session(pool)
 
     def now(self) -> int | Awaitable[int]:
-        return self._session.run(self._read())  # type: ignore[no-any-return]
+        return self._session.run(self._read())
 
     def _read(self) -> Program[int]:
         try:
-            row = yield from self._session.query(
-                "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
-            )
+            row = yield from self._session.query(f"SELECT {CLOCK}")
             return int(row[0])
         except Exception:
             import logging

@@ -1,32 +1,63 @@
-"""How items are judged: by the server, by what it said just now, or by its stand-in."""
+"""How items are judged: by the server, by a denial of just now, or by the fallback."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from itertools import takewhile
+from typing import TYPE_CHECKING, TypeVar
 
-from pyrate_limiter._core.awaitables import is_awaitable
-from pyrate_limiter._core.validation import Unread
+from pyrate_limiter._core.awaitables import discard, is_awaitable
+from pyrate_limiter._core.validation import Unread, check_timestamp
 from pyrate_limiter.abstracts.algorithm import Decision
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.reservation import Reservation
 from pyrate_limiter.buckets.postgres.custom_algorithm import confirm_by_policy, reserve_by_policy
 from pyrate_limiter.buckets.postgres.literals import unique
-from pyrate_limiter.buckets.postgres.session import Session, uncancelled
-from pyrate_limiter.buckets.postgres.statements import LEAST_MS, Ask, Busy, Steps, UnitsInDoubt
-from pyrate_limiter.buckets.postgres.stored import Stored
+from pyrate_limiter.buckets.postgres.rows import Ask, CancelTerms, Confirmed, ConfirmTerms, Units
+from pyrate_limiter.buckets.postgres.statements import LEAST_MS, Steps, UnitsInDoubt
 from pyrate_limiter.buckets.remote.denials import Denial, LastDenial
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Sequence
+
     from pyrate_limiter._core.driver import Program
     from pyrate_limiter.abstracts.rate import Rate, RateItem
     from pyrate_limiter.buckets.postgres.clock import PostgresClock
-    from pyrate_limiter.buckets.postgres.literals import Limits
     from pyrate_limiter.buckets.postgres.outage import PostgresOutage
+    from pyrate_limiter.buckets.postgres.rows import Answer
+    from pyrate_limiter.buckets.postgres.session import Session
     from pyrate_limiter.buckets.remote.fallback import FallbackUnits
+
+T = TypeVar("T")
 
 _REMEMBERED_SECONDS = 0.05
 _MOST_REMEMBERED = 10_000
+
+
+class Stored:
+    """What the bucket knows of the units of a reservation.
+
+    Args:
+        token: marks the units.
+        due: their moment on the clock of ``time.monotonic``.
+        flushes: how often the bucket had been flushed by then.
+        kept: how many of them are not cancelled.
+    """
+
+    __slots__ = ("due", "flushes", "is_gone", "kept", "token")
+
+    def __init__(self, token: int, due: float, flushes: int, kept: int) -> None:
+        self.token: int = token
+        self.due: float = due
+        self.flushes: int = flushes
+        self.kept: int = kept
+        self.is_gone: bool = False
+        """Whether they are given back, or will be: they could not be confirmed."""
+
+    def become(self, other: Stored) -> None:
+        """Stand for the units that were stored in the place of these."""
+        for name in self.__slots__:
+            setattr(self, name, getattr(other, name))
 
 
 class PostgresJudge(AbstractBucket):
@@ -37,59 +68,43 @@ class PostgresJudge(AbstractBucket):
     blocks: bool
 
     _keyed = False
-    _fixed: bool  # whether windows are aligned to the clock
     _in_sql: bool  # whether the server judges
     _session: Session
     _steps: Steps
     _outage: PostgresOutage
     _own_clock: PostgresClock
-    _limits: Limits
     _flushes: int
     _learnt: LastDenial | None
     _full: dict[str, Denial]  # by name
 
-    def _answer(self, value: object) -> Any:
+    def _answer(self, value: T) -> T | Awaitable[T]:
         return _ready(value) if self.is_async else value
 
-    def _run(self, program: Program[object]) -> Any:
-        run = self._session.run(program)
-        return uncancelled(run) if self.is_async else run
+    def _key(self, item: RateItem) -> str:
+        return item.name if self._keyed else ""
 
-    def _claim(
-        self,
-        item: RateItem,
-        max_wait_ms: int = 0,
-        buffer_ms: int | None = None,
-        limit_ms: int | None = None,
-        *,
-        store: bool = True,
-        look: bool = True,
-    ) -> Any:
+    def _reserve(self, item: RateItem, ask: Ask) -> Decision | Awaitable[Decision]:
         weight = item.weight
         for rate in self._rates:
             if weight > self._algorithm.max_weight(rate):
-                if store:
+                if ask.store:
                     self.failing_rate, self._learnt = rate, LastDenial(weight, None)
                 return self._answer(Decision(rate))
-        if store and item.timestamp.__class__ is Unread:
-            refusal = self._recall(item, max_wait_ms)
+        if ask.store and item.timestamp.__class__ is Unread:
+            refusal = self._recall(item, ask.max_wait)
             if refusal is not None:
                 return self._answer(refusal)
-        limit = max_wait_ms if limit_ms is None else limit_ms
-        program = self._judge(item, max_wait_ms, buffer_ms, limit, store=store, look=look)
-        if not self.is_async:
-            return self._session.run(program)
-        return uncancelled(self._session.run(program), self._undo if store else None)
+        return self._session.run(first_of(self._judge([item], ask)), lambda one: self._undo([one]))
 
-    async def _undo(self, decision: Decision) -> None:
-        if isinstance(decision, Reservation):
-            cancelled: Any = self.cancel(decision)
+    async def _undo(self, decisions: list[Decision]) -> None:
+        stored = [it for it in decisions if isinstance(it, Reservation)]
+        cancelled = self.cancel_several(stored)
+        if not isinstance(cancelled, list):
             await cancelled
 
     def _recall(self, item: RateItem, max_wait_ms: int) -> Decision | None:
         """What a refusal of just now says about this item."""
-        key = item.name if self._keyed else ""
-        known = self._full.get(key)
+        known = self._full.get(self._key(item))
         now = time.monotonic()
         if known is None or known.weight != item.weight or now >= known.until:
             return None
@@ -102,38 +117,183 @@ class PostgresJudge(AbstractBucket):
         self._learnt = LastDenial(item.weight, item.timestamp + left)
         return refusal
 
-    def _judge(
-        self,
-        item: RateItem,
-        max_wait_ms: int,
-        buffer_ms: int | None,
-        limit_ms: int,
-        *,
-        store: bool,
-        look: bool,
-    ) -> Program[Decision]:
-        program = self._judge_there(
-            *(item, max_wait_ms, buffer_ms, limit_ms), store=store, look=look
-        )
-        outage = self._outage
-        if outage.raises:
+    def _judge(self, items: Sequence[RateItem], ask: Ask) -> Program[list[Decision]]:
+        """The decisions on items of one line, as far as one call takes them."""
+        program = self._judge_there(items, ask)
+        if self._outage.raises:
             return program
-        return outage.guard(
-            program, lambda: self._without(item, max_wait_ms, buffer_ms, store=store)
+        return self._outage.guard(program, lambda: self._without(items[0], ask))
+
+    def _judge_there(self, items: Sequence[RateItem], ask: Ask) -> Program[list[Decision]]:
+        # A policy that runs in this process takes two round trips for each of them. Each goes
+        # behind all that is stored, so also behind what the line holds.
+        groups = [items] if self._in_sql else [[item] for item in items]
+        decisions: list[Decision] = []
+        for group in groups:
+            now, clock = self._times(group[0].timestamp)
+            asked = ask
+            if now is not None or clock is not None:
+                asked = ask._replace(now=now, clock=clock)
+            units = [Units(item.name, item.weight, unique()) for item in group]
+            try:
+                if self._in_sql:
+                    answers = yield from self._steps.reserve(asked, units)
+                else:
+                    answers = yield from reserve_by_policy(self._steps, asked, units[0])
+            except self._steps.errors as error:
+                if decisions:
+                    break  # whoever asks next is told
+                if self._steps.is_busy(error, ask.limit):
+                    return [Decision(self._rates[0], 0)]
+                raise
+            decisions += [self._read(*found, asked) for found in zip(group, units, answers)]
+            if not decisions[-1].allowed:
+                break
+        return decisions
+
+    def _without(self, item: RateItem, ask: Ask) -> Program[list[Decision]]:
+        """Answer while the server is away."""
+        outage = self._outage
+        max_wait_ms = ask.max_wait if ask.store else -1
+        decision, units = yield from outage.fallback.decide(
+            *(self._rates, item, max_wait_ms, ask.buffer, outage.breaker.retry_ms()),
+            self._key(item),
+        )
+        item.timestamp = int(item.timestamp)
+        if ask.store:
+            self.failing_rate, self._learnt = decision.failing_rate, None
+        if units is None:
+            return [decision]
+        item.timestamp = units.reservation.item.timestamp
+        return [Reservation.of(item, decision, units)]
+
+    def _times(self, stamp: int) -> tuple[int | None, int | None]:
+        """The time of the item, and the reading of a clock that is not the server's."""
+        clock = None
+        if self._clock is not self._own_clock:
+            reading: object = self._clock.now()
+            if is_awaitable(reading):
+                discard(reading)
+            else:
+                clock = check_timestamp(reading)
+        return None if stamp.__class__ is Unread else int(stamp), clock
+
+    def _read(self, item: RateItem, units: Units, answer: Answer, ask: Ask) -> Decision:
+        failing, moment, now, remaining, newest, _, held, _ = answer
+        own_time, reset = ask.now is None, None
+        if remaining is not None:
+            reset = max(0 if held is None else held - now, self._reset_after(newest, now))
+        received = time.monotonic()
+        if failing:
+            rate = self._rates[failing - 1]
+            wait = None if moment is None else moment - now
+            refusal = Decision(rate, wait, 0, remaining, reset)
+            if own_time:
+                item.timestamp = now
+            if ask.store:
+                self.failing_rate, self._learnt = rate, LastDenial(item.weight, moment)
+                if own_time and wait is not None:
+                    self._remember(item, received, wait, rate, refusal)
+            return refusal
+        moment = now if moment is None else moment
+        wait = max(0, moment - now)
+        if ask.store:
+            self.failing_rate = None
+            item.timestamp = moment
+            due = received + (moment - now) / 1000
+            stored = Stored(units.token, due, self._flushes, item.weight)
+            return Reservation(item, wait, stored, remaining, reset)
+        if own_time:
+            item.timestamp = now
+        return Decision(None, None, wait, remaining, reset)
+
+    def _reset_after(self, newest: int | None, now: int) -> int:
+        """Ms until the bucket is as good as new."""
+        policy, rates = self._algorithm, self._rates
+        if newest is None or all(newest < policy.window_start(rate, now) for rate in rates):
+            return 0
+        last = max(now, newest)
+        waits = [policy.retry_after(rate, last, newest) or 0 for rate in rates]
+        return last - now + max(waits)
+
+    def _remember(
+        self, item: RateItem, received: float, wait: int, rate: Rate, refusal: Decision
+    ) -> None:
+        if len(self._full) >= _MOST_REMEMBERED:
+            self._full = {}
+        until = received + min(wait / 1000, _REMEMBERED_SECONDS)
+        self._full[self._key(item)] = Denial(
+            *(until, received + wait / 1000, item.weight, self._rates, rate),
+            *(refusal.remaining, refusal.reset_after_ms),
         )
 
     def _confirm(
-        self, reservation: Reservation, time_of_item: int | None, max_wait_ms: int
-    ) -> Program[Decision]:
+        self, reservations: Sequence[Reservation], time_of_items: int | None, max_wait_ms: int
+    ) -> Program[list[Decision]]:
+        """Confirm what is due together; see `AbstractBucket.confirm_several`."""
         try:
-            return (yield from self._confirm_there(reservation, time_of_item, max_wait_ms))
+            return (yield from self._confirm_there(reservations, time_of_items, max_wait_ms))
         except BaseException as error:
             if self._outage.failed(error):
-                return reservation.with_wait()
-            self._forsake(reservation)
-            if isinstance(error, Busy):
-                return Decision(self._rates[0], 0)
+                return [reservation.with_wait() for reservation in reservations]
+            for reservation in reservations:
+                self._forsake(reservation)
+            if self._steps.is_busy(error, max(max_wait_ms, LEAST_MS)):
+                return [Decision(self._rates[0], 0)]
             raise
+
+    def _confirm_there(
+        self, reservations: Sequence[Reservation], time_of_items: int | None, max_wait_ms: int
+    ) -> Program[list[Decision]]:
+        head = reservations[0]
+        units = [Units(one.item.name, one.item.weight, one.handle.token) for one in reservations]
+        layout = yield from self._steps.layout()
+        ask = ConfirmTerms(time_of_items, max_wait_ms)
+        if not layout.has_columns:  # it stores nothing ahead
+            if head.handle.flushes == self._flushes:
+                return [head.with_wait()]
+            answers = [Confirmed(0, None, int(head.item.timestamp), 0)]
+        elif self._in_sql:
+            answers = yield from self._steps.confirm(ask, units)
+        else:
+            answers = yield from confirm_by_policy(self._steps, ask, units[0])
+        if not answers[0].failing and answers[0].moment is None:
+            # Flushed, or so late that it was cleaned away.
+            return [(yield from self._anew(head, answers[0].now, time_of_items, max_wait_ms))]
+        found = takewhile(lambda answer: answer.moment is not None, answers)
+        return [self._confirmed(*one) for one in zip(reservations, found)]
+
+    def _anew(
+        self, reservation: Reservation, now: int, time_of_item: int | None, max_wait_ms: int
+    ) -> Program[Decision]:
+        """Reserve once more what is not there any more."""
+        item, stored = reservation.item, reservation.handle
+        self._full.pop(self._key(item), None)
+        item.timestamp = Unread(now) if time_of_item is None else time_of_item
+        ask = Ask(max_wait_ms, max(max_wait_ms, LEAST_MS))
+        (decision,) = yield from self._judge([item], ask)
+        if not isinstance(decision, Reservation) or not isinstance(decision.handle, Stored):
+            stored.is_gone = True
+            return decision
+        stored.become(decision.handle)
+        return reservation.with_wait(decision.wait_ms)
+
+    def _confirmed(self, reservation: Reservation, answer: Confirmed) -> Decision:
+        """What the server says of a reservation that it has found."""
+        item, stored = reservation.item, reservation.handle
+        failing, moment = answer.failing, answer.now if answer.moment is None else answer.moment
+        if not failing and moment == item.timestamp:
+            return reservation.with_wait()
+        self._full.pop(self._key(item), None)
+        wait = max(0, moment - answer.now)
+        if failing:
+            self.failing_rate = self._rates[failing - 1]
+            self._learnt = LastDenial(item.weight, moment)
+            stored.is_gone = True
+            return Decision(self.failing_rate, wait)
+        item.timestamp, stored.flushes = moment, self._flushes
+        stored.due = time.monotonic() + wait / 1000
+        return reservation.with_wait(wait)
 
     def _forsake(self, reservation: Reservation) -> None:
         """Have a reservation given back when the server is not silent any more.
@@ -148,24 +308,8 @@ class PostgresJudge(AbstractBucket):
         """What a reservation is found by, wherever it has moved since."""
         item, stored = reservation.item, reservation.handle
         moment = int(item.timestamp)
-        return UnitsInDoubt(item.name, item.weight, stored.token, moment, moment, kept=kept)
-
-    def _without(
-        self, item: RateItem, max_wait_ms: int, buffer_ms: int | None, *, store: bool
-    ) -> Program[Decision]:
-        """Answer while the server is away."""
-        outage, key = self._outage, item.name if self._keyed else ""
-        max_wait_ms = max_wait_ms if store else -1
-        decision, units = yield from outage.fallback.decide(
-            self._rates, item, max_wait_ms, buffer_ms, outage.breaker.retry_ms(), key
-        )
-        item.timestamp = int(item.timestamp)
-        if store:
-            self.failing_rate, self._learnt = decision.failing_rate, None
-        if units is None:
-            return decision
-        item.timestamp = units.reservation.item.timestamp
-        return Reservation.of(item, decision, units)
+        units = Units(item.name, item.weight, stored.token)
+        return UnitsInDoubt(units, CancelTerms(moment, moment, kept=kept))
 
     def _confirm_without(
         self, reservation: Reservation, units: FallbackUnits, max_wait_ms: int
@@ -174,166 +318,11 @@ class PostgresJudge(AbstractBucket):
         decision = yield from units.confirm(max_wait_ms)
         return reservation.with_wait(decision.wait_ms) if decision.allowed else decision
 
-    def _judge_there(
-        self,
-        item: RateItem,
-        max_wait_ms: int,
-        buffer_ms: int | None,
-        limit_ms: int,
-        *,
-        store: bool,
-        look: bool,
-    ) -> Program[Decision]:
-        now, clock = self._times(item.timestamp)
-        token = unique()
-        ask = Ask(
-            item.name,
-            item.weight,
-            token,
-            now,
-            clock,
-            max_wait_ms,
-            limit_ms,
-            buffer_ms,
-            store,
-            look,
-        )
-        try:
-            if self._in_sql:
-                answer: Any = yield from self._steps.reserve(self._limits, ask)
-            else:
-                answer = yield from reserve_by_policy(
-                    self._steps, self._rates, self._algorithm, ask
-                )
-        except Busy:
-            return Decision(self._rates[0], 0)
-        return self._read(item, answer, token, store=store, own_time=now is None)
 
-    def _times(self, stamp: int) -> tuple[int | None, int | None]:
-        """The time of the item, and the reading of a clock that is not the server's."""
-        clock = None
-        if self._clock is not self._own_clock:
-            reading: Any = self._clock.now()
-            clock = None if is_awaitable(reading) else int(reading)
-        return None if stamp.__class__ is Unread else int(stamp), clock
-
-    def _read(
-        self,
-        item: RateItem,
-        answer: Any,
-        token: int,
-        *,
-        store: bool,
-        own_time: bool,
-    ) -> Decision:
-        allowed, moment, failing, now, remaining, reset = answer[:6]
-        if self._in_sql:
-            self._steps.note_sweep(answer[6], now)
-            held = 0 if answer[7] is None else answer[7] - now
-            reset = None if remaining is None else max(held, self._reset_after(reset, now))
-        received = time.monotonic()
-        if not allowed:
-            rate = self._rates[failing - 1]
-            wait = None if moment is None else moment - now
-            refusal = Decision(rate, wait, 0, remaining, reset)
-            if own_time:
-                item.timestamp = now
-            if store:
-                self.failing_rate, self._learnt = rate, LastDenial(item.weight, moment)
-                if own_time and wait is not None:
-                    self._remember(item, received, wait, rate, refusal)
-            return refusal
-        if store:
-            self.failing_rate = None
-            due = received + (moment - now) / 1000
-            stored = Stored(token, due, self._flushes, int(item.weight))
-            item.timestamp = moment
-            return Reservation(item, max(0, moment - now), stored, remaining, reset)
-        if own_time:
-            item.timestamp = now
-        return Decision(None, None, max(0, moment - now), remaining, reset)
-
-    def _reset_after(self, newest: int | None, now: int) -> int:
-        """Ms until the bucket is as good as new."""
-        if newest is None:
-            return 0
-        if not self._fixed:
-            return max(0, newest + self._rates.longest_ms + 1 - now)
-        policy: Any = self._algorithm
-        if newest < policy.window_start(self._rates[-1], now):
-            return 0
-        last = max(now, newest)
-        resets: list[int] = [policy.retry_after(rate, last, newest) for rate in self._rates]
-        return last - now + max(resets)
-
-    def _remember(
-        self, item: RateItem, received: float, wait: int, rate: Rate, refusal: Decision
-    ) -> None:
-        if len(self._full) >= _MOST_REMEMBERED:
-            self._full = {}
-        key = item.name if self._keyed else ""
-        until = received + min(wait / 1000, _REMEMBERED_SECONDS)
-        self._full[key] = Denial(
-            *(until, received + wait / 1000, item.weight, self._rates, rate),
-            *(refusal.remaining, refusal.reset_after_ms),
-        )
-
-    def _confirm_there(
-        self, reservation: Reservation, time_of_item: int | None, max_wait_ms: int
-    ) -> Program[Decision]:
-        item, stored = reservation.item, reservation.handle
-        layout = yield from self._steps.layout()
-        terms: dict[str, Any] = {"now": time_of_item, "max_wait": max_wait_ms}
-        found: Any
-        if not layout.has_columns:  # it stores nothing ahead
-            if stored.flushes == self._flushes:
-                return reservation.with_wait()
-            found = True, None, 0, int(item.timestamp)
-        elif self._in_sql:
-            units = item.name, item.weight, stored.token
-            (found,) = yield from self._steps.confirm(self._limits, [units], **terms)
-        else:
-            found = yield from confirm_by_policy(
-                self._steps, self._rates, self._algorithm, item, token=stored.token, terms=terms
-            )
-        allowed, moment, _, now = found[:4]
-        if allowed and moment is None:  # flushed, or so late that it was cleaned away
-            return (yield from self._anew(reservation, now, time_of_item, max_wait_ms))
-        return self._confirmed(reservation, found)
-
-    def _anew(
-        self, reservation: Reservation, now: int, time_of_item: int | None, max_wait_ms: int
-    ) -> Program[Decision]:
-        """Reserve once more what is not there any more."""
-        item, stored = reservation.item, reservation.handle
-        self._full.pop(item.name if self._keyed else "", None)
-        item.timestamp = Unread(now) if time_of_item is None else time_of_item
-        limit = max(max_wait_ms, LEAST_MS)
-        terms = item, max_wait_ms, None, limit
-        decision = yield from self._judge(*terms, store=True, look=False)
-        if not isinstance(decision, Reservation) or not isinstance(decision.handle, Stored):
-            stored.is_gone = True
-            return decision
-        stored.become(decision.handle)
-        return reservation.with_wait(decision.wait_ms)
-
-    def _confirmed(self, reservation: Reservation, found: Any) -> Decision:
-        """What the server says of a reservation that it has found."""
-        item, stored = reservation.item, reservation.handle
-        allowed, moment, failing, now = found[:4]
-        if allowed and moment == item.timestamp:
-            return reservation.with_wait()
-        self._full.pop(item.name if self._keyed else "", None)
-        if not allowed:
-            self.failing_rate = self._rates[failing - 1]
-            self._learnt = LastDenial(item.weight, moment)
-            stored.is_gone = True
-            return Decision(self.failing_rate, moment - now)
-        wait = max(0, moment - now)
-        item.timestamp, stored.flushes = moment, self._flushes
-        stored.due = time.monotonic() + wait / 1000
-        return reservation.with_wait(wait)
-
-
-async def _ready(value: object) -> Any:
+async def _ready(value: T) -> T:
     return value
+
+
+def first_of(program: Program[list[T]]) -> Program[T]:
+    """What a program says of the first, or only, one."""
+    return (yield from program)[0]

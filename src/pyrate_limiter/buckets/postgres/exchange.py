@@ -13,15 +13,17 @@ import math
 import select
 import threading
 import time
-from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from pyrate_limiter._core.driver import BlockingEffect
+from pyrate_limiter._core.worker_threads import in_worker
+from pyrate_limiter.errors import MissingDriver
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
+    from types import ModuleType
 
     from psycopg import Error
     from psycopg.pq.abc import PGcancelConn, PGconn, PGresult
@@ -37,6 +39,21 @@ _READING, _WRITING = 1, 2  # of libpq's PostgresPollingStatusType
 _CANCEL_SECONDS = 1.0
 _encodings: dict[bytes | None, str] = {}
 _cancelling = threading.Semaphore(8)  # a server that hangs is not sent more than so many requests
+
+
+def driver() -> ModuleType:
+    """The psycopg module.
+
+    Raises:
+        MissingDriver: it is not installed, or the library of PostgreSQL that it needs is not.
+    """
+    try:
+        return import_module("psycopg")
+    except ModuleNotFoundError as error:
+        raise MissingDriver("psycopg", "postgres") from error
+    except ImportError as error:
+        why = f"cannot be loaded, since psycopg found no libpq ({error})"
+        raise MissingDriver("psycopg[binary]", "postgres", why) from error
 
 
 class Ready(BlockingEffect[bool]):
@@ -120,7 +137,7 @@ def exchange(connection: Connection, text: str, deadline: float) -> Program[list
         if failed is None:  # else it was a last word, and says more
             raise
     if failed is not None:
-        error: Error = import_module("psycopg.errors").error_from_result(failed, encoding=encoding)
+        error: Error = driver().errors.error_from_result(failed, encoding=encoding)
         if (error.sqlstate or "").startswith(_SHUTDOWN):
             pgconn.finish()  # it was the session's last word
         raise error
@@ -143,18 +160,18 @@ def _close_unless_idle(pgconn: PGconn) -> None:
     if pgconn.transaction_status == _ACTIVE:
         canceller = _canceller(pgconn)
         pgconn.finish()
-        if canceller is not None and _cancelling.acquire(blocking=False):
-            # It needs a connection of its own, which a server that hangs does not take.
-            beside = threading.Thread(target=_cancel, args=(canceller,), daemon=True)
-            with suppress(RuntimeError):  # no thread is to be had any more
-                beside.start()
+        if canceller is None or not _cancelling.acquire(blocking=False):
+            return
+        # It needs a connection of its own, which a server that hangs does not take.
+        if not in_worker(lambda: _cancel(canceller)):
+            _cancelling.release()
 
 
 def _canceller(pgconn: PGconn) -> PGcancelConn | None:
     """What asks the server to end a connection's work without blocking; from libpq 17 on."""
     try:
         return pgconn.cancel_conn()
-    except import_module("psycopg").Error:
+    except driver().Error:
         # Then that work ends by its own time limit. What there is before, `get_cancel`, holds up
         # all threads: it waits for the server with the lock of the interpreter.
         return None
@@ -165,7 +182,7 @@ def _cancel(canceller: PGcancelConn) -> None:
     try:
         canceller.start()
         comes_to_an_end(canceller, canceller.poll, deadline)
-    except import_module("psycopg").Error:
+    except driver().Error:
         pass  # the server is not there
     finally:
         canceller.finish()
@@ -195,8 +212,8 @@ def _check(in_time: bool) -> None:
 
 def silence() -> Exception:
     """The error of a server that has not answered in time."""
-    psycopg = import_module("psycopg")
-    error: Exception = psycopg.OperationalError("Postgres did not answer in the time it was given")
+    text = "Postgres did not answer in the time it was given"
+    error: Exception = driver().OperationalError(text)
     return error
 
 

@@ -10,17 +10,13 @@ import threading
 import time
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from pyrate_limiter._core.driver import BlockingEffect
 from pyrate_limiter.buckets.postgres.exchange import resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from pyrate_limiter._core.driver import Program
-
-    T = TypeVar("T")
 
 
 class FairLock:
@@ -59,31 +55,6 @@ class FairLock:
                 return
             wake = self._waiting.popleft()
         wake()
-
-
-def locked(
-    lock: FairLock,
-    seconds: float | None,
-    late: Callable[[float], Program[BaseException]],
-    work: Callable[[float | None], Program[T]],
-) -> Program[T]:
-    """Run ``work(seconds left)``, a program, under the lock.
-
-    Args:
-        lock: the lock.
-        seconds: how long to wait for it; None is for ever.
-        late: a program that returns the error to raise where that was too short. It is given when
-            the wait began, on the clock of ``time.monotonic``.
-        work: what to run.
-    """
-    began = time.monotonic()
-    if not (yield Acquire(lock, seconds)):
-        raise (yield from late(began))
-    try:
-        left = None if seconds is None else max(0.001, began + seconds - time.monotonic())
-        return (yield from work(left))
-    finally:
-        lock.release()
 
 
 class Acquire(BlockingEffect[bool]):

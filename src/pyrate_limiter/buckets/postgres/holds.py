@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from pyrate_limiter.buckets.postgres.functions import held_row
-from pyrate_limiter.buckets.postgres.literals import literal
+from pyrate_limiter.buckets.postgres.literals import CLOCK, literal
 from pyrate_limiter.errors import CannotHold
 
 if TYPE_CHECKING:
@@ -36,18 +36,16 @@ def hold(steps: Steps, name: str, now: int | None, hold_ms: int | None) -> Progr
         )
     table, lock = layout.table, steps.lock(name)
     held = held_row(f"AND key = {lock}" if steps.keyed else "")
-    clock = "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
     new = "" if hold_ms is None else f"UNION ALL SELECT ms + {hold_ms}, {hold_ms} FROM now "
     kept = "FROM stood" if hold_ms is not None else "FROM stood WHERE false"
 
     def once(attempt: Attempt) -> Program[tuple[int, int]]:
-        commit = "" if steps.is_durable else "SET LOCAL synchronous_commit = off; "
         sent = time.monotonic()
         *_, answer = yield from attempt.fetch(
-            f"BEGIN ISOLATION LEVEL READ COMMITTED; {attempt.bounds()}{commit}"
+            f"BEGIN ISOLATION LEVEL READ COMMITTED; {attempt.bounds(durable=steps.is_durable)}"
             f"LOCK TABLE {table} IN ROW EXCLUSIVE MODE; SELECT pg_advisory_xact_lock({lock}); "
-            f"WITH now AS MATERIALIZED (SELECT {clock if now is None else now} AS ms, "
-            f"{clock} AS clock), "
+            f"WITH now AS MATERIALIZED (SELECT {CLOCK if now is None else now} AS ms, "
+            f"{CLOCK} AS clock), "
             f"old AS (DELETE FROM {table} WHERE {held} RETURNING at_ms, token), "
             "stood AS (SELECT least(at_ms, ms + token) AS until, token AS length FROM old, now "
             "WHERE at_ms > ms), "
@@ -64,9 +62,3 @@ def hold(steps: Steps, name: str, now: int | None, hold_ms: int | None) -> Progr
 
     answer: tuple[int, int] = yield from steps.session.transact(once, None)
     return answer
-
-
-def look(steps: Steps, table: str, name: str) -> str:
-    """The statement that tells until when, and how long, a bucket is held, if it is."""
-    mine = f"AND key = {steps.lock(name)}" if steps.keyed else ""
-    return f"SELECT at_ms, token FROM {table} WHERE {held_row(mine)}"

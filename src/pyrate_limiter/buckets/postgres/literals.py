@@ -5,16 +5,25 @@ from __future__ import annotations
 import os
 import re
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pyrate_limiter._core.validation import pad_ms
+from pyrate_limiter.abstracts.algorithm import SlidingWindowLog
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pyrate_limiter._core.rate_list import RateList
+    from pyrate_limiter.abstracts.algorithm import LogAlgorithm
 
-_LONGEST_KEY = 255  # characters
+NONE = -(1 << 62)
+"""Stands for NULL among numbers: a server may be set up to read no NULL in an array's text."""
+NEVER = 1 << 62
+"""After every moment that there is, in ms."""
+CLOCK = "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+"""The server's clock, in SQL."""
+LONGEST_KEY = 255
+"""Characters of a name that has room in an index."""
 _NUL = "\N{SYMBOL FOR NULL}"
 _as_it_is = re.compile(r"[ -#%&(-\[\]-~]*").fullmatch  # ASCII without ' $ \
 
@@ -22,16 +31,19 @@ _as_it_is = re.compile(r"[ -#%&(-\[\]-~]*").fullmatch  # ASCII without ' $ \
 class Limits(NamedTuple):
     """What limits a bucket."""
 
-    rates: str  # in SQL: limits, intervals, and by how many ms a waiter keeps clear of the edge
-    fixed: bool  # whether windows are aligned to the clock
+    rates: RateList
+    algorithm: LogAlgorithm
+    sql: str  # limits, intervals, and by how many ms a waiter keeps clear of the edge
+    fixed: bool  # whether units are numbered in the order of their time, whoever is late
 
     @classmethod
-    def of(cls, rates: RateList, *, fixed: bool) -> Limits:
-        """Those of these rates."""
+    def of(cls, rates: RateList, algorithm: LogAlgorithm) -> Limits:
+        """Those of these rates, as a policy sees to them."""
         limits = [rate.limit for rate in rates]
         intervals = [rate.interval for rate in rates]
         rows = limits, intervals, map(pad_ms, intervals)
-        return cls(f"'{{{','.join(map(_array, rows))}}}'", fixed)
+        sql = f"'{{{','.join(map(_array, rows))}}}'"
+        return cls(rates, algorithm, sql, type(algorithm) is not SlidingWindowLog)
 
 
 def literal(text: str) -> str:
@@ -53,10 +65,10 @@ def block(text: str) -> str:
 
 def short(name: str) -> str:
     """The name, or what stands for it in an index, where there is no room for a long one."""
-    if len(name) <= _LONGEST_KEY:
+    if len(name) <= LONGEST_KEY:
         return name
     digest = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=32).hexdigest()
-    return f"{name[: _LONGEST_KEY - 65]}#{digest}"
+    return f"{name[: LONGEST_KEY - 65]}#{digest}"
 
 
 def stored(text: str) -> str:
@@ -70,7 +82,7 @@ def restored(text: str) -> str:
     return text.replace(_NUL, "\0")
 
 
-def numbers(array: str) -> list[Any]:
+def numbers(array: str) -> list[int | None]:
     """The numbers of an array in SQL's own writing."""
     return [None if word == "NULL" else int(word) for word in array[1:-1].split(",")]
 

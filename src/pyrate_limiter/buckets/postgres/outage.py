@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from pyrate_limiter.buckets.postgres.exchange import driver
 from pyrate_limiter.buckets.postgres.ping import Ping, is_there
-from pyrate_limiter.buckets.postgres.session import driver, is_of_pool
+from pyrate_limiter.buckets.postgres.session import is_of_pool
 from pyrate_limiter.buckets.remote.circuit import CircuitBreaker, breaker_of
 from pyrate_limiter.buckets.remote.outage import Outage
 

@@ -6,17 +6,17 @@ answers, and waiting for it is waiting.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Coroutine
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from pyrate_limiter._core.driver import BlockingEffect
-from pyrate_limiter.buckets.postgres.exchange import comes_to_an_end, resolve
+from pyrate_limiter._core.worker_threads import in_worker
+from pyrate_limiter.buckets.postgres.exchange import comes_to_an_end
+from pyrate_limiter.buckets.remote.helpers import run_within
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pyrate_limiter.buckets.postgres.protocols import Pool
 
 PATIENCE_SECONDS = 0.5
@@ -51,44 +51,23 @@ class Ping(BlockingEffect[bool]):
 
     def block(self) -> bool:
         """Wait for the answer in this thread."""
-        answers: list[bool] = []
-        answered = threading.Event()
-
-        def tell(answer: bool) -> None:
-            answers.append(answer)
-            answered.set()
-
-        if self._start(tell):
-            answered.wait(PATIENCE_SECONDS)
-        return any(answers)
+        # Whoever looks up the name of a host blocks.
+        try:
+            return run_within(PATIENCE_SECONDS, lambda: self._question(self._pool), TimeoutError)
+        except TimeoutError:
+            return False
 
     async def wait(self) -> bool:
         """Wait for the answer in the event loop."""
         import asyncio
 
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[bool] = loop.create_future()
-
-        def tell(answer: bool) -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(resolve, future, answer)
-
-        if not self._start(tell):
+        answer: Future[bool] = Future()
+        if not in_worker(lambda: answer.set_result(self._question(self._pool))):
             return False
-        timer = loop.call_later(PATIENCE_SECONDS, resolve, future, False)
         try:
-            return await future
-        finally:
-            timer.cancel()
-
-    def _start(self, tell: Callable[[bool], None]) -> bool:
-        # Whoever looks up the name of a host blocks.
-        asker = threading.Thread(target=lambda: tell(self._question(self._pool)), daemon=True)
-        try:
-            asker.start()
-        except RuntimeError:  # no thread is to be had any more
+            return await asyncio.wait_for(asyncio.wrap_future(answer), PATIENCE_SECONDS)
+        except asyncio.TimeoutError:
             return False
-        return True
 
 
 def _answers(pool: Pool) -> bool:
@@ -144,7 +123,7 @@ def _where(pool: Any) -> bytes | None:  # another kind of pool may not have what
         return None
 
 
-def _made(value: Any) -> Any:
+def _made(value: Any) -> Any:  # a string or a dict, or what makes one
     """What a pool is given, or makes anew for each connection, as a password that changes."""
     made = value() if callable(value) else value
     if isinstance(made, Coroutine):

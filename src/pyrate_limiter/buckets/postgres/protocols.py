@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     # A value is the server's text, or None for NULL; which of them can be NULL is up to the SQL.
     Row: TypeAlias = list[Any]
     Rows: TypeAlias = list[Row]
+    # What has to be awaited over an asyncio pool, and is there over another: whoever has made the
+    # bucket knows which, and could not await the one or use the other if both were named.
+    MaybeAwaited: TypeAlias = Any
 
 
 class Connection(Protocol):
@@ -42,8 +45,8 @@ class Pool(Protocol):
     def closed(self) -> bool:
         """Whether it gives connections no more."""
 
-    def getconn(self, timeout: float | None = None) -> Any:
+    def getconn(self, timeout: float | None = None) -> MaybeAwaited:
         """Borrow a connection."""
 
-    def putconn(self, conn: Any) -> Any:
+    def putconn(self, conn: Any) -> MaybeAwaited:  # of the pool's own kind
         """Give it back."""

@@ -7,8 +7,8 @@ import zlib
 from typing import TYPE_CHECKING
 
 from pyrate_limiter.buckets.postgres import functions
+from pyrate_limiter.buckets.postgres.exchange import driver
 from pyrate_limiter.buckets.postgres.literals import literal
-from pyrate_limiter.buckets.postgres.session import driver
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -108,8 +108,8 @@ class Layout:
             self.functions = {step: f"{self.schema}.{names[step]}" for step in names}
         self.calls: dict[str, str] = {
             step: self._call(step, keyed)
-            for step in functions.OPTIONS
-            if self.functions or step != "claims"
+            for step in functions.STEPS
+            if self.functions or step != "reserve_several"
         }
 
     def _source(self, step: str, name: str, keyed: bool) -> str:
@@ -118,7 +118,7 @@ class Layout:
     def _call(self, step: str, keyed: bool) -> str:
         if self.functions:
             return functions.call(step, self.functions[step])
-        plain = step == "claim" and not self.has_columns
+        plain = step == "reserve" and not self.has_columns
         return functions.anonymous("plain" if plain else step, self.table, keyed)
 
 

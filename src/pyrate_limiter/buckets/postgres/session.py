@@ -9,22 +9,22 @@ from __future__ import annotations
 import math
 import sys
 import time
-from importlib import import_module
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pyrate_limiter._core.driver import Sleep, run_async, run_blocking
 from pyrate_limiter._core.validation import check_seconds
-from pyrate_limiter.buckets.postgres.exchange import exchange, silence
+from pyrate_limiter.buckets.postgres.exchange import driver, exchange, silence
+from pyrate_limiter.buckets.postgres.fair_lock import Acquire
 from pyrate_limiter.buckets.postgres.ping import Ping, mark
-from pyrate_limiter.errors import MissingDriver, WrongType
+from pyrate_limiter.errors import WrongType
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from types import ModuleType
     from typing import TypeAlias
 
     from pyrate_limiter._core.driver import Program
+    from pyrate_limiter.buckets.postgres.fair_lock import FairLock
     from pyrate_limiter.buckets.postgres.protocols import Connection, Pool, Row, Rows
 
     T = TypeVar("T")
@@ -38,21 +38,6 @@ GRACE_SECONDS = 0.25
 """How long the answer may take on its way after the caller's time is over."""
 CANCELLED_SECONDS = 0.5
 """How long a cancelled caller waits for the end of what it has begun."""
-
-
-def driver() -> ModuleType:
-    """The psycopg module.
-
-    Raises:
-        MissingDriver: it is not installed, or the library of PostgreSQL that it needs is not.
-    """
-    try:
-        return import_module("psycopg")
-    except ModuleNotFoundError as error:
-        raise MissingDriver("psycopg", "postgres") from error
-    except ImportError as error:
-        why = f"cannot be loaded, since psycopg found no libpq ({error})"
-        raise MissingDriver("psycopg[binary]", "postgres", why) from error
 
 
 def is_of_pool(error: BaseException, kind: str) -> bool:
@@ -75,14 +60,17 @@ class Attempt:
         """For how long the server may work on it: its word has to be here by the deadline."""
         return max(1, int((self.deadline - time.monotonic()) * 900))
 
-    def bounds(self, *, own_path: bool = True) -> str:
+    def bounds(self, *, own_path: bool = True, durable: bool = True) -> str:
         """SQL that has a transaction end with its caller, whatever the role's settings are.
 
         Nothing of anybody else's is looked up by its name alone, unless ``own_path`` is false.
+        Its commit does not wait for the disk, unless it has to be ``durable``.
         """
         left = self.left_ms()
         path = "SET LOCAL search_path = pg_catalog, pg_temp; " if own_path else ""
-        return f"{path}SET LOCAL lock_timeout = {left}; SET LOCAL statement_timeout = {left}; "
+        commit = "" if durable else "SET LOCAL synchronous_commit = off; "
+        limits = f"SET LOCAL lock_timeout = {left}; SET LOCAL statement_timeout = {left}; "
+        return f"{path}{limits}{commit}"
 
     def fetch(self, text: str) -> Program[list[Rows]]:
         """The rows of each of the statements that gives rows."""
@@ -120,21 +108,16 @@ class Session:
         self.pool = pool
         self.call_timeout: float | None = check_seconds("call_timeout", call_timeout)
         self.is_async: bool = iscoroutinefunction(pool.getconn)
-        self._error = psycopg.Error
-        self.conflicts: Errors = (
-            psycopg.errors.SerializationFailure,
-            psycopg.errors.DeadlockDetected,
-        )
+        errors = psycopg.errors
+        self.conflicts: Errors = (errors.SerializationFailure, errors.DeadlockDetected)
         self.lost: Errors = (psycopg.OperationalError, psycopg.InterfaceError)
-        self.timeouts: Errors = (
-            psycopg.errors.LockNotAvailable,
-            psycopg.errors.QueryCanceled,
-        )
+        self.timeouts: Errors = (errors.LockNotAvailable, errors.QueryCanceled)
 
-    def run(self, program: Program[T]) -> Any:  # whether it has to be awaited is the pool's affair
-        """The program's result, or an awaitable of it."""
-        # The async one goes on to its end, whatever happens to the caller meanwhile.
-        return run_async(program) if self.is_async else run_blocking(program)
+    def run(
+        self, program: Program[T], undo: Callable[[T], Awaitable[object]] | None = None
+    ) -> T | Awaitable[T]:
+        """The program's result; over an asyncio pool an awaitable of it, see `uncancelled`."""
+        return uncancelled(program, undo) if self.is_async else run_blocking(program)
 
     def learn(self, sent: float, server_ms: int) -> None:
         """Note that the server's clock read so many ms after ``sent``."""
@@ -151,16 +134,32 @@ class Session:
         limit = self.call_timeout
         return limit if seconds is None or (limit is not None and limit < seconds) else seconds
 
-    def late(self, since: float, busy: BaseException | None = None) -> Program[BaseException]:
-        """The error of a caller that has waited too long for a fair lock.
+    def in_turn(
+        self,
+        lock: FairLock,
+        seconds: float | None,
+        work: Callable[[float | None], Program[T]],
+        busy: Exception | None = None,
+    ) -> Program[T]:
+        """Run ``work(seconds left)``, a program, under a fair lock.
 
         Args:
-            since: when he began to wait for it, on the clock of ``time.monotonic``.
-            busy: what it is where the server is there, and those before him take their time.
+            lock: the lock.
+            seconds: how long the caller is willing to wait.
+            work: what to run.
+            busy: the error where the server is there, and those before him take their time.
         """
-        if self.heard < since and self.longest_wait is not None and not (yield Ping(self.pool)):
-            return silence()
-        return busy or at_work()
+        began, seconds = time.monotonic(), self.within(seconds)
+        if not (yield Acquire(lock, seconds)):
+            away = self.heard < began and self.longest_wait is not None
+            if away and not (yield Ping(self.pool)):
+                raise silence()
+            raise busy or at_work()
+        try:
+            left = None if seconds is None else max(0.001, began + seconds - time.monotonic())
+            return (yield from work(left))
+        finally:
+            lock.release()
 
     def query(
         self, text: str, seconds: float | None = None, *, own_path: bool = True
@@ -195,8 +194,12 @@ class Session:
             orphaned: called where this ends without an answer, although a try may have been
                 carried out.
         """
-        retries = _Retries(self.lost, self.conflicts)
-        give_up, answer_by = self._ends(time.monotonic(), seconds)
+        retries, limit = _Retries(self.lost, self.conflicts), self.within(seconds)
+        give_up = answer_by = None
+        if limit is not None:
+            give_up = time.monotonic() + limit
+            # The server has its own eye on the caller's time, and its word may be under way.
+            answer_by = give_up - limit + (self.within(limit + GRACE_SECONDS) or limit)
         try:
             while True:
                 try:
@@ -223,30 +226,14 @@ class Session:
                 orphaned()
             raise
 
-    def _ends(self, started: float, seconds: float | None) -> tuple[float | None, float | None]:
-        """When to stop asking the pool for a connection, and when to stop waiting for an answer."""
-        limit, answer = self.call_timeout, self.call_timeout
-        if seconds is not None and (limit is None or seconds < limit):
-            # The server has its own eye on the caller's time, and its word may be under way.
-            limit, answer = seconds, seconds + GRACE_SECONDS
-            if self.call_timeout is not None:
-                answer = min(answer, self.call_timeout)
-        return (
-            None if limit is None else started + limit,
-            None if answer is None else started + answer,
-        )
-
     def _connect(self, deadline: float | None) -> Program[Connection]:
         """A connection of the pool; where none comes soon, as long as the server is there."""
-        if deadline is None and self.longest_wait is None:
-            connection = self.pool.getconn()
-            return (yield connection) if self.is_async else connection  # type: ignore[no-any-return] # as the pool says
         give_up = min(time.monotonic() + self.pool.timeout, deadline or math.inf)
         while True:
             left = max(0.001, give_up - time.monotonic())
             try:
-                connection = self.pool.getconn(timeout=min(left, self.longest_wait or left))
-                return (yield connection) if self.is_async else connection  # type: ignore[no-any-return] # as the pool says
+                found = self.pool.getconn(timeout=min(left, self.longest_wait or left))
+                connection: Connection = (yield found) if self.is_async else found
             except self.lost as error:
                 if self.longest_wait is None or not is_of_pool(error, "PoolTimeout"):
                     raise
@@ -255,6 +242,8 @@ class Session:
                 if time.monotonic() >= give_up:
                     mark(error)
                     raise
+            else:
+                return connection
 
     def _with(self, attempt: Attempt, work: Callable[[Attempt], Program[T]]) -> Program[T]:
         connection = attempt.connection
@@ -301,6 +290,11 @@ class _Retries:
         return pause
 
 
+def whole(statements: str) -> str:
+    """The statements as a transaction of their own that sees what a lock has waited for."""
+    return f"BEGIN ISOLATION LEVEL READ COMMITTED; {statements}; COMMIT"
+
+
 def at_work() -> Exception:
     """The error of one whose time was over while a server that is there worked for others."""
     error = silence()
@@ -308,22 +302,20 @@ def at_work() -> Exception:
     return error
 
 
-def first(attempt: Attempt, text: str) -> Program[Any]:
-    """The first row of the last statement that has rows; None where there is none."""
+def first(attempt: Attempt, text: str) -> Program[Row]:
+    """The first row of the last statement that has rows; an empty one where there is none."""
     found = yield from attempt.fetch(text)
     return found[-1][0] if found and found[-1] else []
 
 
-async def uncancelled(
-    work: Awaitable[T], undo: Callable[[T], Awaitable[object]] | None = None
-) -> T:
-    """Await ``work`` to its end; where the caller is cancelled meanwhile, ``undo(result)`` too.
+async def uncancelled(program: Program[T], undo: Callable[[T], Awaitable[object]] | None) -> T:
+    """Run it to its end; where the caller is cancelled meanwhile, ``undo(result)`` too.
 
     A cancelled caller is not held for long: a server that does not answer is left.
     """
     import asyncio
 
-    task = asyncio.ensure_future(work)
+    task = asyncio.ensure_future(run_async(program))
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:

@@ -11,7 +11,7 @@ from pyrate_limiter._core.timeline import NO_CLOCK
 from pyrate_limiter.abstracts.algorithm import Decision
 from pyrate_limiter.buckets.postgres.literals import short
 from pyrate_limiter.buckets.postgres.outage import PostgresOutage, breaker_of_pool
-from pyrate_limiter.buckets.postgres.session import Session, uncancelled
+from pyrate_limiter.buckets.postgres.session import Session
 from pyrate_limiter.buckets.postgres.state_row import StateRow
 from pyrate_limiter.buckets.postgres.statements import LEAST_MS, Busy
 from pyrate_limiter.buckets.state.rules import Reading, StateRules
@@ -128,7 +128,9 @@ class PostgresStateStore(RecordStore):
         async def give_back(answer: T) -> None:
             take_back = taking_back(answer)
             if take_back is not None:
-                await self._session.run(self._giving_back(take_back))
+                given_back = self._session.run(self._giving_back(take_back))
+                if not isinstance(given_back, bool):
+                    await given_back
 
         limit_ms = 0 if within_ms is None else max(within_ms, LEAST_MS)
         program = self._row.step(ruled, limit_ms, taking_back)
@@ -136,7 +138,7 @@ class PostgresStateStore(RecordStore):
             rates = rules.rates
             program = _in_time(program, lambda: instead(Decision(rates[0], 0)))
             program = self._guarded(program, lambda: instead(self._without(rates)))
-        return self._run(program, give_back)
+        return self._session.run(program, give_back)
 
     def cancel(
         self, algorithm: StateAlgorithm, rates: Sequence[Rate], reservation: Reservation
@@ -144,7 +146,7 @@ class PostgresStateStore(RecordStore):
         """See `StateStore.cancel`. Where that cannot be done now, a later call does it."""
         rules = StateRules(algorithm, rates, NO_CLOCK)
         take_back = self._ruled(rules, lambda rules: rules.cancel(reservation))
-        return self._run(self._giving_back(take_back))
+        return self._session.run(self._giving_back(take_back))
 
     def _unconfirmed(self, reservation: Reservation, verdict: Decision) -> Decision:
         """Admitted: the units are reserved, and it is the server that is away."""
@@ -155,7 +157,7 @@ class PostgresStateStore(RecordStore):
         return self._ahead
 
     def reset(self) -> Awaitable[None] | None:
-        return self._run(self._row.delete())
+        return self._session.run(self._row.delete())
 
     def _ruled(
         self, rules: StateRules, use: Callable[[StateRules], R]
@@ -170,12 +172,6 @@ class PostgresStateStore(RecordStore):
             return answer
 
         return on_record
-
-    def _run(
-        self, program: Program[T], undo: Callable[[T], Awaitable[None]] | None = None
-    ) -> T | Awaitable[T]:
-        run = self._session.run(program)
-        return uncancelled(run, undo) if self.is_async else run
 
     def _giving_back(self, take_back: Use) -> Program[bool]:
         later = partial(self._row.give_back_later, take_back)

@@ -1,4 +1,4 @@
-"""A state and its claims in a row of PostgreSQL: read, and written if nobody has meanwhile."""
+"""A state and its reservations in a row of Postgres: read, and written if nobody has meanwhile."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import json
 import time
 from typing import TYPE_CHECKING, TypeVar
 
-from pyrate_limiter.buckets.postgres.fair_lock import FairLock, locked
-from pyrate_limiter.buckets.postgres.literals import literal, lock_key, short, unique
+from pyrate_limiter.buckets.postgres.exchange import driver
+from pyrate_limiter.buckets.postgres.fair_lock import FairLock
+from pyrate_limiter.buckets.postgres.literals import CLOCK, literal, lock_key, short, unique
 from pyrate_limiter.buckets.postgres.schema import (
     advisory_lock_id,
     as_the_server_cuts,
     find_table,
     quoted,
 )
-from pyrate_limiter.buckets.postgres.session import at_work, driver, first
+from pyrate_limiter.buckets.postgres.session import at_work, first, whole
 from pyrate_limiter.buckets.postgres.statements import GIVING_SECONDS, Busy, seconds_of
 from pyrate_limiter.buckets.remote.in_doubt import InDoubt
 from pyrate_limiter.buckets.state.record import StateRecord
@@ -89,7 +90,7 @@ class StateRow:
             Busy: others were at the row for as long as the caller waits.
         """
         if self._in_doubt:
-            yield from self._settle_doubt()
+            yield from self._make_good()
         write = _Write(undoing=True)
         answers: list[T] = []
 
@@ -105,35 +106,31 @@ class StateRow:
     def give_back(self, take_back: Use) -> Program[bool]:
         """Whether ``take_back`` says so, done now; or False, and a later caller has to do it."""
         if self._in_doubt:
-            yield from self._settle_doubt()
-        write, done = _Write(take_back, undoing=False), False
-        answers: list[object] = []
-        try:
-            yield from self._swap(take_back, answers, write, GIVING_SECONDS)
-            done = True
-        except (driver().Error, Busy):
-            return False  # it comes in the place of another error or a cancellation
-        finally:
-            if not done:
-                self._in_doubt.extend([write])
-        return bool(answers[-1])
+            yield from self._make_good()
+        return (yield from self._try(_Write(take_back, undoing=False)))
 
     def give_back_later(self, take_back: Use) -> bool:
         """Have a later caller do what `give_back` does; answers False."""
         self._in_doubt.extend([_Write(take_back, undoing=False)])
         return False
 
-    def _settle_doubt(self) -> Program[None]:
+    def _make_good(self) -> Program[None]:
         for write in self._in_doubt.take(lambda _, write: time.monotonic() >= write.due, 1):
-            done, undoing = False, write.undoing
-            try:
-                yield from self._swap(write.take_back, [], write, GIVING_SECONDS, undoing=undoing)
-                done = True
-            except (driver().Error, Busy):
-                pass  # whoever asks the server next is told
-            finally:
-                if not done:
-                    self._in_doubt.extend([write])
+            yield from self._try(write)
+
+    def _try(self, write: _Write) -> Program[bool]:
+        """Whether a write says so, done now; what cannot be done now is in doubt."""
+        done, undoing = False, write.undoing
+        answers: list[object] = []
+        try:
+            yield from self._swap(write.take_back, answers, write, GIVING_SECONDS, undoing=undoing)
+            done = True
+        except (driver().Error, Busy):
+            pass  # it comes in the place of another error; whoever asks next is told
+        finally:
+            if not done:
+                self._in_doubt.extend([write])
+        return bool(answers and answers[-1])
 
     def _swap(
         self,
@@ -155,8 +152,9 @@ class StateRow:
             sent = time.monotonic()
             row = yield from first(attempt, f"{attempt.bounds()}{reading}")
             while True:
-                now, text, written = int(row[0]), row[1], row[3] == "t"
-                last = None if row[4] is None else (row[2], row[4])
+                read, text, last_writer, is_written, version = row
+                now, written = int(read), is_written == "t"
+                last = None if version is None else (last_writer, version)
                 self._session.learn(sent, now)
                 # If there is something to undo; or an earlier try has done it, its answer was lost.
                 if written is not undoing:
@@ -173,25 +171,23 @@ class StateRow:
                 expires = now + int(left * 1000)
                 sent = time.monotonic()
                 writing = self._writing(table, after, last, writer, expires)
-                statement = f"{attempt.bounds()}{writing}; {reading}"
+                statement = f"{attempt.bounds(durable=self._durable)}{writing}; {reading}"
                 if last is None:  # what waits for the lock has to see what was stored meanwhile
-                    statement = f"BEGIN ISOLATION LEVEL READ COMMITTED; {statement}; COMMIT"
+                    statement = whole(statement)
                 *_, stored, rows = yield from attempt.fetch(statement)
                 if stored[0][0] != "0":
                     return
                 row = rows[0]
 
-        def late(since: float) -> Program[BaseException]:
-            return self._session.late(since, None if seconds is None else Busy())
-
         def transact(left: float | None) -> Program[None]:
             return self._session.transact(work, left, orphaned)
 
-        yield from locked(self._lock, self._session.within(seconds), late, transact)
+        busy = None if seconds is None else Busy()
+        yield from self._session.in_turn(self._lock, seconds, transact, busy)
 
     def _reading(self, table: str, writer: int) -> str:
         return (
-            "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint, record, "
+            f"SELECT {CLOCK}, record, "
             f"writers[1], coalesce({writer} = ANY (writers), false), version "
             f"FROM (SELECT 1) one LEFT JOIN (SELECT * FROM {table} WHERE key = {self._key} "
             "ORDER BY version DESC LIMIT 1) row ON true"
@@ -206,14 +202,12 @@ class StateRow:
         expires: int,
     ) -> str:
         key, record = self._key, literal(json.dumps(after))
-        commit = "" if self._durable else "SET LOCAL synchronous_commit = off; "
-        in_time = f"extract(epoch FROM clock_timestamp()) * 1000 <= {expires}"
+        lock, in_time = "", f"extract(epoch FROM clock_timestamp()) * 1000 <= {expires}"
         if last is None:
             # The first version is newer than those of a state that was reset.
-            commit += f"SELECT pg_advisory_xact_lock({lock_key(table, key)}); "
+            lock = f"SELECT pg_advisory_xact_lock({lock_key(table, key)}); "
             change = (
-                f"INSERT INTO {table} (key, version, record, writers) SELECT {key}, "
-                "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint, "
+                f"INSERT INTO {table} (key, version, record, writers) SELECT {key}, {CLOCK}, "
                 f"{record}, ARRAY[{writer}]::bigint[] WHERE {in_time} "
                 f"AND NOT EXISTS (SELECT 1 FROM {table} WHERE key = {key})"
             )
@@ -223,14 +217,13 @@ class StateRow:
                 f"writers = {writer}::bigint || writers[1:{_WRITERS - 1}] WHERE key = {key} "
                 f"AND version = {last[1]} AND writers[1] = {last[0]} AND {in_time}"
             )
-        return f"{commit}WITH stored AS ({change} RETURNING 1) SELECT count(*) FROM stored"
+        return f"{lock}WITH stored AS ({change} RETURNING 1) SELECT count(*) FROM stored"
 
     def place(self, seconds: float | None = None) -> Program[str]:
         """The table with its schema; made if it is not there."""
         if self._table is not None:
             return self._table
-        limit = self._session.within(seconds)
-        return (yield from locked(self._setup, limit, self._session.late, self._find))
+        return (yield from self._session.in_turn(self._setup, seconds, self._find))
 
     def _find(self, seconds: float | None) -> Program[str]:
         if self._table is not None:  # somebody before has found it
@@ -238,6 +231,7 @@ class StateRow:
         schema, oid = yield from find_table(self._session, self._name, seconds)
         if oid is None:
             name = f"{quoted(schema)}.{quoted(self._name)}"
+            refused = None
             try:
                 yield from self._session.query(
                     f"BEGIN; SELECT pg_advisory_xact_lock({advisory_lock_id(self._name)}); "
@@ -246,17 +240,15 @@ class StateRow:
                     "PRIMARY KEY (key, version)); COMMIT",
                     seconds,
                 )
-            except driver().errors.InsufficientPrivilege:
-                # Somebody else may have made it just now.
-                schema, oid = yield from find_table(self._session, self._name, seconds)
-                if oid is None:
-                    raise
-            else:
-                schema, oid = yield from find_table(self._session, self._name, seconds)
+            except driver().errors.InsufficientPrivilege as error:
+                refused = error  # somebody else may have made it just now
+            schema, oid = yield from find_table(self._session, self._name, seconds)
+            if oid is None and refused is not None:
+                raise refused
         sent = time.monotonic()
         place, now = yield from self._session.query(
-            "SELECT nspname, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint "
-            f"FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid WHERE c.oid = {oid}",
+            f"SELECT nspname, {CLOCK} FROM pg_namespace n "
+            f"JOIN pg_class c ON c.relnamespace = n.oid WHERE c.oid = {oid}",
             seconds,
         )
         self._session.learn(sent, int(now))

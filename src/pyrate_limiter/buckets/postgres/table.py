@@ -5,22 +5,20 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from pyrate_limiter.buckets.postgres.fair_lock import FairLock, locked
-from pyrate_limiter.buckets.postgres.literals import literal, lock_key
-from pyrate_limiter.buckets.postgres.lookback import NO_NOTE, furthest
+from pyrate_limiter.buckets.postgres.fair_lock import FairLock
+from pyrate_limiter.buckets.postgres.functions import STORED_MS
+from pyrate_limiter.buckets.postgres.literals import CLOCK, literal, lock_key
+from pyrate_limiter.buckets.postgres.lookback import NO_NOTE, Lookback, furthest
 from pyrate_limiter.buckets.postgres.schema import as_the_server_cuts, find_or_make
 
 if TYPE_CHECKING:
     from pyrate_limiter._core.driver import Program
-    from pyrate_limiter.buckets.postgres.lookback import Lookback
+    from pyrate_limiter.buckets.postgres.literals import Limits
     from pyrate_limiter.buckets.postgres.protocols import Row
     from pyrate_limiter.buckets.postgres.schema import Layout
     from pyrate_limiter.buckets.postgres.session import Session
 
 _MOST_AT_ONCE = 5000  # acquisitions that one statement deletes
-_STORED_MS = "floor(extract(epoch FROM item_timestamp::timestamptz) * 1000)::bigint"
-
-
 _UNITS = "units > 0 OR (units IS NULL AND at_ms IS NULL)"  # of ours, and of 4.5.1
 
 
@@ -31,27 +29,28 @@ class Table:
         session: the way to the server.
         name: the table's name without its schema.
         keyed: whether each name is limited by itself.
-
-    Attributes:
-        lookback: how far back the bucket looks; it says so itself.
+        limits: what limits the bucket.
     """
 
-    lookback: Lookback
-
-    def __init__(self, session: Session, name: str, *, keyed: bool) -> None:
+    def __init__(self, session: Session, name: str, limits: Limits, *, keyed: bool) -> None:
         self.session = session
+        self.look_back(limits)
         self.name: str = as_the_server_cuts(name)
         self.keyed = keyed
         self._layout: Layout | None = None
         self._setup = FairLock()
         self._key = ""  # the lock of the whole
 
+    def look_back(self, limits: Limits) -> None:
+        """From now on it looks as far back as these limits do."""
+        self.limits: Limits = limits
+        self.lookback: Lookback = Lookback(limits)
+
     def layout(self, seconds: float | None = None) -> Program[Layout]:
         """Where the units are; made if it is not there, see `find_or_make`."""
         if self._layout is not None:
             return self._layout
-        limit = self.session.within(seconds)
-        return (yield from locked(self._setup, limit, self.session.late, self._find))
+        return (yield from self.session.in_turn(self._setup, seconds, self._find))
 
     def _find(self, seconds: float | None) -> Program[Layout]:
         if self._layout is None:  # nobody before has found it
@@ -72,10 +71,9 @@ class Table:
     def count(self) -> Program[int]:
         """Stored units."""
         layout = yield from self.layout()
-        units = f"count(*) FILTER (WHERE {NO_NOTE})"
-        if layout.has_columns:
-            units = f"coalesce(sum(coalesce(units, 1)) FILTER (WHERE {_UNITS}), 0)"
-        return int((yield from self.session.query(f"SELECT {units} FROM {layout.table}"))[0])
+        _, units, live, _ = self._rows(layout)
+        text = f"SELECT coalesce(sum({units}), 0) FROM {layout.table} WHERE {live}"
+        return int((yield from self.session.query(text))[0])
 
     def flush(self) -> Program[None]:
         """Delete all units."""
@@ -85,20 +83,22 @@ class Table:
     def peek(self, index: int) -> Program[Row]:
         """Name and ms of a unit, or nothing. What 4.5.1 wrote since the last step is newest."""
         layout = yield from self.layout()
-        if not layout.has_columns:
-            text = (
-                f"SELECT name, {_STORED_MS} FROM {layout.table} WHERE {NO_NOTE} "
-                f"ORDER BY item_timestamp DESC, ctid DESC OFFSET {index} LIMIT 1"
-            )
-        else:
-            order = f"{'at_ms DESC,' if self.keyed else ''} seq DESC, item_timestamp DESC"
-            text = (
-                f"SELECT name, at FROM (SELECT name, coalesce(at_ms, {_STORED_MS}) AS at, "
-                f"sum(coalesce(units, 1)) OVER (ORDER BY {order} ROWS UNBOUNDED PRECEDING) AS upto "
-                f"FROM {layout.table} WHERE {_UNITS}) newest "
+        at, units, live, order = self._rows(layout)
+        return (
+            yield from self.session.query(
+                f"SELECT name, at FROM (SELECT name, {at} AS at, "
+                f"sum({units}) OVER (ORDER BY {order} ROWS UNBOUNDED PRECEDING) AS upto "
+                f"FROM {layout.table} WHERE {live}) newest "
                 f"WHERE upto > {index} ORDER BY upto LIMIT 1"
             )
-        return (yield from self.session.query(text))
+        )
+
+    def _rows(self, layout: Layout) -> tuple[str, str, str, str]:
+        """Of a row: its moment, its units, whether it has any; and which comes first."""
+        if not layout.has_columns:
+            return STORED_MS, "1", NO_NOTE, "item_timestamp DESC, ctid DESC"
+        order = f"{'at_ms DESC,' if self.keyed else ''} seq DESC, item_timestamp DESC"
+        return f"coalesce(at_ms, {STORED_MS})", "coalesce(units, 1)", _UNITS, order
 
     def leak(self, now: int | None, kept: int) -> Program[int]:
         """Delete the units from before the last ``kept`` ms, but those that others still count.
@@ -107,28 +107,22 @@ class Table:
         """
         yield from self.note_lookback()
         layout = yield from self.layout()
-        clock = "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
         others_count = furthest(layout.table, beyond=self.lookback.known_ms)
-        ms = f"({clock if now is None else now}::bigint - greatest({kept}, {others_count}))"
-        old, units, others = (
-            f"item_timestamp < to_timestamp({ms} / 1000.0) AND {NO_NOTE}",
-            "1",
-            "",
-        )
+        ms = f"({CLOCK if now is None else now}::bigint - greatest({kept}, {others_count}))"
+        old = f"item_timestamp < to_timestamp({ms} / 1000.0) AND {NO_NOTE}"
+        returned, others = "1 AS units", ""
         if layout.has_columns:
             old = f"(at_ms < {ms} AND units > 0) OR (units IS NULL AND {old})"
             units = f"CASE WHEN {_UNITS} THEN coalesce(units, 1) ELSE 0 END"
+            returned = f"{units} AS units, item_timestamp, token"
             others = (
                 f", others AS (DELETE FROM {layout.table} other USING gone WHERE gone.units > 1 "
                 "AND other.item_timestamp = gone.item_timestamp AND other.token = gone.token "
                 "AND other.units = 0)"
             )
-            units += " AS units, item_timestamp, token"
-        else:
-            units += " AS units"
         text = (
             f"WITH gone AS (DELETE FROM {layout.table} WHERE ctid = ANY (ARRAY(SELECT ctid FROM "
-            f"{layout.table} WHERE {old} LIMIT {_MOST_AT_ONCE})) RETURNING {units}){others} "
+            f"{layout.table} WHERE {old} LIMIT {_MOST_AT_ONCE})) RETURNING {returned}){others} "
             "SELECT count(*), coalesce(sum(units), 0) FROM gone"
         )
         leaked = 0
@@ -138,7 +132,7 @@ class Table:
             if rows < _MOST_AT_ONCE:
                 return leaked
 
-    def _release_rows(self, name: str, weight: int, moment: int) -> Program[int]:
+    def _cancel_rows(self, name: str, weight: int, moment: int) -> Program[int]:
         """Take units out of a table that has only the columns of 4.5.1."""
         layout = yield from self.layout()
         row = yield from self.session.query(

@@ -2,11 +2,11 @@
       SELECT array_agg(seq ORDER BY seq), array_agg(seq + units - 1 ORDER BY seq), array_agg(at_ms ORDER BY seq)
         INTO v_numbers, v_ends, v_times FROM (
           SELECT *, max(seq) FILTER (WHERE at_ms <= v_fits) OVER () AS last FROM (
-            SELECT * FROM @table@ WHERE @numbered@ AND seq IS NOT NULL @mine@ ORDER BY seq DESC LIMIT 64
+            SELECT * FROM @table@ WHERE @numbered@ AND seq IS NOT NULL @mine@ ORDER BY seq DESC LIMIT @looks@
           ) newest
         ) ahead WHERE seq > coalesce(last, 0);
       v_count := coalesce(cardinality(v_numbers), 0);
-      IF v_count = 64 THEN
+      IF v_count = @looks@ THEN
         v_fits := v_times[1];
       END IF;
       -- In a full log one look at the last of them is enough.
@@ -21,7 +21,7 @@
           END IF;
         END IF;
       END LOOP;
-      FOR k IN CASE WHEN v_count = 64 THEN 2 ELSE 1 END .. v_count LOOP
+      FOR k IN CASE WHEN v_count = @looks@ THEN 2 ELSE 1 END .. v_count LOOP
         v_cap := v_times[k];
         FOR i IN 1 .. array_length(p_rates, 2) LOOP
           v_first := v_numbers[k] - 1 + p_weight - p_limits[i];

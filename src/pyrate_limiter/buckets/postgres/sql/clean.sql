@@ -1,4 +1,4 @@
-IF v_last / 256 > (v_last - p_weight) / 256 THEN
+IF v_last / @clean_each@ > (v_last - p_weight) / @clean_each@ THEN
       -- Bounded, and still some to look at for a while. From where the last sweep has ended on: what
       -- it has deleted may be in the index for as long as somebody has an old snapshot.
       @bound@
@@ -6,8 +6,8 @@ IF v_last / 256 > (v_last - p_weight) / 256 THEN
         ORDER BY at_ms DESC, seq DESC LIMIT 1;
       WITH old AS (
         SELECT ctid, at_ms, item_timestamp, token, units FROM @table@
-          WHERE at_ms >= p_swept AND at_ms < v_bound AND units > 0 AND seq <= v_first - 1024
-          ORDER BY at_ms LIMIT 1024 FOR UPDATE SKIP LOCKED
+          WHERE at_ms >= p_swept AND at_ms < v_bound AND units > 0 AND seq <= v_first - @left@
+          ORDER BY at_ms LIMIT @left@ FOR UPDATE SKIP LOCKED
       @sweep@
       v_first := NULL;
     END IF;

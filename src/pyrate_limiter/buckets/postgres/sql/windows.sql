@@ -1,6 +1,6 @@
 -- Behind all, in the first windows, aligned to the clock, that have room.
     v_fits := greatest(v_now, v_held, v_newest);
-    FOR k IN 1 .. 64 LOOP
+    FOR k IN 1 .. @rounds@ LOOP
       v_moment := v_fits;
       FOR i IN 1 .. array_length(p_rates, 2) LOOP
         SELECT seq INTO v_first FROM @table@ WHERE at_ms >= v_fits - v_fits % p_intervals[i] AND units > 0 @mine@

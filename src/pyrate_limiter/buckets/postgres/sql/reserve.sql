@@ -1,7 +1,4 @@
 -- One acquisition: stores the units now, or at a moment within the caller's patience, or not at all.
--- Answers [verdict, moment, failing rate, now, remaining, newest, swept, held until, clock]. The
--- verdict is -1 where the transaction would not see what the lock has waited for, and -2 where the
--- caller has been told by now that there is no answer.
 --
 -- The units of an acquisition are one row with all that is known of them, and `units - 1` others for
 -- programs on 4.5.1, which count rows. Under the bucket's lock, units are numbered (seq is the first
@@ -17,24 +14,23 @@ DECLARE
   v_failing int; v_first bigint; v_remaining bigint; v_swept bigint; v_bound bigint;
   v_held bigint; v_since bigint; v_numbers bigint[]; v_ends bigint[]; v_times bigint[]; v_count int;
 BEGIN
-  v_void := set_config('lock_timeout', p_lock_ms::text, true);
-  -- Programs on 4.5.1 lock the whole table exclusively; each bucket of ours has a lock of its own.
-  LOCK TABLE @table@ IN ROW EXCLUSIVE MODE;
-  v_void := pg_advisory_xact_lock(p_lock);
+  @lock@
   -- What 4.5.1 has written has no number, nor has a hold: both come first here.
   SELECT seq + units - 1, at_ms INTO v_last, v_newest
     FROM @table@ WHERE @numbered@ @mine@ ORDER BY seq DESC LIMIT 1;
-  v_read := floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint;
+  v_read := @clock@;
   v_now := v_read;
 
   IF v_last IS NULL OR v_newest > v_read OR v_read > p_expires OR p_unusual
     OR current_setting('transaction_isolation') <> 'read committed'
   THEN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
-      RETURN ARRAY[-1]::bigint[];
+      v_failing := @stale@;
+      RETURN @answer@;
     END IF;
     IF v_read > p_expires THEN
-      RETURN ARRAY[-2, NULL, 0, 0, NULL, NULL, NULL, NULL, v_read]::bigint[];
+      v_failing := @expired@;
+      RETURN @answer@;
     END IF;
     v_clock := coalesce(p_clock, v_read);
     v_now := coalesce(p_now, v_clock);
@@ -46,8 +42,8 @@ BEGIN
         (SELECT at_ms FROM @table@ WHERE at_ms >= p_since AND units > 0 AND token = p_token @mine@)
       ) found LIMIT 1;
       IF v_moment IS NOT NULL THEN
-        RETURN ARRAY[1, v_moment, 0, least(v_clock, v_moment), NULL, NULL, NULL, NULL,
-          v_read]::bigint[];
+        v_now := least(v_clock, v_moment);
+        RETURN @answer@;
       END IF;
     END IF;
     SELECT seq + units - 1, at_ms, coalesce(claimed_ms, at_ms) INTO v_last, v_newest, v_latest
@@ -55,7 +51,7 @@ BEGIN
     v_last := coalesce(v_last, 0);
     v_behind := v_latest - v_now;
     IF v_behind > 0 THEN
-      IF v_behind <= p_intervals[1] OR v_clock BETWEEN v_latest AND v_latest + 59999 THEN
+      IF v_behind <= p_intervals[1] OR v_clock BETWEEN v_latest AND v_latest + @late_ms@ THEN
         v_now := v_latest;  -- an older stamp arrived second: it is the newest all the same
       ELSE  -- the clock has stepped back, and takes the log with it
         UPDATE @table@ SET at_ms = at_ms - v_behind, claimed_ms = claimed_ms - v_behind,
@@ -68,10 +64,18 @@ BEGIN
     IF v_held > v_now THEN
       v_remaining := 0;
     END IF;
+    IF p_at IS NOT NULL THEN
+      IF v_held > p_at OR p_digest <> (@digest@) THEN
+        v_failing := @changed@;
+        RETURN @answer@;
+      END IF;
+      SELECT seq INTO v_place FROM @table@ WHERE at_ms > p_at AND units > 0 @mine@ ORDER BY at_ms, seq LIMIT 1;
+      v_place := coalesce(v_place, v_last + 1);
+    END IF;
     -- What the line holds is among what is stored, also where the clock has stepped back since.
-    v_fits := greatest(v_now, v_held,
-      CASE WHEN p_not_before IS NOT NULL THEN least(p_not_before, v_newest) END);
-    IF v_newest > v_fits AND p_weight > 0 AND p_patience > 0 AND NOT p_fixed THEN
+    v_fits := coalesce(p_at, greatest(v_now, v_held,
+      CASE WHEN p_not_before IS NOT NULL THEN least(p_not_before, v_newest) END));
+    IF v_newest > v_fits AND p_weight > 0 AND p_max_wait > 0 AND NOT p_fixed THEN
       @between@
     END IF;
   END IF;
@@ -99,9 +103,9 @@ BEGIN
   v_moment := v_fits;
   IF v_fits > v_now THEN
     v_failing := coalesce(v_failing, 1);
-    v_deadline := p_patience + CASE WHEN p_now IS NULL AND p_clock IS NULL
+    v_deadline := p_max_wait + CASE WHEN p_now IS NULL AND p_clock IS NULL
       -- The wait for the lock is part of the caller's time.
-      THEN floor(extract(epoch FROM statement_timestamp()) * 1000)::bigint ELSE v_now
+      THEN @begun@ ELSE v_now
     END;
     IF p_store AND v_fits <= v_deadline AND (v_newest IS NULL OR v_fits > v_newest) THEN
       v_moment := greatest(
@@ -117,13 +121,13 @@ BEGIN
     v_void := CASE WHEN NOT p_durable THEN set_config('synchronous_commit', 'off', true) END;
     INSERT INTO @table@ (name, weight, item_timestamp, at_ms, seq, units, claimed_ms, token, key)
       VALUES (
-        p_name, least(p_weight, 32767), to_timestamp(v_moment / 1000.0), v_moment,
+        p_name, least(p_weight, @most_weight@), to_timestamp(v_moment / 1000.0), v_moment,
         coalesce(v_place, v_last + 1), p_weight, CASE WHEN v_moment > v_now THEN v_now END, p_token,
         @key@
       ) RETURNING greatest(v_newest, at_ms), v_last + p_weight, 0 INTO v_newest, v_last, v_failing;
     IF p_weight > 1 THEN
       INSERT INTO @table@ (name, weight, item_timestamp, units, token, key)
-        SELECT left(p_name, 255), least(p_weight, 32767), to_timestamp(v_moment / 1000.0), 0, p_token,
+        SELECT left(p_name, @longest_name@), least(p_weight, @most_weight@), to_timestamp(v_moment / 1000.0), 0, p_token,
           @key@
         FROM generate_series(2, least(p_weight, @most_rows@));
     END IF;
@@ -140,8 +144,5 @@ BEGIN
       ), 0)));
     END LOOP;
   END IF;
-  RETURN ARRAY[
-    (coalesce(v_failing, 0) = 0)::int, v_moment, coalesce(v_failing, 0), v_now, v_remaining,
-    v_newest, v_swept, v_held, v_read
-  ]::bigint[];
+  RETURN @answer@;
 END

@@ -1,22 +1,21 @@
--- The holder of a claim is awake: its units move to the true time, or to where they fit behind those
--- who were late. Answers [verdict, moment, failing rate, now, clock].
+-- The waiter of a reservation is awake: its units move to the true time, or to where they fit behind
+-- those who were late.
 DECLARE
-  v_now bigint; v_stamp bigint; v_own bigint; v_units bigint; v_upto bigint; v_place bigint; v_item timestamp;
+  v_now bigint; v_stamp bigint; v_own bigint; v_units bigint; v_stored bigint; v_upto bigint; v_place bigint; v_item timestamp;
   v_read bigint; v_moment bigint; v_fits bigint; v_leaves bigint; v_failing int; v_first bigint; v_void text;
   v_held bigint; v_since bigint;
 BEGIN
   IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RETURN ARRAY[-1]::bigint[];
+    v_failing := @stale@;
+    RETURN @answer@;
   END IF;
-  v_void := set_config('lock_timeout', p_lock_ms::text, true);
-  LOCK TABLE @table@ IN ROW EXCLUSIVE MODE;
-  v_void := pg_advisory_xact_lock(p_lock);
-  v_read := floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint;
+  @lock@
+  v_read := @clock@;
   v_now := coalesce(p_now, v_read);
   SELECT at_ms, seq, units, item_timestamp INTO v_stamp, v_own, v_units, v_item FROM @table@
     WHERE token = p_token AND claimed_ms IS NOT NULL;
   IF v_stamp IS NULL THEN
-    RETURN ARRAY[1, NULL, 0, v_now, v_read]::bigint[];
+    RETURN @answer@;
   END IF;
 
   @held@
@@ -28,7 +27,14 @@ BEGIN
     v_moment := v_stamp;  -- whoever is late within the windows has not left them
   END IF;
   v_moment := greatest(v_moment, v_held);
-  FOR k IN 1 .. 64 LOOP
+  IF p_at IS NOT NULL THEN
+    IF v_held > p_at OR p_digest <> (@digest@) THEN
+      v_failing := @changed@;
+      RETURN @answer@;
+    END IF;
+    v_moment := p_at;
+  END IF;
+  FOR k IN 1 .. CASE WHEN p_at IS NULL THEN @rounds@ ELSE 0 END LOOP
     -- Judged as if the log ended at that moment, with those who have gone; who is still to go is
     -- judged after it.
     SELECT seq + units - 1 INTO v_upto FROM @table@
@@ -62,13 +68,12 @@ BEGIN
     v_moment := v_fits;
   END LOOP;
 
-  IF NOT p_durable THEN
-    PERFORM set_config('synchronous_commit', 'off', true);
-  END IF;
-  IF v_moment - v_now > p_patience THEN
-    v_place := v_units;
+  v_void := CASE WHEN NOT p_durable THEN set_config('synchronous_commit', 'off', true) END;
+  IF v_moment - v_now > p_max_wait THEN
+    v_stored := v_units;
     @take_out@
-    RETURN ARRAY[0, v_moment, coalesce(v_failing, 1), v_now, v_read]::bigint[];
+    v_failing := coalesce(v_failing, 1);
+    RETURN @answer@;
   END IF;
   IF p_fixed THEN  -- windows count what lies between two units, so all of them are in order
     SELECT seq + units - 1 INTO v_upto FROM @table@ WHERE at_ms <= v_moment AND units > 0 @mine@
@@ -85,5 +90,6 @@ BEGIN
     UPDATE @table@ SET item_timestamp = to_timestamp(v_moment / 1000.0)
       WHERE item_timestamp = v_item AND token = p_token AND units = 0;
   END IF;
-  RETURN ARRAY[1, v_moment, 0, v_now, v_read]::bigint[];
+  v_failing := 0;
+  RETURN @answer@;
 END
