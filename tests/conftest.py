@@ -3,11 +3,13 @@
 ``HYPOTHESIS_PROFILE`` chooses one; without it, ``ci`` where ``CI`` is set, else ``dev``.
 """
 
+import functools
 import gc
 import os
 import signal
 import subprocess
 import sys
+import threading
 import venv
 
 import pytest
@@ -25,6 +27,11 @@ COMMON = {
 # A run that a shell has started in the background ignores interrupts, which tests send.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Coverage takes a lock where a file is first entered, which a forked child may find taken for ever.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=functools.partial(sys.settrace, None))
+    os.register_at_fork(after_in_child=functools.partial(threading.settrace, None))
 
 settings.register_profile("ci", max_examples=200, **COMMON)
 settings.register_profile("dev", max_examples=50, **COMMON)
