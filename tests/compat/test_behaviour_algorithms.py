@@ -186,11 +186,11 @@ class TestEveryStatePolicy:
     def test_decode_reads_whole_numbers_back(self, policy):
         assert policy.decode([b"12", "34", 56]) == (12, 34, 56)
 
-    def test_outlook_is_what_is_free_and_until_when_something_is_owed(self, policy):
+    def test_it_says_what_is_free_and_until_when_something_is_owed(self, policy):
         rates = [Rate(10, 1000)]
         state, _ = policy.step(rates, (0,), 0, 4)
-        assert policy.outlook(rates, state, 0) == (6, 400)
-        assert policy.outlook(rates, state, 400) == (10, 0)
+        assert policy.remaining_and_reset(rates, state, 0) == (6, 400)
+        assert policy.remaining_and_reset(rates, state, 400) == (10, 0)
 
     @given(
         weights=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 400)), max_size=30),
@@ -225,7 +225,7 @@ def test_a_state_policy_of_ones_own_has_defaults():
     assert policy.redis_script() is None
     assert policy.redis_args(RATES) == []
     assert policy.max_weight(Rate(4, 1000, burst=9)) == 4
-    assert policy.outlook(RATES, (5,), 0) == (None, None)
+    assert policy.remaining_and_reset(RATES, (5,), 0) == (None, None)
 
 
 @pytest.mark.parametrize("kind", [Algorithm, LogAlgorithm, StateAlgorithm])

@@ -21,7 +21,7 @@ from pyrate_limiter import (
     SlidingWindowLog,
     StateBucket,
 )
-from pyrate_limiter._core.fork_safe_locks import TurnLock
+from pyrate_limiter._core.fork_safe_locks import FrameLock
 from pyrate_limiter._core.process_lock import ProcessLock
 from pyrate_limiter.errors import ReentrantCall
 from pyrate_limiter.testing import ManualClock
@@ -321,7 +321,7 @@ def test_signal_handlers_that_raise_leave_a_bucket_whole(kind):
 
 
 def test_a_lock_does_not_stay_with_a_call_that_is_over():
-    lock = TurnLock()
+    lock = FrameLock()
 
     def interrupted():
         assert lock.acquire(1, sys._getframe())
@@ -333,7 +333,7 @@ def test_a_lock_does_not_stay_with_a_call_that_is_over():
 
 
 def test_a_lock_stays_with_a_call_that_goes_on():
-    lock = TurnLock()
+    lock = FrameLock()
     assert lock.acquire(1, sys._getframe())
     assert in_thread(lock.acquire, 0.2) is False
     assert lock.acquire(1, sys._getframe())
@@ -382,7 +382,7 @@ def interrupted_at_line(call, step, visitor):
     return seen >= step
 
 
-@pytest.mark.parametrize("make", [TurnLock, NotedLock])
+@pytest.mark.parametrize("make", [FrameLock, NotedLock])
 def test_a_signal_handler_that_interrupts_the_taking_of_a_lock_has_it_or_is_refused_at_once(make):
     for step in itertools.count(1):
         lock, inside, visits = make(), [], []

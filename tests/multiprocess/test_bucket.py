@@ -255,7 +255,7 @@ def test_an_error_inside_an_operation_stores_nothing():
         now = bucket.now()
         Broken.fails = True
         with pytest.raises(KeyError):
-            bucket.reserve(RateItem("a", now, 2))  # stored, and then the outlook fails
+            bucket.reserve(RateItem("a", now, 2))  # stored, and then the verdict fails
         Broken.fails = False
         assert bucket.count() == 0
         assert bucket.put(RateItem("a", now, 5))

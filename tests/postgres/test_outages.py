@@ -242,7 +242,7 @@ def test_an_answer_that_is_lost_after_the_commit_is_not_counted_twice(
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_given_back_while_the_pool_is_busy_goes_back_later(server, monkeypatch, kind):
     for module in ("statements", "state_row", "several"):
-        monkeypatch.setattr(f"pyrate_limiter.buckets.postgres.{module}.GIVING_SECONDS", 0.1)
+        monkeypatch.setattr(f"pyrate_limiter.buckets.postgres.{module}.REFUND_SECONDS", 0.1)
     with contextlib.closing(AtPostgres(False, server.dsn, most=1)) as callers:
         limiter = callers.limiter(kind, Rate(2, HOUR), postgres.table())
         assert limiter.try_acquire("a", 2, blocking=False)

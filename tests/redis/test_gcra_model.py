@@ -89,7 +89,7 @@ class LuaAndPython(RuleBasedStateMachine):
         state, verdict = self.algorithm.step(self.rates, self.state, now, weight)
         if verdict.allowed and weight:
             self.keep(state, now)
-        free, reset = self.algorithm.outlook(self.rates, self.state, now)
+        free, reset = self.algorithm.remaining_and_reset(self.rates, self.state, now)
         assert decision.failing_rate == verdict.failing_rate
         assert decision.retry_after_ms == verdict.retry_after_ms
         assert (decision.wait_ms, decision.remaining, decision.reset_after_ms) == (0, free, reset)
@@ -98,7 +98,7 @@ class LuaAndPython(RuleBasedStateMachine):
     def look(self, weight):
         now = self.moment()
         verdict = self.algorithm.step(self.rates, self.state, now, weight)[1]
-        free, reset = self.algorithm.outlook(self.rates, self.state, now)
+        free, reset = self.algorithm.remaining_and_reset(self.rates, self.state, now)
         expected = Decision(verdict.failing_rate, verdict.retry_after_ms, 0, free, reset)
         assert self.store.forecast(self.algorithm, self.rates, self.now, weight) == expected
 

@@ -133,7 +133,7 @@ class Busy:
         self.lock.release()
 
 
-class TurnLock:
+class FrameLock:
     """A reentrant lock between threads that does not stay with a call that is over.
 
     An exception that comes from nowhere, Ctrl-C for one, may keep a call from releasing what it

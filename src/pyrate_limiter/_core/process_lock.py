@@ -8,7 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
-from pyrate_limiter._core.fork_safe_locks import TurnLock
+from pyrate_limiter._core.fork_safe_locks import FrameLock
 from pyrate_limiter.errors import ReentrantCall
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class ProcessLock(ABC):
     """
 
     def __init__(self) -> None:
-        self.turn: TurnLock = TurnLock()
+        self.thread_lock: FrameLock = FrameLock()
         self._is_held = False  # by this process, as far as is known
 
     @abstractmethod
@@ -46,7 +46,7 @@ class ProcessLock(ABC):
     @property
     def is_locked(self) -> bool:
         """Whether this process holds it."""
-        return bool(self.turn.frames)
+        return bool(self.thread_lock.frames)
 
     def acquire(
         self,
@@ -59,18 +59,18 @@ class ProcessLock(ABC):
         Args:
             blocking: whether to wait.
             timeout: for so many seconds at the most; None, or a negative number, is for ever.
-            frame: the call that holds it, see `TurnLock.acquire`.
+            frame: the call that holds it, see `FrameLock.acquire`.
 
         Raises:
             ReentrantCall: this call has interrupted one that was about to take it, or to let it go.
         """
         seconds = 0.0 if not blocking else None if timeout is None or timeout < 0 else timeout
         begun = time.monotonic() if seconds else 0.0
-        turn = self.turn
-        if not turn.acquire(seconds, sys._getframe()):
+        thread_lock = self.thread_lock
+        if not thread_lock.acquire(seconds, sys._getframe()):
             return False
         try:
-            if len(turn.frames) > 1:
+            if len(thread_lock.frames) > 1:
                 taken = self._check_held()
             else:
                 # What a lost call has left is this process's: to take it once more does no harm.
@@ -79,11 +79,11 @@ class ProcessLock(ABC):
                     taken = self._wait(None if seconds is None else begun + seconds)
                 self._is_held = taken
             if taken:
-                turn.frames[-1] = frame
+                thread_lock.frames[-1] = frame
             else:
-                turn.release()
+                thread_lock.release()
         except BaseException:
-            if turn.is_mine():
+            if thread_lock.is_mine():
                 self._leave()
             raise
         return taken
@@ -110,21 +110,21 @@ class ProcessLock(ABC):
         Raises:
             RuntimeError: this thread does not hold it.
         """
-        self.turn.check_mine()
+        self.thread_lock.check_mine()
         self._leave()
 
     def after_fork(self) -> None:
         """In the child: the parent's hold is not ours."""
-        self.turn.renew()
+        self.thread_lock.renew()
         self._is_held = False
 
     def _leave(self) -> None:
         try:
-            if len(self.turn.frames) == 1:
+            if len(self.thread_lock.frames) == 1:
                 self._is_held = False
                 self._free()
         finally:
-            self.turn.release()
+            self.thread_lock.release()
 
     def __enter__(self) -> Self:
         self.acquire(frame=calling_frame(2))

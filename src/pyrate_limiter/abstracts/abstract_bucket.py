@@ -129,10 +129,10 @@ class AbstractBucket(ABC):
     def put_decision(self, item: RateItem) -> Decision | Awaitable[Decision]:
         """`put`, with the wait as part of the answer."""
 
-        def judge(admitted: bool) -> Decision | Awaitable[Decision]:
+        def decide(admitted: bool) -> Decision | Awaitable[Decision]:
             return ADMITTED if admitted else then(self.waiting(item), self._denied)
 
-        return then(self.put(item), judge)
+        return then(self.put(item), decide)
 
     def _denied(self, waiting_ms: int) -> Decision:
         failing_rate = self.failing_rate or self.rates[0]
@@ -301,7 +301,7 @@ class AbstractBucket(ABC):
         if not (weight and isinstance(algorithm, LogAlgorithm)):
             return ADMITTED
 
-        def judge(units: list[RateItem | None]) -> Decision:
+        def decide(units: list[RateItem | None]) -> Decision:
             failing, wait_ms = None, 0
             for rate, unit in zip(rates, units):
                 if unit is not None and unit.timestamp >= algorithm.window_start(rate, now):
@@ -311,7 +311,7 @@ class AbstractBucket(ABC):
                     wait_ms = max(wait_ms, wait)
             return ADMITTED if failing is None else Decision(failing, wait_ms)
 
-        return then(all_of([self.peek(rate.limit - weight) for rate in rates]), judge)
+        return then(all_of([self.peek(rate.limit - weight) for rate in rates]), decide)
 
     def pause(self, reservation: Reservation) -> float:
         """How long its holder sleeps, in seconds, as exactly as the clock can say."""

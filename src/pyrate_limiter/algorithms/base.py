@@ -100,7 +100,7 @@ class StateAlgorithm(Algorithm):
         del rates, state, now
         return 0
 
-    def outlook(
+    def remaining_and_reset(
         self, rates: Sequence[Rate], state: State, now: int
     ) -> tuple[int | None, int | None]:
         """Units still free at ``now``, and ms until nothing is owed; None is "cannot say"."""

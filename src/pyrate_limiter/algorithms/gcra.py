@@ -55,7 +55,7 @@ class GCRA(StateAlgorithm):
             charged.append(owed)
         return tuple(charged), ADMITTED
 
-    def outlook(
+    def remaining_and_reset(
         self, rates: Sequence[Rate], state: State, now: int
     ) -> tuple[int | None, int | None]:
         now_us = now * _US

@@ -167,7 +167,7 @@ class LogBucket(LogRules, AbstractBucket):
         now = self._observe(item.timestamp)
         if weight == 0:
             self.failing_rate = None
-            return self._outlook(now, None, now)
+            return self._verdict(now, None, now)
         handle = None
         start = now if not_before is None else max(now, not_before - self._stepped)
         moment, failing = self._earliest(start, weight)
@@ -175,7 +175,7 @@ class LogBucket(LogRules, AbstractBucket):
             self._refuse(weight, moment, failing, now)
             if start > now:
                 self._full = None  # somebody else may fit earlier
-            return self._outlook(now, self.failing_rate, moment)
+            return self._verdict(now, self.failing_rate, moment)
         if moment > now:
             moment = self._padded(moment, weight, now + max_wait_ms, failing, buffer_ms)
             self._expect(moment, weight, now)
@@ -184,7 +184,7 @@ class LogBucket(LogRules, AbstractBucket):
             handle = Handle()
         item.timestamp = moment + self._stepped
         self._store(item.name, weight, moment, now)
-        return self._outlook(now, None, moment, item, handle)
+        return self._verdict(now, None, moment, item, handle)
 
     def confirm(self, reservation: Reservation, now: int, max_wait_ms: int = 0) -> Decision:
         item, handle = reservation.item, reservation.handle
@@ -215,7 +215,7 @@ class LogBucket(LogRules, AbstractBucket):
                 self._remove(stamp, name, weight)
                 self._refuse(weight, moment, failing, now)
                 self._full = None  # newcomers also wait for reservations behind this one
-                return self._outlook(now, self.failing_rate, moment)
+                return self._verdict(now, self.failing_rate, moment)
             moved = self._move(stamp, name, weight, moment)
             if moved:
                 item.timestamp = moment + self._stepped
@@ -252,7 +252,7 @@ class LogBucket(LogRules, AbstractBucket):
         with self._lock:
             now = self._observe(item.timestamp, asks=True)
             moment, failing = self._earliest(now, item.weight) if item.weight else (now, None)
-            return self._outlook(now, failing, moment)
+            return self._verdict(now, failing, moment)
 
     def pause(self, reservation: Reservation) -> float:
         moment = reservation.item.timestamp

@@ -187,7 +187,7 @@ class LogRules(LogMoments, Timeline):
                 until = self._stamp(place) + failing.interval + 1
         self._full = (until, weight, failing, moment, self._total)
 
-    def _outlook(
+    def _verdict(
         self,
         now: int,
         failing: Rate | None,

@@ -115,7 +115,7 @@ class PostgresBucket(Closable, PostgresLine):
         self._learnt = None
         self._full = {}
         self._flushes = 0
-        self._giving, self._gifts = FairLock(), deque()
+        self._refunding, self._refunds = FairLock(), deque()
         self.is_async = self._session.is_async
         self.blocks = not self.is_async
         if not self.is_async:

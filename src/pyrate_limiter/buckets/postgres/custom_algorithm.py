@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pyrate_limiter._core.driver import Program
     from pyrate_limiter.abstracts.rate import Rate
     from pyrate_limiter.buckets.postgres.literals import Limits
-    from pyrate_limiter.buckets.postgres.rows import Ask, ConfirmTerms, Units
+    from pyrate_limiter.buckets.postgres.rows import Ask, ConfirmRequest, Units
     from pyrate_limiter.buckets.postgres.statements import Steps
 
     T = TypeVar("T")
@@ -77,7 +77,7 @@ def reserve_by_policy(steps: Steps, ask: Ask, units: Units) -> Program[list[Answ
     return [(yield from _until_unchanged(steps, units, ask.limit, decide))]
 
 
-def confirm_by_policy(steps: Steps, ask: ConfirmTerms, units: Units) -> Program[list[Confirmed]]:
+def confirm_by_policy(steps: Steps, ask: ConfirmRequest, units: Units) -> Program[list[Confirmed]]:
     """`Steps.confirm` for any policy."""
     limits = steps.limits
 

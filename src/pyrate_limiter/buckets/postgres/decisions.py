@@ -13,7 +13,13 @@ from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.reservation import Reservation
 from pyrate_limiter.buckets.postgres.custom_algorithm import confirm_by_policy, reserve_by_policy
 from pyrate_limiter.buckets.postgres.literals import unique
-from pyrate_limiter.buckets.postgres.rows import Ask, CancelTerms, Confirmed, ConfirmTerms, Units
+from pyrate_limiter.buckets.postgres.rows import (
+    Ask,
+    CancelRequest,
+    Confirmed,
+    ConfirmRequest,
+    Units,
+)
 from pyrate_limiter.buckets.postgres.statements import LEAST_MS, Steps, UnitsInDoubt
 from pyrate_limiter.buckets.remote.denials import Denial, LastDenial
 
@@ -248,7 +254,7 @@ class PostgresJudge(AbstractBucket):
         head = reservations[0]
         units = [Units(one.item.name, one.item.weight, one.handle.token) for one in reservations]
         layout = yield from self._steps.layout()
-        ask = ConfirmTerms(time_of_items, max_wait_ms)
+        ask = ConfirmRequest(time_of_items, max_wait_ms)
         if not layout.has_columns:  # it stores nothing ahead
             if head.handle.flushes == self._flushes:
                 return [head.with_wait()]
@@ -309,7 +315,7 @@ class PostgresJudge(AbstractBucket):
         item, stored = reservation.item, reservation.handle
         moment = int(item.timestamp)
         units = Units(item.name, item.weight, stored.token)
-        return UnitsInDoubt(units, CancelTerms(moment, moment, kept=kept))
+        return UnitsInDoubt(units, CancelRequest(moment, moment, kept=kept))
 
     def _confirm_without(
         self, reservation: Reservation, units: FallbackUnits, max_wait_ms: int

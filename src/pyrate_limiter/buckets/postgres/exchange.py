@@ -38,7 +38,7 @@ _ACTIVE = 1  # of libpq's PGTransactionStatusType
 _READING, _WRITING = 1, 2  # of libpq's PostgresPollingStatusType
 _CANCEL_SECONDS = 1.0
 _encodings: dict[bytes | None, str] = {}
-_cancelling = threading.Semaphore(8)  # a server that hangs is not sent more than so many requests
+_refunding = threading.Semaphore(8)  # a server that hangs is not sent more than so many requests
 
 
 def driver() -> ModuleType:
@@ -160,11 +160,11 @@ def _close_unless_idle(pgconn: PGconn) -> None:
     if pgconn.transaction_status == _ACTIVE:
         canceller = _canceller(pgconn)
         pgconn.finish()
-        if canceller is None or not _cancelling.acquire(blocking=False):
+        if canceller is None or not _refunding.acquire(blocking=False):
             return
         # It needs a connection of its own, which a server that hangs does not take.
         if not in_worker(lambda: _cancel(canceller)):
-            _cancelling.release()
+            _refunding.release()
 
 
 def _canceller(pgconn: PGconn) -> PGcancelConn | None:
@@ -186,7 +186,7 @@ def _cancel(canceller: PGcancelConn) -> None:
         pass  # the server is not there
     finally:
         canceller.finish()
-        _cancelling.release()
+        _refunding.release()
 
 
 def comes_to_an_end(

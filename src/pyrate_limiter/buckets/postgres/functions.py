@@ -37,8 +37,8 @@ _ASK = (*get_type_hints(rows.Ask).items(), *get_type_hints(rows.Try).items())
 STEPS = {
     "reserve": _Step(_ONE, _ASK, rows.Answer._fields),
     "reserve_several": _Step(_SEVERAL, _ASK, rows.Answer._fields),
-    "confirm": _Step(_ONE, (*get_type_hints(rows.ConfirmTerms).items(),), rows.Confirmed._fields),
-    "cancel": _Step(_ONE, (*get_type_hints(rows.CancelTerms).items(),), rows.Cancelled._fields),
+    "confirm": _Step(_ONE, (*get_type_hints(rows.ConfirmRequest).items(),), rows.Confirmed._fields),
+    "cancel": _Step(_ONE, (*get_type_hints(rows.CancelRequest).items(),), rows.Cancelled._fields),
 }
 """Each step's parameters, of which ``p_options`` has the numbers that it is told by their names."""
 CONFIG = ("enable_seqscan=off", "search_path=pg_catalog, pg_temp")

@@ -79,7 +79,7 @@ class Try(NamedTuple):
     durable: bool
 
 
-class ConfirmTerms(NamedTuple):
+class ConfirmRequest(NamedTuple):
     """What ``confirm.sql`` is told, see `Ask`."""
 
     now: int | None
@@ -92,7 +92,7 @@ class ConfirmTerms(NamedTuple):
     durable: bool = False
 
 
-class CancelTerms(NamedTuple):
+class CancelRequest(NamedTuple):
     """What ``cancel.sql`` is told, see `Ask`.
 
     Attributes:
@@ -159,12 +159,12 @@ CHANGED = -3
 """A code: the log is not the one any more that a policy has seen."""
 
 
-def terms(row: Iterable[int | None]) -> str:
+def as_array(row: Iterable[int | None]) -> str:
     """The row as an array in SQL."""
     return f"'{{{_listed(row)}}}'"
 
 
-def reserve_terms(ask: Ask, attempt: Try) -> str:
+def reserve_array(ask: Ask, attempt: Try) -> str:
     """What ``reserve.sql`` is told, as an array in SQL."""
     return f"'{{{_wish(ask)},{_TRY % attempt}}}'"
 

@@ -11,7 +11,7 @@ from pyrate_limiter.buckets.postgres.decisions import PostgresJudge, Stored
 from pyrate_limiter.buckets.postgres.exchange import driver
 from pyrate_limiter.buckets.postgres.functions import MOST_ROWS
 from pyrate_limiter.buckets.postgres.rows import Ask
-from pyrate_limiter.buckets.postgres.statements import GIVING_SECONDS, LEAST_MS
+from pyrate_limiter.buckets.postgres.statements import LEAST_MS, REFUND_SECONDS
 from pyrate_limiter.buckets.remote.fallback import FallbackUnits
 
 if TYPE_CHECKING:
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 _MOST_AT_ONCE = 16  # reservations
 _MOST_CONFIRMED = 8
 _MOST_ROWS_AT_ONCE = 500
-_MOST_GIFTS = 64
+_MOST_REFUNDS = 64
 
 
 class PostgresLine(PostgresJudge):
     """Reservations for the waiters of a line."""
 
-    _giving: FairLock
-    _gifts: deque[_Gift]
+    _refunding: FairLock
+    _refunds: deque[_Refund]
 
     def reserve_several(
         self,
@@ -102,12 +102,12 @@ class PostgresLine(PostgresJudge):
     ) -> list[bool] | Awaitable[list[bool]]:
         """`cancel` for each of the reservations, in one round trip."""
         self._full.clear()
-        gifts = [self._gift(reservation) for reservation in reservations]
-        if not any(gifts):  # they were never judged, or have less
+        refunds = [self._refund(reservation) for reservation in reservations]
+        if not any(refunds):  # they were never judged, or have less
             return self._answer([False] * len(reservations))
-        return self._session.run(self._cancel(gifts))
+        return self._session.run(self._cancel(refunds))
 
-    def _gift(self, reservation: Reservation) -> _Gift | FallbackUnits | None:
+    def _refund(self, reservation: Reservation) -> _Refund | FallbackUnits | None:
         """What is given back of a reservation; None where that has not so many units."""
         stored, weight = reservation.handle, reservation.item.weight
         if isinstance(stored, FallbackUnits):
@@ -115,55 +115,57 @@ class PostgresLine(PostgresJudge):
         if not isinstance(stored, Stored) or stored.is_gone or weight > stored.kept:
             return None
         stored.kept -= weight
-        return _Gift(self._held(reservation, stored.kept))
+        return _Refund(self._held(reservation, stored.kept))
 
-    def _cancel(self, gifts: Sequence[_Gift | FallbackUnits | None]) -> Program[list[bool]]:
-        held = [gift for gift in gifts if isinstance(gift, _Gift)]
+    def _cancel(self, refunds: Sequence[_Refund | FallbackUnits | None]) -> Program[list[bool]]:
+        held = [refund for refund in refunds if isinstance(refund, _Refund)]
         if held:
             yield from self._give_back(held)
         answers = []
-        for gift in gifts:
-            if isinstance(gift, FallbackUnits):
-                answers.append((yield from gift.cancel()))
+        for refund in refunds:
+            if isinstance(refund, FallbackUnits):
+                answers.append((yield from refund.cancel()))
             else:
-                answers.append(gift is not None and bool(gift.units))
+                answers.append(refund is not None and bool(refund.units))
         return answers
 
-    def _give_back(self, gifts: Sequence[_Gift]) -> Program[None]:
+    def _give_back(self, refunds: Sequence[_Refund]) -> Program[None]:
         """Give them back, together with what others give back while somebody is at it."""
-        self._gifts.extend(gifts)
+        self._refunds.extend(refunds)
         try:
             yield from self._session.in_turn(
-                self._giving, GIVING_SECONDS, lambda _: self._give(gifts)
+                self._refunding, REFUND_SECONDS, lambda _: self._refund_queued(refunds)
             )
         except driver().Error:
-            pass  # it comes in the place of another error or a cancellation, which has to be seen
+            pass  # it comes in the place of another error or a refund, which has to be seen
         finally:
-            for gift in gifts:
-                if gift.units is None:
+            for refund in refunds:
+                if refund.units is None:
                     with suppress(ValueError):  # somebody else has it in hand
-                        self._gifts.remove(gift)
-                    self._steps.leave_in_doubt(gift.doubt)
+                        self._refunds.remove(refund)
+                    self._steps.leave_in_doubt(refund.stored)
 
-    def _give(self, gifts: Sequence[_Gift]) -> Program[None]:
-        while self._gifts and any(gift.units is None for gift in gifts):
-            several = [self._gifts.popleft() for _ in range(min(_MOST_GIFTS, len(self._gifts)))]
+    def _refund_queued(self, refunds: Sequence[_Refund]) -> Program[None]:
+        while self._refunds and any(refund.units is None for refund in refunds):
+            several = [
+                self._refunds.popleft() for _ in range(min(_MOST_REFUNDS, len(self._refunds)))
+            ]
             # What has nobody behind it leaves no gap.
-            several.sort(key=lambda gift: gift.doubt.told.since, reverse=True)
+            several.sort(key=lambda refund: refund.stored.told.since, reverse=True)
             try:
-                units = yield from self._steps.cancel([gift.doubt for gift in several])
+                units = yield from self._steps.cancel([refund.stored for refund in several])
             except BaseException:
-                self._gifts.extend(several)
+                self._refunds.extend(several)
                 raise
-            for gift, count in zip(several, units):
-                gift.units = count
+            for refund, count in zip(several, units):
+                refund.units = count
 
 
-class _Gift:
+class _Refund:
     """What is given back, and how many units that were, if it is done."""
 
-    __slots__ = ("doubt", "units")
+    __slots__ = ("stored", "units")
 
-    def __init__(self, doubt: UnitsInDoubt) -> None:
-        self.doubt: UnitsInDoubt = doubt
+    def __init__(self, stored: UnitsInDoubt) -> None:
+        self.stored: UnitsInDoubt = stored
         self.units: int | None = None

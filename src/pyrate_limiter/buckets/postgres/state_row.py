@@ -16,7 +16,7 @@ from pyrate_limiter.buckets.postgres.schema import (
     quoted,
 )
 from pyrate_limiter.buckets.postgres.session import at_work, first, whole
-from pyrate_limiter.buckets.postgres.statements import GIVING_SECONDS, Busy, seconds_of
+from pyrate_limiter.buckets.postgres.statements import REFUND_SECONDS, Busy, seconds_of
 from pyrate_limiter.buckets.remote.in_doubt import InDoubt
 from pyrate_limiter.buckets.state.record import StateRecord
 
@@ -123,7 +123,7 @@ class StateRow:
         done, undoing = False, write.undoing
         answers: list[object] = []
         try:
-            yield from self._swap(write.take_back, answers, write, GIVING_SECONDS, undoing=undoing)
+            yield from self._swap(write.take_back, answers, write, REFUND_SECONDS, undoing=undoing)
             done = True
         except (driver().Error, Busy):
             pass  # it comes in the place of another error; whoever asks next is told

@@ -21,13 +21,13 @@ from pyrate_limiter.buckets.postgres.rows import (
     STALE,
     Answer,
     Cancelled,
-    CancelTerms,
+    CancelRequest,
     Confirmed,
-    ConfirmTerms,
+    ConfirmRequest,
     Try,
     Units,
-    reserve_terms,
-    terms,
+    as_array,
+    reserve_array,
 )
 from pyrate_limiter.buckets.postgres.session import whole
 from pyrate_limiter.buckets.postgres.table import Table
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 _LONGEST_LOCK_MS = (1 << 31) - 1
 LEAST_MS = 500  # for a step at the end of a caller's time
-GIVING_SECONDS = 1.0  # for what is given back
+REFUND_SECONDS = 1.0  # for what is given back
 _LOCKS = 64  # names that share one wait for each other
 _LEASE_SECONDS = 2.0  # after which a statement that is still on its way stores nothing
 
@@ -57,7 +57,7 @@ class UnitsInDoubt(NamedTuple):
     """Units that may be stored although nobody wants them, and how they are found."""
 
     units: Units
-    told: CancelTerms
+    told: CancelRequest
 
 
 class Steps(Table):
@@ -114,7 +114,7 @@ class Steps(Table):
         def orphaned() -> None:
             until = NEVER if expires is None or ask.now is not None else expires
             for one in units:
-                told = CancelTerms(since, until, expires or NONE)
+                told = CancelRequest(since, until, expires or NONE)
                 self.leave_in_doubt(UnitsInDoubt(one, told))
 
         if begun >= self.lookback.due:
@@ -143,7 +143,7 @@ class Steps(Table):
         left = ripe
         try:
             units = yield from self.cancel(ripe)
-            left = [doubt for doubt, count in zip(ripe, units) if count < 0]
+            left = [stored for stored, count in zip(ripe, units) if count < 0]
         except self.session.lost:
             pass  # whoever asks the server next is told
         except self.errors:
@@ -166,7 +166,7 @@ class Steps(Table):
         now, limit, again = ask.now, ask.limit, attempt.again
         waited, since, expires = times
         is_plain = now is None and ask.clock is None and ask.not_before is None and ask.at is None
-        told = reserve_terms(
+        told = reserve_array(
             ask,
             Try(
                 max_wait=ask.max_wait if now is not None else max(0, ask.max_wait - waited),
@@ -189,14 +189,14 @@ class Steps(Table):
         several = lock, texts(names), integers(weights), integers(tokens)
         return layout.calls["reserve_several"] % (*several, told, self.limits.sql)
 
-    def confirm(self, ask: ConfirmTerms, units: Sequence[Units]) -> Program[list[Confirmed]]:
+    def confirm(self, ask: ConfirmRequest, units: Sequence[Units]) -> Program[list[Confirmed]]:
         """See ``sql/confirm.sql``; for several reservations of one name, in one transaction."""
         # It is at the end of its time that a waiter wakes.
         seconds = seconds_of(max(ask.max_wait, LEAST_MS))
 
         def text(attempt: Attempt, layout: Layout) -> str:
             limit, limits = attempt.left_ms(), self.limits
-            told = terms(ask._replace(limit=limit, fixed=limits.fixed, durable=self.is_durable))
+            told = as_array(ask._replace(limit=limit, fixed=limits.fixed, durable=self.is_durable))
             return "; ".join(
                 layout.calls["confirm"]
                 % (self.lock(name), literal(name), int(weight), token, told, limits.sql)
@@ -218,13 +218,13 @@ class Steps(Table):
             # Each in a transaction of its own, so that no lock is held while another is awaited.
             left, statements = attempt.left_ms(), []
             for (name, weight, token), told in doubts:
-                options = terms(told._replace(limit=left, durable=self.is_durable))
+                options = as_array(told._replace(limit=left, durable=self.is_durable))
                 one = self.lock(name), literal(name), int(weight), token
                 statements.append(whole(layout.calls["cancel"] % (*one, options, "'{}'")))
             rows = yield from attempt.fetch("; ".join(statements))
             return [Cancelled._make(numbers(row[0][0])).units for row in rows]
 
-        return (yield from self.session.transact(one_by_one, GIVING_SECONDS))
+        return (yield from self.session.transact(one_by_one, REFUND_SECONDS))
 
     def _call(
         self,

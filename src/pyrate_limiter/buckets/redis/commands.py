@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pyrate_limiter.buckets.redis.request import Head, Outcome
     from pyrate_limiter.buckets.redis.reservations import StepsInDoubt
 
-_SPARE_MS = 60_000  # a key is kept so much longer than its units count, at the most
+_EXTRA_MS = 60_000  # a key is kept so much longer than its units count, at the most
 _SLACK = 128  # units beside twice as many as count, before the expired ones are dropped
 
 LOG_CONSTANTS = {
@@ -49,7 +49,7 @@ LOG_CONSTANTS = {
     "pads": PADS_IN_INTERVAL,
     "rounds": ROUNDS,
     "slack": _SLACK,
-    "spare": _SPARE_MS,
+    "extra": _EXTRA_MS,
 }
 """What the script of the log has in common with the rest of the library."""
 

@@ -194,7 +194,7 @@ local function charge(times, moment, weight)
   for i = 1, rates do times[i] = math.max(times[i], moment * 1000) + weight * emission[i] end
 end
 
-local function outlook()
+local function remaining_and_reset()
   local free, reset = math.huge, 0
   for i = 1, rates do
     local debt = math.max(0, tats[i] - now_us)
@@ -308,7 +308,7 @@ reply[1] = format('%.0f', now)
 for number = place, #ARGV do
   local kind, weight, a, b = match(ARGV[number], '^(%a+) (%d+) (%S+) (%S+) ')
   local verdict, wait, slack = steps[kind](tonumber(weight), tonumber(a), tonumber(b))
-  local free, reset = outlook()
+  local free, reset = remaining_and_reset()
   reply[number] = format('%d %.0f %.0f %.0f %.0f', verdict, wait, slack, free, reset)
 end
 reply = table.concat(reply, ' ')

@@ -40,7 +40,7 @@ end
 
 -- For how long the key is kept after its last unit has expired: a clock of the caller's own may be
 -- slower than the server's.
-local function spare(interval) return math.min(interval, @spare@) + 1000 end
+local function extra_ms(interval) return math.min(interval, @extra@) + 1000 end
 
 local function is_crowded(limit) return call('ZCARD', key) > 2 * limit + @slack@ end
 
@@ -82,7 +82,7 @@ if string.sub(header, 1, 5) == '~ ~ 1' then
     if scored[1] then call('ZADD', key, unpack(scored)) end
     if at > 2 then
       reply[1] = score
-      local longer, left = spare(interval), call('PTTL', key)
+      local longer, left = extra_ms(interval), call('PTTL', key)
       if left < interval + longer / 2 then call('PEXPIRE', key, format('%d', interval + longer)) end
       -- Ids are random: one call in sixteen looks whether there is much to clean up. Where the key
       -- lives longer, others have rates of a longer interval, and still count what is old here.

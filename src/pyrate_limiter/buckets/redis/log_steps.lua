@@ -196,7 +196,7 @@ local function start_of(rate) -- the first moment that counts under it now
   return now - (sliding and intervals[rate] or now % intervals[rate])
 end
 
-local function outlook() -- units still free, and ms until nothing counts any more
+local function remaining_and_reset() -- units still free, and ms until nothing counts any more
   local free, reset = nil, 0
   for i = 1, rates do
     local start = start_of(i)
@@ -322,7 +322,7 @@ for place = at, #ARGV do
   timed = timed or (kind ~= 'cancel' and kind ~= 'forget')
   local verdict, wait, slack = steps[kind](step)
   local free, reset = 0, 0
-  if kind == 'reserve' or kind == 'next' then free, reset = outlook() end
+  if kind == 'reserve' or kind == 'next' then free, reset = remaining_and_reset() end
   reply[#reply + 1] = format('%d %d %d %d %d', verdict, wait, slack, free, reset)
 end
 
@@ -334,13 +334,13 @@ if not timed and found then -- what is given back is stamped with the moment tha
 elseif held > now then
   call('ZADD', key, text(held), '~hold', text(held + length), '~hold+')
 elseif ended then -- the key was to outlive the hold, and is not cleaned up while it is to live so long
-  local usual, left = math.max((newest or now) - now, 0) + longest + spare(longest), call('PTTL', key)
-  if left > usual and left <= ended + spare(math.huge) or left < 0 then
+  local usual, left = math.max((newest or now) - now, 0) + longest + extra_ms(longest), call('PTTL', key)
+  if left > usual and left <= ended + extra_ms(math.huge) or left < 0 then
     call('PEXPIRE', key, text(usual))
   end
 end
 if stored > 0 or held > now then
-  local longer, left = spare(longest), call('PTTL', key)
+  local longer, left = extra_ms(longest), call('PTTL', key)
   local life = math.max((newest or now) - now + longest, held - now) + longer
   if stamp then life = math.max(life, 3600000) end
   if left < life - longer / 2 then call('PEXPIRE', key, text(life)) end

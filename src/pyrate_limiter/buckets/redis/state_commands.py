@@ -199,7 +199,7 @@ class StateSteps:
         if not knows_reservations(algorithm):
             state = yield from self.read()
             verdict = algorithm.step(rates, state, now, weight)[1] if weight else ADMITTED
-            remaining, reset = algorithm.outlook(rates, state, now)
+            remaining, reset = algorithm.remaining_and_reset(rates, state, now)
             return Decision(verdict.failing_rate, verdict.retry_after_ms, 0, remaining, reset)
         step = Step("reserve", int(weight), -1, 0, new_id())
         try:

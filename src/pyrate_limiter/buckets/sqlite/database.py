@@ -1,4 +1,4 @@
-"""Transactions on a SQLite database that wait their turn."""
+"""Transactions on a SQLite database; one thread of this process is at it at a time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter._core.fork_safe_locks import TurnLock
+from pyrate_limiter._core.fork_safe_locks import FrameLock
 from pyrate_limiter._core.process_lock import ProcessLock
 from pyrate_limiter.buckets.sqlite.connections import insist, is_busy, name_file
 from pyrate_limiter.buckets.sqlite.errors import DatabaseLocked
@@ -59,7 +59,7 @@ class Database(Reconnecting):
         self.lock: Any = lock
         self.depth: int = 0
         self._schema = schema
-        self._turn = TurnLock()
+        self._thread_lock = FrameLock()
         self._calls: list[FrameType] = []  # those that are in it, each by the one before
         self._has_lock = False
         self._deadline = 0.0  # of the transaction
@@ -80,10 +80,10 @@ class Database(Reconnecting):
             BucketClosed: it was closed.
             ReentrantCall: it comes from a signal handler that has interrupted a transaction.
         """
-        turn = self._turn
+        thread_lock = self._thread_lock
         if frame is None:
             frame = sys._getframe(1)
-        if turn.is_mine():
+        if thread_lock.is_mine():
             if frame.f_back is not self._calls[-1]:
                 raise ReentrantCall(self)
             self._calls.append(frame)
@@ -91,7 +91,7 @@ class Database(Reconnecting):
             return False
         patience = min(FOREVER_SECONDS, self.busy_seconds if seconds is None else seconds)
         deadline = time.monotonic() + patience
-        if not turn.acquire(patience, frame):
+        if not thread_lock.acquire(patience, frame):
             raise DatabaseLocked(self.path or "it", patience)
         try:
             self._clear_away()
@@ -109,8 +109,8 @@ class Database(Reconnecting):
 
     def begin_at_once(self, frame: FrameType) -> bool:
         """Enter a new transaction; False where something has to be waited for or mended first."""
-        turn = self._turn
-        if turn.is_mine() or not turn.acquire(0.0, frame):
+        thread_lock = self._thread_lock
+        if thread_lock.is_mine() or not thread_lock.acquire(0.0, frame):
             return False
         try:
             self._clear_away()
@@ -150,7 +150,7 @@ class Database(Reconnecting):
             try:
                 self._release_shared()
             finally:
-                self._turn.release()
+                self._thread_lock.release()
 
     def _clear_away(self) -> None:
         """Undo what was left by a call that was interrupted where it could not do so itself."""
@@ -176,10 +176,10 @@ class Database(Reconnecting):
 
     def is_still(self, version: tuple[int, int] | None) -> bool:
         """Whether nobody else has committed since `version`; False also where that is unknown."""
-        turn = self._turn
-        if version is None or self._handed is not None or turn.is_mine():
+        thread_lock = self._thread_lock
+        if version is None or self._handed is not None or thread_lock.is_mine():
             return False
-        if not turn.acquire(0.0, sys._getframe()):
+        if not thread_lock.acquire(0.0, sys._getframe()):
             return False
         try:
             if self.closed or self.depth or id(self._cursor) != version[0]:
@@ -193,11 +193,11 @@ class Database(Reconnecting):
         except (sqlite3.Error, OSError):
             return False
         finally:
-            turn.release()
+            thread_lock.release()
 
     def start_anew(self) -> None:
         """Open the file again, a new one if it is gone."""
-        with self._turn:
+        with self._thread_lock:
             if self._handed is None and self.is_file and not self.closed and not self._is_there():
                 self._park()
                 self._tag = None
@@ -205,13 +205,13 @@ class Database(Reconnecting):
 
     def close(self) -> None:
         """Close what was opened here, and remove a temporary file. May be called again."""
-        with self._turn:
+        with self._thread_lock:
             self.closed = True
             self._cursor = None
             self._finalizer()
 
     def after_fork(self) -> None:
-        self._turn.renew()
+        self._thread_lock.renew()
         self.depth, self._has_lock = 0, False
         self._inside = ""
         if hasattr(self.lock, "after_fork"):
@@ -222,7 +222,7 @@ class Database(Reconnecting):
         left = max(0.0, deadline - time.monotonic())
         try:
             if isinstance(self.lock, ProcessLock):
-                self._has_lock = self.lock.acquire(True, left, self._turn.frame)
+                self._has_lock = self.lock.acquire(True, left, self._thread_lock.frame)
             else:
                 self._has_lock = self.lock.acquire(timeout=left)
         except TimeoutError:  # of a FileLock
@@ -232,7 +232,7 @@ class Database(Reconnecting):
 
     def _has_shared_at_once(self) -> bool:
         if isinstance(self.lock, ProcessLock):
-            self._has_lock = self.lock.acquire(False, None, self._turn.frame)
+            self._has_lock = self.lock.acquire(False, None, self._thread_lock.frame)
         elif self.lock is not None:
             self._has_lock = self.lock.acquire(blocking=False)
         return self.lock is None or self._has_lock
@@ -253,13 +253,13 @@ class Database(Reconnecting):
 
     def _stand_aside(self, seconds: float) -> None:
         """Sleep, and let in whoever has a transaction open on the handed connection meanwhile."""
-        frame, has_lock = self._turn.frame, self._has_lock
+        frame, has_lock = self._thread_lock.frame, self._has_lock
         self._has_lock = False
-        self._turn.release()
+        self._thread_lock.release()
         try:
             time.sleep(seconds)
         finally:
-            self._turn.acquire(None, frame)
+            self._thread_lock.acquire(None, frame)
             self._has_lock = has_lock
         self._ready(self._deadline)
 

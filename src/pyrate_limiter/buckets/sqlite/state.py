@@ -131,7 +131,7 @@ class SQLiteStateStore(BlockingRecordStore):
     def _keep(self, rules: StateRules) -> None:
         """Write the record down, and when it may be removed."""
         record, latest = rules.record, rules.record._latest
-        _, reset = rules.algorithm.outlook(rules.rates, rules.state(), latest)
+        _, reset = rules.algorithm.remaining_and_reset(rules.rates, rules.state(), latest)
         # Kept for longer than it is owed: what time it last was tells whether the clock has stepped
         # back, and units stay reserved until their holder must have gone.
         kept_ms = FOREVER // 2

@@ -224,12 +224,12 @@ class StateBucket(Closable, AbstractBucket):
         if self.store.reserves:
             return self.store.forecast(algorithm, rates, now, item.weight, self._clock)
 
-        def judge(state: State) -> Decision:
+        def decide(state: State) -> Decision:
             verdict = algorithm.step(rates, state, now, item.weight)[1] if item.weight else ADMITTED
-            outlook = algorithm.outlook(rates, state, now)
+            outlook = algorithm.remaining_and_reset(rates, state, now)
             return Decision(verdict.failing_rate, verdict.retry_after_ms, 0, *outlook)
 
-        return then(self.store.read(algorithm, rates), judge)
+        return then(self.store.read(algorithm, rates), decide)
 
     def reserve(
         self,

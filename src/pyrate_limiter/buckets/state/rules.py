@@ -150,7 +150,7 @@ class StateRules:
                 plan = plan._replace(moment=moment, after=after)
             item.timestamp = moment
         self._store(plan, now, weight)
-        return Reservation(item, moment - now, None, *self._outlook(now))
+        return Reservation(item, moment - now, None, *self._remaining_and_reset(now))
 
     def reserve_several(
         self, items: Sequence[RateItem], max_wait_ms: int, buffer_ms: int, not_before: int | None
@@ -207,7 +207,7 @@ class StateRules:
         plan = self._plan(now, weight)
         if plan.failing is not None:
             return self._refusal(now, plan.failing, plan.moment)
-        return Decision(None, None, plan.moment - now, *self._outlook(now))
+        return Decision(None, None, plan.moment - now, *self._remaining_and_reset(now))
 
     def hold(self, stamp: int, hold_ms: int) -> int:
         """See `StateStore.hold`."""
@@ -311,11 +311,11 @@ class StateRules:
         return moment, failing, None
 
     def _refusal(self, now: int, failing: Rate | None, moment: int) -> Decision:
-        return Decision(failing, _wait(now, moment), 0, *self._outlook(now))
+        return Decision(failing, _wait(now, moment), 0, *self._remaining_and_reset(now))
 
-    def _outlook(self, now: int) -> tuple[int | None, int | None]:
-        """See `StateAlgorithm.outlook`; nothing is free while a hold stands."""
-        remaining, reset = self.algorithm.outlook(self.rates, self.state(now), now)
+    def _remaining_and_reset(self, now: int) -> tuple[int | None, int | None]:
+        """See `StateAlgorithm.remaining_and_reset`; nothing is free while a hold stands."""
+        remaining, reset = self.algorithm.remaining_and_reset(self.rates, self.state(now), now)
         held = self.record._held(now) - now
         if held:
             remaining, reset = 0, None if reset is None else max(reset, held)
