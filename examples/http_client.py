@@ -1,6 +1,7 @@
 """A client that keeps to a server's rate by itself, so that the server never has to refuse it.
 
-The server here answers 429 to whoever asks more often than it allows.
+The server here answers 429 to whoever asks more often than it allows. It needs
+`pip install pyrate-limiter httpx`.
 """
 
 import time
@@ -23,7 +24,7 @@ def answer(request: httpx.Request) -> httpx.Response:
 
 
 def main() -> None:
-    # A little less often than the server allows: a request may be quicker than the one before.
+    # A little less often than the server allows: requests may arrive closer than they were sent.
     limiter = Limiter.per_key(Rate(ALLOWED.limit, ALLOWED.interval + 50))
     transport = RateLimiterTransport(limiter, key="host", transport=httpx.MockTransport(answer))
     begun = time.monotonic()

@@ -30,7 +30,7 @@ def main() -> None:
         ) as pool,
     ):
         moments = sorted(pool.map(call, range(CALLS)))
-    print(f"{CALLS} calls in {moments[-1] - moments[0]:.2f} s, at {RATE.limit} per 0.5 s")
+    print(f"{CALLS} calls in {moments[-1] - moments[0]:.2f} s, {RATE.limit} in any 0.5 s")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""An application that limits its clients, asked by one of them until it has had enough."""
+"""An application that limits its clients, asked by one of them until it has had enough.
+
+It needs `pip install pyrate-limiter httpx starlette`.
+"""
 
 import asyncio
 
