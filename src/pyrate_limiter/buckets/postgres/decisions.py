@@ -66,7 +66,7 @@ class Stored:
             setattr(self, name, getattr(other, name))
 
 
-class PostgresJudge(AbstractBucket):
+class PostgresDecisions(AbstractBucket):
     """What `PostgresBucket` does behind its methods."""
 
     failing_rate: Rate | None
@@ -100,7 +100,7 @@ class PostgresJudge(AbstractBucket):
             refusal = self._recall(item, ask.max_wait)
             if refusal is not None:
                 return self._answer(refusal)
-        return self._session.run(first_of(self._judge([item], ask)), lambda one: self._undo([one]))
+        return self._session.run(first_of(self._decide([item], ask)), lambda one: self._undo([one]))
 
     async def _undo(self, decisions: list[Decision]) -> None:
         stored = [it for it in decisions if isinstance(it, Reservation)]
@@ -123,14 +123,14 @@ class PostgresJudge(AbstractBucket):
         self._learnt = LastDenial(item.weight, item.timestamp + left)
         return refusal
 
-    def _judge(self, items: Sequence[RateItem], ask: Ask) -> Program[list[Decision]]:
+    def _decide(self, items: Sequence[RateItem], ask: Ask) -> Program[list[Decision]]:
         """The decisions on items of one line, as far as one call takes them."""
-        program = self._judge_there(items, ask)
+        program = self._decide_there(items, ask)
         if self._outage.raises:
             return program
         return self._outage.guard(program, lambda: self._without(items[0], ask))
 
-    def _judge_there(self, items: Sequence[RateItem], ask: Ask) -> Program[list[Decision]]:
+    def _decide_there(self, items: Sequence[RateItem], ask: Ask) -> Program[list[Decision]]:
         # A policy that runs in this process takes two round trips for each of them. Each goes
         # behind all that is stored, so also behind what the line holds.
         groups = [items] if self._in_sql else [[item] for item in items]
@@ -277,7 +277,7 @@ class PostgresJudge(AbstractBucket):
         self._full.pop(self._key(item), None)
         item.timestamp = Unread(now) if time_of_item is None else time_of_item
         ask = Ask(max_wait_ms, max(max_wait_ms, LEAST_MS))
-        (decision,) = yield from self._judge([item], ask)
+        (decision,) = yield from self._decide([item], ask)
         if not isinstance(decision, Reservation) or not isinstance(decision.handle, Stored):
             stored.is_gone = True
             return decision

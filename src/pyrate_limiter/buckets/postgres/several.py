@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pyrate_limiter._core.awaitables import then
 from pyrate_limiter._core.validation import Unread, check_item
-from pyrate_limiter.buckets.postgres.decisions import PostgresJudge, Stored
+from pyrate_limiter.buckets.postgres.decisions import PostgresDecisions, Stored
 from pyrate_limiter.buckets.postgres.exchange import driver
 from pyrate_limiter.buckets.postgres.functions import MOST_ROWS
 from pyrate_limiter.buckets.postgres.rows import Ask
@@ -33,7 +33,7 @@ _MOST_ROWS_AT_ONCE = 500
 _MOST_REFUNDS = 64
 
 
-class PostgresLine(PostgresJudge):
+class PostgresLine(PostgresDecisions):
     """Reservations for the waiters of a line."""
 
     _refunding: FairLock
@@ -58,7 +58,7 @@ class PostgresLine(PostgresJudge):
             return then(self.reserve(items[0], max_wait_ms, buffer_ms), lambda one: [one])
         limit = max(max_wait_ms, LEAST_MS, limit_ms or 0)
         ask = Ask(max_wait_ms, limit, buffer_ms, not_before=not_before)
-        return self._session.run(self._judge(several, ask), self._undo)
+        return self._session.run(self._decide(several, ask), self._undo)
 
     def _at_once(self, items: Sequence[RateItem]) -> list[RateItem]:
         """As many of them as one statement may take, which holds the bucket's lock."""
