@@ -124,6 +124,19 @@ def test_a_lock_that_is_let_go_in_time_is_taken_without_blocking_the_loop(world)
     assert world.run(scenario()) == [True]
 
 
+class AnswersAtOnce(ListBucket):
+    is_async = answers_in_order = True
+
+    def reserve(self, item, max_wait_ms=0, buffer_ms=None):
+        return super().reserve(item)
+
+
+def test_an_async_bucket_that_answers_at_once_is_not_awaited():
+    limiter = Limiter(AnswersAtOnce([Rate(1, 3_600_000)]))
+    calls = [limiter.try_acquire_async("a", blocking=False) for _ in "ab"]
+    assert [asyncio.run(call) for call in calls] == [True, False]
+
+
 class Slow(InMemoryBucket):
     """A bucket whose calls may wait for a disk."""
 

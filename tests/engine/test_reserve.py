@@ -277,6 +277,16 @@ def test_where_those_before_it_need_longer_than_was_known_nothing_is_left_for_it
     until(lambda: bucket.count() == 5)
 
 
+def test_where_one_before_it_would_have_to_wait_longer_than_it_would_it_is_refused():
+    bucket = InMemoryBucket([Rate(5, HOUR)])
+    limiter = limiter_on(bucket, buffer_ms=0)
+    assert limiter.try_acquire("first", 5)
+    with in_line(limiter, 3, 3, 3, 3):
+        assert not limiter.reserve("task", 3, max_wait=3.5 * HOUR / 1000)
+        assert "task" not in {unit.name for unit in bucket.items}
+    until(lambda: bucket.count() == 5)
+
+
 def test_behind_those_who_are_stamped_by_a_factory_it_goes_where_they_fit_at_the_earliest():
     class Stamping(SingleBucketFactory):
         def wrap_item(self, name, weight=1):

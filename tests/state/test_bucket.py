@@ -2,7 +2,7 @@
 
 import pytest
 
-from pyrate_limiter import GCRA, Rate, RateItem, StateBucket, TokenBucket
+from pyrate_limiter import GCRA, InMemoryStateStore, Rate, RateItem, StateBucket, TokenBucket
 from pyrate_limiter._core.waited_for import waited_for
 from pyrate_limiter.abstracts.algorithm import Decision
 from pyrate_limiter.abstracts.reservation import Reservation
@@ -84,6 +84,23 @@ def test_a_bucket_at_which_somebody_waits_does_not_retire():
     finally:
         del waited_for[id(bucket)]
     assert bucket.retire(NOW) is True
+    assert bucket.retire(NOW) is True
+
+
+def test_units_that_a_signal_handler_takes_in_the_middle_of_a_call_count_too():
+    class Interrupted(GCRA):
+        interruptions = 0
+
+        def step(self, rates, state, now, weight):
+            if not self.interruptions:
+                self.interruptions += 1
+                assert store.take_now(self, rates, clock, 1) is None
+            return super().step(rates, state, now, weight)
+
+    store, clock, policy = InMemoryStateStore(), ManualClock(NOW), Interrupted()
+    rates = [Rate(2, 100)]
+    assert store.take_now(policy, rates, clock, 1) is None
+    assert store.take_now(policy, rates, clock, 1) == rates[0]
 
 
 def test_a_policy_that_refuses_at_the_moments_that_it_names_is_not_asked_for_ever():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from pyrate_limiter._core.awaitables import discard
 from pyrate_limiter._core.waited_for import waited_for
@@ -71,10 +71,9 @@ class Acquisition(BucketAccess):
         if bucket is None or item is None:
             return self.acquire(name, weight, options)
         if bucket.blocks and id(bucket) not in waited_for:
-            ticket, first = next(tickets), self.ask(bucket, item, options)
-            if isinstance(first, Decision):
-                return self._started(bucket, item, first, ticket, options)
-            discard(first)
+            ticket = next(tickets)
+            first = cast("Decision", self.ask(bucket, item, options))  # what blocks is sync
+            return self._started(bucket, item, first, ticket, options)
         return self.at_bucket(bucket, item, options)
 
     async def start_async(
