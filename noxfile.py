@@ -67,7 +67,8 @@ def _run_some(session: nox.Session) -> None:
 def _run_all(session: nox.Session, *options: str) -> None:
     """Run what counts real time alone, after the rest: beside other tests, fleets are late."""
     run = ("python", "-m", "pytest", _own_folder(session), *options)
-    session.run(*run, "-n", "2", "--dist", "worksteal", "-m", "not alone")
+    # Most tests wait most of the time, so there are more of them at once than processors.
+    session.run(*run, "-n", "4", "--dist", "worksteal", "-m", "not alone")
     session.run(*run, "-m", "alone")
 
 
