@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from pyrate_limiter._core.awaitables import discard
 from pyrate_limiter._core.waited_for import waited_for
@@ -72,7 +72,7 @@ class Acquisition(BucketAccess):
             return self.acquire(name, weight, options)
         if bucket.blocks and id(bucket) not in waited_for:
             ticket = next(tickets)
-            first = cast("Decision", self.ask(bucket, item, options))  # what blocks is sync
+            first: Decision = self.ask(bucket, item, options)  # type: ignore[assignment] # what blocks is sync
             return self._started(bucket, item, first, ticket, options)
         return self.at_bucket(bucket, item, options)
 
