@@ -20,6 +20,7 @@ from pyrate_limiter import (
 )
 from pyrate_limiter._core.waited_for import waited_for
 from pyrate_limiter._engine import wait_queue as module
+from pyrate_limiter._engine import waiter as waiter_module
 from pyrate_limiter._engine.native import unwrapped
 from pyrate_limiter._engine.reserving import Reserving
 from pyrate_limiter._engine.wait_options import WaitOptions, monotonic
@@ -610,3 +611,17 @@ def test_a_front_without_a_reservation_takes_the_first_and_its_owner_asks_under_
     assert queue.take(front) is held
     assert owner.held is None
     assert (front.name, owner.name) == ("owner", "a")
+
+
+def test_a_call_that_is_held_up_while_it_learns_its_moment_passes_nobody(monkeypatch):
+    seconds = [100.0]
+    monkeypatch.setattr(waiter_module, "monotonic", lambda: seconds[0])
+
+    class HeldUp(InMemoryBucket):
+        def pause(self, reservation):
+            seconds[0] += 0.5  # before it looks at its clock
+            return 100.0 + reservation.wait - seconds[0]
+
+    bucket = HeldUp([Rate(1, 1000)])
+    reservation = Reservation(RateItem("a", 1000), 1000)
+    assert Held.of(bucket, reservation.item, reservation, 100.0, None).due == 101.0

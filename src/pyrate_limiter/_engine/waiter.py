@@ -75,9 +75,9 @@ class Held:
     ) -> Held:
         """What a bucket has stored for an item that it has admitted."""
         stored = decision if isinstance(decision, Reservation) else Reservation.of(item, decision)
-        now = monotonic()
-        due = now + bucket.pause(stored) if stored.wait_ms else -math.inf
-        return cls(stored, due, asked, now, owner)
+        pause = bucket.pause(stored) if stored.wait_ms else -math.inf
+        now = monotonic()  # after that: whoever is held up in between gets no place in front
+        return cls(stored, now + pause, asked, now, owner)
 
     @property
     def weight(self) -> int:
