@@ -27,13 +27,15 @@ class Milliseconds(int):
     def __mul__(self, factor: int) -> int:
         return self._from(super().__mul__(factor), self.bare * factor)
 
-    __rmul__ = __mul__
+    def __rmul__(self, factor: int) -> int:
+        return self * factor
 
     def __add__(self, other: int) -> int:
         bare = other.bare if isinstance(other, Milliseconds) else other
         return self._from(super().__add__(other), self.bare + bare)
 
-    __radd__ = __add__
+    def __radd__(self, other: int) -> int:
+        return self + other
 
     def __sub__(self, other: int) -> int:
         return self + -1 * other
@@ -70,7 +72,8 @@ class Duration(Enum):
             return Milliseconds(self.value + another_duration.value)
         return Milliseconds(self.value) + _milliseconds("duration", another_duration)
 
-    __radd__ = __add__
+    def __radd__(self, another_duration: int | Duration) -> int:
+        return self + another_duration
 
     def __int__(self) -> int:
         return int(self.value)
