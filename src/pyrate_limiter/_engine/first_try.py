@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pyrate_limiter._core.awaitables import is_awaitable
 from pyrate_limiter._core.waited_for import waited_for
-from pyrate_limiter._engine.native import is_unchanged, puts_at_once, unwrapped
+from pyrate_limiter._engine.native import puts_as_known, puts_at_once, unwrapped
 from pyrate_limiter.abstracts.rate import RateItem
 from pyrate_limiter.errors import BucketRetired
 
@@ -109,7 +109,7 @@ class FirstTry:
 
     def _at(self, began: float, item: RateItem, found: Found) -> bool | Begun | None:
         bucket: Any = found  # to ask whether it is a bucket takes as long as all the rest
-        if not (is_unchanged(bucket.__class__) and bucket.puts_at_once):
+        if not (puts_as_known(bucket.__class__) and bucket.puts_at_once):
             bucket = self._inside(bucket)
         if bucket is None or (waited_for and id(bucket) in waited_for):
             return Begun(began, item, found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from pyrate_limiter._core.waited_for import is_unchanged
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.wrappers import BucketAsyncWrapper
 
@@ -43,14 +44,12 @@ def takes_limit(kind: type[AbstractBucket]) -> bool:
 
 def puts_at_once(bucket: AbstractBucket) -> bool:
     """Whether `put` admits in one step in this process's memory, as `reserve` would."""
-    return is_unchanged(bucket.__class__) and bucket.puts_at_once
+    return puts_as_known(bucket.__class__) and bucket.puts_at_once
 
 
 @lru_cache(maxsize=256)
-def is_unchanged(kind: type) -> bool:
+def puts_as_known(kind: type) -> bool:
     """Whether a class has `put` and what goes with it from the one that knows how it works."""
     knows = next((base for base in kind.__mro__ if "puts_at_once" in vars(base)), None)
     methods = ("put", "put_decision", "waiting", "reserve", "limiter_lock")
-    return knows is not None and all(
-        getattr(kind, name) is getattr(knows, name) for name in methods
-    )
+    return knows is not None and is_unchanged(kind, knows, methods)

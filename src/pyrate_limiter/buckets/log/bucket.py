@@ -110,10 +110,7 @@ class LogBucket(LogRules, AbstractBucket):
 
     def put_decision(self, item: RateItem) -> Decision:
         with self._lock:
-            if self.put(item):
-                return ADMITTED
-            wait = self.waiting(item)
-            return Decision(self.failing_rate, None if wait < 0 else wait)
+            return ADMITTED if self.put(item) else self._denied(self.waiting(item))
 
     def waiting(self, item: RateItem) -> int:
         moment: int | None = None

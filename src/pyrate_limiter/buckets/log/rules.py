@@ -15,6 +15,7 @@ from pyrate_limiter.buckets.log.moments import LogMoments
 from pyrate_limiter.errors import BucketRetired
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
     from pyrate_limiter._core.clocks import AbstractClock
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
 
 ABANDONED_MS = 60_000
 """So long after its moment a reservation counts as used that nobody has confirmed."""
+
+
+def reset_after_ms(algorithm: LogAlgorithm, rates: Sequence[Rate], newest: int, now: int) -> int:
+    """How many ms after ``now`` a log is as good as new whose newest unit has that timestamp."""
+    last = max(now, newest)
+    return last - now + max(algorithm.retry_after(rate, last, newest) or 0 for rate in rates)
 
 
 STOCK = SlidingWindowLog()
@@ -201,8 +208,7 @@ class LogRules(LogMoments, Timeline):
         remaining = min(max(0, rate.limit - count) for rate, count in zip(rates, live))
         reset = 0
         if any(live):
-            last = max(now, self._newest)
-            reset = max(last - now + policy.retry_after(rate, last, self._newest) for rate in rates)
+            reset = reset_after_ms(policy, rates, self._newest, now)
         held = self._held(now) - now
         if held:
             remaining, reset = 0, max(reset, held)

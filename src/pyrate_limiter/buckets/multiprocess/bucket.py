@@ -6,8 +6,8 @@ from contextlib import nullcontext
 from multiprocessing.managers import ListProxy
 from typing import TYPE_CHECKING, Any
 
-from pyrate_limiter._core.awaitables import discard
 from pyrate_limiter._core.process_lock import LAST_SECONDS, has_end, lock_seconds
+from pyrate_limiter._core.timeline import read
 from pyrate_limiter._core.validation import check_item
 from pyrate_limiter._core.waited_for import waited_for
 from pyrate_limiter.abstracts.algorithm import Decision, LogAlgorithm, SlidingWindowLog
@@ -109,14 +109,10 @@ class SharedLogBucket(RecordingLog):
         if (waited_for and id(self) in waited_for) or not session.enter_at_once():
             return None
         try:
-            now = self._clock.now()
-            if now.__class__ is not int:
-                discard(now)
-                verdict = None
-            else:
-                if now < self._newest:
-                    now = self._judged_now(now, self._rates)
-                verdict = self._put_now(name, weight, now)
+            now = read(self._clock)
+            if now is not None and now < self._newest:
+                now = self._judged_now(now, self._rates)
+            verdict = None if now is None else self._put_now(name, weight, now)
         except BaseException:
             session.leave(False)
             raise

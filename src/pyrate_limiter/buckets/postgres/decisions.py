@@ -11,6 +11,7 @@ from pyrate_limiter._core.validation import Unread, check_timestamp
 from pyrate_limiter.abstracts.algorithm import Decision
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.abstracts.reservation import Reservation
+from pyrate_limiter.buckets.log.rules import reset_after_ms
 from pyrate_limiter.buckets.postgres.custom_algorithm import confirm_by_policy, reserve_by_policy
 from pyrate_limiter.buckets.postgres.literals import unique
 from pyrate_limiter.buckets.postgres.rows import (
@@ -218,9 +219,7 @@ class PostgresDecisions(AbstractBucket):
         policy, rates = self._algorithm, self._rates
         if newest is None or all(newest < policy.window_start(rate, now) for rate in rates):
             return 0
-        last = max(now, newest)
-        waits = [policy.retry_after(rate, last, newest) or 0 for rate in rates]
-        return last - now + max(waits)
+        return reset_after_ms(policy, rates, newest, now)
 
     def _remember(
         self, item: RateItem, received: float, wait: int, rate: Rate, refusal: Decision

@@ -10,6 +10,7 @@ from pyrate_limiter._core.timeline import LATEST_MS, read
 from pyrate_limiter._core.validation import BEGINNING, FOREVER, Unread, check_item
 from pyrate_limiter.abstracts.algorithm import ADMITTED, Decision, SlidingWindowLog
 from pyrate_limiter.abstracts.rate import RateItem
+from pyrate_limiter.buckets.log.rules import reset_after_ms
 from pyrate_limiter.buckets.sqlite.database import FOREVER_SECONDS
 from pyrate_limiter.buckets.sqlite.errors import DatabaseLocked
 from pyrate_limiter.buckets.sqlite.log import LogTransaction, Refusal, RowLog
@@ -200,16 +201,12 @@ class RowCalls(RowLog):
         return None
 
     def _refusal(self, now: int, known: Refusal) -> Decision:
-        last, wait = max(now, self._newest), known.moment - now
-        reset = max(
-            last - now + self._algorithm.retry_after(rate, last, self._newest)
-            for rate in self._rates
-        )
+        wait = known.moment - now
+        reset = reset_after_ms(self._algorithm, self._rates, self._newest, now)
         return Decision(known.rate, wait, 0, 0, max(reset, wait))
 
     def _refuse(self, weight: int, moment: int, failing: Rate | None, now: int) -> None:
-        if now >= self._lookback.due:
-            self._lookback.note(now, self._algorithm, self._rates)
+        self._lookback.note(now, self._algorithm, self._rates)
         failing = failing or self._rates[0]
         self.failing_rate = failing
         until = moment

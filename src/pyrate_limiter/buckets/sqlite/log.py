@@ -145,8 +145,7 @@ class RowLog(LogBucket, RowTable):
     def _store(self, name: str, weight: int, moment: int, now: int) -> None:
         if moment > now or self._newest > now:
             self._note_clock(now, max(moment, self._newest))
-        if now >= self._lookback.due:
-            self._lookback.note(now, self._algorithm, self._rates)
+        self._lookback.note(now, self._algorithm, self._rates)
         self._known = None
         super()._store(name, weight, moment, now)
 

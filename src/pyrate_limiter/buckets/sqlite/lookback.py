@@ -28,7 +28,9 @@ class Lookback:
         self.due: int = BEGINNING
 
     def note(self, now: int, algorithm: LogAlgorithm, rates: RateList) -> None:
-        """Note it, unless somebody with the same has done so just now."""
+        """Note it where that is due, unless somebody with the same has done so just now."""
+        if now < self.due:
+            return
         self.due = now + AGAIN_MS
         back = looks_back_ms(algorithm, rates)
         noted = self._db.run(self._sql.lookback, (back,)).fetchone()
@@ -38,8 +40,7 @@ class Lookback:
 
     def bound(self, now: int, bound: int, algorithm: LogAlgorithm, rates: RateList) -> int:
         """The oldest timestamp that still matters; before ``bound``, if somebody counts more."""
-        if now >= self.due:
-            self.note(now, algorithm, rates)
+        self.note(now, algorithm, rates)
         back = looks_back_ms(algorithm, rates)
         beyond = back if back <= rates.longest_ms else 0  # else it is an estimate
         furthest = self._db.run(self._sql.furthest, (beyond, now)).fetchone()[0]
