@@ -11,7 +11,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from pyrate_limiter._core.awaitables import Pending, is_awaitable
+from pyrate_limiter._core.awaitables import Pending, discard, is_awaitable
+from pyrate_limiter.errors import AsyncBucketInSyncCode
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -88,6 +89,25 @@ def run_blocking(
                 answer = step
         except BaseException as raised:  # noqa: BLE001 - the program gives back what it holds
             error = raised
+
+
+def at_once(
+    program: Program[T],
+    message: str,
+    *values: object,
+    sleep: Callable[[float], object] = time.sleep,
+) -> T:
+    """Run a program where nothing can be awaited.
+
+    Raises:
+        AsyncBucketInSyncCode: something would have to be. It says ``message``, formatted with the
+            ``values``.
+    """
+    outcome = run_blocking(program, sleep)
+    if isinstance(outcome, Pending):
+        discard(outcome)
+        raise AsyncBucketInSyncCode(message.format(*values))
+    return outcome
 
 
 async def run_async(program: Program[T], step: object = None) -> T:

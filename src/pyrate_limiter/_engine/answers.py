@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, TypeVar
 
 from pyrate_limiter._core.awaitables import Pending, discard, named
-from pyrate_limiter._core.driver import run_async, run_blocking
+from pyrate_limiter._core.driver import at_once, run_async, run_blocking
 from pyrate_limiter._engine.first_try import bind_sweeper
 from pyrate_limiter.errors import AsyncBucketInSyncCode
 
@@ -36,6 +36,11 @@ else:
 
 T = TypeVar("T")
 
+_NOT_AT_ONCE = (
+    "{0} cannot answer at once: the bucket, its clock or the factory is async; "
+    "await {0}_async instead"
+)
+
 
 class RunsPrograms:
     """What the methods of `Limiter` stand on, wherever they are defined."""
@@ -57,15 +62,7 @@ class RunsPrograms:
         Raises:
             AsyncBucketInSyncCode: it has to be awaited first.
         """
-        outcome = run_blocking(program, self._sleep)
-        if isinstance(outcome, Pending):
-            discard(outcome)
-            msg = (
-                f"{method} cannot answer at once: the bucket, its clock or the factory is async; "
-                f"await {method}_async instead"
-            )
-            raise AsyncBucketInSyncCode(msg)
-        return outcome
+        return at_once(program, _NOT_AT_ONCE, method, sleep=self._sleep)
 
     def _verdict(self, program: Program[Decision], call: str) -> bool | Unawaited:
         """Whether it was admitted; what has to be awaited for that as an `Unawaited`."""

@@ -2,16 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
-
-from pyrate_limiter._core.awaitables import Pending, discard
-from pyrate_limiter._core.driver import BlockingEffect, run_blocking
-from pyrate_limiter.errors import AsyncBucketInSyncCode
-
-if TYPE_CHECKING:
-    from pyrate_limiter._core.driver import Program
-
-T = TypeVar("T")
+from pyrate_limiter._core.driver import BlockingEffect
 
 
 class LimiterCall(BlockingEffect[object]):
@@ -29,16 +20,3 @@ class LimiterCall(BlockingEffect[object]):
     async def wait(self) -> object:
         method = getattr(self._limiter, f"{self._method}_async")
         return await method(*self._arguments, **self._named)
-
-
-def at_once(program: Program[T], message: str) -> T:
-    """Run a program where nothing can be awaited.
-
-    Raises:
-        AsyncBucketInSyncCode: something would have to be.
-    """
-    outcome = run_blocking(program)
-    if isinstance(outcome, Pending):
-        discard(outcome)
-        raise AsyncBucketInSyncCode(message)
-    return outcome

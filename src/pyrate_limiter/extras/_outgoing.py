@@ -7,11 +7,11 @@ from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from pyrate_limiter._core.driver import run_async, run_blocking
+from pyrate_limiter._core.driver import at_once, run_async, run_blocking
 from pyrate_limiter.abstracts.bucket import AbstractBucket
 from pyrate_limiter.algorithms.decision import Decision
 from pyrate_limiter.errors import AsyncBucketInSyncCode, CannotHold, RateLimitExceeded, WrongType
-from pyrate_limiter.extras._call import LimiterCall, at_once
+from pyrate_limiter.extras._call import LimiterCall
 from pyrate_limiter.http.profiles import Feedback, Profile
 from pyrate_limiter.limiter import Limiter
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from pyrate_limiter._core.driver import at_once
 from pyrate_limiter.extras._address import by_address, by_header, by_path
-from pyrate_limiter.extras._call import at_once
 from pyrate_limiter.extras._limit import Limit
 from pyrate_limiter.extras._limits import Middleware
 from pyrate_limiter.extras._request import WebRequest
