@@ -237,6 +237,17 @@ def test_timeouts_leave_nothing_behind(make):
     assert as_new(bucket)
 
 
+def test_a_timeout_does_not_end_early_where_the_buckets_clock_counts_less_finely():
+    class RoundsDown(InMemoryBucket):
+        def pause(self, reservation):
+            return 0.0
+
+    _, limiter = full_limiter(RoundsDown)
+    begun = time.monotonic()
+    assert not limiter.try_acquire("a", timeout=0.05)
+    assert time.monotonic() - begun >= 0.05
+
+
 async def wait_for(limiter):
     await asyncio.wait_for(limiter.try_acquire_async("a"), 0.03)
 

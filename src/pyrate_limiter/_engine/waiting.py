@@ -250,6 +250,8 @@ class Waiting:
         if self._waiter.stamped_by_bucket:
             moment = RateItem("", Unread(self._planned), 0)
             seconds = self._bucket.pause(Reservation(moment, pause_ms))
+        if not self._options.blocking:  # to the end of the caller's time, not of a millisecond
+            seconds = max(seconds, self._options.seconds_left() or 0.0)
         queue = self._queue
         queue.block()
         queue.due = end = monotonic() + seconds
